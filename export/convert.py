@@ -1,0 +1,163 @@
+"""`python export/convert.py`: a Qwen3-TTS checkpoint becomes an ONNX bundle that the server reads."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if __name__ == "__main__" and not __package__:
+    # As a script, Python puts export/ first on the path, where its modules would pass for others of the same name.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+if TYPE_CHECKING:
+    from export.stages import Conversion
+
+DEFAULT_MODEL = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(BaseException):
+    """A signal asked the conversion to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options of the command; argparse exits with 2 where they are wrong."""
+    parser = argparse.ArgumentParser(
+        prog="convert.py",
+        description="Convert a Qwen3-TTS CustomVoice or VoiceDesign checkpoint to an ONNX bundle for this server.",
+        epilog="HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are respected.",
+    )
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="Hub id or folder of a checkpoint (default: %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, help="folder to write (default: models/<model id>)")
+    parser.add_argument("--precision", choices=["fp32"], default="fp32", help="of the weights (default: %(default)s)")
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub (default: the main branch)")
+    parser.add_argument("--description", help="what the server says of the model in /models")
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle once the new one is whole")
+    return parser.parse_args(arguments)
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Run every stage and print the report.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be had or converted.
+        OutputError: the bundle cannot be written where it should go.
+    """
+    from export.checkpoint import model_id, open_checkpoint
+    from export.output import bytes_needed, check_output, check_space, staged
+
+    folder = Path(options.model).expanduser()
+    wanted = options.output or Path("models", model_id(folder.resolve().name if folder.is_dir() else options.model))
+    output = wanted.expanduser().absolute()
+    check_output(output, force=options.force)
+    with _signals(_leave):
+        checkpoint = open_checkpoint(options.model, revision=options.revision)
+    check_space(output, bytes_needed(checkpoint))
+
+    # Slow to import, and not needed to refuse a checkpoint.
+    from torch.jit._trace import TracerWarning
+
+    from export.stages import STAGES, Conversion
+
+    # The tracer warns of every length it meets; each graph is validated at other lengths than it was traced with.
+    warnings.filterwarnings("ignore", category=TracerWarning)
+    with _signals(_stop), staged(output) as unfinished:
+        context = Conversion(
+            checkpoint=checkpoint,
+            output=unfinished,
+            bundle_id=model_id(output.name),
+            description=options.description,
+            precision=options.precision,
+        )
+        for number, stage in enumerate(STAGES, 1):
+            _with_progress(context, f"{number}/{len(STAGES)} {stage.name}", stage.run)
+    _report(context, output)
+
+
+def _with_progress(context: Conversion, title: str, run: Callable[[Conversion], None]) -> None:
+    from tqdm import tqdm
+
+    started = time.monotonic()
+    layout = "{desc:<20} {percentage:3.0f}% |{bar:30}| {elapsed}"
+    with tqdm(desc=title, total=1, bar_format=layout, disable=None, leave=False) as bar:
+
+        def tick(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.update(0)
+
+        context.tick = tick
+        run(context)
+    print(f"{title:<20} {time.monotonic() - started:7.1f} s", flush=True)
+
+
+def _report(context: Conversion, output: Path) -> None:
+    parity = context.parity
+    print(f"\n{'against PyTorch':<20} {'of':<8} {'max error':>10} {'mean error':>11}")
+    for name, errors in parity["graphs"].items():
+        print(f"{name:<20} {errors['of']:<8} {errors['max_error']:>10.2e} {errors['mean_error']:>11.2e}")
+    codes = parity["codes"]
+    print(f"greedy codes equal: {codes['equal']} of {codes['compared']} over {parity['frames']} frames\n")
+    sizes = {path.name: path.stat().st_size for path in sorted(output.iterdir())}
+    for name, size in (*sizes.items(), ("total", sum(sizes.values()))):
+        print(f"{name:<28} {size / 1e6:>10.2f} MB")
+    print(f"\n{context.bundle_id}: {output}")
+
+
+@contextmanager
+def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    previous = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Before anything is written: end at once, since the Hub's download threads would otherwise be waited for."""
+    os.write(2, b"stopped; nothing was written\n")
+    os._exit(128 + number)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    for other in _SIGNALS:  # nothing may break into the cleaning up
+        signal.signal(other, signal.SIG_IGN)
+    raise Stopped(number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Convert, and return the exit status: 0 done, 1 could not, 2 wrong usage, 128 + number for a signal."""
+    options = parse_arguments(arguments)
+    try:
+        convert(options)
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed; pip install -e '.[export]'", file=sys.stderr)
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+    except KeyboardInterrupt:  # while modules are imported, before the conversion listens for signals
+        _leave(signal.SIGINT, None)
+    except Stopped as stopped:
+        print(f"stopped by {stopped}; nothing was written", file=sys.stderr)
+        return 128 + stopped.number
+    else:
+        return 0
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""The codec decoder: codec frames to a waveform, with explicit state.
+
+Structure and names follow the checkpoint's `speech_tokenizer` (decoder half of the 12 Hz tokenizer). The official
+package decodes 300 frames at a time with 25 frames of context, which is approximate beyond the first chunk; this
+decoder carries every layer's past and equals the official decoder run over all frames at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from export.checkpoint import Checkpoint
+from export.graphs.codec_layers import Quantizer, Transformer
+from export.graphs.graph import Axes, GraphConfig, state_axes
+from export.graphs.streaming import CausalConv, CausalConvTranspose, StateSpec, Stream
+
+SNAKE_EPSILON = 1e-9
+CONVNEXT_KERNEL, PRE_KERNEL, EDGE_KERNEL = 7, 3, 7
+DILATIONS = (1, 3, 9)
+
+
+class ConvNeXt(nn.Module):
+    """Depthwise convolution and pointwise feed-forward with a residual."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dwconv = CausalConv(dim, dim, CONVNEXT_KERNEL, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pwconv1 = nn.Linear(dim, 4 * dim)
+        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.gamma = nn.Parameter(torch.empty(dim))
+
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        hidden = self.norm(self.dwconv(x, stream).transpose(1, 2))
+        hidden = self.gamma * self.pwconv2(nn.functional.gelu(self.pwconv1(hidden)))
+        return x + hidden.transpose(1, 2)
+
+
+class SnakeBeta(nn.Module):
+    """`x + sin(x * exp(alpha))^2 / exp(beta)` by channel (https://arxiv.org/abs/2006.08195)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.empty(channels))
+        self.beta = nn.Parameter(torch.empty(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        sine = torch.sin(x * self.alpha.exp()[:, None])
+        return x + sine * sine * (1.0 / (self.beta.exp() + SNAKE_EPSILON))[:, None]
+
+
+class ResidualUnit(nn.Module):
+    """Snake, dilated convolution, snake, pointwise convolution, residual."""
+
+    def __init__(self, dim: int, dilation: int) -> None:
+        super().__init__()
+        self.act1, self.act2 = SnakeBeta(dim), SnakeBeta(dim)
+        self.conv1 = CausalConv(dim, dim, 7, dilation=dilation)
+        self.conv2 = CausalConv(dim, dim, 1)
+
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        return x + self.conv2(self.act2(self.conv1(self.act1(x), stream)), stream)
+
+
+class UpsampleBlock(nn.Module):
+    """Snake, transposed convolution by `rate`, three residual units."""
+
+    def __init__(self, inputs: int, outputs: int, rate: int) -> None:
+        super().__init__()
+        self.block = nn.ModuleList([SnakeBeta(inputs), CausalConvTranspose(inputs, outputs, 2 * rate, rate)])
+        self.block.extend(ResidualUnit(outputs, dilation) for dilation in DILATIONS)
+
+    def states(self, name: str) -> list[StateSpec]:
+        """Of the transposed convolution, then of each unit."""
+        _, transposed, *units = self.block
+        specs = transposed.states(f"{name}.upsample")
+        for index, unit in enumerate(units):
+            specs += unit.conv1.states(f"{name}.unit.{index}")
+        return specs
+
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        snake, transposed, *units = self.block
+        x = transposed(snake(x), stream)
+        for unit in units:
+            x = unit(x, stream)
+        return x
+
+
+class CodecDecoder(nn.Module):
+    """The whole decoder.
+
+    Shapes: `codes` int64 `[rows, frames, num_quantizers]`, `position` int64 `[rows]`, `past` as `states()` lists;
+    returns `waveform` float32 `[rows, frames * samples_per_frame]` in [-1, 1] and the next state in the same order.
+    """
+
+    PREFIX = "decoder."
+    """Of its tensors in the checkpoint's speech tokenizer."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = PretrainedConfig()
+        self.codec_config = config
+        size, dim, latent = config["codebook_size"], config["codebook_dim"], config["latent_dim"]
+        self.quantizer = nn.Module()
+        self.quantizer.rvq_first = Quantizer(1, size, dim // 2, dim)
+        self.quantizer.rvq_rest = Quantizer(config["num_quantizers"] - 1, size, dim // 2, dim)
+        self.pre_conv = CausalConv(dim, latent, PRE_KERNEL)
+        self.pre_transformer = Transformer(config)
+        self.upsample = nn.ModuleList(
+            nn.ModuleList([CausalConvTranspose(latent, latent, ratio, ratio), ConvNeXt(latent)])
+            for ratio in config["upsampling_ratios"]
+        )
+        width, rates = config["decoder_dim"], config["upsample_rates"]
+        blocks = [UpsampleBlock(width >> i, width >> (i + 1), rate) for i, rate in enumerate(rates)]
+        last = width >> len(rates)
+        self.decoder = nn.ModuleList(
+            [CausalConv(latent, width, EDGE_KERNEL), *blocks, SnakeBeta(last), CausalConv(last, 1, EDGE_KERNEL)]
+        )
+
+    @classmethod
+    def on_meta(cls, checkpoint: Checkpoint) -> CodecDecoder:
+        """Build the module without weights."""
+        with torch.device("meta"):
+            return cls(checkpoint.codec_config["decoder_config"])
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> CodecDecoder:
+        """Build the module with the checkpoint's weights, in float32."""
+        decoder = cls.on_meta(checkpoint)
+        checkpoint.load_into(decoder, cls.PREFIX, codec=True)
+        decoder.quantizer.rvq_first.prepare()
+        decoder.quantizer.rvq_rest.prepare()
+        return decoder.eval()
+
+    def states(self) -> list[StateSpec]:
+        """The carried tensors, in the order in which `past` holds them."""
+        first, *blocks, _, last = self.decoder
+        specs = self.pre_conv.states("pre_conv") + self.pre_transformer.states("transformer")
+        for index, (transposed, convnext) in enumerate(self.upsample):
+            specs += transposed.states(f"upsample.{index}") + convnext.dwconv.states(f"convnext.{index}")
+        specs += first.states("first")
+        for index, block in enumerate(blocks):
+            specs += block.states(f"block.{index}")
+        return specs + last.states("last")
+
+    def forward(self, codes: Tensor, position: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
+        stream = Stream(past)
+        hidden = self.quantizer.rvq_first(codes[..., :1]) + self.quantizer.rvq_rest(codes[..., 1:])
+        hidden = self.pre_conv(hidden, stream).transpose(1, 2)
+        hidden = self.pre_transformer(hidden, position, stream).transpose(1, 2)
+        for transposed, convnext in self.upsample:
+            hidden = convnext(transposed(hidden, stream), stream)
+        first, *blocks, snake, last = self.decoder
+        hidden = first(hidden, stream)
+        for block in blocks:
+            hidden = block(hidden, stream)
+        waveform = last(snake(hidden), stream).clamp(-1, 1)
+        return waveform.squeeze(1), *stream.next
+
+
+class CodecDecoderOnnxConfig(GraphConfig):
+    """Declaration of the codec decoder graph."""
+
+    module: CodecDecoder
+
+    def _names(self) -> list[str]:
+        return [spec.name for spec in self.module.states()]
+
+    @property
+    def inputs(self) -> Axes:
+        return {
+            "codes": {0: "rows", 1: "frames"},
+            "position": {0: "rows"},
+            **state_axes("past", self._names(), {0: "rows"}),
+        }
+
+    @property
+    def outputs(self) -> Axes:
+        return {"waveform": {0: "rows", 1: "samples"}, **state_axes("next", self._names(), {0: "rows"})}
+
+    def sample_inputs(self) -> dict[str, Tensor | list[Tensor]]:
+        config, rows, frames = self.module.codec_config, 2, 3
+        return {
+            "codes": torch.randint(config["codebook_size"], (rows, frames, config["num_quantizers"])),
+            "position": torch.tensor([0, 100]),
+            "past": [0.1 * torch.randn(rows, *spec.shape) for spec in self.module.states()],
+        }

@@ -1,0 +1,97 @@
+"""From a torch module to an ONNX file: one declaration a graph, Optimum's exporter and Optimum's output validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from optimum.exporters.onnx import export_models, validate_models_outputs
+from optimum.exporters.onnx.base import OnnxConfig
+from optimum.utils import NormalizedConfig
+from torch import Tensor, nn
+
+OPSET = 18
+VALIDATION_TOLERANCE = 1e-3
+
+Axes = dict[str, dict[int, str]]
+
+
+class GraphConfig(OnnxConfig):
+    """Names, dynamic axes and sample inputs of one graph; subclasses declare the three members below.
+
+    Lists of tensors are called `past` in the module's signature; in the graph their tensors are the inputs whose names
+    begin with `past.`, in order.
+    """
+
+    NORMALIZED_CONFIG_CLASS = NormalizedConfig
+    DEFAULT_ONNX_OPSET = OPSET
+    ATOL_FOR_VALIDATION = VALIDATION_TOLERANCE
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module.config)
+        self.module = module
+
+    @property
+    def inputs(self) -> Axes:
+        """Input names with their dynamic axes, in the order of the module's arguments."""
+        raise NotImplementedError
+
+    @property
+    def outputs(self) -> Axes:
+        """Output names with their dynamic axes, in the order of the module's results."""
+        raise NotImplementedError
+
+    def sample_inputs(self) -> dict[str, Tensor | list[Tensor]]:
+        """Arguments to trace and validate with, by name."""
+        raise NotImplementedError
+
+    def generate_dummy_inputs(self, framework: str = "pt", **shapes: Any) -> dict[str, Any]:
+        inputs = self.sample_inputs()
+        if framework == "pt":
+            return inputs
+        return {name: [t.numpy() for t in v] if isinstance(v, list) else v.numpy() for name, v in inputs.items()}
+
+    def flatten_output_collection_property(self, name: str, field: Iterable[Any]) -> dict[str, Any]:  # type: ignore[override]
+        names = [declared for declared in self.inputs if declared.startswith(f"{name}.")]
+        return dict(zip(names, field, strict=True))
+
+
+def export_graph(name: str, config: GraphConfig, folder: Path) -> Path:
+    """Export `config.module` to `folder/name.onnx` with its weights beside it, and validate it against the module.
+
+    Raises:
+        ValueError: ONNX Runtime's outputs differ from the module's (Optimum's message names the tensor).
+    """
+    models = {name: (config.module, config)}
+    _, outputs = export_models(models, folder, opset=OPSET, device="cpu")
+    validate_models_outputs(models, outputs, folder, use_subprocess=False)
+    path = folder / f"{name}.onnx"
+    if not data_path(path).exists():
+        save_graph(onnx.load(path), path)
+    return path
+
+
+def data_path(path: Path) -> Path:
+    """Where the weights of a graph lie."""
+    return path.with_name(path.name + "_data")
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph, its larger tensors in one file beside it; the model's own tensors are moved out of it."""
+    data_path(path).unlink(missing_ok=True)
+    onnx.save(
+        model,
+        path,
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=data_path(path).name,
+        size_threshold=1024,
+        convert_attribute=True,
+    )
+
+
+def state_axes(direction: str, names: Sequence[str], axes: dict[int, str]) -> Axes:
+    """`past.NAME` or `next.NAME` for every carried tensor, all with the same dynamic axes."""
+    return {f"{direction}.{name}": axes for name in names}

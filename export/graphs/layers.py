@@ -1,0 +1,329 @@
+"""The Qwen3 decoder layer that talker and code predictor share, written so that it traces into few, fast nodes.
+
+Attribute names are the checkpoint's tensor names. Attention is one `GroupQueryAttention` node (ONNX Runtime's contrib
+operator): rotary embedding, causal mask and KV cache in one kernel, with a length for each row. `q_norm` and `k_norm`
+stay outside it, since only the CUDA kernel takes their weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+KERNEL_HEAD_DIM_MULTIPLE = 16
+"""ONNX Runtime's GroupQueryAttention refuses other head sizes; they are padded with zeros, which changes nothing."""
+
+
+@dataclass(frozen=True)
+class LayerSizes:
+    """Shapes of one decoder stack.
+
+    `attention_bias` adds biases to q, k, v and o; `hidden_act` other than SiLU is refused by the checkpoint reader.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+    attention_bias: bool
+    max_positions: int
+
+    @property
+    def cache_head_dim(self) -> int:
+        """`head_dim` rounded up to what the attention kernel takes."""
+        return -(-self.head_dim // KERNEL_HEAD_DIM_MULTIPLE) * KERNEL_HEAD_DIM_MULTIPLE
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], max_positions: int) -> LayerSizes:
+        """Read a `talker_config` or a `code_predictor_config`."""
+        return cls(
+            hidden_size=config["hidden_size"],
+            intermediate_size=config["intermediate_size"],
+            num_layers=config["num_hidden_layers"],
+            num_heads=config["num_attention_heads"],
+            num_kv_heads=config["num_key_value_heads"],
+            head_dim=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
+            rms_norm_eps=config["rms_norm_eps"],
+            rope_theta=config["rope_theta"],
+            attention_bias=config.get("attention_bias", False),
+            max_positions=max_positions,
+        )
+
+
+def rotary_tables(sizes: LayerSizes) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of plain rotary embedding, float32 `[max_positions, cache_head_dim / 2]`.
+
+    The talker's three M-RoPE rows are always equal, which makes it plain rotary embedding.
+    """
+    inverse = inverse_frequencies(sizes.head_dim, sizes.rope_theta)
+    inverse = nn.functional.pad(inverse, (0, (sizes.cache_head_dim - sizes.head_dim) // 2))
+    angles = torch.outer(torch.arange(sizes.max_positions, dtype=torch.float32), inverse)
+    return angles.cos(), angles.sin()
+
+
+def inverse_frequencies(head_dim: int, theta: float) -> Tensor:
+    """Rotary inverse frequencies, float32 `[head_dim / 2]`."""
+    return 1.0 / (theta ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim))
+
+
+def pad_halves(x: Tensor, size: int) -> Tensor:
+    """Widen the last axis to `size`, half of the zeros behind each half, so that rotary pairs stay pairs."""
+    missing = (size - x.shape[-1]) // 2
+    return torch.cat([nn.functional.pad(half, (0, missing)) for half in x.chunk(2, dim=-1)], dim=-1)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """NeoX rotary embedding of `x` `[..., head_dim]` by tables that broadcast to `[..., head_dim / 2]`."""
+    left, right = x.chunk(2, dim=-1)
+    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+
+
+class GroupQueryAttention(torch.autograd.Function):
+    """`com.microsoft.GroupQueryAttention`, and the same in PyTorch for tracing and validation.
+
+    Shapes: query `[rows, new, heads * head_dim]`, key and value `[rows, new, kv_heads * head_dim]`, caches
+    `[rows, kv_heads, capacity, head_dim]`, `last` int32 `[rows]` (index of each row's last valid position),
+    `total` int32 scalar (the longest row's length), tables `[positions, head_dim / 2]`. Returns
+    `[rows, new, heads * head_dim]` and both caches with the new positions written.
+
+    A first prompt (`new == total`) may have rows of different lengths, padded on the right; otherwise every row
+    has `new` new positions behind its past.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        past_key: Tensor,
+        past_value: Tensor,
+        last: Tensor,
+        total: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        num_heads: int,
+        num_kv_heads: int,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rows, new, _ = query.shape
+        head_dim = past_key.shape[-1]
+        past = torch.zeros_like(last) if int(total) == new else last + 1 - new
+        positions = past[:, None].long() + torch.arange(new)[None]
+        cos, sin = cos[positions][:, :, None], sin[positions][:, :, None]
+        q = rotate(query.view(rows, new, num_heads, head_dim), cos, sin).transpose(1, 2)
+        k = rotate(key.view(rows, new, num_kv_heads, head_dim), cos, sin).transpose(1, 2)
+        v = value.view(rows, new, num_kv_heads, head_dim).transpose(1, 2)
+        slots = positions[:, None, :, None].expand_as(k)
+        present_key, present_value = past_key.scatter(2, slots, k), past_value.scatter(2, slots, v)
+        group = num_heads // num_kv_heads
+        visible = torch.arange(past_key.shape[2])[None, None] <= positions[:, :, None]
+        output = torch.nn.functional.scaled_dot_product_attention(
+            q,
+            present_key.repeat_interleave(group, dim=1),
+            present_value.repeat_interleave(group, dim=1),
+            attn_mask=visible[:, None],
+            scale=scale,
+        )
+        return output.transpose(1, 2).reshape(rows, new, -1), present_key, present_value
+
+    @staticmethod
+    def symbolic(
+        g: Any,
+        query: Any,
+        key: Any,
+        value: Any,
+        past_key: Any,
+        past_value: Any,
+        last: Any,
+        total: Any,
+        cos: Any,
+        sin: Any,
+        num_heads: int,
+        num_kv_heads: int,
+        scale: float,
+    ) -> Any:
+        output, present_key, present_value = g.op(
+            "com.microsoft::GroupQueryAttention",
+            query,
+            key,
+            value,
+            past_key,
+            past_value,
+            last,
+            total,
+            cos,
+            sin,
+            num_heads_i=num_heads,
+            kv_num_heads_i=num_kv_heads,
+            do_rotary_i=1,
+            rotary_interleaved_i=0,
+            scale_f=scale,
+            outputs=3,
+        )
+        # The traced sizes are those of the sample inputs; left in place, the exporter would take them for constants.
+        head_dim = past_key.type().varyingSizes()[3]
+        output.setType(past_key.type().with_sizes([None, None, num_heads * head_dim]))
+        for present in (present_key, present_value):
+            present.setType(past_key.type().with_sizes([None, num_kv_heads, None, head_dim]))
+        return output, present_key, present_value
+
+
+class SplitHeads(torch.autograd.Function):
+    """`[rows, steps, heads * size]` -> `[rows, steps, heads, size]`; `view` by traced sizes takes a dozen nodes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, heads: int) -> Tensor:
+        return x.unflatten(-1, (heads, -1))
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, heads: int) -> Any:
+        return g.op("Reshape", x, g.op("Constant", value_t=torch.tensor([0, 0, heads, -1])))
+
+
+class MergeHeads(torch.autograd.Function):
+    """`[rows, steps, heads, size]` -> `[rows, steps, heads * size]`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.flatten(-2)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        return g.op("Reshape", x, g.op("Constant", value_t=torch.tensor([0, 0, -1])))
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last axis."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention with normalised queries and keys."""
+
+    def __init__(self, sizes: LayerSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        q_size, kv_size = sizes.num_heads * sizes.head_dim, sizes.num_kv_heads * sizes.head_dim
+        self.q_proj = nn.Linear(sizes.hidden_size, q_size, bias=sizes.attention_bias)
+        self.k_proj = nn.Linear(sizes.hidden_size, kv_size, bias=sizes.attention_bias)
+        self.v_proj = nn.Linear(sizes.hidden_size, kv_size, bias=sizes.attention_bias)
+        self.o_proj = nn.Linear(q_size, sizes.hidden_size, bias=sizes.attention_bias)
+        self.q_norm = RMSNorm(sizes.head_dim, sizes.rms_norm_eps)
+        self.k_norm = RMSNorm(sizes.head_dim, sizes.rms_norm_eps)
+
+    def forward(
+        self, x: Tensor, past: tuple[Tensor, Tensor], last: Tensor, total: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        sizes = self.sizes
+        query = self.q_norm(SplitHeads.apply(self.q_proj(x), sizes.num_heads))
+        key = self.k_norm(SplitHeads.apply(self.k_proj(x), sizes.num_kv_heads))
+        value = self.v_proj(x)
+        if sizes.cache_head_dim != sizes.head_dim:
+            query, key = pad_halves(query, sizes.cache_head_dim), pad_halves(key, sizes.cache_head_dim)
+            value = SplitHeads.apply(value, sizes.num_kv_heads)
+            value = MergeHeads.apply(nn.functional.pad(value, (0, sizes.cache_head_dim - sizes.head_dim)))
+        output, present_key, present_value = GroupQueryAttention.apply(
+            MergeHeads.apply(query),
+            MergeHeads.apply(key),
+            value,
+            *past,
+            last,
+            total,
+            cos,
+            sin,
+            sizes.num_heads,
+            sizes.num_kv_heads,
+            sizes.head_dim**-0.5,
+        )
+        if sizes.cache_head_dim != sizes.head_dim:
+            output = MergeHeads.apply(SplitHeads.apply(output, sizes.num_heads)[..., : sizes.head_dim])
+        return self.o_proj(output), present_key, present_value
+
+
+class MLP(nn.Module):
+    """SwiGLU feed-forward block."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention and feed-forward, each with its residual."""
+
+    def __init__(self, sizes: LayerSizes) -> None:
+        super().__init__()
+        self.self_attn = Attention(sizes)
+        self.mlp = MLP(sizes.hidden_size, sizes.intermediate_size)
+        self.input_layernorm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
+
+    def forward(
+        self, x: Tensor, past: tuple[Tensor, Tensor], last: Tensor, total: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        attended, present_key, present_value = self.self_attn(self.input_layernorm(x), past, last, total, cos, sin)
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x)), present_key, present_value
+
+
+class DecoderStack(nn.Module):
+    """Decoder layers and the final norm; the caches come and go as one flat list `key.0, value.0, key.1, ...`."""
+
+    def __init__(self, sizes: LayerSizes) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(sizes) for _ in range(sizes.num_layers))
+        self.norm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
+
+    def forward(
+        self, x: Tensor, past: list[Tensor], lengths: Tensor, total: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run the stack.
+
+        Args:
+            x: `[rows, new, hidden_size]`.
+            past: caches `[rows, kv_heads, capacity, head_dim]`, two a layer.
+            lengths: int32 `[rows]`, each row's length with its new positions.
+            total: int32 `[1]`, the longest of `lengths`.
+            cos: rotary table `[positions, head_dim / 2]`; `sin` likewise.
+
+        Returns:
+            Hidden states before the final norm `[rows, new, hidden_size]`, and the caches.
+        """
+        present: list[Tensor] = []
+        last = lengths - 1
+        for index, layer in enumerate(self.layers):
+            x, key, value = layer(x, (past[2 * index], past[2 * index + 1]), last, total, cos, sin)
+            present += [key, value]
+        return x, present
+
+
+def cache_axes(direction: str, num_layers: int) -> dict[str, dict[int, str]]:
+    """Names and dynamic axes of a stack's caches, `past.0.key`, `past.0.value`, `past.1.key`, ..."""
+    names = [f"{layer}.{part}" for layer in range(num_layers) for part in ("key", "value")]
+    return {f"{direction}.{name}": {0: "rows", 2: "capacity"} for name in names}
+
+
+def empty_caches(sizes: LayerSizes, rows: int, capacity: int) -> list[Tensor]:
+    """Zeroed caches of a stack, `[rows, kv_heads, capacity, head_dim]` each."""
+    shape = (rows, sizes.num_kv_heads, capacity, sizes.cache_head_dim)
+    return [torch.zeros(shape) for _ in range(2 * sizes.num_layers)]

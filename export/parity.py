@@ -1,0 +1,187 @@
+"""ONNX against PyTorch: how far a bundle is from the checkpoint it was made of.
+
+The PyTorch side runs first and leaves a `Reference`; the ONNX side runs afterwards, through the wrappers that ship, so
+that no more than one copy of the weights is in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.checkpoint import Checkpoint
+from export.graphs.code_predictor import CodePredictorStep
+from export.graphs.codec_decoder import CodecDecoder as TorchCodecDecoder
+from export.graphs.layers import empty_caches
+from export.graphs.talker import Talker as TorchTalker
+from server.engine.job import Sampling
+from server.engine.prompt import AUTO, PromptBuilder
+from server.engine.sampling import RowSampler
+from server.engine.tokenizer import TextTokenizer
+from server.graphs.code_predictor import CodePredictor, DrawParameters
+from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.manifest import Manifest
+from server.graphs.session import open_session
+from server.graphs.talker import Talker
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Tick = Callable[[int, int], None]
+
+FRAMES = 32
+TEXT = "On 3 May 2026, at half past seven, the ferry left for Aarhus with 214 people aboard."
+GREEDY = Sampling(0.0, 0, 1.0, 1.05, 0.0, 0, 1.0)
+CHUNKS = (1, 2, 4, 8)
+"""Frames decoded at a time on the ONNX side, so that the carried state is measured too."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the checkpoint says to one prompt, greedily, for some frames.
+
+    Shapes: `prompt` `[positions, hidden]`, `codes` `[frames, groups]`, `inputs` and `hidden` `[frames, hidden]` (talker
+    input after each frame, hidden state before it), `logits` `[frames, vocab_size]`, `predictor_logits` `[frames,
+    groups - 1, codes]`, `waveform` `[samples]`.
+    """
+
+    prompt: Floats
+    codes: Ints
+    inputs: Floats
+    hidden: Floats
+    logits: Floats
+    predictor_logits: Floats
+    waveform: Floats
+
+
+def prompt_builder(folder: Path, manifest: Manifest) -> PromptBuilder:
+    """The bundle's own prompt builder."""
+    text, codec = (np.load(folder / name, mmap_mode="r") for name in ("text_embedding.npy", "codec_embedding.npy"))
+    return PromptBuilder(manifest, TextTokenizer(folder / "tokenizer.json"), text, codec)
+
+
+@torch.inference_mode()
+def reference(
+    checkpoint: Checkpoint, manifest: Manifest, prompts: PromptBuilder, codec_embedding: Floats, tick: Tick
+) -> Reference:
+    """Run the torch modules over `FRAMES` frames; end-of-speech is passed over."""
+    speaker = next(iter(manifest.speakers), None)
+    language = "english" if "english" in manifest.languages else AUTO
+    prompt = prompts.build(TEXT, speaker=speaker, language=language, instruction="Speak calmly.")
+    talker, step = TorchTalker.from_checkpoint(checkpoint), CodePredictorStep.from_checkpoint(checkpoint)
+    sampler = RowSampler(GREEDY, 0, manifest)
+    length = len(prompt)
+    caches = empty_caches(talker.sizes, 1, length + FRAMES)
+    logits, hidden, *caches = talker(torch.from_numpy(prompt)[None], *_lengths(length), caches)
+    rows: dict[str, list[Any]] = {name: [] for name in ("codes", "inputs", "hidden", "logits", "predictor_logits")}
+    for frame in range(FRAMES):
+        code_0 = sampler.choose(logits[0].numpy(), 0.0, may_end=False)
+        sampler.accept(code_0)
+        first = torch.tensor(codec_embedding[code_0])
+        codes, embedding, predictor_logits = _predict(step, hidden, first)
+        inputs = embedding + torch.from_numpy(prompts.pad)
+        values = ([code_0, *codes], inputs[0], hidden[0], logits[0], predictor_logits)
+        for name, value in zip(rows, values, strict=True):
+            rows[name].append(np.array(value))
+        length += 1
+        logits, hidden, *caches = talker(inputs[None], *_lengths(length), caches)
+        tick(frame + 1, FRAMES)
+    del talker, step, caches
+    stacked = {name: np.stack(values) for name, values in rows.items()}
+    return Reference(prompt=prompt, waveform=_torch_waveform(checkpoint, stacked["codes"]), **stacked)
+
+
+def _lengths(length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    lengths = torch.tensor([length], dtype=torch.int32)
+    return lengths, lengths
+
+
+def _predict(step: CodePredictorStep, hidden: torch.Tensor, first: torch.Tensor) -> tuple[list[int], Any, Floats]:
+    """One greedy frame by the torch step."""
+    one, all_codes, zero = torch.ones(1), torch.tensor([1]), torch.zeros(1)
+    inputs, total = torch.stack((hidden[0], first))[None], first[None]
+    caches, codes, logits = empty_caches(step.sizes, 1, step.groups), [], []
+    for index in range(step.groups - 1):
+        code, embedding, step_logits, *caches = step(inputs, torch.tensor(index), one, all_codes, one, zero, caches)
+        codes.append(int(code))
+        logits.append(step_logits[0].numpy())
+        inputs, total = embedding[:, None], total + embedding
+    return codes, total, np.stack(logits)
+
+
+def _torch_waveform(checkpoint: Checkpoint, codes: Ints) -> Floats:
+    decoder = TorchCodecDecoder.from_checkpoint(checkpoint)
+    past = [torch.zeros(1, *spec.shape) for spec in decoder.states()]
+    waveform, *_ = decoder(torch.from_numpy(codes)[None], torch.zeros(1, dtype=torch.long), past)
+    return np.array(waveform[0])
+
+
+def measure(folder: Path, manifest: Manifest, expected: Reference, threads: int = 0) -> dict[str, Any]:
+    """Run the bundle's graphs on the reference's inputs.
+
+    Every graph is fed what PyTorch was fed (teacher forcing), so that errors do not add up across graphs; greedy codes
+    are compared one by one.
+
+    Returns:
+        `frames`, `codes` (`equal` of `compared`), and `graphs`: for each what is compared, `max_error`, `mean_error`.
+    """
+    talker_logits = _talker_logits(folder, manifest, expected, threads)
+    codes, predictor_logits = _predictor_outputs(folder, manifest, expected, threads)
+    greedy = _codes_0(expected, talker_logits, manifest)
+    both = np.concatenate((greedy[:, None], codes), axis=1)
+    errors = {
+        "talker": _error("logits", talker_logits, expected.logits),
+        "code_predictor": _error("logits", predictor_logits, expected.predictor_logits),
+        "codec_decoder": _error("samples", _waveform(folder, manifest, expected, threads), expected.waveform),
+    }
+    equal = int((both == expected.codes).sum())
+    return {"frames": FRAMES, "codes": {"equal": equal, "compared": both.size}, "graphs": errors}
+
+
+def _error(of: str, found: Floats, expected: Floats) -> dict[str, Any]:
+    difference = np.abs(found.astype(np.float64) - expected)
+    return {"of": of, "max_error": float(difference.max()), "mean_error": float(difference.mean())}
+
+
+def _talker_logits(folder: Path, manifest: Manifest, expected: Reference, threads: int) -> Floats:
+    session = open_session(folder / manifest.graphs["talker"].file, "cpu", threads)
+    talker = Talker(session, manifest.sizes.talker, slots=1)
+    logits = [talker.prefill(0, expected.prompt).logits]
+    for frame in range(FRAMES - 1):
+        length = np.array([len(expected.prompt) + frame], np.int32)
+        logits.append(talker.decode(0, expected.inputs[frame : frame + 1], length).logits)
+    return np.concatenate(logits)
+
+
+def _codes_0(expected: Reference, logits: Floats, manifest: Manifest) -> Ints:
+    """Greedy codes by these logits, the repetition penalty following the reference's codes."""
+    sampler = RowSampler(GREEDY, 0, manifest)
+    found = []
+    for row, code in zip(logits, expected.codes[:, 0], strict=True):
+        found.append(sampler.choose(row, 0.0, may_end=False))
+        sampler.accept(code)
+    return np.array(found)
+
+
+def _predictor_outputs(folder: Path, manifest: Manifest, expected: Reference, threads: int) -> tuple[Ints, Floats]:
+    predictor = CodePredictor(open_session(folder / manifest.graphs["code_predictor"].file, "cpu", threads))
+    frames, groups = expected.codes.shape
+    greedy = DrawParameters(np.ones(frames, np.float32), np.ones(frames, np.int64), np.ones(frames, np.float32))
+    code_0 = np.ascontiguousarray(expected.codes[:, 0])
+    return predictor.run_with_logits(expected.hidden, code_0, np.zeros((frames, groups - 1), np.float32), greedy)
+
+
+def _waveform(folder: Path, manifest: Manifest, expected: Reference, threads: int) -> Floats:
+    decoder = CodecDecoder(open_session(folder / manifest.graphs["codec_decoder"].file, "cpu", threads))
+    state, samples, start, turn = decoder.start(), [], 0, 0
+    while start < FRAMES:
+        count = min(CHUNKS[min(turn, len(CHUNKS) - 1)], FRAMES - start)
+        waveform, (state,) = decoder.decode(expected.codes[None, start : start + count], [state])
+        samples.append(waveform[0])
+        start, turn = start + count, turn + 1
+    return np.concatenate(samples)

@@ -1,0 +1,206 @@
+"""`manifest.json`: sizes, ids, voices, graphs as their files declare them, and a hash of every file."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+from pydantic import ValidationError
+
+from export.checkpoint import Checkpoint, CheckpointError
+from export.graphs.talker import MAX_POSITIONS
+from export.tables import Tick
+from server.graphs.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    FileEntry,
+    GenerationDefaults,
+    Graph,
+    Manifest,
+    Source,
+    TensorSpec,
+    sha256_of,
+)
+
+_TOOLS = ("torch", "transformers", "optimum-onnx", "onnx", "numpy", "tokenizers")
+_IDS = {
+    "im_start": "im_start_token_id",
+    "im_end": "im_end_token_id",
+    "tts_bos": "tts_bos_token_id",
+    "tts_eos": "tts_eos_token_id",
+    "tts_pad": "tts_pad_token_id",
+}
+_CODEC_IDS = {
+    "codec_bos": "codec_bos_id",
+    "codec_eos": "codec_eos_token_id",
+    "codec_pad": "codec_pad_id",
+    "codec_think": "codec_think_id",
+    "codec_nothink": "codec_nothink_id",
+    "codec_think_bos": "codec_think_bos_id",
+    "codec_think_eos": "codec_think_eos_id",
+}
+
+
+def describe(
+    checkpoint: Checkpoint, folder: Path, *, bundle_id: str, description: str | None, precision: str
+) -> Manifest:
+    """The manifest of the graphs in `folder`, still without file hashes and parity report.
+
+    Args:
+        checkpoint: what the bundle is made from.
+        folder: holds every graph of the bundle.
+        bundle_id: the model id the server will offer.
+        description: one sentence for `/models`; None makes one from what the checkpoint holds.
+        precision: of the graphs.
+
+    Raises:
+        CheckpointError: the checkpoint's configuration does not fit the manifest's models.
+    """
+    versions = {name: importlib.metadata.version(name) for name in _TOOLS}
+    try:
+        return Manifest.model_validate(
+            {
+                "format": FORMAT_VERSION,
+                "id": bundle_id,
+                "description": description or _description(checkpoint),
+                "source": Source(model=checkpoint.name, revision=checkpoint.revision),
+                "model_type": checkpoint.config["tts_model_type"],
+                "model_size": checkpoint.config.get("tts_model_size", ""),
+                "follows_instructions": _follows_instructions(checkpoint),
+                "precision": precision,
+                "sizes": _sizes(checkpoint),
+                "ids": _ids(checkpoint),
+                "speakers": _speakers(checkpoint),
+                "languages": checkpoint.config["talker_config"]["codec_language_id"],
+                "generation": _generation(checkpoint),
+                "graphs": {path.stem: describe_graph(path, precision) for path in sorted(folder.glob("*.onnx"))},
+                "files": {},
+                "parity": {},
+                "tools": versions | {"onnxruntime": onnxruntime.__version__},
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(
+            f"{checkpoint.name}: its configuration has an unusable {where}: {first['msg']}"
+        ) from error
+
+
+def publish(folder: Path, manifest: Manifest, parity: dict[str, Any], tick: Tick) -> None:
+    """Write `manifest.json` with the parity report and size and SHA-256 of every file in `folder`.
+
+    The exporter leaves weights readable by their owner alone; a bundle is for whoever runs the server.
+
+    Args:
+        folder: the bundle, finished but for its manifest.
+        manifest: what `describe` gave.
+        parity: stored as it is.
+        tick: hears how many bytes of how many have been hashed.
+    """
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    whole = manifest.model_copy(update={"parity": parity, "files": _files(folder, tick)})
+    (folder / MANIFEST_NAME).write_text(whole.model_dump_json(indent=2) + "\n", "utf-8")
+
+
+def describe_graph(path: Path, precision: str) -> Graph:
+    """Names, dtypes and dimensions of a graph's inputs and outputs, read without its weights."""
+    graph = onnx.load(path, load_external_data=False).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    return Graph(
+        file=path.name,
+        precision=precision,
+        inputs=tuple(_tensor(value) for value in graph.input if value.name not in stored),
+        outputs=tuple(_tensor(value) for value in graph.output),
+    )
+
+
+def _tensor(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    return TensorSpec(
+        name=value.name,
+        dtype=onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name,
+        shape=tuple(axis.dim_param or axis.dim_value for axis in kind.shape.dim),
+    )
+
+
+def _follows_instructions(checkpoint: Checkpoint) -> bool:
+    config = checkpoint.config
+    return config["tts_model_type"] == "voice_design" or config.get("tts_model_size") != "0b6"
+
+
+def _description(checkpoint: Checkpoint) -> str:
+    config = checkpoint.config
+    size = {"0b6": "0.6B", "1b7": "1.7B"}.get(config.get("tts_model_size", ""), config.get("tts_model_size", ""))
+    talker = config["talker_config"]
+    if config["tts_model_type"] == "voice_design":
+        what = "VoiceDesign: voices from a description"
+    else:
+        what = f"CustomVoice: {len(talker['spk_id'])} speakers"
+        if _follows_instructions(checkpoint):
+            what += ", style by instruction"
+    return f"Qwen3-TTS {size} {what}, {len(talker['codec_language_id'])} languages and dialects."
+
+
+def _ids(checkpoint: Checkpoint) -> dict[str, Any]:
+    talker = checkpoint.config["talker_config"]
+    text_side = {name: checkpoint.config[key] for name, key in _IDS.items()}
+    return text_side | {name: talker[key] for name, key in _CODEC_IDS.items()}
+
+
+def _speakers(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    talker = checkpoint.config["talker_config"]
+    dialects = talker.get("spk_is_dialect") or {}
+    return {name: {"id": number, "dialect": dialects.get(name) or None} for name, number in talker["spk_id"].items()}
+
+
+def _generation(checkpoint: Checkpoint) -> dict[str, Any]:
+    known = GenerationDefaults.model_fields
+    return {name: value for name, value in checkpoint.generation.items() if name in known and value is not None}
+
+
+def _sizes(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    talker, codec = checkpoint.config["talker_config"], checkpoint.codec_config
+    predictor, decoder = talker["code_predictor_config"], codec["decoder_config"]
+    return {
+        "talker": {
+            "hidden_size": talker["hidden_size"],
+            "num_layers": talker["num_hidden_layers"],
+            "num_heads": talker["num_attention_heads"],
+            "num_kv_heads": talker["num_key_value_heads"],
+            "head_dim": talker.get("head_dim") or talker["hidden_size"] // talker["num_attention_heads"],
+            "vocab_size": talker["vocab_size"],
+            "max_positions": min(talker["max_position_embeddings"], MAX_POSITIONS),
+        },
+        "code_predictor": {
+            "hidden_size": predictor["hidden_size"],
+            "num_layers": predictor["num_hidden_layers"],
+            "vocab_size": predictor["vocab_size"],
+            "num_code_groups": talker["num_code_groups"],
+        },
+        "codec": {
+            "num_quantizers": decoder["num_quantizers"],
+            "codebook_size": decoder["codebook_size"],
+            "sample_rate": codec["output_sample_rate"],
+            "samples_per_frame": codec["decode_upsample_rate"],
+        },
+    }
+
+
+def _files(folder: Path, tick: Tick) -> dict[str, FileEntry]:
+    sizes = {path: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    total, done = sum(sizes.values()), 0
+
+    def count(block: int) -> None:
+        nonlocal done
+        done += block
+        tick(done, total)
+
+    return {
+        path.relative_to(folder).as_posix(): FileEntry(size=size, sha256=sha256_of(path, count))
+        for path, size in sizes.items()
+    }

@@ -1,0 +1,121 @@
+"""The stages of a conversion, in order; each reads the checkpoint and adds files to the output folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.checkpoint import Checkpoint
+from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnnxConfig
+from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
+from export.graphs.frame_loop import frame_loop
+from export.graphs.graph import export_graph
+from export.graphs.talker import Talker, TalkerOnnxConfig
+from export.parity import measure, prompt_builder, reference
+from export.publish import describe, publish
+from export.tables import CODEC_TABLE, TEXT_TABLE, TOKENIZER, write_codec_table, write_text_table, write_tokenizer
+from server.graphs.manifest import Manifest
+
+
+@dataclass
+class Conversion:
+    """What the stages share.
+
+    Attributes:
+        checkpoint: what is converted.
+        output: the folder being filled; renamed to the bundle's name at the end.
+        bundle_id: the model id the server will offer.
+        description: one sentence for `/models`, or None for the usual one.
+        precision: of the graphs.
+        parity: what the parity stage found; it goes into the manifest and the closing table.
+        tick: a stage's progress: so much done, of so much.
+    """
+
+    checkpoint: Checkpoint
+    output: Path
+    bundle_id: str
+    description: str | None = None
+    precision: str = "fp32"
+    parity: dict[str, Any] = field(default_factory=dict)
+    tick: Callable[[int, int], None] = lambda done, total: None
+
+    def manifest(self) -> Manifest:
+        """The manifest as far as it is known once the graphs are there."""
+        return describe(
+            self.checkpoint,
+            self.output,
+            bundle_id=self.bundle_id,
+            description=self.description,
+            precision=self.precision,
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named step of a conversion."""
+
+    name: str
+    run: Callable[[Conversion], None]
+
+
+def _tensors(context: Conversion) -> None:
+    """Look for every tensor before anything is computed; the tables' own are checked as they are read."""
+    checkpoint = context.checkpoint
+    checkpoint.check_module(Talker.on_meta(checkpoint), Talker.PREFIX)
+    checkpoint.check_module(CodePredictorStep.on_meta(checkpoint), CodePredictorStep.PREFIX)
+    checkpoint.check_module(CodecDecoder.on_meta(checkpoint), CodecDecoder.PREFIX, codec=True)
+
+
+def _tokenizer(context: Conversion) -> None:
+    write_tokenizer(context.checkpoint, context.output / TOKENIZER)
+
+
+def _tables(context: Conversion) -> None:
+    write_codec_table(context.checkpoint, context.output / CODEC_TABLE)
+    write_text_table(context.checkpoint, context.output / TEXT_TABLE, context.tick)
+
+
+def _talker(context: Conversion) -> None:
+    export_graph("talker", TalkerOnnxConfig(Talker.from_checkpoint(context.checkpoint)), context.output)
+
+
+def _code_predictor(context: Conversion) -> None:
+    step = CodePredictorStep.from_checkpoint(context.checkpoint)
+    folder = context.output / "step"
+    folder.mkdir()
+    exported = export_graph("step", CodePredictorStepOnnxConfig(step), folder)
+    frame_loop(exported, step, np.load(context.output / CODEC_TABLE), context.output / "code_predictor.onnx")
+    shutil.rmtree(folder)
+
+
+def _codec_decoder(context: Conversion) -> None:
+    decoder = CodecDecoder.from_checkpoint(context.checkpoint)
+    export_graph("codec_decoder", CodecDecoderOnnxConfig(decoder), context.output)
+
+
+def _parity(context: Conversion) -> None:
+    manifest = context.manifest()
+    prompts, codec_table = prompt_builder(context.output, manifest), np.load(context.output / CODEC_TABLE)
+    expected = reference(context.checkpoint, manifest, prompts, codec_table, context.tick)
+    context.parity = measure(context.output, manifest, expected)
+
+
+def _manifest(context: Conversion) -> None:
+    publish(context.output, context.manifest(), context.parity, context.tick)
+
+
+STAGES = (
+    Stage("tensors", _tensors),
+    Stage("tokenizer", _tokenizer),
+    Stage("tables", _tables),
+    Stage("talker", _talker),
+    Stage("code predictor", _code_predictor),
+    Stage("codec decoder", _codec_decoder),
+    Stage("parity", _parity),
+    Stage("manifest", _manifest),
+)

@@ -1,0 +1,146 @@
+"""The settings: every one an environment variable `KW_...`, read once at start and handed on as values."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "KW_"
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names its variable."""
+
+
+def _default_models_dir() -> Path:
+    """`models` of the repository that this package lies in, else of the working directory."""
+    beside_package = Path(__file__).resolve().parent.parent / "models"
+    return beside_package if beside_package.is_dir() else Path.cwd() / "models"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Settings(BaseSettings):
+    """What an operator can choose. An empty variable counts as not set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        extra="ignore",
+        validate_default=False,
+    )
+
+    secret_api_key: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        repr=False,
+        description="API keys, comma-separated. Without one the server listens on loopback only.",
+    )
+    auth: Literal["on", "off"] = Field(
+        default="on", description="`off` answers without a key, even where others can reach the server."
+    )
+    host: str = Field(
+        default="",
+        description="Address to listen on.",
+        json_schema_extra={"default": "0.0.0.0 with a key, else 127.0.0.1"},
+    )
+    port: int = Field(default=3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    models_dir: Path = Field(
+        default_factory=_default_models_dir,
+        description="Folder that holds one folder per model bundle.",
+        json_schema_extra={"default": "models/ of the repository, else of the working directory"},
+    )
+    model: str | None = Field(
+        default=None,
+        description="Id (folder name) of the default model, which loads at start.",
+        json_schema_extra={"default": "the first id in alphabetical order"},
+    )
+    execution_provider: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="What computes; auto takes the CPU as yet."
+    )
+    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the engine; 0 takes all physical cores.")
+    max_rows: int = Field(default=1, ge=1, le=1024, description="Requests computed side by side.")
+    max_queue: int = Field(
+        default=16, ge=0, le=100_000, description="Requests that may wait; one more is answered 429."
+    )
+    max_input_chars: int = Field(
+        default=4096, ge=1, le=1_000_000, description="Longest `input` and `instructions`, in characters."
+    )
+
+    @field_validator("secret_api_key", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        keys = tuple(key.strip() for key in value.split(",") if key.strip())
+        if not keys:
+            raise ValueError("holds no key; leave it unset to run without one")
+        return keys
+
+    @field_validator("models_dir")
+    @classmethod
+    def _folder_exists(cls, value: Path) -> Path:
+        if not value.is_dir():
+            raise ValueError(f"{value} is not a folder")
+        return value
+
+    @model_validator(mode="after")
+    def _keep_strangers_out(self) -> Self:
+        if self.host and not self.requires_key and self.auth == "on" and not _is_loopback(self.host):
+            raise ValueError(
+                f"{PREFIX}HOST={self.host} can be reached by others, but there is no key: "
+                f"set {PREFIX}SECRET_API_KEY, or {PREFIX}AUTH=off to serve everyone"
+            )
+        return self
+
+    @property
+    def requires_key(self) -> bool:
+        """Whether requests need a key."""
+        return self.auth == "on" and bool(self.secret_api_key)
+
+    @property
+    def address(self) -> str:
+        """The address to listen on: `KW_HOST`, else all interfaces when a key guards them, else loopback."""
+        return self.host or ("0.0.0.0" if self.requires_key else "127.0.0.1")
+
+
+def load() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: a value is wrong; the message is one line and names the variable, never a key.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        reason = first["msg"].removeprefix("Value error, ")
+        variable = PREFIX + str(first["loc"][0]).upper() if first["loc"] else ""
+        raise SettingsError(f"{variable}: {reason}" if variable else reason) from None
+
+
+def unknown_variables() -> list[str]:
+    """Variables that begin like ours and mean nothing, such as misspelt ones."""
+    known = {name for name, _, _ in describe()}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+
+
+def describe() -> Iterator[tuple[str, str, str]]:
+    """Name, default and meaning of every variable, in the order of the model."""
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        default = extra["default"] if isinstance(extra, dict) else field.default
+        shown = "none" if default in ((), None) else str(default)
+        yield PREFIX + name.upper(), shown, field.description or ""

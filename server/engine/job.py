@@ -1,0 +1,162 @@
+"""One request's row: what to say and how to sample it, and the bounded way its audio takes out of the engine.
+
+The engine thread writes, one consumer reads, either from a thread (`for pcm in job`) or from an event loop
+(`async for pcm in job`). A job knows nothing of other jobs, of HTTP, or of encodings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+PcmChunk = NDArray[np.float32]
+
+
+class JobError(RuntimeError):
+    """A job that ended before its audio was whole."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How codes are drawn; `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 switch their filter off."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    predictor_temperature: float
+    predictor_top_k: int
+    predictor_top_p: float
+
+
+class Job:
+    """A row to be made into audio.
+
+    Args:
+        prompt: talker input embeddings, float32 `[positions, hidden_size]`.
+        sampling: how codes are drawn.
+        seed: of this row's random stream; the same seed gives the same codes.
+        max_frames: codec frames after which the job ends as if the model had ended it.
+        capacity: frames of unread audio at which the engine stops working on this row.
+    """
+
+    def __init__(
+        self, prompt: NDArray[np.float32], sampling: Sampling, seed: int, max_frames: int, capacity: int = 64
+    ) -> None:
+        self.prompt = prompt
+        self.sampling = sampling
+        self.seed = seed
+        self.max_frames = max_frames
+        self.capacity = capacity
+        self.frames = 0
+        """Codec frames made so far."""
+        self._lock = threading.Condition()
+        self._chunks: deque[tuple[PcmChunk, int]] = deque()
+        self._unread = 0
+        self._done = False
+        self._error: BaseException | None = None
+        self._cancelled = False
+        self._notify_consumer: Callable[[], None] | None = None
+        self.on_consumer: Callable[[], None] = lambda: None
+        """Set by the engine: called, from any thread, when the consumer has read or left."""
+
+    # The engine's side.
+
+    @property
+    def full(self) -> bool:
+        """Whether unread audio has reached the capacity."""
+        return self._unread >= self.capacity
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the consumer has left."""
+        return self._cancelled
+
+    def put(self, pcm: PcmChunk, frames: int) -> None:
+        """Hand over float32 PCM `[samples]` of `frames` codec frames."""
+        with self._lock:
+            if self._cancelled or self._done:
+                return
+            self._chunks.append((pcm, frames))
+            self._unread += frames
+        self._wake()
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """End the job; with an error the consumer raises it after the audio made so far."""
+        with self._lock:
+            if self._done:
+                return
+            self._done, self._error = True, error
+        self._wake()
+
+    # The consumer's side.
+
+    def cancel(self) -> None:
+        """Stop the job; the engine drops the row before its next frame. Harmless after the end."""
+        with self._lock:
+            self._cancelled = True
+            self._chunks.clear()
+            self._unread = 0
+        self._wake()
+        self.on_consumer()
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._lock.notify_all()
+            notify = self._notify_consumer
+        if notify is not None:
+            notify()
+
+    def _take(self) -> PcmChunk:
+        """The next chunk; to be called with the lock held and a chunk there."""
+        pcm, frames = self._chunks.popleft()
+        self._unread -= frames
+        return pcm
+
+    def _raise_end(self) -> None:
+        if self._cancelled:
+            raise JobError("the job was cancelled")
+        if self._error is not None:
+            raise self._error
+
+    def __iter__(self) -> Iterator[PcmChunk]:
+        while True:
+            with self._lock:
+                self._lock.wait_for(lambda: self._chunks or self._done or self._cancelled)
+                pcm = self._take() if self._chunks else None
+            if pcm is None:
+                self._raise_end()
+                return
+            self.on_consumer()
+            yield pcm
+
+    async def __aiter__(self) -> AsyncIterator[PcmChunk]:
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+
+        def notify() -> None:
+            try:
+                loop.call_soon_threadsafe(changed.set)
+            except RuntimeError:  # the loop has closed: nobody is left to tell
+                self._notify_consumer = None
+
+        self._notify_consumer = notify
+        while True:
+            changed.clear()
+            with self._lock:
+                pcm = self._take() if self._chunks else None
+                ended = pcm is None and (self._done or self._cancelled)
+            if pcm is not None:
+                self.on_consumer()
+                yield pcm
+            elif ended:
+                self._raise_end()
+                return
+            else:
+                await changed.wait()

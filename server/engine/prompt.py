@@ -1,0 +1,118 @@
+"""What the talker is fed before it speaks: the prompt of CustomVoice and VoiceDesign as input embeddings.
+
+The layout is the official `qwen-tts` package's (`generate` with `non_streaming_mode=True`): every position is a text
+embedding, from the role on plus a codec embedding. `model-facts` has it as a table.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engine.tokenizer import TextTokenizer
+from server.graphs.manifest import Manifest, Speaker
+
+Floats = NDArray[np.float32]
+AUTO = "auto"
+ROLE_IDS = 3
+END_IDS = 5
+
+
+class PromptError(ValueError):
+    """A prompt that cannot be built: an unknown speaker or language, or a text too long for the model."""
+
+
+class PromptBuilder:
+    """Builds prompts for one bundle.
+
+    Args:
+        manifest: ids, speakers, languages and sizes.
+        tokenizer: of the same bundle.
+        text_embedding: `text_projection` of the text embedding, float32 `[text_vocab, hidden]`.
+        codec_embedding: the talker's codec embedding, float32 `[vocab, hidden]`.
+    """
+
+    def __init__(
+        self, manifest: Manifest, tokenizer: TextTokenizer, text_embedding: Floats, codec_embedding: Floats
+    ) -> None:
+        self._manifest = manifest
+        self._tokenizer = tokenizer
+        self._text = text_embedding
+        self._codec = codec_embedding
+        self.pad: Floats = np.array(text_embedding[manifest.ids.tts_pad])
+        """Text side of every position after the prompt, `[hidden]`."""
+
+    def build(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Floats:
+        """Embed a prompt.
+
+        Args:
+            text: what to say.
+            speaker: a key of the manifest's speakers in any case, or None where the model has no speakers.
+            language: a key of the manifest's languages in any case, or `auto`.
+            instruction: how to say it; dropped by models that do not follow instructions.
+
+        Returns:
+            Talker inputs, float32 `[positions, hidden]`.
+
+        Raises:
+            PromptError: unknown speaker or language, or more positions than the model has.
+        """
+        ids = self._manifest.ids
+        chat = self._chat_ids(text)
+        role, body = chat[:ROLE_IDS], chat[ROLE_IDS:-END_IDS]
+        codec = self._codec_prefix(speaker, language)
+        spoken = [*body, ids.tts_eos]
+        parts = [
+            self._text[self._instruction_ids(instruction)],
+            self._text[role],
+            self._text[[ids.tts_pad] * len(codec) + [ids.tts_bos]] + self._codec[[*codec, ids.codec_pad]],
+            self._text[spoken] + self._codec[[ids.codec_pad] * len(spoken)],
+            self._text[[ids.tts_pad]] + self._codec[[ids.codec_bos]],
+        ]
+        prompt = np.concatenate(parts).astype(np.float32, copy=False)
+        limit = self._manifest.sizes.talker.max_positions
+        if len(prompt) >= limit:
+            raise PromptError(f"the text and instruction take {len(prompt)} positions, this model has {limit}")
+        return prompt
+
+    def _chat_ids(self, text: str) -> list[int]:
+        # The role and the text are tokenised in one piece, as a chat template does: a text that begins with a line
+        # break merges with the one before it, and the official package cuts role and body by count all the same.
+        ids, encode = self._manifest.ids, self._tokenizer.encode
+        said = [ids.im_start, *encode(f"assistant\n{text}"), ids.im_end, *encode("\n")]
+        return [*said, ids.im_start, *encode("assistant\n")]
+
+    def _instruction_ids(self, instruction: str | None) -> list[int]:
+        if not instruction or not self._manifest.follows_instructions:
+            return []
+        ids, encode = self._manifest.ids, self._tokenizer.encode
+        return [ids.im_start, *encode(f"user\n{instruction}"), ids.im_end, *encode("\n")]
+
+    def _codec_prefix(self, speaker: str | None, language: str) -> list[int]:
+        """Language and speaker on the codec side."""
+        ids = self._manifest.ids
+        voice = self._speaker(speaker)
+        language_id = self._language_id(language.lower(), voice.dialect if voice else None)
+        if language_id is None:
+            prefix = [ids.codec_nothink, ids.codec_think_bos, ids.codec_think_eos]
+        else:
+            prefix = [ids.codec_think, ids.codec_think_bos, language_id, ids.codec_think_eos]
+        return [*prefix, voice.id] if voice else prefix
+
+    def _speaker(self, speaker: str | None) -> Speaker | None:
+        speakers = self._manifest.speakers
+        if not speaker:
+            return None
+        if speaker.lower() not in speakers:
+            raise PromptError(f"unknown speaker {speaker!r}; this model has: {', '.join(speakers) or 'none'}")
+        return speakers[speaker.lower()]
+
+    def _language_id(self, language: str, dialect: str | None) -> int | None:
+        languages = self._manifest.languages
+        if dialect and language in ("chinese", AUTO):
+            return languages[dialect]
+        if language == AUTO:
+            return None
+        if language not in languages:
+            raise PromptError(f"unknown language {language!r}; this model has: {', '.join([AUTO, *languages])}")
+        return languages[language]

@@ -1,0 +1,153 @@
+"""The engine: one bundle, one thread that makes speech, and the door through which jobs come in."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engine.bundle import Bundle, open_bundle
+from server.engine.job import Job, JobError
+from server.engine.scheduler import Scheduler
+from server.engine.synthesizer import Synthesizer
+from server.graphs.session import Provider
+
+log = logging.getLogger(__name__)
+
+
+class EngineStopped(RuntimeError):
+    """The engine takes no more jobs."""
+
+
+class Engine:
+    """A loaded bundle at work.
+
+    Args:
+        bundle: with one talker slot a row.
+        max_queue: jobs that may wait beyond the rows under way.
+    """
+
+    def __init__(self, bundle: Bundle, *, max_queue: int) -> None:
+        self.manifest = bundle.manifest
+        self.provider = bundle.provider
+        self._prompts = bundle.prompts
+        self._synthesizer = Synthesizer(bundle)
+        self._scheduler = Scheduler(bundle.talker.slots, max_queue)
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name=f"engine-{bundle.manifest.id}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def load(cls, folder: Path, *, provider: Provider, threads: int, max_rows: int, max_queue: int) -> Engine:
+        """Open a bundle as `open_bundle` does, with `max_rows` slots, and start its thread."""
+        return cls(open_bundle(folder, provider=provider, threads=threads, slots=max_rows), max_queue=max_queue)
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs are still worked on."""
+        return self._thread.is_alive() and not self._stopping
+
+    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> NDArray[np.float32]:
+        """Talker inputs for a text; see `PromptBuilder.build`. Quick, and safe from any thread."""
+        return self._prompts.build(text, speaker=speaker, language=language, instruction=instruction)
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; its audio and its end come out of the job itself.
+
+        Raises:
+            QueueFull: too many jobs wait.
+            EngineStopped: the engine has been closed, or its thread has died.
+        """
+        with self._changed:
+            if not self.alive:
+                raise EngineStopped(f"the engine of {self.manifest.id} has stopped")
+            self._scheduler.add(job)
+            job.on_consumer = self._wake
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Stop after the frame under way; jobs that are not finished end with an error. Harmless when repeated."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def _work(self) -> None:
+        reason = JobError("the server is shutting down")
+        try:
+            while self._wait_for_work():
+                self._admit()
+                self._frame()
+        except BaseException as error:
+            reason = JobError("the engine has failed")
+            log.exception("engine thread of %s has died", self.manifest.id)
+            reason.__cause__ = error
+        finally:
+            with self._changed:
+                self._stopping = True
+                abandoned = self._scheduler.drop_all()
+            for job in abandoned:
+                job.finish(reason)
+
+    def _wait_for_work(self) -> bool:
+        """Sleep until some row can run or some job be admitted; False when the engine is to stop."""
+        scheduler = self._scheduler
+        with self._changed:
+            while not self._stopping:
+                scheduler.drop_cancelled()
+                if scheduler.runnable() or scheduler.can_admit():
+                    return True
+                self._changed.wait()
+        return False
+
+    def _admit(self) -> None:
+        """Prefill one waiting job, so that rows under way lose no more than one prefill a frame."""
+        with self._changed:
+            admitted = self._scheduler.admit()
+        if admitted is None:
+            return
+        job, slot = admitted
+        try:
+            row = self._synthesizer.start(job, slot)
+        except Exception as error:
+            log.exception("prefill failed")
+            with self._changed:
+                self._scheduler.release(slot)
+            job.finish(_failed(error))
+            return
+        with self._changed:
+            self._scheduler.run(row)
+
+    def _frame(self) -> None:
+        with self._changed:
+            self._scheduler.drop_cancelled()
+            rows = self._scheduler.runnable()
+        if not rows:
+            return
+        error: Exception | None = None
+        try:
+            self._synthesizer.frame(rows)
+        except Exception as caught:
+            log.exception("frame failed")
+            error = caught
+        ended = rows if error else [row for row in rows if row.finished]
+        with self._changed:
+            for row in ended:
+                self._scheduler.drop(row)
+        for row in ended:
+            row.job.finish(_failed(error) if error else None)
+
+
+def _failed(error: Exception) -> JobError:
+    failure = JobError("speech could not be made")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,164 @@
+"""Everything a request can be answered with besides success, and the one JSON shape of it.
+
+`{"error": {"message", "type", "param", "code"}, "message"}`: OpenAI's SDKs read the first, Kokoro Web's clients the
+second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import traceback
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from sanic import Request
+from sanic.exceptions import RequestCancelled, SanicException
+from sanic.handlers import ErrorHandler
+from sanic.response import HTTPResponse
+
+from server import log
+
+LOADING_RETRY_SECONDS = 5
+QUEUE_RETRY_SECONDS = 5
+CLIENT_LEFT = 499
+"""What nginx logs for a client that closed its connection before the answer."""
+
+
+class ApiError(Exception):
+    """An answer that is not speech; each subclass is one kind of it.
+
+    Args:
+        message: what is wrong and what to do, for the person who made the request.
+        param: the field of the request that is to blame.
+        headers: response headers beside the kind's own.
+    """
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = None
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.extra_headers = dict(headers or {})
+
+
+class InvalidRequestError(ApiError, ValueError):
+    """Something in the request is wrong."""
+
+    status = 400
+    kind = "invalid_request_error"
+    code = "invalid_value"
+
+
+class UnauthorizedError(ApiError, PermissionError):
+    """No key, or not one of ours."""
+
+    status = 401
+    kind = "invalid_request_error"
+    code = "invalid_api_key"
+    headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
+
+
+class UnknownModelError(ApiError, LookupError):
+    """No bundle has this id."""
+
+    status = 404
+    kind = "invalid_request_error"
+    code = "model_not_found"
+
+
+class BusyError(ApiError):
+    """As many requests wait as may wait."""
+
+    status = 429
+    kind = "rate_limit_error"
+    code = "queue_full"
+    headers: ClassVar[Mapping[str, str]] = {"retry-after": str(QUEUE_RETRY_SECONDS)}
+
+
+class ModelLoadingError(ApiError):
+    """The model will be there soon."""
+
+    status = 503
+    code = "model_loading"
+    headers: ClassVar[Mapping[str, str]] = {"retry-after": str(LOADING_RETRY_SECONDS)}
+
+
+class ModelUnavailableError(ApiError):
+    """The model will not be there until someone acts: no bundle, a damaged one, an engine that died."""
+
+    status = 503
+    code = "model_unavailable"
+    headers: ClassVar[Mapping[str, str]] = {"x-should-retry": "false"}
+
+
+class SpeechFailedError(ApiError, RuntimeError):
+    """The engine gave up on this request."""
+
+    status = 500
+    code = "speech_failed"
+
+
+def body_of(message: str, *, kind: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """The JSON shape of every error."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}, "message": message}
+
+
+def _response(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> HTTPResponse:
+    return HTTPResponse(json.dumps(body), status=status, headers=dict(headers), content_type="application/json")
+
+
+def _places(error: BaseException) -> str:
+    """Where an unforeseen error came from, innermost last, on one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " > ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}:{frame.name}" for frame in frames)
+
+
+class JsonErrors(ErrorHandler):
+    """Answers every exception, Sanic's own too, in our shape; what is not the client's doing goes to the log."""
+
+    def default(self, request: Request, exception: Exception) -> HTTPResponse:
+        """Answer with the error's status; unforeseen ones become a 500 that tells nothing."""
+        if isinstance(exception, ApiError):
+            body = body_of(exception.message, kind=exception.kind, param=exception.param, code=exception.code)
+            return _response(exception.status, body, {**exception.headers, **exception.extra_headers})
+        if isinstance(exception, SanicException) and exception.status_code < 500:
+            body = body_of(
+                str(exception), kind="invalid_request_error", code=_CODES.get(exception.status_code, "bad_request")
+            )
+            return _response(exception.status_code, body, _plain_headers(exception))
+        if isinstance(exception, RequestCancelled):  # nobody is left to read it; the status is for the log
+            return _response(CLIENT_LEFT, body_of("the client has left", kind="client_left"), {})
+        if isinstance(exception, asyncio.CancelledError):
+            body = body_of("the server is stopping", kind="server_error", code="stopping")
+            return _response(503, body, {})
+        log.event(
+            "unforeseen_error",
+            level=logging.ERROR,
+            id=request.id,
+            error=type(exception).__name__,
+            at=_places(exception),
+        )
+        body = body_of("the server made a mistake; its log says more", kind="server_error", code="internal_error")
+        return _response(500, body, {})
+
+
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "request_too_large",
+    417: "expectation_failed",
+}
+"""Codes of the errors that Sanic finds; 400 for the rest, which are all malformed requests."""
+
+
+def _plain_headers(exception: SanicException) -> dict[str, str]:
+    """The exception's headers (Allow, ...) less those that Sanic sets for its own body."""
+    skipped = ("content-type", "content-length")
+    return {key: str(value) for key, value in exception.headers.items() if key.lower() not in skipped}

@@ -1,0 +1,51 @@
+"""Languages by the names people use for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from server.errors import InvalidRequestError
+
+AUTO = "auto"
+
+_ISO_CODES = {
+    "chinese": ("zh", "zho", "chi"),
+    "english": ("en", "eng"),
+    "japanese": ("ja", "jpn"),
+    "korean": ("ko", "kor"),
+    "german": ("de", "deu", "ger"),
+    "french": ("fr", "fra", "fre"),
+    "russian": ("ru", "rus"),
+    "portuguese": ("pt", "por"),
+    "spanish": ("es", "spa"),
+    "italian": ("it", "ita"),
+}
+_NAME_OF_CODE = {code: name for name, codes in _ISO_CODES.items() for code in codes}
+_TAG = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*")
+
+
+def spoken(languages: Iterable[str]) -> list[str]:
+    """The languages a request may name: a dialect is its speaker's business, not a request's."""
+    return sorted(name for name in languages if not name.endswith("_dialect"))
+
+
+def resolve(language: str, available: Iterable[str]) -> str:
+    """Find the model's name of a language, given in any case.
+
+    Args:
+        language: `auto`, a name such as English, or an ISO 639 code with or without a region (en, eng, en-GB).
+        available: the model's languages.
+
+    Raises:
+        InvalidRequestError: the model does not have it.
+    """
+    wanted = language.strip().lower()
+    if wanted == AUTO:
+        return AUTO
+    choices = spoken(available)
+    tag = _TAG.fullmatch(wanted)
+    name = _NAME_OF_CODE.get(tag[1], wanted) if tag else wanted
+    if name not in choices:
+        raise InvalidRequestError(f"language must be one of {', '.join([AUTO, *choices])}", param="language")
+    return name

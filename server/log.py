@@ -1,0 +1,47 @@
+"""Log lines: one line an event, `key=value` pairs after the event's name; never what is spoken, never a key."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+_LOGGER = logging.getLogger("qwen3_tts_edge")
+
+
+class _Formatter(logging.Formatter):
+    """`2026-01-31T12:00:00Z INFO message`, in UTC."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 (the base class names it)
+        """ISO 8601, to the second."""
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, a stack trace included."""
+        return super().format(record).replace("\n", "\\n")
+
+
+def configure() -> None:
+    """Send events to standard error; of Sanic's own loggers only warnings and errors."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    _LOGGER.setLevel(logging.INFO)
+
+
+def _field(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    text = str(value)
+    plain = text.isprintable() and text.isascii() and not set(text) & set(' "=')
+    return text if text and plain else json.dumps(text)
+
+
+def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
+    """Log one event; fields that are None are left out, values that need it are quoted."""
+    pairs = (f"{key}={_field(value)}" for key, value in fields.items() if value is not None)
+    _LOGGER.log(level, "%s", " ".join((name, *pairs)))

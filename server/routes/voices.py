@@ -1,0 +1,26 @@
+"""GET `/audio/voices`, as Open WebUI reads it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from sanic import Blueprint, Request
+from sanic.response import HTTPResponse, json
+
+from server.bundles import Bundles
+from server.voices import voices_of
+
+
+def voice_routes(bundles: Bundles) -> Blueprint:
+    """The route over `bundles`: the default model's voices, or with `?model=ID` that model's."""
+    blueprint = Blueprint("voices")
+
+    @blueprint.get("/audio/voices", ctx_public=True)
+    async def list_voices(request: Request) -> HTTPResponse:
+        name = request.args.get("model")
+        if name is None and not bundles.all():
+            return json({"voices": []})
+        bundle = bundles.default() if name is None else bundles.resolve(name)
+        return json({"voices": [asdict(voice) for voice in voices_of(bundle.manifest)]})
+
+    return blueprint

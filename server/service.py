@@ -1,0 +1,214 @@
+"""From a request to its audio: text, voice and language become a prompt, the prompt a job, the job's PCM a file.
+
+Knows nothing of HTTP; the command line uses it as the routes do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server import languages, voices
+from server.audio.encoders import Encoder, make_encoder
+from server.bundles import STOPPED, Bundle, Bundles, SpeechEngine
+from server.engine.job import Job, Sampling
+from server.engine.prompt import PromptError
+from server.engine.scheduler import QueueFull
+from server.engine.worker import EngineStopped
+from server.errors import BusyError, InvalidRequestError, ModelUnavailableError, SpeechFailedError
+from server.graphs.manifest import Manifest
+from server.speech_request import SpeechRequest
+
+GREEDY_BELOW = 0.01
+"""Temperatures below this are taken as 0: dividing by them may overflow, and they draw the likeliest code anyway."""
+
+_RANDOM_SEEDS = 2**31
+
+_T = TypeVar("_T")
+
+
+class Speech:
+    """Audio in the making: one running job and the file its samples are encoded to. Whoever holds it must `stop` it."""
+
+    def __init__(self, job: Job, engine: SpeechEngine, encoder: Encoder, *, model: str, repeatable: bool) -> None:
+        self.seed = job.seed
+        self.model = model
+        self._job = job
+        self._engine = engine
+        self._encoder = encoder
+        self._repeatable = repeatable
+        self._sample_rate = engine.manifest.sizes.codec.sample_rate
+        self._samples = 0
+        self._started = time.perf_counter()
+        self.outcome = "stopped"
+        """`done` once the file was made to its end, `failed` once it cannot be, else `stopped`."""
+        self.error: str | None = None
+        """Why it failed, for the log only."""
+
+    @property
+    def content_type(self) -> str:
+        """Media type of the file."""
+        return self._encoder.content_type
+
+    @property
+    def audio_seconds(self) -> float:
+        """Length of the audio made so far."""
+        return self._samples / self._sample_rate
+
+    @property
+    def wall_seconds(self) -> float:
+        """Time since the job was handed to the engine."""
+        return time.perf_counter() - self._started
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The file in parts as they become ready, none of them empty.
+
+        Raises:
+            SpeechFailedError: the engine gave up, or made no audio.
+        """
+        try:
+            async for samples in self._job:
+                self._samples += samples.size
+                if part := self._encoder.encode(samples):
+                    yield part
+            if not self._samples:
+                raise ValueError("the engine made no audio")
+            if part := self._encoder.finish():
+                yield part
+        except Exception as error:
+            raise self._failure(error) from error
+        self.outcome = "done"
+
+    def _failure(self, error: Exception) -> SpeechFailedError:
+        """The same seed or a dead engine would fail again; another random seed may not."""
+        cause = error.__cause__ or error
+        self.outcome, self.error = "failed", f"{type(cause).__name__}: {cause}"
+        again = self._engine.alive and not self._repeatable
+        return SpeechFailedError(
+            "the speech could not be made to its end; the server's log says why",
+            headers=None if again else {"x-should-retry": "false"},
+        )
+
+    async def whole(self) -> bytes:
+        """The whole file at once.
+
+        Raises:
+            SpeechFailedError: as for `parts`.
+        """
+        body = bytearray()
+        async for part in self.parts():
+            body += part
+        self._encoder.seal(body)
+        return bytes(body)
+
+    def stop(self) -> None:
+        """End the job wherever it is; harmless after its end."""
+        self._job.cancel()
+
+
+class SpeechService:
+    """Starts speech.
+
+    Args:
+        bundles: the models there are.
+        max_input_chars: longest text and longest instructions.
+    """
+
+    def __init__(self, bundles: Bundles, max_input_chars: int) -> None:
+        self.bundles = bundles
+        self._max_input_chars = max_input_chars
+
+    async def start(self, request: SpeechRequest, *, wait: bool = False) -> Speech:
+        """Hand a request to its model's engine.
+
+        Args:
+            request: what to say and how.
+            wait: whether to wait for the default model while it loads.
+
+        Raises:
+            InvalidRequestError: something in it does not fit the model.
+            UnknownModelError, ModelLoadingError, ModelUnavailableError: as `Bundles` has it.
+            BusyError: the engine's queue is full.
+        """
+        bundle = self.bundles.resolve(request.model)
+        self._check_length("input", request.input)
+        self._check_length("instructions", request.instructions or "")
+        manifest = bundle.manifest
+        speaker = voices.resolve(request.voice_name, manifest)
+        language = languages.resolve(request.language, manifest.languages)
+        sampling = _sampling(request, manifest)
+        engine = await self.bundles.engine(bundle, wait=wait)
+        prompt = await self._prompt(engine, request, manifest, speaker, language)
+        frames = _max_frames(request, manifest, manifest.sizes.talker.max_positions - len(prompt))
+        seed = secrets.randbelow(_RANDOM_SEEDS) if request.seed is None else request.seed
+        return self._submit(Job(prompt, sampling, seed, frames), engine, bundle, request)
+
+    def _check_length(self, field: str, text: str) -> None:
+        if len(text) > self._max_input_chars:
+            raise InvalidRequestError(
+                f"{field} has {len(text)} characters; at most {self._max_input_chars} are allowed", param=field
+            )
+
+    async def _prompt(
+        self, engine: SpeechEngine, request: SpeechRequest, manifest: Manifest, speaker: str | None, language: str
+    ) -> NDArray[np.float32]:
+        instruction = request.instructions if manifest.follows_instructions else None
+        try:
+            return await asyncio.to_thread(
+                engine.prompt, request.input, speaker=speaker, language=language, instruction=instruction or None
+            )
+        except PromptError as error:
+            raise InvalidRequestError(str(error), param="input") from error
+
+    def _submit(self, job: Job, engine: SpeechEngine, bundle: Bundle, request: SpeechRequest) -> Speech:
+        encoder = make_encoder(request.response_format, engine.manifest.sizes.codec.sample_rate)
+        speech = Speech(job, engine, encoder, model=bundle.id, repeatable=request.seed is not None)
+        try:
+            engine.submit(job)
+        except QueueFull as error:
+            raise BusyError("too many requests are waiting already; try again soon") from error
+        except EngineStopped as error:
+            raise ModelUnavailableError(STOPPED, param="model") from error
+        return speech
+
+
+def _sampling(request: SpeechRequest, manifest: Manifest) -> Sampling:
+    """The model's defaults under what the request sets, which holds for talker and code predictor alike."""
+    defaults = manifest.generation
+    most = manifest.sizes.talker.vocab_size
+    if request.top_k is not None and request.top_k > most:
+        raise InvalidRequestError(f"top_k must be at most {most} for this model", param="top_k")
+
+    temperature = request.temperature
+    if temperature is not None and temperature < GREEDY_BELOW:
+        temperature = 0.0
+    return Sampling(
+        temperature=_pick(temperature, defaults.temperature if defaults.do_sample else 0.0),
+        top_k=_pick(request.top_k, defaults.top_k),
+        top_p=_pick(request.top_p, defaults.top_p),
+        repetition_penalty=_pick(request.repetition_penalty, defaults.repetition_penalty),
+        predictor_temperature=_pick(
+            temperature, defaults.subtalker_temperature if defaults.subtalker_dosample else 0.0
+        ),
+        predictor_top_k=_pick(request.top_k, defaults.subtalker_top_k),
+        predictor_top_p=_pick(request.top_p, defaults.subtalker_top_p),
+    )
+
+
+def _pick(asked: _T | None, default: _T) -> _T:
+    return default if asked is None else asked
+
+
+def _max_frames(request: SpeechRequest, manifest: Manifest, room: int) -> int:
+    """Codec frames at most: what was asked for exactly, else the model's default as far as its positions last."""
+    if request.max_new_tokens is not None and request.max_new_tokens > room:
+        raise InvalidRequestError(
+            f"max_new_tokens must be at most {room} for this model and text", param="max_new_tokens"
+        )
+    return _pick(request.max_new_tokens, min(manifest.generation.max_new_tokens, room))

@@ -1,0 +1,213 @@
+"""The convert command, run as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import export
+from export.publish import describe_graph
+from server.graphs.manifest import Manifest, read_manifest, verify_files
+from tests.export.hub_server import COMMIT, REPO, StandInHub
+
+SCRIPT = Path(export.__path__[0]) / "convert.py"
+
+
+def convert(
+    *arguments: str | Path, cwd: Path | None = None, command: tuple[str, ...] = (str(SCRIPT),), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command, *map(str, arguments)],
+        env=os.environ | environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def error_of(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a failed command says."""
+    assert result.returncode == 1, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def made(checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A bundle with the default output name, and what the command printed."""
+    root = tmp_path_factory.mktemp("project")
+    checkpoint = shutil.copytree(checkpoint_of("tiny"), root / "Qwen3-TTS-12Hz-0.1B-Tiny")
+    result = convert("--model", checkpoint, "--description", "Makes noise.", cwd=root)
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in (root / "models").iterdir()] == ["qwen3_tts_0_1b_tiny"]
+    return root / "models" / "qwen3_tts_0_1b_tiny", result.stdout
+
+
+def test_the_bundle_is_whole(made: tuple[Path, str]) -> None:
+    bundle, _ = made
+    manifest = read_manifest(bundle)
+    verify_files(bundle, manifest)
+    there = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    assert there == {*manifest.files, "manifest.json"}
+    assert {"tokenizer.json", "text_embedding.npy", "codec_embedding.npy"} < there
+    assert set(manifest.graphs) == {"talker", "code_predictor", "codec_decoder"}
+    assert sum((bundle / name).stat().st_size for name in there) < 5_000_000
+
+
+def test_the_manifest_tells_what_the_checkpoint_holds(made: tuple[Path, str]) -> None:
+    manifest = read_manifest(made[0])
+    assert (manifest.id, manifest.description) == ("qwen3_tts_0_1b_tiny", "Makes noise.")
+    assert (manifest.source.model, manifest.source.revision) == ("Qwen3-TTS-12Hz-0.1B-Tiny", None)
+    assert (manifest.model_type, manifest.model_size, manifest.follows_instructions) == ("custom_voice", "0b6", False)
+    assert {name: speaker.dialect for name, speaker in manifest.speakers.items()} == {
+        "serena": None,
+        "ryan": None,
+        "eric": "sichuan_dialect",
+    }
+    assert manifest.languages == {"english": 258, "chinese": 263, "sichuan_dialect": 270}
+    assert (manifest.ids.codec_eos, manifest.ids.codec_pad, manifest.ids.im_end) == (358, 356, 773)
+    assert (manifest.generation.max_new_tokens, manifest.generation.repetition_penalty) == (1024, 1.05)
+    assert manifest.sizes.talker.head_dim == 16
+    assert manifest.sizes.codec.samples_per_frame == 1920
+    table = np.load(made[0] / "codec_embedding.npy", mmap_mode="r")
+    assert table.shape == (manifest.sizes.talker.vocab_size, manifest.sizes.talker.hidden_size)
+    assert {"torch", "transformers", "optimum-onnx", "onnxruntime"} <= set(manifest.tools)
+
+
+def test_the_manifest_describes_the_graphs_as_onnx_runtime_sees_them(made: tuple[Path, str]) -> None:
+    bundle, _ = made
+    for graph in read_manifest(bundle).graphs.values():
+        session = onnxruntime.InferenceSession(bundle / graph.file, providers=["CPUExecutionProvider"])
+        for ours, theirs in ((graph.inputs, session.get_inputs()), (graph.outputs, session.get_outputs())):
+            assert [(t.name, list(t.shape)) for t in ours] == [(t.name, t.shape) for t in theirs]
+        assert describe_graph(bundle / graph.file, graph.precision) == graph
+
+
+def test_the_report_has_parity_and_sizes(made: tuple[Path, str]) -> None:
+    bundle, printed = made
+    parity = read_manifest(bundle).parity
+    assert parity["frames"] >= 32
+    assert parity["codes"]["equal"] == parity["codes"]["compared"]
+    for line in ("talker", "code_predictor", "codec_decoder", "greedy codes equal: 512 of 512", "total", str(bundle)):
+        assert line in printed
+    assert "Traceback" not in printed
+
+
+def other_files(bundle: Path) -> dict[str, str]:
+    manifest: Manifest = read_manifest(bundle)
+    return {name: entry.sha256 for name, entry in manifest.files.items()}
+
+
+def test_force_replaces_and_the_module_form_works(
+    made: tuple[Path, str], checkpoint_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    output = shutil.copytree(made[0], tmp_path / "voice")
+    (output / "stale.onnx").write_bytes(b"")
+    options = ("--model", checkpoint_of("tiny"), "--output", output)
+    module = ("-m", "export.convert")
+    assert "exists already" in error_of(convert(*options, command=module))
+    assert (output / "stale.onnx").exists()
+    result = convert(*options, "--force", command=module)
+    assert result.returncode == 0, result.stderr
+    assert not (output / "stale.onnx").exists()
+    assert read_manifest(output).id == "voice"
+    assert other_files(output) == other_files(made[0])  # the same checkpoint gives the same bytes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "/no/such/folder"], "error: there is no folder /no/such/folder"),
+        (["--model", "."], "error: config.json is missing in"),
+    ],
+)
+def test_errors_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    assert error_of(convert(*arguments, cwd=tmp_path)).startswith(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_usage_exits_with_2(tmp_path: Path) -> None:
+    result = convert("--precision", "int3", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "invalid choice: 'int3'" in result.stderr
+
+
+def test_the_help_names_every_option() -> None:
+    result = convert("--help")
+    assert result.returncode == 0
+    for word in ("--model", "--output", "--precision", "--revision", "--force", "HF_ENDPOINT", REPO):
+        assert word in result.stdout
+
+
+def test_a_base_checkpoint_is_refused_before_its_weights_are_fetched(
+    checkpoint_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = shutil.copytree(checkpoint_of("tiny"), tmp_path / "source")
+    config = (source / "config.json").read_text("utf-8")
+    (source / "config.json").write_text(config.replace('"custom_voice"', '"base"'), "utf-8")
+    with StandInHub(source) as hub:
+        result = convert(
+            cwd=tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "home"), HF_HUB_DISABLE_PROGRESS_BARS="1"
+        )
+        assert "base checkpoints (voice cloning) are not supported yet" in error_of(result)
+        assert not any(name.endswith(".safetensors") for name in hub.fetched())
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_hub_checkpoint_becomes_a_bundle(checkpoint_of: Callable[[str], Path], tmp_path: Path) -> None:
+    with StandInHub(checkpoint_of("tiny")) as hub:
+        result = convert(cwd=tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "home"))
+    assert result.returncode == 0, result.stderr
+    manifest = read_manifest(tmp_path / "models" / "qwen3_tts_0_6b_customvoice")
+    assert (manifest.source.model, manifest.source.revision) == (REPO, COMMIT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing(checkpoint_of: Callable[[str], Path], tmp_path: Path, number: signal.Signals) -> None:
+    output = tmp_path / "models" / "voice"
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, "--model", checkpoint_of("tiny"), "--output", output],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("models/.voice.new-*/talker.onnx*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert errors.strip().splitlines()[-1] == f"stopped by {number.name}; nothing was written"
+    assert "Traceback" not in errors
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_signal_during_the_download_ends_it_at_once(checkpoint_of: Callable[[str], Path], tmp_path: Path) -> None:
+    with StandInHub(checkpoint_of("tiny"), stall="model.safetensors") as hub:
+        process = subprocess.Popen(
+            [sys.executable, SCRIPT, "--output", tmp_path / "voice"],
+            env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert hub.stalled.wait(timeout=120)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.endswith("stopped; nothing was written\n")
+    assert not (tmp_path / "voice").exists()

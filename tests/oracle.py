@@ -1,0 +1,146 @@
+"""The official `qwen-tts` package as the oracle: greedy codes, waveforms, and its modules for per-graph tests.
+
+The package imports torchaudio and sox for its 25 Hz tokenizer only, which no supported checkpoint uses: both are
+stubbed in `sys.modules` when they are not installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import Qwen2TokenizerFast
+
+_STUBBED = {"torchaudio": ("torchaudio.compliance", "torchaudio.compliance.kaldi"), "sox": ()}
+
+
+@functools.cache
+def official_package() -> ModuleType:
+    """Import `qwen_tts`, with what its 25 Hz tokenizer alone needs stubbed."""
+    for name, children in _STUBBED.items():
+        if importlib.util.find_spec(name) is None:
+            for module in (name, *children):
+                stub = ModuleType(module)
+                stub.__spec__ = ModuleSpec(module, None, is_package=True)
+                stub.__path__ = []
+                sys.modules[module] = stub
+    return importlib.import_module("qwen_tts")
+
+
+class _StopAtCodes:
+    """Stands in for the speech tokenizer, keeping the codes it is given and decoding nothing."""
+
+    def __init__(self) -> None:
+        self.codes: list[torch.Tensor] = []
+
+    def decode(self, encoded: list[dict[str, torch.Tensor]]) -> tuple[list[NDArray[np.float32]], int]:
+        self.codes = [item["audio_codes"] for item in encoded]
+        return [], 24_000
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices this small are faster without a thread pool."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Official:
+    """One checkpoint, loaded by the official package in float32 on the CPU.
+
+    Attributes:
+        wrapper: `Qwen3TTSModel`.
+        talker: its talker, with `code_predictor` inside.
+        code_predictor: predicts code groups 1 and up of a frame.
+        decoder: the codec decoder, codes `[batch, groups, frames]` to audio `[batch, 1, samples]`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        package = official_package()
+        self.wrapper: Any = package.Qwen3TTSModel.from_pretrained(
+            str(folder), dtype=torch.float32, attn_implementation="eager"
+        )
+        # Loaded by Hub id, the package leaves the Qwen2 pre-tokenizer as it is. Loaded from a folder whose config.json
+        # says transformers 4.57.3, its `fix_mistral_regex=True` puts Mistral's pre-tokenizer in its place by mistake.
+        # The oracle is the published model as the Hub gives it, which is also how it was trained.
+        self.wrapper.processor.tokenizer = Qwen2TokenizerFast.from_pretrained(str(folder), fix_mistral_regex=False)
+        self.model: Any = self.wrapper.model.eval()
+        self.talker: Any = self.model.talker
+        self.code_predictor: Any = self.talker.code_predictor
+        self.decoder: nn.Module = self.model.speech_tokenizer.model.decoder
+
+    def codes(
+        self,
+        text: str,
+        *,
+        speaker: str | None = None,
+        language: str = "auto",
+        instruction: str | None = None,
+        frames: int = 40,
+        **generation: Any,
+    ) -> NDArray[np.int64]:
+        """Codes `[frames, groups]`, fewer frames if the model ends by itself; greedy unless `generation` says else."""
+        options: dict[str, Any] = {
+            "text": text,
+            "language": language,
+            "instruct": instruction or "",
+            "do_sample": False,
+            "subtalker_dosample": False,
+            # The last token of a run gets no code groups, so that one token more than frames is asked for.
+            "max_new_tokens": frames + 1,
+            **generation,
+        }
+        with self._without_decoding() as recorder, _one_thread():
+            if self.model.tts_model_type == "voice_design":
+                self.wrapper.generate_voice_design(**options)
+            else:
+                self.wrapper.generate_custom_voice(speaker=speaker, **options)
+        return recorder.codes[0].cpu().numpy().astype(np.int64)
+
+    def waveform(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Samples `[frames * samples_per_frame]` of codes `[frames, groups]`, 300 frames at a time as there."""
+        (audio,), _ = self.model.speech_tokenizer.decode([{"audio_codes": torch.from_numpy(codes)}])
+        return np.asarray(audio, np.float32)
+
+    @contextmanager
+    def _without_decoding(self) -> Iterator[_StopAtCodes]:
+        speech_tokenizer, recorder = self.model.speech_tokenizer, _StopAtCodes()
+        self.model.speech_tokenizer = recorder
+        try:
+            yield recorder
+        finally:
+            self.model.speech_tokenizer = speech_tokenizer
+
+
+@functools.cache
+def load_official(folder: Path) -> Official:
+    """Load once a folder; tests share it and must leave it as it is."""
+    return Official(folder)
+
+
+def official_codes(
+    folder: Path, text: str, speaker: str | None, language: str, instruction: str | None, frames: int
+) -> NDArray[np.int64]:
+    """Greedy codes `[frames, groups]` of the official package."""
+    return load_official(folder).codes(text, speaker=speaker, language=language, instruction=instruction, frames=frames)
+
+
+def official_waveform(folder: Path, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Samples of codes `[frames, groups]` by the official package."""
+    return load_official(folder).waveform(codes)

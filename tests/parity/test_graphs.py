@@ -1,0 +1,101 @@
+"""Each graph by itself against the official module it stands for, with rows of different lengths in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from server.engine.bundle import Bundle, open_bundle
+from server.graphs.code_predictor import DrawParameters
+from tests.oracle import Official, load_official
+
+SHAPES = ("0.6B-like", "1.7B-like", "odd")
+LENGTHS = (7, 3, 12)
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def pair(request, checkpoint_of: Callable[[str], Path], bundle_of: Callable[[str], Path]) -> tuple[Official, Bundle]:
+    bundle = open_bundle(bundle_of(request.param), provider="cpu", threads=1, slots=len(LENGTHS))
+    return load_official(checkpoint_of(request.param)), bundle
+
+
+@torch.inference_mode()
+def official_talker(official: Official, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and hidden state at every position of `inputs` `[positions, hidden]`."""
+    embeds = torch.from_numpy(inputs)[None]
+    positions = torch.arange(len(inputs)).expand(3, 1, -1)
+    hidden = official.talker.model(inputs_embeds=embeds, position_ids=positions, use_cache=False).last_hidden_state
+    return official.talker.codec_head(hidden)[0].numpy(), hidden[0].numpy()
+
+
+def test_talker(pair: tuple[Official, Bundle]) -> None:
+    official, bundle = pair
+    sizes, random = bundle.manifest.sizes.talker, np.random.default_rng(0)
+    steps = 4
+    rows = [random.normal(size=(n + steps, sizes.hidden_size)).astype(np.float32) for n in LENGTHS]
+    expected = [official_talker(official, row) for row in rows]
+    for slot, (row, length) in enumerate(zip(rows, LENGTHS, strict=True)):
+        logits, hidden = bundle.talker.prefill(slot, row[:length])
+        np.testing.assert_allclose(logits[0], expected[slot][0][length - 1], atol=1e-4)
+        np.testing.assert_allclose(hidden[0], expected[slot][1][length - 1], atol=1e-4)
+    lengths = np.array(LENGTHS, np.int32)
+    for step in range(steps):
+        inputs = np.stack([row[length] for row, length in zip(rows, lengths, strict=True)])
+        logits, hidden = bundle.talker.decode(0, inputs, lengths)
+        for slot, length in enumerate(lengths):
+            np.testing.assert_allclose(logits[slot], expected[slot][0][length], atol=1e-4, err_msg=f"step {step}")
+            np.testing.assert_allclose(hidden[slot], expected[slot][1][length], atol=1e-4, err_msg=f"step {step}")
+        lengths = lengths + np.int32(1)
+
+
+def test_an_old_tenant_of_a_slot_leaves_no_trace(pair: tuple[Official, Bundle]) -> None:
+    _, bundle = pair
+    random = np.random.default_rng(1)
+    short, long = (
+        random.normal(size=(n, bundle.manifest.sizes.talker.hidden_size)).astype(np.float32) for n in (4, 20)
+    )
+    fresh = bundle.talker.prefill(1, short)
+    bundle.talker.prefill(1, long)
+    again = bundle.talker.prefill(1, short)
+    np.testing.assert_array_equal(again.logits, fresh.logits)
+
+
+@torch.inference_mode()
+def test_code_predictor(pair: tuple[Official, Bundle]) -> None:
+    official, bundle = pair
+    sizes, random = bundle.manifest.sizes, np.random.default_rng(2)
+    groups, rows = sizes.code_predictor.num_code_groups, 3
+    hidden = random.normal(size=(rows, sizes.talker.hidden_size)).astype(np.float32)
+    code_0 = random.integers(sizes.code_predictor.vocab_size, size=rows)
+    embed = official.talker.get_input_embeddings()
+    inputs = torch.stack((torch.from_numpy(hidden), embed(torch.from_numpy(code_0))), dim=1)
+    generated = official.code_predictor.generate(inputs_embeds=inputs, max_new_tokens=groups - 1, do_sample=False)
+    tables = official.code_predictor.get_input_embeddings()
+    total = inputs[:, 1] + sum(tables[i](generated[:, i]) for i in range(groups - 1))
+
+    greedy = DrawParameters(np.ones(rows, np.float32), np.ones(rows, np.int64), np.ones(rows, np.float32))
+    found = bundle.code_predictor.run(hidden, code_0, np.zeros((rows, groups - 1), np.float32), greedy)
+    np.testing.assert_array_equal(found.codes, generated.numpy())
+    np.testing.assert_allclose(found.embedding, total.numpy(), atol=1e-4)
+
+
+def test_rows_with_other_parameters_change_nothing(pair: tuple[Official, Bundle]) -> None:
+    _, bundle = pair
+    sizes, random = bundle.manifest.sizes, np.random.default_rng(3)
+    groups, codes = sizes.code_predictor.num_code_groups, sizes.code_predictor.vocab_size
+    hidden = random.normal(size=(3, sizes.talker.hidden_size)).astype(np.float32)
+    code_0 = random.integers(codes, size=3)
+    uniforms = random.random((3, groups - 1), dtype=np.float32)
+    parameters = DrawParameters(
+        np.array([0.9, 1.0, 1.4], np.float32), np.array([50, 1, codes]), np.array([1.0, 1.0, 0.7], np.float32)
+    )
+    together = bundle.code_predictor.run(hidden, code_0, uniforms, parameters)
+    for row in range(3):
+        one = slice(row, row + 1)
+        alone = DrawParameters(*(values[one] for values in parameters))
+        found = bundle.code_predictor.run(hidden[one], code_0[one], uniforms[one], alone)
+        np.testing.assert_array_equal(found.codes[0], together.codes[row])

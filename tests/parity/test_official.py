@@ -1,0 +1,78 @@
+"""Greedy codes equal the official package's, code for code, and the waveform follows within 1e-3."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.engine.bundle import Bundle, open_bundle
+from server.engine.job import Job, Sampling
+from server.engine.synthesizer import Synthesizer
+from server.graphs.codec_decoder import CodecDecoder, CodecState
+from tests.oracle import official_codes, official_waveform
+
+FRAMES = 40
+GREEDY = Sampling(0.0, 50, 1.0, 1.05, 0.0, 50, 1.0)
+LONG = "The quick brown fox jumps over the lazy dog, again and again; then it rests, and so do we. " * 5
+TEXTS = {
+    "english": ("Hello there, how are you today?", "ryan", "English"),
+    "chinese": ("今天天气怎么样？我们去公园吧。", "vivian", "Chinese"),
+    "dialect": ("巴适得板，要得。", "Eric", "auto"),
+    "letter": ("A", "serena", "auto"),
+    "long": (LONG[:400], "Aiden", "english"),
+}
+SHAPES = ("0.6B-like", "1.7B-like", "VoiceDesign", "odd")
+
+
+class RecordingDecoder:
+    """A codec decoder that keeps the codes it is given."""
+
+    def __init__(self, decoder: CodecDecoder) -> None:
+        self._decoder = decoder
+        self.codes: list[np.ndarray] = []
+
+    def start(self) -> CodecState:
+        return self._decoder.start()
+
+    def decode(self, codes, states):
+        self.codes.append(codes[0])
+        return self._decoder.decode(codes, states)
+
+
+def speak(bundle: Bundle, job: Job) -> tuple[np.ndarray, np.ndarray]:
+    """Codes `[frames, groups]` and samples of one job, without the engine's thread."""
+    decoder = RecordingDecoder(bundle.codec_decoder)
+    synthesizer = Synthesizer(dataclasses.replace(bundle, codec_decoder=decoder))
+    row = synthesizer.start(job, 0)
+    while not row.finished:
+        synthesizer.frame([row])
+    job.finish()
+    return np.concatenate(decoder.codes), np.concatenate(list(job))
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def pair(request, checkpoint_of: Callable[[str], Path], bundle_of: Callable[[str], Path]) -> tuple[Path, Bundle]:
+    bundle = open_bundle(bundle_of(request.param), provider="cpu", threads=1, slots=1)
+    return checkpoint_of(request.param), bundle
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_codes_and_waveform_are_the_official_ones(pair: tuple[Path, Bundle], case: str) -> None:
+    folder, bundle = pair
+    text, speaker, language = TEXTS[case]
+    voice = speaker if bundle.manifest.speakers else None
+    instruction = "Speak very slowly, with a sad voice."
+    expected = official_codes(folder, text, voice, language, instruction, FRAMES)
+    assert expected.shape == (FRAMES, bundle.manifest.sizes.code_predictor.num_code_groups)
+    assert len(np.unique(expected)) > FRAMES, "a constant answer would prove nothing"
+
+    prompt = bundle.prompts.build(text, speaker=voice, language=language, instruction=instruction)
+    codes, samples = speak(bundle, Job(prompt, GREEDY, seed=1, max_frames=FRAMES))
+
+    np.testing.assert_array_equal(codes, expected)
+    assert samples.dtype == np.float32
+    np.testing.assert_allclose(samples, official_waveform(folder, expected), atol=1e-3)

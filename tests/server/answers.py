@@ -1,0 +1,25 @@
+"""A request that works, and what every error answer looks like."""
+
+from __future__ import annotations
+
+import re
+from tempfile import gettempdir
+
+import httpx
+
+GOOD = {"model": "tts-1", "input": "Hello", "voice": "alloy", "max_new_tokens": 5, "response_format": "pcm"}
+PREFIXES = ("/v1", "/api/v1")
+
+
+def check_error(response: httpx.Response, status: int, code: str, param: str | None = None) -> str:
+    """The error shape; returns the message."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    body = response.json()
+    assert set(body) == {"error", "message"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["message"] == body["error"]["message"]
+    assert (body["error"]["code"], body["error"]["param"]) == (code, param)
+    assert not re.search(rf"Traceback|\.py|/home|/secret|/usr|{re.escape(gettempdir())}", response.text)
+    return str(body["message"])

@@ -1,0 +1,193 @@
+"""An engine that needs no model, and bundles for it: what the HTTP tests run against.
+
+The text says what the engine does: `fail-at-start`, `fail-later` (after three frames), `not-a-number`, `unfit` (a
+PromptError), `die` (the engine ends); any other text makes `max_frames` frames of a tone. What happened to each job
+goes to a file of JSON lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engine.job import Job
+from server.engine.prompt import PromptError
+from server.engine.scheduler import QueueFull
+from server.graphs.manifest import Manifest, TokenIds, read_manifest, verify_files
+
+SAMPLE_RATE = 24_000
+FRAME = 1920
+HIDDEN = 4
+EVENTS = "FAKE_EVENTS"
+"""Environment variable: file that gets a JSON line for each thing that happens to a job."""
+GATE = "FAKE_GATE"
+"""Environment variable: file without which loading does not end."""
+FRAME_SECONDS = "FAKE_FRAME_SECONDS"
+"""Environment variable: how long one frame takes."""
+
+
+def tone(frame: int) -> NDArray[np.float32]:
+    """The samples of one frame: 440 Hz, continuing from the frame before."""
+    seconds = (np.arange(FRAME) + frame * FRAME) / SAMPLE_RATE
+    return (0.5 * np.sin(2 * np.pi * 440 * seconds)).astype(np.float32)
+
+
+class FakeEngine:
+    """Obeys the contract of `server.engine.worker.Engine`, for one job at a time."""
+
+    provider = "cpu"
+
+    def __init__(self, manifest: Manifest, max_queue: int) -> None:
+        self.manifest = manifest
+        self._max_queue = max_queue
+        self._frame_seconds = float(os.environ.get(FRAME_SECONDS, "0"))
+        self._changed = threading.Condition()
+        self._waiting: deque[Job] = deque()
+        self._running: Job | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def load(cls, folder: Path, *, max_queue: int = 16) -> FakeEngine:
+        manifest = read_manifest(folder)
+        verify_files(folder, manifest)
+        gate = os.environ.get(GATE)
+        while gate and not Path(gate).exists():
+            time.sleep(0.01)
+        return cls(manifest, max_queue)
+
+    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> NDArray[np.float32]:
+        """One position per character of the text, holding its code point."""
+        if text == "unfit":
+            raise PromptError("the text is too long for this model")
+        self._note("prompt", speaker=speaker, language=language, instruction=instruction)
+        prompt = np.zeros((len(text), HIDDEN), np.float32)
+        prompt[:, 0] = [ord(letter) for letter in text]
+        return prompt
+
+    def submit(self, job: Job) -> None:
+        with self._changed:
+            if len(self._waiting) + (self._running is not None) >= 1 + self._max_queue:
+                raise QueueFull("full")
+            job.on_consumer = self._wake
+            self._waiting.append(job)
+            self._note("submitted", seed=job.seed, max_frames=job.max_frames, sampling=vars(job.sampling))
+            self._changed.notify_all()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._closed
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._running = None
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    for job in self._waiting:
+                        job.finish(RuntimeError("the engine was closed"))
+                    return
+                job = self._running = self._waiting.popleft()
+            text = "".join(chr(int(point)) for point in job.prompt[:, 0])
+            self._speak(job, text)
+            if text == "die":
+                return
+
+    def _speak(self, job: Job, text: str) -> None:
+        while job.frames < job.max_frames and not self._closed:
+            with self._changed:
+                self._changed.wait_for(lambda: not job.full or job.cancelled or self._closed)
+            if job.cancelled:
+                self._note("dropped", seed=job.seed, frames=job.frames)
+                return
+            if text in ("fail-at-start", "die") or (text == "fail-later" and job.frames == 3):
+                self._note("failed", seed=job.seed)
+                job.finish(RuntimeError("the graph /secret/place/talker.onnx failed"))
+                return
+            time.sleep(self._frame_seconds)
+            pcm = tone(job.frames)
+            job.frames += 1
+            job.put(pcm * np.float32("nan") if text == "not-a-number" else pcm, 1)
+        job.finish(RuntimeError("the engine was closed") if self._closed else None)
+        self._note("finished", seed=job.seed, frames=job.frames)
+
+    def _note(self, event: str, **fields: Any) -> None:
+        if path := os.environ.get(EVENTS):
+            with Path(path).open("a") as stream:
+                stream.write(json.dumps({"event": event, **fields}) + "\n")
+
+
+SPEAKERS = ("serena", "vivian", "uncle_fu", "ryan", "aiden", "ono_anna", "sohee", "eric", "dylan")
+LANGUAGES = ("chinese", "english", "german", "beijing_dialect")
+
+
+def manifest_of(name: str, **changes: Any) -> dict[str, Any]:
+    """A whole manifest as JSON would have it, with some top-level fields changed."""
+    manifest: dict[str, Any] = {
+        "format": 1,
+        "id": name,
+        "description": f"{name}, for tests: a tone instead of speech",
+        "source": {"model": "tests/fake", "revision": None},
+        "model_type": "custom_voice",
+        "model_size": "0b6",
+        "follows_instructions": False,
+        "precision": "fp32",
+        "sizes": {
+            "talker": {
+                "hidden_size": HIDDEN,
+                "num_layers": 1,
+                "num_heads": 1,
+                "num_kv_heads": 1,
+                "head_dim": 4,
+                "vocab_size": 3072,
+                "max_positions": 4600,
+            },
+            "code_predictor": {"hidden_size": HIDDEN, "num_layers": 1, "vocab_size": 2048, "num_code_groups": 16},
+            "codec": {
+                "num_quantizers": 16,
+                "codebook_size": 2048,
+                "sample_rate": SAMPLE_RATE,
+                "samples_per_frame": FRAME,
+            },
+        },
+        "ids": dict.fromkeys(TokenIds.model_fields, 1),
+        "speakers": {speaker: {"id": number, "dialect": None} for number, speaker in enumerate(SPEAKERS)},
+        "languages": {language: number for number, language in enumerate(LANGUAGES)},
+        "generation": {"max_new_tokens": 2048},
+        "graphs": {},
+        "files": {},
+        "parity": {},
+        "tools": {},
+    }
+    return {**manifest, **changes}
+
+
+def write_bundle(models: Path, name: str, **changes: Any) -> Path:
+    """A bundle with one file that its manifest vouches for."""
+    folder = models / name
+    folder.mkdir(parents=True)
+    weights = b"\x07" * 1000
+    (folder / "talker.onnx").write_bytes(weights)
+    files = {"talker.onnx": {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}}
+    manifest = manifest_of(name, **{"files": files, **changes})
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder

@@ -1,0 +1,138 @@
+"""A server in a process of its own, as a test sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "sk-test-key"
+PATIENCE_SECONDS = 60.0
+"""How long anything may take before a test gives up; no test measures time."""
+
+FAKE = ("-m", "tests.server.fake_server")
+REAL = ("-m", "server")
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Poll until the condition is true, and return what it gave."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (outcome := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"never happened: {what}")
+        time.sleep(0.01)
+    return outcome
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """The environment less whatever KW_ settings the machine has, plus these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KW_")}
+    return {**kept, "PYTHONUNBUFFERED": "1", **variables}
+
+
+class RunningServer:
+    """A server process, its log, and the fake engine's events."""
+
+    def __init__(self, process: subprocess.Popen[str], events: Path) -> None:
+        self.process = process
+        self.log: list[str] = []
+        self._events = events
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line.rstrip("\n"))
+
+    def _address(self) -> str | None:
+        for line in self.log:
+            if found := re.search(r" listening url=(\S+)", line):
+                return found[1]
+        if self.process.poll() is not None:
+            self._reader.join()
+            raise RuntimeError("the server ended:\n" + "\n".join(self.log))
+        return None
+
+    @property
+    def url(self) -> str:
+        """`http://host:port`, once the server listens."""
+        return str(wait_until(self._address, "the server listens"))
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def wait_ready(self) -> None:
+        def answer() -> bool:
+            try:
+                response = httpx.get(f"{self.url}/readyz")
+            except httpx.ConnectError:
+                return False
+            if response.status_code == 503 and response.json()["error"]["code"] != "model_loading":
+                raise RuntimeError(response.text)
+            return response.status_code == 200
+
+        wait_until(answer, "the server is ready")
+
+    def client(self, **options: Any) -> httpx.Client:
+        headers = {"authorization": f"Bearer {KEY}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, **options)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What the fake engine noted under this name so far."""
+        lines = self._events.read_text().splitlines() if self._events.exists() else []
+        return [event for event in map(json.loads, lines) if event["event"] == name]
+
+    def wait_event(self, name: str, **fields: Any) -> dict[str, Any]:
+        """The first event of this name with these fields, as soon as there is one."""
+
+        def find() -> dict[str, Any] | None:
+            fitting = (event for event in self.events(name) if fields.items() <= event.items())
+            return next(fitting, None)
+
+        found: dict[str, Any] = wait_until(find, f"{name} {fields}")
+        return found
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(PATIENCE_SECONDS)
+        self._reader.join()
+        return code
+
+
+@contextmanager
+def run_server(program: tuple[str, ...], scratch: Path, **variables: str) -> Iterator[RunningServer]:
+    """Run a server on a free loopback port; whatever happens it is gone afterwards."""
+    events = scratch / "events.jsonl"
+    environment = clean_environment(
+        **{
+            "KW_PORT": "0",
+            "KW_HOST": "127.0.0.1",
+            "KW_SECRET_API_KEY": f"other,{KEY}",
+            "FAKE_EVENTS": str(events),
+            **variables,
+        }
+    )
+    process = subprocess.Popen(
+        [sys.executable, *program], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+    try:
+        yield RunningServer(process, events)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()

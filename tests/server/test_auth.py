@@ -1,0 +1,41 @@
+"""Bearer keys."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+
+import pytest
+
+from server.auth import KeyRing
+from server.errors import UnauthorizedError
+
+KEYS = KeyRing(["first", "zweiter schlüssel"])
+
+
+@pytest.mark.parametrize("header", ["Bearer first", "bearer first", "Bearer  first ", "Bearer zweiter schlüssel"])
+def test_a_known_key_opens(header: str) -> None:
+    KEYS.check(header)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer ", "first", "Basic first", "Bearer firs", "Bearer first,second", "Bearer \udcff"],
+)
+def test_anything_else_does_not(header: str | None) -> None:
+    with pytest.raises(UnauthorizedError) as caught:
+        KEYS.check(header)
+    assert caught.value.headers["www-authenticate"] == "Bearer"
+
+
+def test_every_key_is_compared_whichever_matches(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    real: Callable[[bytes, bytes], bool] = hmac.compare_digest
+
+    def count(given: bytes, known: bytes) -> bool:
+        compared.append(len(known))
+        return real(given, known)
+
+    monkeypatch.setattr(hmac, "compare_digest", count)
+    KEYS.check("Bearer first")
+    assert compared == [32, 32]

@@ -1,0 +1,66 @@
+"""Keys, and the lists of models and voices, over real HTTP."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.server.answers import GOOD, PREFIXES, check_error
+from tests.server.running import RunningServer
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Basic b3RoZXI6", "Bearer"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/audio/speech"), ("GET", "/models"), ("GET", "/models/custom"), ("GET", "/models/x")]
+)
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_keys_are_required(
+    fake_server: RunningServer, prefix: str, method: str, path: str, authorization: str | None
+) -> None:
+    headers = {"authorization": authorization} if authorization else {}
+    response = httpx.request(method, f"{fake_server.url}{prefix}{path}", headers=headers, json=GOOD)
+    check_error(response, 401, "invalid_api_key")
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/audio/voices", "/api/v1/audio/models", "/v1/audio/models"])
+def test_these_need_no_key(fake_server: RunningServer, path: str) -> None:
+    assert httpx.get(fake_server.url + path).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_models(client: httpx.Client, prefix: str) -> None:
+    listing = client.get(f"{prefix}/models").json()
+    assert listing["object"] == "list"
+    custom, design = listing["data"]
+    assert isinstance(custom.pop("created"), int)
+    assert custom == {
+        "id": "custom",
+        "object": "model",
+        "owned_by": "qwen3-tts-edge",
+        "description": "custom, for tests: a tone instead of speech",
+        "languages": ["auto", "chinese", "english", "german"],
+        "instructions": False,
+        "cloning": False,
+        "precision": "fp32",
+        "provider": "cpu",
+        "loaded": True,
+        "problem": None,
+    }
+    assert (design["id"], design["instructions"]) == ("design", True)
+    assert client.get(f"{prefix}/models/design").json() == design
+    assert client.get(f"{prefix}/models/tts-1").json()["id"] == "custom"
+
+
+def test_voices(client: httpx.Client) -> None:
+    voices = client.get("/v1/audio/voices").json()["voices"]
+    assert {"id": "ryan", "name": "Ryan", "gender": "male", "language": "english", "alias_of": None} in voices
+    assert {"alloy", "af_heart"} <= {voice["id"] for voice in voices}
+    design = client.get("/api/v1/audio/voices", params={"model": "design"}).json()["voices"]
+    assert design[0]["id"] == "design"
+    check_error(client.get("/v1/audio/voices", params={"model": "x"}), 404, "model_not_found", "model")
+
+
+def test_audio_models(client: httpx.Client) -> None:
+    models = client.get("/v1/audio/models").json()
+    assert models == {"models": [{"id": "custom", "name": "custom"}, {"id": "design", "name": "design"}]}

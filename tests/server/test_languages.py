@@ -1,0 +1,51 @@
+"""Languages by name and code."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.errors import InvalidRequestError
+from server.languages import _ISO_CODES, resolve, spoken
+
+AVAILABLE = [*_ISO_CODES, "beijing_dialect"]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("English", "english"),
+        ("ENGLISH", "english"),
+        (" en ", "english"),
+        ("EN", "english"),
+        ("en-GB", "english"),
+        ("pt_BR", "portuguese"),
+        ("zh-Hans-CN", "chinese"),
+        ("deu", "german"),
+        ("ger", "german"),
+        ("ja", "japanese"),
+        ("ko", "korean"),
+        ("fr", "french"),
+        ("ru", "russian"),
+        ("es", "spanish"),
+        ("it", "italian"),
+        ("Auto", "auto"),
+    ],
+)
+def test_names_and_codes_in_any_case(given: str, meant: str) -> None:
+    assert resolve(given, AVAILABLE) == meant
+
+
+@pytest.mark.parametrize("given", ["", "klingon", "xx", "en-", "beijing_dialect", "englisch", "enx"])
+def test_others_are_refused_with_the_list(given: str) -> None:
+    with pytest.raises(InvalidRequestError, match="auto, chinese, english") as caught:
+        resolve(given, AVAILABLE)
+    assert caught.value.param == "language"
+
+
+def test_a_language_that_this_model_lacks() -> None:
+    with pytest.raises(InvalidRequestError, match=r"must be one of auto, english$"):
+        resolve("de", ["english"])
+
+
+def test_dialects_are_not_listed() -> None:
+    assert spoken(["english", "beijing_dialect", "chinese"]) == ["chinese", "english"]

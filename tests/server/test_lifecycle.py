@@ -1,0 +1,160 @@
+"""From start to ready: models that load, are missing, damaged or chosen."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server.answers import GOOD, check_error
+from tests.server.fakes import write_bundle
+from tests.server.running import FAKE, RunningServer, run_server, wait_until
+
+
+def ask(server: RunningServer, **fields: object) -> httpx.Response:
+    with server.client() as client:
+        return client.post("/v1/audio/speech", json={**GOOD, **fields})
+
+
+def get(server: RunningServer, path: str) -> httpx.Response:
+    with server.client() as client:
+        return client.get(path)
+
+
+def damage(bundle: Path) -> None:
+    weights = bytearray((bundle / "talker.onnx").read_bytes())
+    weights[500] ^= 1
+    (bundle / "talker.onnx").write_bytes(weights)
+
+
+def test_while_the_default_model_loads(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "a")
+    gate = tmp_path / "gate"
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), FAKE_GATE=str(gate)) as server:
+        assert get(server, "/livez").status_code == 200
+        for response in (get(server, "/readyz"), ask(server)):
+            check_error(response, 503, "model_loading", "model")
+            assert int(response.headers["retry-after"]) > 0
+        assert get(server, "/v1/models").json()["data"][0]["loaded"] is False
+        check_error(ask(server, seed="x"), 400, "invalid_value", "seed")
+        gate.touch()
+        server.wait_ready()
+        assert ask(server).status_code == 200
+        assert get(server, "/v1/models").json()["data"][0]["loaded"] is True
+
+
+def test_sigterm_while_loading(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "a")
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "FAKE_GATE": str(tmp_path / "never")}
+    with run_server(FAKE, tmp_path, **settings) as server:
+        check_error(get(server, "/readyz"), 503, "model_loading", "model")
+        assert server.stop() == 0
+
+
+def test_another_model_loads_when_it_is_asked_for(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_bundle(tmp_path / "models", name)
+    gate = tmp_path / "gate"
+    gate.touch()
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), FAKE_GATE=str(gate)) as server:
+        server.wait_ready()
+        assert [model["loaded"] for model in get(server, "/v1/models").json()["data"]] == [True, False]
+        gate.unlink()
+        answers: list[httpx.Response] = []
+        asking = [threading.Thread(target=lambda: answers.append(ask(server, model="b"))) for _ in range(3)]
+        for thread in asking:
+            thread.start()
+        wait_until(lambda: [line for line in server.log if "model_loading model=b" in line], "b begins to load")
+        assert get(server, "/livez").status_code == 200
+        assert ask(server, model="a").status_code == 200
+        gate.touch()
+        for thread in asking:
+            thread.join()
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        assert sum("model_loading model=b" in line for line in server.log) == 1
+
+
+def test_no_models(tmp_path: Path) -> None:
+    (tmp_path / "models" / "not a bundle").mkdir(parents=True)
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL="later") as server:
+        assert get(server, "/livez").status_code == 200
+        for response in (get(server, "/readyz"), ask(server), get(server, "/v1/models/tts-1")):
+            assert "put a bundle into the models folder" in check_error(response, 503, "model_unavailable")
+        assert get(server, "/v1/models").json() == {"object": "list", "data": []}
+        assert get(server, "/v1/audio/models").json() == {"models": []}
+        assert get(server, "/v1/audio/voices").json() == {"voices": []}
+
+
+def test_a_damaged_default_model(tmp_path: Path) -> None:
+    damage(write_bundle(tmp_path / "models", "a"))
+    write_bundle(tmp_path / "models", "b")
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server:
+        wait_until(lambda: get(server, "/readyz").json()["error"]["code"] != "model_loading", "loading ends")
+        for response in (get(server, "/readyz"), ask(server), ask(server, model="a")):
+            message = check_error(response, 503, "model_unavailable", "model")
+            assert "a: talker.onnx is damaged" in message
+            assert "copy the bundle again" in message
+            assert response.headers["x-should-retry"] == "false"
+        assert ask(server, model="b").status_code == 200
+
+
+def test_a_damaged_other_model(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "a")
+    damage(write_bundle(tmp_path / "models", "b"))
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server:
+        server.wait_ready()
+        message = check_error(ask(server, model="b"), 503, "model_unavailable", "model")
+        assert "talker.onnx is damaged" in message
+        ready = get(server, "/readyz")
+        assert ready.status_code == 200
+        assert "talker.onnx" in ready.json()["problems"][0]
+        assert "talker.onnx" in get(server, "/v1/models/b").json()["problem"]
+        assert ask(server, model="a").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("{", "does not fit"), ("{}", "does not fit"), ('{"format": 2}', "does not fit")]
+)
+def test_an_unreadable_manifest(tmp_path: Path, text: str, says: str) -> None:
+    write_bundle(tmp_path / "models", "b")
+    (write_bundle(tmp_path / "models", "a") / "manifest.json").write_text(text)
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server:
+        for response in (get(server, "/readyz"), ask(server), get(server, "/v1/models/a")):
+            message = check_error(response, 503, "model_unavailable", "model")
+            assert "a: manifest.json" in message
+            assert says in message
+        assert [model["id"] for model in get(server, "/v1/models").json()["data"]] == ["b"]
+        assert ask(server, model="b").status_code == 200
+
+
+def test_the_default_model_can_be_chosen(tmp_path: Path) -> None:
+    for name in ("a", "b", ".unfinished"):
+        write_bundle(tmp_path / "models", name)
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL="b") as server:
+        server.wait_ready()
+        assert get(server, "/readyz").json() == {"status": "ready", "model": "b", "problems": []}
+        assert [model["id"] for model in get(server, "/v1/models").json()["data"]] == ["b", "a"]
+
+
+def test_without_a_key_the_log_says_loopback_only(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "a")
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_SECRET_API_KEY": "", "KW_HOST": "", "KW_PROT": "1"}
+    with run_server(FAKE, tmp_path, **settings) as server:
+        server.wait_ready()
+        assert server.url.startswith("http://127.0.0.1:")
+        assert httpx.post(f"{server.url}/v1/audio/speech", json=GOOD).status_code == 200
+        assert any("loopback only" in line and "KW_SECRET_API_KEY" in line for line in server.log)
+        assert any("unknown_setting variable=KW_PROT" in line for line in server.log)
+
+
+def test_an_address_that_is_taken(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "a")
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server:
+        port = str(server.port)
+        with (
+            run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_PORT=port) as second,
+            pytest.raises(RuntimeError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"),
+        ):
+            second.wait_ready()

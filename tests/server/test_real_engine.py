@@ -1,0 +1,74 @@
+"""The server and the command line with the real engine and the bundle that the repository ships."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server.answers import check_error
+from tests.server.running import REAL, ROOT, RunningServer, clean_environment, run_server, wait_until
+
+SPEECH = "/v1/audio/speech"
+REQUEST = {"model": "tts-1", "voice": "alloy", "input": "Hello", "response_format": "pcm", "max_new_tokens": 4}
+
+
+def test_clients_that_leave_do_not_hold_the_engine(real_server: RunningServer) -> None:
+    leaving = {**REQUEST, "max_new_tokens": None, "stream_format": "audio"}
+    with real_server.client() as client:
+        for number in range(5):
+            with client.stream("POST", SPEECH, json={**leaving, "seed": number}) as response:
+                assert response.status_code == 200
+                next(response.iter_raw())
+        assert len(client.post(SPEECH, json=REQUEST).content) == 4 * 3840
+
+
+def test_control_tokens_in_the_text_are_text(real_server: RunningServer) -> None:
+    with real_server.client() as client:
+        response = client.post(SPEECH, json={**REQUEST, "input": "<|im_end|> <|endoftext|> \0"})
+    assert response.status_code == 200
+
+
+def test_a_text_that_no_model_can_hold(real_server: RunningServer, bundle: Path, tmp_path: Path) -> None:
+    settings = {"KW_MODELS_DIR": str(bundle.parent), "KW_MODEL": bundle.name, "KW_MAX_INPUT_CHARS": "1000000"}
+    with run_server(REAL, tmp_path, **settings) as server, server.client() as client:
+        server.wait_ready()
+        response = client.post(SPEECH, json={**REQUEST, "input": "1 2 " * 100_000})
+        check_error(response, 400, "invalid_value", "input")
+
+
+@pytest.mark.parametrize("where", ["talker", "tokenizer"])
+def test_a_flipped_byte(bundle: Path, tmp_path: Path, where: str) -> None:
+    copy = tmp_path / "models" / "copy"
+    shutil.copytree(bundle, copy)
+    file = sorted(copy.glob(f"{where}*"))[-1]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with run_server(REAL, tmp_path, KW_MODELS_DIR=str(copy.parent)) as server:
+        wait_until(lambda: "model_loading" not in httpx.get(f"{server.url}/readyz").text, "loading ends")
+        with server.client() as client:
+            for response in (client.get("/readyz"), client.post(SPEECH, json=REQUEST)):
+                message = check_error(response, 503, "model_unavailable", "model")
+                assert f"copy: {file.name} is damaged" in message
+        assert server.stop() == 0
+
+
+def test_say(bundle: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.wav"
+    done = subprocess.run(
+        [sys.executable, "-m", "server", "say", "Hello", "-o", str(output), "--max-new-tokens", "4", "--seed", "1"],
+        cwd=ROOT,
+        env=clean_environment(KW_MODELS_DIR=str(bundle.parent), KW_MODEL=bundle.name),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with wave.open(str(output)) as file:
+        assert (file.getframerate(), file.getnframes()) == (24000, 4 * 1920)

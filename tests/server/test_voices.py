@@ -1,0 +1,90 @@
+"""Voices and their aliases, in bundles with our speakers, with others and with none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from server.errors import InvalidRequestError
+from server.graphs.manifest import Manifest
+from server.voices import default_voice, resolve, voices_of
+from tests.server.fakes import SPEAKERS, manifest_of
+
+OPENAI = [
+    "alloy",
+    "ash",
+    "ballad",
+    "cedar",
+    "coral",
+    "echo",
+    "fable",
+    "marin",
+    "nova",
+    "onyx",
+    "sage",
+    "shimmer",
+    "verse",
+]
+
+
+def manifest(**changes: Any) -> Manifest:
+    return Manifest.model_validate(manifest_of("m", **changes))
+
+
+def speakers(*names: str) -> dict[str, Any]:
+    return {name: {"id": number, "dialect": None} for number, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("voice", [*OPENAI, "af_heart", "af_bella", "am_adam", "bm_george", "zm_yunxi", "AF_Heart"])
+def test_aliases_mean_a_speaker(voice: str) -> None:
+    assert resolve(voice, manifest()) in SPEAKERS
+
+
+@pytest.mark.parametrize("voice", ["ryan", "Ryan", "RYAN", " ryan "])
+def test_bare_speakers_in_any_case(voice: str) -> None:
+    assert resolve(voice, manifest()) == "ryan"
+
+
+def test_a_speaker_of_two_words() -> None:
+    assert resolve("Uncle Fu", manifest()) == "uncle_fu"
+
+
+def test_aliases_keep_the_gender() -> None:
+    listed = {voice.id: voice for voice in voices_of(manifest())}
+    kokoro = [voice for voice in listed.values() if voice.id[1:3] in ("f_", "m_")]
+    assert len(kokoro) == 54
+    assert all(voice.gender == ("female" if voice.id[1] == "f" else "male") for voice in kokoro)
+    assert (listed["nova"].gender, listed["onyx"].gender) == ("female", "male")
+    assert all(listed[voice.alias_of].gender == voice.gender for voice in listed.values() if voice.alias_of)
+
+
+def test_the_list_holds_exactly_what_resolves() -> None:
+    small = manifest(speakers=speakers("ryan", "stranger"))
+    for voice in voices_of(small):
+        assert resolve(voice.id, small) == (voice.alias_of or voice.id)
+
+
+def test_other_speakers_stand_in_by_gender_and_always_the_same() -> None:
+    assert {resolve(alias, manifest(speakers=speakers("sohee", "eric"))) for alias in ("alloy", "nova")} == {"sohee"}
+    strangers = manifest(speakers=speakers("b", "a", "c"))
+    assert {resolve(alias, strangers) for alias in OPENAI} <= {"a", "b", "c"}
+    assert resolve("alloy", strangers) == resolve("alloy", manifest(speakers=speakers("c", "b", "a")))
+
+
+def test_a_design_model_has_one_voice() -> None:
+    design = manifest(model_type="voice_design", speakers={})
+    assert [voice.id for voice in voices_of(design) if not voice.alias_of] == ["design"]
+    assert {resolve(voice, design) for voice in ("design", "Design", "alloy", "af_heart")} == {None}
+    assert default_voice(design) == "design"
+
+
+@pytest.mark.parametrize(
+    ("voice", "changes"),
+    [("nobody", {}), ("", {}), ("design", {}), ("af_heart*0.5+nova*0.5", {}), ("ryan", {"speakers": {}})],
+)
+def test_unknown_voices_are_refused_with_the_list(voice: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        resolve(voice, manifest(**changes))
+    assert caught.value.param == "voice"
+    assert ("design" if changes else "ryan") in caught.value.message
