@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx.helper import tensor_dtype_to_np_dtype
 
 WEIGHT_NODES = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "MatMulNBits"})
-_SIZE = {
-    TensorProto.FLOAT: 4,
-    TensorProto.FLOAT16: 2,
-    TensorProto.BFLOAT16: 2,
-    TensorProto.UINT8: 1,
-    TensorProto.INT8: 1,
-}
 
 
 @dataclass(frozen=True)
@@ -38,29 +31,35 @@ class Reads:
 
 
 def weight_reads(path: Path, passes: int = 0) -> Reads:
-    """Count the weights of a graph's matrix and convolution nodes, those inside a loop once a pass.
+    """Count the weights of a graph's matrix and convolution nodes.
+
+    Those in a loop's body are read again in each pass; those in branches inside it, of which each pass takes another,
+    once in all.
 
     Args:
         path: of the `.onnx` file; its weights are not loaded.
         passes: steps of the graph's loop.
     """
     graph = onnx.load(path, load_external_data=False).graph
-    sizes = {t.name: prod(t.dims) * _SIZE.get(t.data_type, 0) for t in graph.initializer if len(t.dims) > 1}
     bodies = [a.g for node in graph.node for a in node.attribute if a.name == "body"]
-    looped = {name: size for name, size in sizes.items() if name in _weights(n for body in bodies for n in body.node)}
-    once = sum(sizes.get(name, 0) for name in _weights(graph.node))
-    # A table with one matrix a step, of which each step picks its own, is read once a run in all.
-    picked = {n.input[0] for body in bodies for n in body.node if n.op_type == "Gather" and n.input[0] in sizes}
-    once += sum(sizes[name] for name in picked if len(_dims(graph, name)) == 3)
-    return Reads(once, sum(looped.values()), passes)
+    branches = [inner for body in bodies for inner in _inside(body)]
+    return Reads(_weights(graph) + sum(map(_weights, branches)), sum(map(_weights, bodies)), passes)
 
 
-def _weights(nodes: Iterable[onnx.NodeProto]) -> set[str]:
-    return {name for node in nodes if node.op_type in WEIGHT_NODES for name in node.input[1:]}
+def _inside(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield attribute.g
+                yield from _inside(attribute.g)
 
 
-def _dims(graph: onnx.GraphProto, name: str) -> list[int]:
-    return next(list(t.dims) for t in graph.initializer if t.name == name)
+def _weights(graph: onnx.GraphProto) -> int:
+    """Bytes of the initializers that this graph's own nodes multiply by."""
+    used = {name for node in graph.node if node.op_type in WEIGHT_NODES for name in node.input[1:]}
+    return sum(
+        prod(t.dims) * tensor_dtype_to_np_dtype(t.data_type).itemsize for t in graph.initializer if t.name in used
+    )
 
 
 class FloorProbe:

@@ -1,5 +1,8 @@
 """Makes one code predictor step into a whole frame: an ONNX `Loop` around the exported step.
 
+The head of each step is picked by a tree of branches around the heads' own matrices: gathering it from a stacked table
+would copy a head at every step, and ONNX Runtime can neither re-pack nor quantise a matrix that it learns at run time.
+
 A loop, since ONNX Runtime's CPU kernels keep a re-packed copy of the weights for each node that uses them: unrolled, a
 frame would hold every weight once a step. Inputs that change their length between the first step (hidden state and
 code 0) and the later ones (one code) are allowed by `Loop`, so no step is spent on filling the cache.
@@ -35,7 +38,11 @@ def frame_loop(step_path: Path, step: CodePredictorStep, code_0_embedding: np.nd
         path: where to write the frame graph.
     """
     model = onnx.load(step_path)
+    weights = _take_constants(model.graph)
+    heads = _split_heads(model.graph, weights, step.groups - 1)
     body = _loop_body(model.graph, step)
+    tensors = {t.name: t for t in [*model.graph.initializer, *weights.values(), *heads]}
+    _place_matrices(body, tensors)
     caches = [value.name for value in model.graph.input if value.name.startswith("past.")]
     sizes = step.sizes
     cache_shape = np.array([sizes.num_kv_heads, step.groups, sizes.cache_head_dim], np.int64)
@@ -82,12 +89,82 @@ def frame_loop(step_path: Path, step: CodePredictorStep, code_0_embedding: np.nd
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    # Weights belong to the outer graph: a subgraph sees them, and external data is loaded for the main graph only.
-    graph.initializer.extend(model.graph.initializer)
+    graph.initializer.extend(tensors.values())
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB_DOMAIN, 1)]
     frame = helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
     save_graph(frame, path)
     onnx.checker.check_model(path)
+
+
+def _take_constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
+    """Take tables out of the nodes in which the exporter leaves buffers; by name, as initializers."""
+    tables: dict[str, TensorProto] = {}
+    kept = []
+    for node in graph.node:
+        value = node.attribute[0].t if node.op_type == "Constant" else None
+        if value is None or len(value.dims) < 2:
+            kept.append(node)
+            continue
+        value.name = node.output[0]
+        tables[value.name] = value
+    del graph.node[:]
+    graph.node.extend(kept)
+    return tables
+
+
+def _split_heads(graph: onnx.GraphProto, tables: dict[str, TensorProto], count: int) -> list[TensorProto]:
+    """Put a tree of branches in the place of `hidden @ heads[step]`; returns the heads' matrices by themselves."""
+    producers = {output: node for node in graph.node for output in node.output}
+    product = producers["logits"]
+    picked = producers[product.input[1]]
+    stacked = producers[picked.input[0]]
+    heads = [
+        numpy_helper.from_array(head, f"heads.{index}")
+        for index, head in enumerate(numpy_helper.to_array(tables.pop(stacked.input[0])))
+    ]
+    if (stacked.op_type, picked.op_type, product.op_type) != ("Gather", "Gather", "MatMul") or len(heads) != count:
+        raise ValueError("the exported code predictor does not pick its heads as expected")
+    place = list(graph.node).index(product)
+    branches = [*_branches(product.input[0], 0, count, "logits")]
+    nodes = [n for n in graph.node if n not in (product, picked, stacked)]
+    del graph.node[:]
+    graph.node.extend([*nodes[: place - 2], *branches, *nodes[place - 2 :]])
+    return heads
+
+
+def _place_matrices(graph: onnx.GraphProto, tensors: dict[str, TensorProto]) -> None:
+    """Move every matrix into the subgraph that multiplies by it: elsewhere ONNX Runtime would not re-pack it.
+
+    What is left in `tensors` is for the outer graph, of which a subgraph sees everything.
+    """
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _place_matrices(attribute.g, tensors)
+        if node.op_type == "MatMul" and node.input[1] in tensors:
+            graph.initializer.append(tensors.pop(node.input[1]))
+
+
+def _branches(hidden: str, first: int, stop: int, output: str) -> list[onnx.NodeProto]:
+    """Nodes that give `hidden @ heads[step]` for `first <= step < stop`."""
+    if stop - first == 1:
+        return [helper.make_node("MatMul", [hidden, f"heads.{first}"], [output])]
+    middle = (first + stop) // 2
+    sides = [
+        helper.make_graph(
+            _branches(hidden, *part, f"{output}.{name}"),
+            f"{output}.{name}",
+            [],
+            [helper.make_tensor_value_info(f"{output}.{name}", TensorProto.FLOAT, None)],
+        )
+        for name, part in (("low", (first, middle)), ("high", (middle, stop)))
+    ]
+    bound = helper.make_tensor("bound", TensorProto.INT64, [], [middle])
+    return [
+        helper.make_node("Constant", [], [f"{output}.bound"], value=bound),
+        helper.make_node("Less", ["step", f"{output}.bound"], [f"{output}.is_low"]),
+        helper.make_node("If", [f"{output}.is_low"], [output], then_branch=sides[0], else_branch=sides[1]),
+    ]
 
 
 def _loop_body(step: onnx.GraphProto, module: CodePredictorStep) -> onnx.GraphProto:

@@ -55,7 +55,7 @@ class Talker(nn.Module):
         x, present = self.model(inputs_embeds, past, lengths, total_length, self.cos, self.sin)
         # A first prompt may be padded on the right; otherwise every row's last new position is the last.
         end = lengths.long().clamp(max=x.size(1)) - 1
-        last = x.gather(1, end[:, None, None].expand(-1, 1, x.size(2)))
+        last = x.gather(1, end[:, None, None].expand(-1, 1, self.sizes.hidden_size))
         hidden = self.model.norm(last[:, 0])
         return self.codec_head(hidden), hidden, *present
 
