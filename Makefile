@@ -25,7 +25,7 @@ format: $(VENV)/.dev
 # The bundle that makes noise: rebuilt from a tiny random checkpoint by the export pipeline.
 random-model: $(VENV)/.dev
 	$(BIN)/python -m tests.checkpoints tiny .cache/random
-	$(BIN)/python export/convert.py --model .cache/random --output models/qwen3_tts_random --force \
+	$(BIN)/python export/convert.py --model .cache/random --output models/qwen3_tts_random --precision fp32 --force \
 		--description "Random weights: it makes noise, not speech. For trying the server and for its tests."
 
 $(BIN)/python:

@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import onnxruntime
 
@@ -24,10 +24,11 @@ from benchmarks.checkpoints import full_size_bundle
 from benchmarks.floor import FloorProbe, weight_reads
 from server.engine.bundle import Bundle, open_bundle
 from server.engine.job import Job, PcmChunk, Sampling
-from server.engine.synthesizer import Synthesizer
+from server.engine.synthesizer import CHUNK_RAMP, Synthesizer
+from server.graphs.manifest import Precision
 
 TEXT = "The early train was late again, so we shared a taxi and talked about the weather all the way."
-STEADY_CHUNK = 4
+STEADY_CHUNK = CHUNK_RAMP[-1]
 """Frames that the synthesizer decodes at a time once it is under way."""
 
 
@@ -152,7 +153,7 @@ def measure(folder: Path, frames: int, requests: int, threads: int) -> str:
     rows = [
         ("talker", f"{frame_ms['talker']:.1f} ms a frame"),
         ("code predictor", f"{frame_ms['code predictor']:.1f} ms a frame"),
-        ("codec decoder", f"{frame_ms['codec decoder']:.1f} ms a frame (chunks of 1, 2, {STEADY_CHUNK})"),
+        ("codec decoder", f"{frame_ms['codec decoder']:.1f} ms a frame (chunks of {CHUNK_RAMP})"),
         (
             "everything else",
             f"{1e3 * wall / made - sum(frame_ms.values()) - 1e3 * prefill * requests / made:.1f} ms a frame",
@@ -170,14 +171,15 @@ def measure(folder: Path, frames: int, requests: int, threads: int) -> str:
     ]
     title = (
         f"{bundle.manifest.id}, {bundle.manifest.precision}, {threads} threads, one row, "
-        f"{requests} requests of {made // requests} frames; {_machine()}, ONNX Runtime {onnxruntime.__version__}"
+        f"{requests} requests of {made // requests} frames; {machine()}, ONNX Runtime {onnxruntime.__version__}"
     )
     return "\n".join(
         [title, "", "| stage | measured |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     )
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Cores and processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return platform.processor() or platform.machine()
@@ -190,11 +192,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, help="folder of a bundle (default: a random one of full size)")
     parser.add_argument("--size", choices=["0.6b", "1.7b"], default="0.6b", help="of the random one")
+    parser.add_argument("--precision", choices=get_args(Precision), default="int8", help="of the random one")
     parser.add_argument("--frames", type=int, default=50, help="codec frames a request (default: %(default)s, 4 s)")
     parser.add_argument("--requests", type=int, default=3, help="how many (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU kernels (default: %(default)s)")
     options = parser.parse_args()
-    folder = options.bundle or full_size_bundle(options.size)
+    folder = options.bundle or full_size_bundle(options.size, options.precision)
     print(measure(folder, options.frames, options.requests, options.threads))
 
 

@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 if __name__ == "__main__" and not __package__:
     # As a script, Python puts export/ first on the path, where its modules would pass for others of the same name.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from server.graphs.manifest import Precision
+
 if TYPE_CHECKING:
     from export.stages import Conversion
 
+DEFAULT_PRECISION = "int8"
 DEFAULT_MODEL = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -43,10 +46,25 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help="Hub id or folder of a checkpoint (default: %(default)s)"
     )
-    parser.add_argument("--output", type=Path, help="folder to write (default: models/<model id>)")
-    parser.add_argument("--precision", choices=["fp32"], default="fp32", help="of the weights (default: %(default)s)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help=f"folder to write (default: models/<model id>, then _<precision> unless that is {DEFAULT_PRECISION})",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default=DEFAULT_PRECISION,
+        help="of the weights; mixed is an int4 talker with an int8 code predictor (default: %(default)s)",
+    )
     parser.add_argument("--revision", help="branch, tag or commit on the Hub (default: the main branch)")
     parser.add_argument("--description", help="what the server says of the model in /models")
+    parser.add_argument(
+        "--verify",
+        type=Path,
+        metavar="BUNDLE",
+        help="convert nothing: compare a bundle with its checkpoint",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle once the new one is whole")
     return parser.parse_args(arguments)
 
@@ -62,8 +80,10 @@ def convert(options: argparse.Namespace) -> None:
     from export.output import bytes_needed, check_output, check_space, staged
 
     folder = Path(options.model).expanduser()
-    wanted = options.output or Path("models", model_id(folder.resolve().name if folder.is_dir() else options.model))
-    output = wanted.expanduser().absolute()
+    name = model_id(folder.resolve().name if folder.is_dir() else options.model)
+    if options.precision != DEFAULT_PRECISION:
+        name += f"_{options.precision}"
+    output = (options.output or Path("models", name)).expanduser().absolute()
     check_output(output, force=options.force)
     with _signals(_leave):
         checkpoint = open_checkpoint(options.model, revision=options.revision)
@@ -87,6 +107,32 @@ def convert(options: argparse.Namespace) -> None:
         for number, stage in enumerate(STAGES, 1):
             _with_progress(context, f"{number}/{len(STAGES)} {stage.name}", stage.run)
     _report(context, output)
+    if options.precision == "int4":
+        print("note: int4 is known to hurt the code predictor's codes; --precision mixed keeps it in int8")
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Check the bundle's files and measure its parity with the checkpoint again, writing nothing.
+
+    Raises:
+        BundleError: the bundle is damaged or of another format.
+        CheckpointError: the checkpoint cannot be had, or is not the one that the bundle was made of.
+    """
+    from export.checkpoint import open_checkpoint
+    from export.stages import Conversion, check_bundle
+    from server.graphs.manifest import read_manifest, verify_files
+
+    folder = options.verify.expanduser().absolute()
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    context = Conversion(
+        checkpoint=open_checkpoint(options.model, revision=options.revision),
+        output=folder,
+        bundle_id=manifest.id,
+        precision=manifest.precision,
+    )
+    _with_progress(context, "parity", lambda context: check_bundle(context, manifest))
+    _report_parity(context)
 
 
 def _with_progress(context: Conversion, title: str, run: Callable[[Conversion], None]) -> None:
@@ -106,16 +152,21 @@ def _with_progress(context: Conversion, title: str, run: Callable[[Conversion], 
 
 
 def _report(context: Conversion, output: Path) -> None:
-    parity = context.parity
-    print(f"\n{'against PyTorch':<20} {'of':<8} {'max error':>10} {'mean error':>11}")
-    for name, errors in parity["graphs"].items():
-        print(f"{name:<20} {errors['of']:<8} {errors['max_error']:>10.2e} {errors['mean_error']:>11.2e}")
-    codes = parity["codes"]
-    print(f"greedy codes equal: {codes['equal']} of {codes['compared']} over {parity['frames']} frames\n")
+    _report_parity(context)
     sizes = {path.name: path.stat().st_size for path in sorted(output.iterdir())}
     for name, size in (*sizes.items(), ("total", sum(sizes.values()))):
         print(f"{name:<28} {size / 1e6:>10.2f} MB")
     print(f"\n{context.bundle_id}: {output}")
+
+
+def _report_parity(context: Conversion) -> None:
+    parity = context.parity
+    print(f"\n{'against PyTorch':<20} {'of':<8} {'max error':>10} {'mean error':>11}")
+    for name, errors in parity["graphs"].items():
+        print(f"{name:<20} {errors['of']:<8} {errors['max_error']:>10.2e} {errors['mean_error']:>11.2e}")
+    for name, codes in parity["codes"].items():
+        print(f"greedy codes equal, {name}: {codes['equal']} of {codes['compared']} over {parity['frames']} frames")
+    print()
 
 
 @contextmanager
@@ -144,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Convert, and return the exit status: 0 done, 1 could not, 2 wrong usage, 128 + number for a signal."""
     options = parse_arguments(arguments)
     try:
-        convert(options)
+        verify(options) if options.verify else convert(options)
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is not installed; pip install -e '.[export]'", file=sys.stderr)
     except (ValueError, OSError, MemoryError) as error:

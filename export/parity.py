@@ -24,7 +24,7 @@ from server.engine.job import Sampling
 from server.engine.prompt import AUTO, PromptBuilder
 from server.engine.sampling import RowSampler
 from server.engine.tokenizer import TextTokenizer
-from server.graphs.code_predictor import CodePredictor, DrawParameters
+from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder
 from server.graphs.manifest import Manifest
 from server.graphs.session import open_session
@@ -103,11 +103,11 @@ def _lengths(length: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _predict(step: CodePredictorStep, hidden: torch.Tensor, first: torch.Tensor) -> tuple[list[int], Any, Floats]:
     """One greedy frame by the torch step."""
-    one, all_codes, zero = torch.ones(1), torch.tensor([1]), torch.zeros(1)
+    one, best, zero, free = torch.ones(1), torch.tensor([1]), torch.zeros(1), torch.tensor([-1])
     inputs, total = torch.stack((hidden[0], first))[None], first[None]
     caches, codes, logits = empty_caches(step.sizes, 1, step.groups), [], []
     for index in range(step.groups - 1):
-        code, embedding, step_logits, *caches = step(inputs, torch.tensor(index), one, all_codes, one, zero, caches)
+        code, embedding, step_logits, *caches = step(inputs, torch.tensor(index), one, best, one, zero, free, caches)
         codes.append(int(code))
         logits.append(step_logits[0].numpy())
         inputs, total = embedding[:, None], total + embedding
@@ -124,23 +124,27 @@ def _torch_waveform(checkpoint: Checkpoint, codes: Ints) -> Floats:
 def measure(folder: Path, manifest: Manifest, expected: Reference, threads: int = 0) -> dict[str, Any]:
     """Run the bundle's graphs on the reference's inputs.
 
-    Every graph is fed what PyTorch was fed (teacher forcing), so that errors do not add up across graphs; greedy codes
-    are compared one by one.
+    Every step is fed what PyTorch was fed (teacher forcing), so that errors do not add up: the greedy code of each is
+    compared with PyTorch's.
 
     Returns:
-        `frames`, `codes` (`equal` of `compared`), and `graphs`: for each what is compared, `max_error`, `mean_error`.
+        `frames`; `codes`: `equal` of `compared` for codebook 0 and for the others; `graphs`: for each what is compared,
+        `max_error`, `mean_error`.
     """
     talker_logits = _talker_logits(folder, manifest, expected, threads)
-    codes, predictor_logits = _predictor_outputs(folder, manifest, expected, threads)
-    greedy = _codes_0(expected, talker_logits, manifest)
-    both = np.concatenate((greedy[:, None], codes), axis=1)
+    predictor_logits = _predictor_logits(folder, manifest, expected, threads)
+    equal_0 = _codes_0(expected, talker_logits, manifest) == expected.codes[:, 0]
+    equal_rest = predictor_logits.argmax(-1) == expected.codes[:, 1:]
     errors = {
         "talker": _error("logits", talker_logits, expected.logits),
         "code_predictor": _error("logits", predictor_logits, expected.predictor_logits),
         "codec_decoder": _error("samples", _waveform(folder, manifest, expected, threads), expected.waveform),
     }
-    equal = int((both == expected.codes).sum())
-    return {"frames": FRAMES, "codes": {"equal": equal, "compared": both.size}, "graphs": errors}
+    codes = {
+        name: {"equal": int(equal.sum()), "compared": equal.size}
+        for name, equal in (("codebook 0", equal_0), ("other codebooks", equal_rest))
+    }
+    return {"frames": FRAMES, "codes": codes, "graphs": errors}
 
 
 def _error(of: str, found: Floats, expected: Floats) -> dict[str, Any]:
@@ -168,12 +172,9 @@ def _codes_0(expected: Reference, logits: Floats, manifest: Manifest) -> Ints:
     return np.array(found)
 
 
-def _predictor_outputs(folder: Path, manifest: Manifest, expected: Reference, threads: int) -> tuple[Ints, Floats]:
+def _predictor_logits(folder: Path, manifest: Manifest, expected: Reference, threads: int) -> Floats:
     predictor = CodePredictor(open_session(folder / manifest.graphs["code_predictor"].file, "cpu", threads))
-    frames, groups = expected.codes.shape
-    greedy = DrawParameters(np.ones(frames, np.float32), np.ones(frames, np.int64), np.ones(frames, np.float32))
-    code_0 = np.ascontiguousarray(expected.codes[:, 0])
-    return predictor.run_with_logits(expected.hidden, code_0, np.zeros((frames, groups - 1), np.float32), greedy)
+    return predictor.logits(expected.hidden, expected.codes)
 
 
 def _waveform(folder: Path, manifest: Manifest, expected: Reference, threads: int) -> Floats:

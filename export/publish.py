@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from export.checkpoint import Checkpoint, CheckpointError
 from export.graphs.talker import MAX_POSITIONS
+from export.quantise import graph_precision
 from export.tables import Tick
 from server.graphs.manifest import (
     FORMAT_VERSION,
@@ -76,7 +77,7 @@ def describe(
                 "speakers": _speakers(checkpoint),
                 "languages": checkpoint.config["talker_config"]["codec_language_id"],
                 "generation": _generation(checkpoint),
-                "graphs": {path.stem: describe_graph(path, precision) for path in sorted(folder.glob("*.onnx"))},
+                "graphs": {path.stem: _graph(path, precision) for path in sorted(folder.glob("*.onnx"))},
                 "files": {},
                 "parity": {},
                 "tools": versions | {"onnxruntime": onnxruntime.__version__},
@@ -117,6 +118,10 @@ def describe_graph(path: Path, precision: str) -> Graph:
         inputs=tuple(_tensor(value) for value in graph.input if value.name not in stored),
         outputs=tuple(_tensor(value) for value in graph.output),
     )
+
+
+def _graph(path: Path, precision: str) -> Graph:
+    return describe_graph(path, graph_precision(precision, path.stem))
 
 
 def _tensor(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
-from export.checkpoint import Checkpoint
+from export.checkpoint import Checkpoint, CheckpointError
 from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnnxConfig
 from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
 from export.graphs.frame_loop import frame_loop
-from export.graphs.graph import export_graph
+from export.graphs.graph import export_graph, save_graph
 from export.graphs.talker import Talker, TalkerOnnxConfig
 from export.parity import measure, prompt_builder, reference
 from export.publish import describe, publish
+from export.quantise import PRECISIONS, quantise_graph
 from export.tables import CODEC_TABLE, TEXT_TABLE, TOKENIZER, write_codec_table, write_text_table, write_tokenizer
 from server.graphs.manifest import Manifest
 
@@ -98,8 +100,28 @@ def _codec_decoder(context: Conversion) -> None:
     export_graph("codec_decoder", CodecDecoderOnnxConfig(decoder), context.output)
 
 
+def _quantise(context: Conversion) -> None:
+    formats = PRECISIONS[context.precision]
+    for done, (name, how) in enumerate(formats.items(), 1):
+        path = context.output / f"{name}.onnx"
+        model = onnx.load(path)
+        quantise_graph(model, how)
+        save_graph(model, path)
+        context.tick(done, len(formats))
+
+
 def _parity(context: Conversion) -> None:
-    manifest = context.manifest()
+    check_bundle(context, context.manifest())
+
+
+def check_bundle(context: Conversion, manifest: Manifest) -> None:
+    """Measure the parity of the bundle in `context.output` with its checkpoint.
+
+    Raises:
+        CheckpointError: the bundle was made of a checkpoint of other sizes.
+    """
+    if manifest.sizes != context.manifest().sizes:
+        raise CheckpointError(f"{context.output.name} was not made of {context.checkpoint.name}: their sizes differ")
     prompts, codec_table = prompt_builder(context.output, manifest), np.load(context.output / CODEC_TABLE)
     expected = reference(context.checkpoint, manifest, prompts, codec_table, context.tick)
     context.parity = measure(context.output, manifest, expected)
@@ -116,6 +138,7 @@ STAGES = (
     Stage("talker", _talker),
     Stage("code predictor", _code_predictor),
     Stage("codec decoder", _codec_decoder),
+    Stage("quantisation", _quantise),
     Stage("parity", _parity),
     Stage("manifest", _manifest),
 )

@@ -81,7 +81,7 @@ def open_bundles(settings: Settings, load: Loader) -> Bundles:
         raise CommandError(
             f"{config.PREFIX}MODEL: no model {settings.model!r}; there are {', '.join(ids)}", USAGE_ERROR
         )
-    return Bundles(found, settings.model, load)
+    return Bundles(found, settings.model, load, settings.precision)
 
 
 def run_server(settings: Settings, load: Loader) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from server import log
 from server.engine.job import Job
 from server.errors import ModelLoadingError, ModelUnavailableError, UnknownModelError
-from server.graphs.manifest import MANIFEST_NAME, BundleError, Manifest, read_manifest
+from server.graphs.manifest import MANIFEST_NAME, BundleError, Manifest, Precision, read_manifest
 
 DEFAULT_ALIASES = frozenset({"tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
 """OpenAI's model names: whoever sends one means the default model."""
@@ -105,13 +105,23 @@ class Bundles:
         found: as `find` gives them.
         default: id of the default model; None takes the first.
         load: makes an engine from a bundle's folder; slow, called in a thread.
+        precision: where a model has several bundles, `ID` and `ID_PRECISION`, the one that its id means.
     """
 
-    def __init__(self, found: list[Bundle], default: str | None, load: Loader) -> None:
+    def __init__(
+        self, found: list[Bundle], default: str | None, load: Loader, precision: Precision | None = None
+    ) -> None:
         self._by_id = {bundle.id: bundle for bundle in found}
-        self._default = default if default is not None else next(iter(self._by_id), None)
+        self._precision = precision
+        wanted = default if default is not None else next(iter(self._by_id), None)
+        self._default = self._preferred(wanted) if wanted is not None else None
         self._load = load
         self._one_at_a_time = asyncio.Lock()
+
+    def _preferred(self, name: str) -> str:
+        """The id of this model's bundle in the wanted precision, if it has one, else the name as it is."""
+        wanted = f"{name}_{self._precision}"
+        return wanted if self._precision is not None and wanted in self._by_id else name
 
     def all(self) -> list[Bundle]:
         """Every bundle, the default one first."""
@@ -147,6 +157,7 @@ class Bundles:
             UnknownModelError: none.
             ModelUnavailableError: it means the default model and there is none.
         """
+        name = self._preferred(name)
         if name in self._by_id:
             return self._by_id[name]
         default = self.default()

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server.graphs.manifest import Precision
+
 PREFIX = "KW_"
 
 
@@ -66,6 +68,10 @@ class Settings(BaseSettings):
         default=None,
         description="Id (folder name) of the default model, which loads at start.",
         json_schema_extra={"default": "the first id in alphabetical order"},
+    )
+    precision: Precision | None = Field(
+        default=None,
+        description="fp32, int8, mixed or int4: the bundle that an id means where `ID_PRECISION` lies beside `ID`.",
     )
     execution_provider: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="What computes; auto takes the CPU as yet."

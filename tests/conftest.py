@@ -24,15 +24,15 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
 
 @pytest.fixture(scope="session")
-def bundle_of(checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of the bundle that the convert command makes of such a checkpoint."""
+def bundle_of(checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folder of the bundle that the convert command makes of such a checkpoint, in fp32 unless told otherwise."""
 
     @cache
-    def build(shape: str) -> Path:
+    def build(shape: str, precision: str = "fp32") -> Path:
         output = tmp_path_factory.mktemp("bundles") / shape
-        status = convert(["--model", str(checkpoint_of(shape)), "--output", str(output)])
+        status = convert(["--model", str(checkpoint_of(shape)), "--output", str(output), "--precision", precision])
         if status != 0:
-            raise RuntimeError(f"converting {shape} ended with status {status}")
+            raise RuntimeError(f"converting {shape} to {precision} ended with status {status}")
         return output
 
     return build

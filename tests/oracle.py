@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -71,10 +71,10 @@ class Official:
         decoder: the codec decoder, codes `[batch, groups, frames]` to audio `[batch, 1, samples]`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, attention: str = "eager") -> None:
         package = official_package()
         self.wrapper: Any = package.Qwen3TTSModel.from_pretrained(
-            str(folder), dtype=torch.float32, attn_implementation="eager"
+            str(folder), dtype=torch.float32, attn_implementation=attention
         )
         # Loaded by Hub id, the package leaves the Qwen2 pre-tokenizer as it is. Loaded from a folder whose config.json
         # says transformers 4.57.3, its `fix_mistral_regex=True` puts Mistral's pre-tokenizer in its place by mistake.
@@ -93,6 +93,7 @@ class Official:
         language: str = "auto",
         instruction: str | None = None,
         frames: int = 40,
+        single_thread: bool = True,
         **generation: Any,
     ) -> NDArray[np.int64]:
         """Codes `[frames, groups]`, fewer frames if the model ends by itself; greedy unless `generation` says else."""
@@ -106,7 +107,7 @@ class Official:
             "max_new_tokens": frames + 1,
             **generation,
         }
-        with self._without_decoding() as recorder, _one_thread():
+        with self._without_decoding() as recorder, _one_thread() if single_thread else nullcontext():
             if self.model.tts_model_type == "voice_design":
                 self.wrapper.generate_voice_design(**options)
             else:

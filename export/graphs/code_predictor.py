@@ -70,8 +70,9 @@ class CodePredictorStep(nn.Module):
     """One step: what it is fed, the next code, and that code's embedding.
 
     Shapes: `inputs_embeds` `[rows, 2, talker hidden]` at step 0 (hidden state, embedding of code 0), else
-    `[rows, 1, talker hidden]`; `step` int64 scalar; parameters as `draw` takes them; caches `[rows, kv_heads, groups,
-    head_dim]`. Returns `code` int64 `[rows]`, `embedding` `[rows, talker hidden]`, `logits` `[rows, codes]`, caches.
+    `[rows, 1, talker hidden]`; `step` int64 scalar; parameters as `draw` takes them; `forced` int64 `[rows]`, a code to
+    take instead of the drawn one, or -1; caches `[rows, kv_heads, groups, head_dim]`. Returns `code` int64 `[rows]`,
+    `embedding` `[rows, talker hidden]`, `logits` `[rows, codes]`, caches.
     """
 
     PREFIX = "talker.code_predictor."
@@ -125,13 +126,14 @@ class CodePredictorStep(nn.Module):
         top_k: Tensor,
         top_p: Tensor,
         uniform: Tensor,
+        forced: Tensor,
         past: list[Tensor],
     ) -> tuple[Tensor, ...]:
         x = self.small_to_mtp_projection(inputs_embeds)
         total = (step + 2).int().reshape(1)
         x, present = self.model(x, past, total.expand(x.size(0)), total, self.cos, self.sin)
         logits = self.model.norm(x[:, -1]) @ self.heads.index_select(0, step.reshape(1))[0]
-        code = draw(logits, temperature, top_k, top_p, uniform)
+        code = torch.where(forced < 0, draw(logits, temperature, top_k, top_p, uniform), forced)
         embedding = nn.functional.embedding(code + step * self.codes, self.embeddings)
         return code, embedding, logits, *present
 
@@ -146,7 +148,7 @@ class CodePredictorStepOnnxConfig(GraphConfig):
         return {
             "inputs_embeds": {0: "rows", 1: "new"},
             "step": {},
-            **{name: {0: "rows"} for name in ("temperature", "top_k", "top_p", "uniform")},
+            **{name: {0: "rows"} for name in ("temperature", "top_k", "top_p", "uniform", "forced")},
             **cache_axes("past", self.module.sizes.num_layers),
         }
 
@@ -166,6 +168,7 @@ class CodePredictorStepOnnxConfig(GraphConfig):
             "top_k": torch.tensor([5, 8]),
             "top_p": torch.tensor([0.9, 1.0]),
             "uniform": torch.tensor([0.3, 0.7]),
+            "forced": torch.tensor([-1, 3]),
             # Full after this call: the runtime leaves the unused end of a cache undefined.
             "past": empty_caches(self.module.sizes, rows, 2),
         }

@@ -27,9 +27,10 @@ def frame_loop(step_path: Path, step: CodePredictorStep, code_0_embedding: np.nd
     """Write the frame graph.
 
     Inputs: `hidden` float32 `[rows, talker hidden]`, `code_0` int64 `[rows]`, `uniforms` float32 `[rows, groups - 1]`,
-    `temperature`, `top_p` float32 and `top_k` int64 `[rows]`. Outputs: `codes` int64 `[rows, groups - 1]`,
-    `embedding` float32 `[rows, talker hidden]`, the sum of all codes' embeddings, and `logits` float32 `[rows,
-    groups - 1, codes]`, for measurements.
+    `forced_codes` int64 `[rows, groups - 1]` (a code to take instead of the drawn one, or -1), `temperature` and
+    `top_p` float32 `[rows]`, `top_k` int64 `[rows]`. Outputs: `codes` int64 `[rows, groups - 1]`, `embedding` float32
+    `[rows, talker hidden]`, the sum of all codes' embeddings, and `logits` float32 `[rows, groups - 1, codes]`, for
+    measurements.
 
     Args:
         step_path: the exported step.
@@ -78,6 +79,7 @@ def frame_loop(step_path: Path, step: CodePredictorStep, code_0_embedding: np.nd
             helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [rows, hidden]),
             helper.make_tensor_value_info("code_0", TensorProto.INT64, [rows]),
             helper.make_tensor_value_info("uniforms", TensorProto.FLOAT, [rows, step.groups - 1]),
+            helper.make_tensor_value_info("forced_codes", TensorProto.INT64, [rows, step.groups - 1]),
             helper.make_tensor_value_info("temperature", TensorProto.FLOAT, [rows]),
             helper.make_tensor_value_info("top_k", TensorProto.INT64, [rows]),
             helper.make_tensor_value_info("top_p", TensorProto.FLOAT, [rows]),
@@ -172,6 +174,7 @@ def _loop_body(step: onnx.GraphProto, module: CodePredictorStep) -> onnx.GraphPr
     caches = [value for value in step.input if value.name.startswith("past.")]
     nodes = [
         helper.make_node("Gather", ["uniforms", "step"], ["uniform"], axis=1),
+        helper.make_node("Gather", ["forced_codes", "step"], ["forced"], axis=1),
         *step.node,
         helper.make_node("Unsqueeze", ["embedding.step", "axis_1"], ["next_inputs"]),
         helper.make_node("Add", ["embedding_sum", "embedding.step"], ["next_embedding_sum"]),

@@ -19,7 +19,7 @@ from server.graphs.codec_decoder import CodecState
 
 Floats = NDArray[np.float32]
 
-CHUNK_RAMP = (1, 2, 4)
+CHUNK_RAMP = (1, 2, 4, 8)
 """Frames decoded to audio at a time: few at first for an early start, then more, which costs less a frame."""
 
 

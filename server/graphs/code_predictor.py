@@ -49,14 +49,30 @@ class CodePredictor:
             uniforms: one number in [0, 1) a code, `[rows, groups - 1]`.
             parameters: how to draw.
         """
-        feed = {"hidden": hidden, "code_0": code_0, "uniforms": uniforms, **parameters._asdict()}
+        free = np.full(uniforms.shape, -1, np.int64)
+        feed = {"hidden": hidden, "code_0": code_0, "uniforms": uniforms, "forced_codes": free, **parameters._asdict()}
         codes, embedding = self._session.run(["codes", "embedding"], feed)
         return FrameCodes(codes, embedding)
 
-    def run_with_logits(
-        self, hidden: Floats, code_0: Ints, uniforms: Floats, parameters: DrawParameters
-    ) -> tuple[Ints, Floats]:
-        """As `run`, for measurements: `codes` and the `logits` they were drawn from, `[rows, groups - 1, codes]`."""
-        feed = {"hidden": hidden, "code_0": code_0, "uniforms": uniforms, **parameters._asdict()}
-        codes, logits = self._session.run(["codes", "logits"], feed)
-        return codes, logits
+    def logits(self, hidden: Floats, codes: Ints) -> Floats:
+        """Teacher forcing, for measurements: what the graph thinks of codes that it is given.
+
+        Args:
+            hidden: the talker's hidden state `[rows, hidden]`.
+            codes: whole frames `[rows, groups]`.
+
+        Returns:
+            Logits of codes 1 and up, each after the given ones before it, `[rows, groups - 1, codes]`.
+        """
+        rows, groups = codes.shape
+        feed = {
+            "hidden": hidden,
+            "code_0": np.ascontiguousarray(codes[:, 0]),
+            "uniforms": np.zeros((rows, groups - 1), np.float32),
+            "forced_codes": np.ascontiguousarray(codes[:, 1:]),
+            "temperature": np.ones(rows, np.float32),
+            "top_k": np.ones(rows, np.int64),
+            "top_p": np.ones(rows, np.float32),
+        }
+        (logits,) = self._session.run(["logits"], feed)
+        return logits  # type: ignore[no-any-return]

@@ -44,6 +44,7 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "instructions": manifest.follows_instructions,
         "cloning": False,
         "precision": manifest.precision,
+        "parity": manifest.parity,
         "provider": bundle.engine.provider if bundle.engine else None,
         "loaded": bundle.engine is not None,
         "problem": bundle.problem,

@@ -50,10 +50,10 @@ def made(checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     """A bundle with the default output name, and what the command printed."""
     root = tmp_path_factory.mktemp("project")
     checkpoint = shutil.copytree(checkpoint_of("tiny"), root / "Qwen3-TTS-12Hz-0.1B-Tiny")
-    result = convert("--model", checkpoint, "--description", "Makes noise.", cwd=root)
+    result = convert("--model", checkpoint, "--precision", "fp32", "--description", "Makes noise.", cwd=root)
     assert result.returncode == 0, result.stderr
-    assert [path.name for path in (root / "models").iterdir()] == ["qwen3_tts_0_1b_tiny"]
-    return root / "models" / "qwen3_tts_0_1b_tiny", result.stdout
+    assert [path.name for path in (root / "models").iterdir()] == ["qwen3_tts_0_1b_tiny_fp32"]
+    return root / "models" / "qwen3_tts_0_1b_tiny_fp32", result.stdout
 
 
 def test_the_bundle_is_whole(made: tuple[Path, str]) -> None:
@@ -69,7 +69,7 @@ def test_the_bundle_is_whole(made: tuple[Path, str]) -> None:
 
 def test_the_manifest_tells_what_the_checkpoint_holds(made: tuple[Path, str]) -> None:
     manifest = read_manifest(made[0])
-    assert (manifest.id, manifest.description) == ("qwen3_tts_0_1b_tiny", "Makes noise.")
+    assert (manifest.id, manifest.description) == ("qwen3_tts_0_1b_tiny_fp32", "Makes noise.")
     assert (manifest.source.model, manifest.source.revision) == ("Qwen3-TTS-12Hz-0.1B-Tiny", None)
     assert (manifest.model_type, manifest.model_size, manifest.follows_instructions) == ("custom_voice", "0b6", False)
     assert {name: speaker.dialect for name, speaker in manifest.speakers.items()} == {
@@ -100,8 +100,11 @@ def test_the_report_has_parity_and_sizes(made: tuple[Path, str]) -> None:
     bundle, printed = made
     parity = read_manifest(bundle).parity
     assert parity["frames"] >= 32
-    assert parity["codes"]["equal"] == parity["codes"]["compared"]
-    for line in ("talker", "code_predictor", "codec_decoder", "greedy codes equal: 512 of 512", "total", str(bundle)):
+    assert parity["codes"] == {
+        "codebook 0": {"equal": 32, "compared": 32},
+        "other codebooks": {"equal": 480, "compared": 480},
+    }
+    for line in ("talker", "code_predictor", "codec_decoder", "other codebooks: 480 of 480", "total", str(bundle)):
         assert line in printed
     assert "Traceback" not in printed
 
@@ -116,7 +119,7 @@ def test_force_replaces_and_the_module_form_works(
 ) -> None:
     output = shutil.copytree(made[0], tmp_path / "voice")
     (output / "stale.onnx").write_bytes(b"")
-    options = ("--model", checkpoint_of("tiny"), "--output", output)
+    options = ("--model", checkpoint_of("tiny"), "--output", output, "--precision", "fp32")
     module = ("-m", "export.convert")
     assert "exists already" in error_of(convert(*options, command=module))
     assert (output / "stale.onnx").exists()

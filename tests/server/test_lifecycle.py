@@ -158,3 +158,20 @@ def test_an_address_that_is_taken(tmp_path: Path) -> None:
             pytest.raises(RuntimeError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"),
         ):
             second.wait_ready()
+
+
+def test_a_model_in_several_precisions(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    write_bundle(models, "a", precision="int8")
+    write_bundle(models, "a_int4", precision="int4")
+    write_bundle(models, "b", precision="int8")
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(models), KW_PRECISION="int4") as server:
+        server.wait_ready()
+        listed = get(server, "/v1/models").json()["data"]
+        assert [(model["id"], model["precision"], model["loaded"]) for model in listed] == [
+            ("a_int4", "int4", True),
+            ("a", "int8", False),
+            ("b", "int8", False),
+        ]
+        for name, meant in (("a", "a_int4"), ("tts-1", "a_int4"), ("a_int4", "a_int4"), ("b", "b")):
+            assert get(server, f"/v1/models/{name}").json()["id"] == meant

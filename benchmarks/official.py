@@ -1,0 +1,138 @@
+"""Times faster than the official package: `python -m benchmarks.official --checkpoint FOLDER --bundle FOLDER ...`.
+
+The official `qwen-tts` package (fp32, the same checkpoint, text and frame count) and the bundles take turns in one run,
+so that the ratios hold on a noisy machine. Sampling is greedy on both sides; speed does not depend on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.floor import FloorProbe, weight_reads
+from benchmarks.stages import TEXT, Stopwatch, machine, request, timed_bundle
+from server.engine.bundle import Bundle, open_bundle
+from tests.oracle import Official
+
+DECODED = 48
+"""Frames that the official decoder decodes in one go; ours streams them in its own chunks."""
+
+
+class OfficialTimes:
+    """The official package, timed by frame."""
+
+    def __init__(self, folder: Path) -> None:
+        self.official = Official(folder, attention="sdpa")  # the package's own default
+        self.frame_seconds: list[float] = []
+        self.decode_seconds: list[float] = []
+        self.request_seconds: list[float] = []
+        self.official.talker.forward = self._timed(self.official.talker.forward)
+
+    def _timed(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(forward)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            output = forward(*arguments, **named)
+            embeds = named.get("inputs_embeds")
+            if embeds is None or embeds.shape[1] == 1:  # a frame, not the prefill
+                self.frame_seconds.append(time.perf_counter() - start)
+            return output
+
+        return timed
+
+    def run(self, speaker: str | None, frames: int) -> None:
+        """One request: codes, then the waveform."""
+        start = time.perf_counter()
+        codes = self.official.codes(TEXT, speaker=speaker, frames=frames, single_thread=False)
+        self.official.waveform(codes)
+        self.request_seconds.append(time.perf_counter() - start)
+        many = torch.from_numpy(np.resize(codes, (DECODED, codes.shape[1])).T[None].copy())
+        with torch.inference_mode():
+            start = time.perf_counter()
+            self.official.decoder(many)
+            self.decode_seconds.append((time.perf_counter() - start) / DECODED)
+
+
+class BundleTimes:
+    """One bundle, timed by frame, with the floor of its own weights."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self.bundle: Bundle = open_bundle(folder, provider="cpu", threads=threads, slots=1)
+        groups = self.bundle.manifest.sizes.code_predictor.num_code_groups
+        reads = [weight_reads(folder / "talker.onnx"), weight_reads(folder / "code_predictor.onnx", groups - 1)]
+        self.probe = FloorProbe(reads, threads)
+        self.watch = Stopwatch()
+        self.timed = timed_bundle(self.bundle, self.watch)
+        self.floors: list[float] = []
+        self.request_seconds: list[float] = []
+        self.first_audio: list[float] = []
+
+    def run(self, frames: int) -> None:
+        """One request, a floor probe after every frame."""
+        done = request(self.timed, frames, 1, lambda: self.floors.append(self.probe.run()))
+        self.request_seconds.append(done.wall)
+        self.first_audio.append(done.first_audio)
+
+    @property
+    def codes_seconds(self) -> float:
+        """Median seconds of talker and code predictor a frame."""
+        return statistics.median(self.watch.seconds["talker"]) + statistics.median(self.watch.seconds["code predictor"])
+
+
+def measure(checkpoint: Path, bundles: list[Path], frames: int, rounds: int, threads: int) -> str:
+    """Run everything in turns and return the table."""
+    torch.set_num_threads(threads)
+    official = OfficialTimes(checkpoint)
+    ours = [BundleTimes(folder, threads) for folder in bundles]
+    speaker = next(iter(ours[0].bundle.manifest.speakers), None)
+    for _ in range(rounds):
+        official.run(speaker, frames)
+        for one in ours:
+            one.run(frames)
+    codes = statistics.median(official.frame_seconds)
+    decode = statistics.median(official.decode_seconds)
+    whole = statistics.median(official.request_seconds)
+    lines = [
+        f"{frames} frames a request, {rounds} rounds, {threads} threads; {machine()}",
+        "",
+        "| engine | talker + code predictor, ms a frame | times faster | against its floor | codec decoder, ms a frame "
+        "| times faster | request, s | times faster | TTFA, own frames |",
+        "|---|---|---|---|---|---|---|---|---|",
+        f"| official fp32 | {1e3 * codes:.0f} | 1 | | {1e3 * decode:.0f} | 1 | {whole:.1f} | 1 | |",
+    ]
+    for one in ours:
+        made = frames * rounds
+        decoder = sum(one.watch.seconds["codec decoder"]) / made
+        request_seconds = statistics.median(one.request_seconds)
+        own_frame = one.codes_seconds + decoder
+        lines.append(
+            f"| {one.bundle.manifest.precision} | {1e3 * one.codes_seconds:.0f} | {codes / one.codes_seconds:.1f} "
+            f"| {one.codes_seconds / statistics.median(one.floors):.2f} | {1e3 * decoder:.0f} | {decode / decoder:.1f} "
+            f"| {request_seconds:.1f} | {whole / request_seconds:.1f} "
+            f"| {statistics.median(one.first_audio) / own_frame:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse the options, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.official", description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, help="that the bundles were made of")
+    parser.add_argument("--bundle", type=Path, action="append", required=True, help="folder; may be given again")
+    parser.add_argument("--frames", type=int, default=24, help="codec frames a request (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="requests of each (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="of each engine (default: %(default)s)")
+    options = parser.parse_args()
+    print(measure(options.checkpoint, options.bundle, options.frames, options.rounds, options.threads))
+
+
+if __name__ == "__main__":
+    main()

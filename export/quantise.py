@@ -1,0 +1,164 @@
+"""Weight-only quantisation: the matrices of an exported graph become `MatMulNBits` nodes.
+
+Weights are cut along the inner axis into blocks with one scale each, symmetric around zero. Norms, embeddings,
+codebooks and rotary tables stay as they are. Activations stay float32 outside the kernel, which quantises them to
+8 bits by row and block (`accuracy_level` 4: several times faster than dequantising the weights).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+CONTRIB_DOMAIN = "com.microsoft"
+ACCURACY_LEVEL = 4
+SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""Clipping points tried for each block, as parts of its largest weight."""
+REFITS = 2
+SMALLEST_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """How matrices are stored: 4 or 8 `bits`, one scale for `block_size` weights (a power of 2 from 16 to 256)."""
+
+    bits: int
+    block_size: int
+
+    def fitting(self, inner: int) -> WeightFormat:
+        """The same with the largest block that divides `inner`, so that no block is padded if that can be."""
+        size = self.block_size
+        while size > SMALLEST_BLOCK and inner % size:
+            size //= 2
+        return replace(self, block_size=size)
+
+
+INT8, INT4 = WeightFormat(8, 256), WeightFormat(4, 64)
+PRECISIONS: dict[str, dict[str, WeightFormat]] = {
+    "fp32": {},
+    "int8": {"talker": INT8, "code_predictor": INT8},
+    "mixed": {"talker": INT4, "code_predictor": INT8},
+    "int4": {"talker": INT4, "code_predictor": INT4},
+}
+"""Formats by precision and graph; a graph that is not named stays float32."""
+HEADS = INT8
+"""Of the matrices that give logits, whose errors go straight into the codes, in every quantised graph."""
+
+
+def graph_precision(precision: str, graph: str) -> str:
+    """What a bundle of some precision stores one of its graphs in: fp32, int8 or int4."""
+    how = PRECISIONS[precision].get(graph)
+    return f"int{how.bits}" if how else "fp32"
+
+
+def fit_blocks(blocks: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Quantise blocks of weights with scales fitted by least squares.
+
+    For each clipping point the scale and the integers are refitted in turn (the best scale for given integers is
+    `w.q / q.q`), and the point with the smallest squared error wins.
+
+    Args:
+        blocks: float32 `[..., block_size]`.
+        bits: 4 or 8.
+
+    Returns:
+        Integers in `[-2**(bits-1), 2**(bits-1) - 1]` as float32 in the shape of `blocks`, and scales `[...]`.
+    """
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    # The integer range has one more step below zero than above: the block's largest weight takes that side.
+    index = blocks.abs().argmax(-1, keepdim=True)
+    extreme = blocks.gather(-1, index)
+    best_error = torch.full(blocks.shape[:-1], float("inf"))
+    best_q, best_scale = torch.zeros_like(blocks), torch.ones(blocks.shape[:-1])
+    for shrink in SHRINKS if bits < 8 else SHRINKS[:1]:
+        scale = extreme * shrink / low
+        for _ in range(REFITS):
+            q = (blocks / _nonzero(scale)).round_().clamp_(low, high)
+            power = q.square().sum(-1, keepdim=True)
+            scale = torch.where(power > 0, (blocks * q).sum(-1, keepdim=True) / _nonzero(power), scale)
+        error = (blocks - q * scale).square_().sum(-1)
+        better = error < best_error
+        best_error = torch.where(better, error, best_error)
+        best_q = torch.where(better[..., None], q, best_q)
+        best_scale = torch.where(better, scale[..., 0], best_scale)
+    return best_q, best_scale
+
+
+def _nonzero(x: Tensor) -> Tensor:
+    return torch.where(x == 0, torch.ones_like(x), x)
+
+
+def quantise_matrix(weight: np.ndarray, how: WeightFormat) -> tuple[np.ndarray, np.ndarray]:
+    """Quantise one matrix to the layout of `MatMulNBits`.
+
+    Args:
+        weight: float32 `[inner, outputs]`, as `MatMul` takes it.
+        how: bits and block size.
+
+    Returns:
+        Packed uint8 `[outputs, blocks, block_size * bits / 8]` and scales float32 `[outputs, blocks]`.
+    """
+    inner, outputs = weight.shape
+    columns = torch.from_numpy(np.ascontiguousarray(weight.T))
+    padding = -inner % how.block_size
+    blocks = torch.nn.functional.pad(columns, (0, padding)).view(outputs, -1, how.block_size)
+    q, scales = fit_blocks(blocks, how.bits)
+    stored = (q + 2 ** (how.bits - 1)).to(torch.uint8)
+    if how.bits == 4:
+        stored = stored[..., 0::2] | (stored[..., 1::2] << 4)
+    return stored.numpy(), scales.numpy()
+
+
+def quantise_graph(model: onnx.ModelProto, how: WeightFormat) -> None:
+    """Replace, in place, every `MatMul` by a stored matrix, in the graph and its subgraphs."""
+    for graph in _graphs(model.graph):
+        matrices = {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.data_type == TensorProto.FLOAT}
+        formats: dict[str, WeightFormat] = {}
+        for node in graph.node:
+            if node.op_type == "MatMul" and node.input[1] in matrices:
+                wanted = HEADS if node.output[0].startswith("logits") else how
+                formats[node.input[1]] = wanted.fitting(matrices[node.input[1]].dims[0])
+                node.CopyFrom(_quantised_product(node, matrices[node.input[1]].dims, formats[node.input[1]]))
+        kept = []
+        for tensor in graph.initializer:
+            if tensor.name not in formats:
+                kept.append(tensor)
+                continue
+            packed, scales = quantise_matrix(numpy_helper.to_array(tensor), formats[tensor.name])
+            kept.append(numpy_helper.from_array(packed, f"{tensor.name}.q"))
+            kept.append(numpy_helper.from_array(scales, f"{tensor.name}.scales"))
+            tensor.ClearField("raw_data")
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+    if CONTRIB_DOMAIN not in {opset.domain for opset in model.opset_import}:
+        model.opset_import.append(helper.make_opsetid(CONTRIB_DOMAIN, 1))
+
+
+def _quantised_product(node: onnx.NodeProto, dims: Sequence[int], how: WeightFormat) -> onnx.NodeProto:
+    (source, matrix), (inner, outputs) = node.input, dims
+    return helper.make_node(
+        "MatMulNBits",
+        [source, f"{matrix}.q", f"{matrix}.scales"],
+        list(node.output),
+        name=node.name,
+        domain=CONTRIB_DOMAIN,
+        K=inner,
+        N=outputs,
+        bits=how.bits,
+        block_size=how.block_size,
+        accuracy_level=ACCURACY_LEVEL,
+    )
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _graphs(attribute.g)
