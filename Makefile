@@ -2,45 +2,62 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# An NVIDIA driver decides which of the two ONNX Runtimes is installed; only one may be.
-RUNTIME := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# An NVIDIA driver decides which of the two ONNX Runtimes is installed: both have one import name, so only one may be.
+HAS_CUDA := $(and $(shell command -v nvidia-smi 2>/dev/null),$(filter x86_64,$(shell uname -m)))
+RUNTIME := $(if $(HAS_CUDA),cuda,cpu)
+OTHER_PACKAGE := $(if $(HAS_CUDA),onnxruntime,onnxruntime-gpu)
+OTHER_RUNTIME := $(if $(HAS_CUDA),cpu,cuda)
+ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test check format random-model clean
+.PHONY: serve test check format export-tools random-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
 
-test: $(VENV)/.dev tests/node/node_modules
+test: $(VENV)/.dev-$(RUNTIME) tests/node/node_modules
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.dev
+check: $(VENV)/.dev-$(RUNTIME)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.dev
+format: $(VENV)/.dev-$(RUNTIME)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# What export/convert.py needs, torch among it.
+export-tools: $(VENV)/.export-$(RUNTIME)
+
 # The bundle that makes noise: rebuilt from a tiny random checkpoint by the export pipeline.
-random-model: $(VENV)/.dev
+random-model: $(VENV)/.dev-$(RUNTIME)
 	$(BIN)/python -m tests.checkpoints tiny .cache/random
 	$(BIN)/python export/convert.py --model .cache/random --output models/qwen3_tts_random --precision fp32 --force \
 		--description "Random weights: it makes noise, not speech. For trying the server and for its tests."
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+$(VENV)/.made:
+	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+		'Python 3.11 or newer is needed: make PYTHON=python3.11 ...')"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --upgrade pip
+	touch $@
 
-$(VENV)/.serve-$(RUNTIME): $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet -e '.[$(RUNTIME)]'
+$(VENV)/.serve-$(RUNTIME): $(VENV)/.made pyproject.toml
+	$(ONE_RUNTIME)
+	$(PIP) install -e '.[$(RUNTIME)]'
+	touch $@
+
+$(VENV)/.export-$(RUNTIME): $(VENV)/.made pyproject.toml
+	$(ONE_RUNTIME)
+	$(PIP) install torch==2.13.0
+	$(PIP) install -e '.[$(RUNTIME),export]'
 	touch $@
 
 # The official package is the tests' oracle; what it pins and what it needs for its 25 Hz tokenizer stays away.
-$(VENV)/.dev: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -e '.[$(RUNTIME),export,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps qwen-tts==0.1.1 dashscope==2.0.2
+$(VENV)/.dev-$(RUNTIME): $(VENV)/.export-$(RUNTIME)
+	$(PIP) install -e '.[$(RUNTIME),export,dev]'
+	$(PIP) install --no-deps qwen-tts==0.1.1 dashscope==2.0.2
 	touch $@
 
 tests/node/node_modules: tests/node/package-lock.json

@@ -1,7 +1,7 @@
 """Times faster than the official package: `python -m benchmarks.official --checkpoint FOLDER --bundle FOLDER ...`.
 
 The official `qwen-tts` package (fp32, the same checkpoint, text and frame count) and the bundles take turns in one run,
-so that the ratios hold on a noisy machine. Sampling is greedy on both sides; speed does not depend on it.
+so that the ratios hold on a noisy machine. Made for random checkpoints, which never end by themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.floor import FloorProbe, weight_reads
 from benchmarks.stages import TEXT, Stopwatch, machine, request, timed_bundle
-from server.engine.bundle import Bundle, open_bundle
+from server.engine.bundle import OpenBundle, open_bundle
 from tests.oracle import Official
 
 DECODED = 48
@@ -65,7 +65,7 @@ class BundleTimes:
     """One bundle, timed by frame, with the floor of its own weights."""
 
     def __init__(self, folder: Path, threads: int) -> None:
-        self.bundle: Bundle = open_bundle(folder, provider="cpu", threads=threads, slots=1)
+        self.bundle: OpenBundle = open_bundle(folder, provider="cpu", threads=threads, slots=1)
         groups = self.bundle.manifest.sizes.code_predictor.num_code_groups
         reads = [weight_reads(folder / "talker.onnx"), weight_reads(folder / "code_predictor.onnx", groups - 1)]
         self.probe = FloorProbe(reads, threads)

@@ -204,6 +204,10 @@ def _check_values(config: dict[str, Any], codec: dict[str, Any]) -> None:
         (f"{CODEC_FOLDER}/config.json", codec, ("output_sample_rate", "decode_upsample_rate")),
         (f"{CODEC_FOLDER}/config.json: decoder_config", decoder, _CODEC_KEYS),
     )
+    for name in ("upsample_rates", "upsampling_ratios"):
+        factors = decoder.get(name)
+        if not isinstance(factors, list) or not all(isinstance(f, int) and f > 0 for f in factors):
+            raise CheckpointError(f"{CODEC_FOLDER}/config.json: decoder_config has no usable {name}")
     for where, section, keys in parts:
         for key in keys:
             if not isinstance(section.get(key), int | float) or section[key] < 0:

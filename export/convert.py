@@ -100,7 +100,7 @@ def convert(options: argparse.Namespace) -> None:
         context = Conversion(
             checkpoint=checkpoint,
             output=unfinished,
-            bundle_id=model_id(output.name),
+            bundle_id=output.name,
             description=options.description,
             precision=options.precision,
         )
@@ -167,6 +167,8 @@ def _report_parity(context: Conversion) -> None:
     for name, codes in parity["codes"].items():
         print(f"greedy codes equal, {name}: {codes['equal']} of {codes['compared']} over {parity['frames']} frames")
     print()
+    if context.precision == "fp32" and any(codes["equal"] < codes["compared"] for codes in parity["codes"].values()):
+        print("warning: this fp32 bundle does not give PyTorch's codes everywhere; please report it\n")
 
 
 @contextmanager
@@ -197,8 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         verify(options) if options.verify else convert(options)
     except ModuleNotFoundError as error:
-        print(f"error: {error.name} is not installed; pip install -e '.[export]'", file=sys.stderr)
-    except (ValueError, OSError, MemoryError) as error:
+        print(f"error: {error.name} is not installed; run `make export-tools`", file=sys.stderr)
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
         print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
     except KeyboardInterrupt:  # while modules are imported, before the conversion listens for signals
         _leave(signal.SIGINT, None)

@@ -76,7 +76,7 @@ def staged(output: Path) -> Iterator[Path]:
             output.rename(old)
         try:
             folder.rename(output)
-        except OSError:
+        except BaseException:  # a signal too
             if old.exists():
                 old.rename(output)
             raise

@@ -23,7 +23,6 @@ from export.graphs.talker import Talker as TorchTalker
 from server.engine.job import Sampling
 from server.engine.prompt import AUTO, PromptBuilder
 from server.engine.sampling import RowSampler
-from server.engine.tokenizer import TextTokenizer
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder
 from server.graphs.manifest import Manifest
@@ -57,12 +56,6 @@ class Reference:
     logits: Floats
     predictor_logits: Floats
     waveform: Floats
-
-
-def prompt_builder(folder: Path, manifest: Manifest) -> PromptBuilder:
-    """The bundle's own prompt builder."""
-    text, codec = (np.load(folder / name, mmap_mode="r") for name in ("text_embedding.npy", "codec_embedding.npy"))
-    return PromptBuilder(manifest, TextTokenizer(folder / "tokenizer.json"), text, codec)
 
 
 @torch.inference_mode()

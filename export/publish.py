@@ -160,7 +160,10 @@ def _ids(checkpoint: Checkpoint) -> dict[str, Any]:
 def _speakers(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     talker = checkpoint.config["talker_config"]
     dialects = talker.get("spk_is_dialect") or {}
-    return {name: {"id": number, "dialect": dialects.get(name) or None} for name, number in talker["spk_id"].items()}
+    # The official package looks speakers up in lower case.
+    return {
+        name.lower(): {"id": number, "dialect": dialects.get(name) or None} for name, number in talker["spk_id"].items()
+    }
 
 
 def _generation(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class WeightFormat:
         return replace(self, block_size=size)
 
 
-INT8, INT4 = WeightFormat(8, 256), WeightFormat(4, 64)
+INT8, INT4 = WeightFormat(8, 128), WeightFormat(4, 32)
 PRECISIONS: dict[str, dict[str, WeightFormat]] = {
     "fp32": {},
     "int8": {"talker": INT8, "code_predictor": INT8},

@@ -17,10 +17,11 @@ from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
 from export.graphs.frame_loop import frame_loop
 from export.graphs.graph import export_graph, save_graph
 from export.graphs.talker import Talker, TalkerOnnxConfig
-from export.parity import measure, prompt_builder, reference
+from export.parity import measure, reference
 from export.publish import describe, publish
 from export.quantise import PRECISIONS, quantise_graph
-from export.tables import CODEC_TABLE, TEXT_TABLE, TOKENIZER, write_codec_table, write_text_table, write_tokenizer
+from export.tables import write_codec_table, write_text_table, write_tokenizer
+from server.engine.bundle import CODEC_TABLE, TEXT_TABLE, TOKENIZER, open_prompts
 from server.graphs.manifest import Manifest
 
 
@@ -122,7 +123,7 @@ def check_bundle(context: Conversion, manifest: Manifest) -> None:
     """
     if manifest.sizes != context.manifest().sizes:
         raise CheckpointError(f"{context.output.name} was not made of {context.checkpoint.name}: their sizes differ")
-    prompts, codec_table = prompt_builder(context.output, manifest), np.load(context.output / CODEC_TABLE)
+    prompts, codec_table = open_prompts(context.output, manifest), np.load(context.output / CODEC_TABLE)
     expected = reference(context.checkpoint, manifest, prompts, codec_table, context.tick)
     context.parity = measure(context.output, manifest, expected)
 

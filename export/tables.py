@@ -14,10 +14,6 @@ from transformers.convert_slow_tokenizer import convert_slow_tokenizer
 
 from export.checkpoint import Checkpoint, CheckpointError
 
-TEXT_TABLE = "text_embedding.npy"
-CODEC_TABLE = "codec_embedding.npy"
-TOKENIZER = "tokenizer.json"
-
 _BLOCK = 4096  # rows projected at once: 40 MB of float32 at the real sizes
 
 Tick = Callable[[int, int], None]

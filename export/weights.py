@@ -43,7 +43,7 @@ class Weights:
     """All tensors below one folder: `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
 
     Raises:
-        CheckpointError: a file is missing, truncated, or lacks a tensor that the index promises.
+        CheckpointError: a file is missing or truncated.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -19,6 +19,7 @@ from server.audio.encoders import FORMATS
 from server.bundles import Bundles, Loader, find
 from server.config import Settings, SettingsError
 from server.errors import ApiError
+from server.graphs.manifest import BundleError
 from server.speech_request import build
 
 USAGE_ERROR = 2
@@ -54,13 +55,16 @@ def _engine_loader(settings: Settings) -> Loader:
         raise CommandError(str(error), USAGE_ERROR) from None
 
     def load(folder: Path) -> Engine:
-        return Engine.load(
-            folder,
-            provider=settings.execution_provider,
-            threads=settings.threads,
-            max_rows=settings.max_rows,
-            max_queue=settings.max_queue,
-        )
+        try:
+            return Engine.load(
+                folder,
+                provider=settings.execution_provider,
+                threads=settings.threads,
+                max_rows=settings.max_rows,
+                max_queue=settings.max_queue,
+            )
+        except ProviderError as error:  # a reason to tell like any other why this bundle cannot be served
+            raise BundleError(str(error)) from error
 
     return load
 
@@ -77,7 +81,8 @@ def open_bundles(settings: Settings, load: Loader) -> Bundles:
     """
     found = find(settings.models_dir)
     ids = [bundle.id for bundle in found]
-    if settings.model is not None and found and settings.model not in ids:
+    wanted = {settings.model, f"{settings.model}_{settings.precision}"}
+    if settings.model is not None and found and not wanted & set(ids):
         raise CommandError(
             f"{config.PREFIX}MODEL: no model {settings.model!r}; there are {', '.join(ids)}", USAGE_ERROR
         )

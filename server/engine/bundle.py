@@ -19,7 +19,7 @@ TOKENIZER, TEXT_TABLE, CODEC_TABLE = "tokenizer.json", "text_embedding.npy", "co
 
 
 @dataclass(frozen=True)
-class Bundle:
+class OpenBundle:
     """What speech is made with; `provider` is the execution provider in use."""
 
     manifest: Manifest
@@ -43,7 +43,7 @@ def open_prompts(folder: Path, manifest: Manifest) -> PromptBuilder:
     return PromptBuilder(manifest, TextTokenizer(folder / TOKENIZER), text, codec)
 
 
-def open_bundle(folder: Path, *, provider: Provider, threads: int, slots: int) -> Bundle:
+def open_bundle(folder: Path, *, provider: Provider, threads: int, slots: int) -> OpenBundle:
     """Verify every file of a bundle and open it.
 
     Args:
@@ -60,7 +60,7 @@ def open_bundle(folder: Path, *, provider: Provider, threads: int, slots: int) -
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
     sessions = {name: open_session(folder / graph.file, chosen, threads) for name, graph in manifest.graphs.items()}
-    return Bundle(
+    return OpenBundle(
         manifest=manifest,
         provider=chosen,
         prompts=open_prompts(folder, manifest),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engine.bundle import Bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job
 from server.engine.sampling import RowSampler
 from server.graphs.code_predictor import DrawParameters
@@ -23,7 +23,7 @@ CHUNK_RAMP = (1, 2, 4, 8)
 """Frames decoded to audio at a time: few at first for an early start, then more, which costs less a frame."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """One job under way in one talker slot."""
 
@@ -53,7 +53,7 @@ class Synthesizer:
         bundle: whose talker has one slot a row.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: OpenBundle) -> None:
         self._manifest = bundle.manifest
         self._talker = bundle.talker
         self._code_predictor = bundle.code_predictor

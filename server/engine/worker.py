@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engine.bundle import Bundle, open_bundle
+from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job, JobError
 from server.engine.scheduler import Scheduler
 from server.engine.synthesizer import Synthesizer
@@ -30,7 +30,7 @@ class Engine:
         max_queue: jobs that may wait beyond the rows under way.
     """
 
-    def __init__(self, bundle: Bundle, *, max_queue: int) -> None:
+    def __init__(self, bundle: OpenBundle, *, max_queue: int) -> None:
         self.manifest = bundle.manifest
         self.provider = bundle.provider
         self._prompts = bundle.prompts
@@ -118,12 +118,14 @@ class Engine:
         job, slot = admitted
         try:
             row = self._synthesizer.start(job, slot)
-        except Exception as error:
+        except BaseException as error:
             log.exception("prefill failed")
             with self._changed:
                 self._scheduler.release(slot)
             job.finish(_failed(error))
-            return
+            if isinstance(error, Exception):
+                return
+            raise
         with self._changed:
             self._scheduler.run(row)
 
@@ -147,7 +149,7 @@ class Engine:
             row.job.finish(_failed(error) if error else None)
 
 
-def _failed(error: Exception) -> JobError:
+def _failed(error: BaseException) -> JobError:
     failure = JobError("speech could not be made")
     failure.__cause__ = error
     return failure

@@ -44,6 +44,7 @@ def open_session(path: Path, provider: Literal["cpu", "cuda"], threads: int) -> 
 
     Raises:
         BundleError: ONNX Runtime cannot load the file.
+        ProviderError: the provider does not start on this machine.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -57,6 +58,12 @@ def open_session(path: Path, provider: Literal["cpu", "cuda"], threads: int) -> 
         ort.preload_dlls()  # finds the CUDA and cuDNN libraries of the extra `cuda`
         names = ["CUDAExecutionProvider", *names]
     try:
-        return ort.InferenceSession(str(path), sess_options=options, providers=names)
+        session = ort.InferenceSession(str(path), sess_options=options, providers=names)
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise BundleError(f"{path.parent.name}: ONNX Runtime cannot load {path.name}; convert again") from error
+    if session.get_providers()[0] != names[0]:  # it goes on with the CPU when a CUDA library does not load
+        raise ProviderError(
+            "KW_EXECUTION_PROVIDER=cuda, but CUDA does not load here (driver, CUDA 13 or cuDNN 9 missing); "
+            "mend that or set KW_EXECUTION_PROVIDER=cpu"
+        )
+    return session

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,14 @@ class TalkerOutput(NamedTuple):
 
     logits: Floats
     hidden: Floats
+
+
+def _untouched(shape: tuple[int, ...]) -> Floats:
+    """Zeros that take memory page by page as they are written.
+
+    NumPy asks for huge pages, of which the few positions that a row uses in each head would take most of a gigabyte.
+    """
+    return np.frombuffer(mmap.mmap(-1, prod(shape) * 4), np.float32).reshape(shape)
 
 
 class Talker:
@@ -39,8 +49,7 @@ class Talker:
         self._names = [value.name for value in session.get_inputs() if value.name.startswith("past.")]
         shapes = {value.name: value.shape for value in session.get_inputs()}
         self._caches = [
-            np.zeros((slots, sizes.num_kv_heads, sizes.max_positions, shapes[name][3]), np.float32)
-            for name in self._names
+            _untouched((slots, sizes.num_kv_heads, sizes.max_positions, shapes[name][3])) for name in self._names
         ]
         self._views: dict[tuple[int, int], list[ort.OrtValue]] = {}
 

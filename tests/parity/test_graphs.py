@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from server.engine.bundle import Bundle, open_bundle
+from server.engine.bundle import OpenBundle, open_bundle
 from server.graphs.code_predictor import DrawParameters
 from tests.oracle import Official, load_official
 
@@ -18,7 +18,9 @@ LENGTHS = (7, 3, 12)
 
 
 @pytest.fixture(scope="module", params=SHAPES)
-def pair(request, checkpoint_of: Callable[[str], Path], bundle_of: Callable[[str], Path]) -> tuple[Official, Bundle]:
+def pair(
+    request, checkpoint_of: Callable[[str], Path], bundle_of: Callable[[str], Path]
+) -> tuple[Official, OpenBundle]:
     bundle = open_bundle(bundle_of(request.param), provider="cpu", threads=1, slots=len(LENGTHS))
     return load_official(checkpoint_of(request.param)), bundle
 
@@ -32,7 +34,7 @@ def official_talker(official: Official, inputs: np.ndarray) -> tuple[np.ndarray,
     return official.talker.codec_head(hidden)[0].numpy(), hidden[0].numpy()
 
 
-def test_talker(pair: tuple[Official, Bundle]) -> None:
+def test_talker(pair: tuple[Official, OpenBundle]) -> None:
     official, bundle = pair
     sizes, random = bundle.manifest.sizes.talker, np.random.default_rng(0)
     steps = 4
@@ -52,7 +54,7 @@ def test_talker(pair: tuple[Official, Bundle]) -> None:
         lengths = lengths + np.int32(1)
 
 
-def test_an_old_tenant_of_a_slot_leaves_no_trace(pair: tuple[Official, Bundle]) -> None:
+def test_an_old_tenant_of_a_slot_leaves_no_trace(pair: tuple[Official, OpenBundle]) -> None:
     _, bundle = pair
     random = np.random.default_rng(1)
     short, long = (
@@ -65,7 +67,7 @@ def test_an_old_tenant_of_a_slot_leaves_no_trace(pair: tuple[Official, Bundle]) 
 
 
 @torch.inference_mode()
-def test_code_predictor(pair: tuple[Official, Bundle]) -> None:
+def test_code_predictor(pair: tuple[Official, OpenBundle]) -> None:
     official, bundle = pair
     sizes, random = bundle.manifest.sizes, np.random.default_rng(2)
     groups, rows = sizes.code_predictor.num_code_groups, 3
@@ -83,7 +85,7 @@ def test_code_predictor(pair: tuple[Official, Bundle]) -> None:
     np.testing.assert_allclose(found.embedding, total.numpy(), atol=1e-4)
 
 
-def test_rows_with_other_parameters_change_nothing(pair: tuple[Official, Bundle]) -> None:
+def test_rows_with_other_parameters_change_nothing(pair: tuple[Official, OpenBundle]) -> None:
     _, bundle = pair
     sizes, random = bundle.manifest.sizes, np.random.default_rng(3)
     groups, codes = sizes.code_predictor.num_code_groups, sizes.code_predictor.vocab_size

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.engine.bundle import Bundle, open_bundle
+from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job, Sampling
 from server.engine.synthesizer import Synthesizer
 from server.graphs.codec_decoder import CodecDecoder, CodecState
@@ -43,7 +43,7 @@ class RecordingDecoder:
         return self._decoder.decode(codes, states)
 
 
-def speak(bundle: Bundle, job: Job) -> tuple[np.ndarray, np.ndarray]:
+def speak(bundle: OpenBundle, job: Job) -> tuple[np.ndarray, np.ndarray]:
     """Codes `[frames, groups]` and samples of one job, without the engine's thread."""
     decoder = RecordingDecoder(bundle.codec_decoder)
     synthesizer = Synthesizer(dataclasses.replace(bundle, codec_decoder=decoder))
@@ -55,13 +55,13 @@ def speak(bundle: Bundle, job: Job) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module", params=SHAPES)
-def pair(request, checkpoint_of: Callable[[str], Path], bundle_of: Callable[[str], Path]) -> tuple[Path, Bundle]:
+def pair(request, checkpoint_of: Callable[[str], Path], bundle_of: Callable[[str], Path]) -> tuple[Path, OpenBundle]:
     bundle = open_bundle(bundle_of(request.param), provider="cpu", threads=1, slots=1)
     return checkpoint_of(request.param), bundle
 
 
 @pytest.mark.parametrize("case", TEXTS)
-def test_codes_and_waveform_are_the_official_ones(pair: tuple[Path, Bundle], case: str) -> None:
+def test_codes_and_waveform_are_the_official_ones(pair: tuple[Path, OpenBundle], case: str) -> None:
     folder, bundle = pair
     text, speaker, language = TEXTS[case]
     voice = speaker if bundle.manifest.speakers else None

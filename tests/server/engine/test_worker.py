@@ -1,4 +1,4 @@
-"""The engine on the bundle that makes noise: rows do not influence one another, and nobody's trouble is another's."""
+"""The engine on the bundle that makes noise: rows do not influence one another, and every job comes to an end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from server.engine.bundle import Bundle, open_bundle
+from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job, JobError, Sampling
 from server.engine.scheduler import QueueFull
 from server.engine.synthesizer import CHUNK_RAMP
@@ -22,12 +22,12 @@ ROWS = 3
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Bundle:
+def bundle() -> OpenBundle:
     return open_bundle(RANDOM_BUNDLE, provider="cpu", threads=1, slots=ROWS)
 
 
 @pytest.fixture
-def engine(bundle: Bundle) -> Iterator[Engine]:
+def engine(bundle: OpenBundle) -> Iterator[Engine]:
     engine = Engine(bundle, max_queue=4)
     yield engine
     engine.close()
@@ -52,7 +52,7 @@ def test_max_frames_is_exact_and_the_seed_decides(engine: Engine) -> None:
     assert not np.array_equal(audio_of(engine, job_of(engine, seed=6, frames=3)), first)
 
 
-def test_rows_together_sound_as_alone(bundle: Bundle) -> None:
+def test_rows_together_sound_as_alone(bundle: OpenBundle) -> None:
     texts = ["Hi", "A rather longer sentence than the others.", "Two of three", "Late", "And last"]
     changes = [{}, {"temperature": 0.0, "predictor_temperature": 0.0}, {"predictor_top_k": 3}, {"top_p": 0.8}, {}]
 
@@ -141,7 +141,7 @@ def test_an_error_in_one_prefill_fails_that_job_alone(engine: Engine) -> None:
     assert engine.alive
 
 
-def test_an_error_in_a_frame_fails_its_rows_and_the_engine_goes_on(bundle: Bundle) -> None:
+def test_an_error_in_a_frame_fails_its_rows_and_the_engine_goes_on(bundle: OpenBundle) -> None:
     class Breaks:
         def __init__(self) -> None:
             self.broken = True
@@ -160,7 +160,7 @@ def test_an_error_in_a_frame_fails_its_rows_and_the_engine_goes_on(bundle: Bundl
     engine.close()
 
 
-def test_closing_ends_every_job_with_an_error(bundle: Bundle) -> None:
+def test_closing_ends_every_job_with_an_error(bundle: OpenBundle) -> None:
     engine = Engine(bundle, max_queue=4)
     jobs = [job_of(engine, seed, frames=2000) for seed in range(ROWS + 2)]
     for job in jobs:
@@ -175,7 +175,23 @@ def test_closing_ends_every_job_with_an_error(bundle: Bundle) -> None:
         engine.submit(job_of(engine))
 
 
-def test_a_dead_thread_tells_everyone(bundle: Bundle) -> None:
+def test_a_thread_that_dies_in_a_prefill_tells_everyone(bundle: OpenBundle) -> None:
+    class Dies:
+        slots, sizes = bundle.talker.slots, bundle.talker.sizes
+
+        def prefill(self, *arguments):
+            raise SystemExit
+
+    engine = Engine(dataclasses.replace(bundle, talker=Dies()), max_queue=4)
+    job = job_of(engine)
+    engine.submit(job)
+    with pytest.raises(JobError):
+        list(job)
+    engine.close()
+    assert not engine.alive
+
+
+def test_a_dead_thread_tells_everyone(bundle: OpenBundle) -> None:
     class Dies:
         def run(self, *arguments):
             raise SystemExit
