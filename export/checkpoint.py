@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from export.hub import HubError, download
-from export.weights import CheckpointError, TensorView, Weights, read_json
+from export.weights import CheckpointError, Weights, read_json
 
 __all__ = ["CODEC_FOLDER", "Checkpoint", "CheckpointError", "model_id", "open_checkpoint"]
 
@@ -68,14 +67,6 @@ class Checkpoint:
     codec_config: dict[str, Any]
     weights: Weights
     codec_weights: Weights
-
-    def tensors(self, prefix: str) -> Mapping[str, Tensor]:
-        """Tensors of talker and code predictor below `prefix`, such as `talker.model.layers.0.`, read lazily."""
-        return TensorView(self.weights, prefix)
-
-    def codec_tensors(self, prefix: str) -> Mapping[str, Tensor]:
-        """Tensors of the speech tokenizer below `prefix`, read lazily."""
-        return TensorView(self.codec_weights, prefix)
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """One tensor of the talker's side, in its stored dtype.

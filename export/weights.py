@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -104,21 +104,3 @@ class Weights:
         if faults:
             more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
             raise CheckpointError(f"tensors of {self.folder} do not fit its config: {'; '.join(faults[:3])}{more}")
-
-
-class TensorView(Mapping[str, Tensor]):
-    """The tensors of `weights` below `prefix`, which is cut off their names; each is read at every look-up."""
-
-    def __init__(self, weights: Weights, prefix: str) -> None:
-        self._weights, self._prefix = weights, prefix
-
-    def __getitem__(self, name: str) -> Tensor:
-        if self._prefix + name not in self._weights:
-            raise KeyError(name)
-        return self._weights.read(self._prefix + name)
-
-    def __iter__(self) -> Iterator[str]:
-        return (name.removeprefix(self._prefix) for name in self._weights.names(self._prefix))
-
-    def __len__(self) -> int:
-        return len(self._weights.names(self._prefix))

@@ -42,14 +42,11 @@ def test_opens_a_folder(folder: Path) -> None:
     assert checkpoint.generation["max_new_tokens"] == 1024
     assert checkpoint.codec_config["decoder_config"]["num_quantizers"] == 16
     stored = load_file(folder / "model.safetensors")
-    layer = checkpoint.tensors("talker.model.layers.1.")
-    assert set(layer) == {
-        name.removeprefix("talker.model.layers.1.") for name in stored if name.startswith("talker.model.layers.1.")
-    }
-    assert torch.equal(layer["mlp.up_proj.weight"], stored["talker.model.layers.1.mlp.up_proj.weight"])
-    assert "decoder.pre_conv.conv.weight" in checkpoint.codec_tensors("")
-    with pytest.raises(KeyError):
-        layer["no.such.tensor"]
+    assert set(checkpoint.weights.names("")) == set(stored)
+    name = "talker.model.layers.1.mlp.up_proj.weight"
+    assert torch.equal(checkpoint.weights.read(name), stored[name])
+    assert "decoder.pre_conv.conv.weight" in checkpoint.codec_weights
+    assert "no.such.tensor" not in checkpoint.weights
 
 
 def test_generation_config_may_be_absent(folder: Path) -> None:
@@ -62,9 +59,10 @@ def test_shards_hold_the_same_tensors(tmp_path: Path) -> None:
     parts = open_checkpoint(str(build_checkpoint(tmp_path / "parts", replace(SHAPES["tiny"], shards=4))))
     assert len(list((tmp_path / "parts").glob("model-*.safetensors"))) == 4
     assert not (tmp_path / "parts" / "model.safetensors").exists()
-    one, other = whole.tensors("talker."), parts.tensors("talker.")
-    assert set(one) == set(other)
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    names = whole.weights.names("talker.")
+    assert names
+    assert set(names) == set(parts.weights.names("talker."))
+    assert all(torch.equal(whole.weights.read(name), parts.weights.read(name)) for name in names)
 
 
 @pytest.mark.parametrize(
@@ -191,3 +189,13 @@ def test_a_tensor_lost_from_the_codec_is_named(folder: Path) -> None:
 )
 def test_model_ids(name: str, expected: str) -> None:
     assert model_id(name) == expected
+
+
+@pytest.mark.parametrize("value", [None, 8, [8, 0], ["8"]])
+def test_unusable_upsampling_is_named(folder: Path, value: object) -> None:
+    path = folder / "speech_tokenizer" / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    config["decoder_config"]["upsample_rates"] = value
+    path.write_text(json.dumps(config), "utf-8")
+    with pytest.raises(CheckpointError, match="no usable upsample_rates"):
+        open_checkpoint(str(folder))
