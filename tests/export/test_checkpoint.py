@@ -193,9 +193,6 @@ def test_model_ids(name: str, expected: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 8, [8, 0], ["8"]])
 def test_unusable_upsampling_is_named(folder: Path, value: object) -> None:
-    path = folder / "speech_tokenizer" / "config.json"
-    config = json.loads(path.read_text("utf-8"))
-    config["decoder_config"]["upsample_rates"] = value
-    path.write_text(json.dumps(config), "utf-8")
+    edit(folder / "speech_tokenizer" / "config.json", "decoder_config", "upsample_rates", value=value)
     with pytest.raises(CheckpointError, match="no usable upsample_rates"):
         open_checkpoint(str(folder))
