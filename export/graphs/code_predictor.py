@@ -6,8 +6,6 @@ that one call makes a whole frame and the weights exist once.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
@@ -15,22 +13,7 @@ from transformers import PretrainedConfig
 from export.checkpoint import Checkpoint
 from export.graphs.graph import Axes, GraphConfig
 from export.graphs.layers import DecoderStack, LayerSizes, cache_axes, empty_caches, rotary_tables
-
-
-class TopK(torch.autograd.Function):
-    """The `k` largest of the last axis in falling order, equal ones by index; `k` is a tensor, int64 `[1]`."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        values, indices = x.sort(dim=-1, descending=True, stable=True)
-        return values[..., : int(k)], indices[..., : int(k)]
-
-    @staticmethod
-    def symbolic(g: Any, x: Any, k: Any) -> Any:
-        values, indices = g.op("TopK", x, k, axis_i=-1, largest_i=1, sorted_i=1, outputs=2)
-        values.setType(x.type().with_sizes([None, None]))
-        indices.setType(x.type().with_sizes([None, None]).with_dtype(torch.int64))
-        return values, indices
+from export.graphs.operators import TopK
 
 
 def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.graphs.layers import MLP, RMSNorm, inverse_frequencies, rotate
+from export.graphs.layers import MLP, RMSNorm, inverse_frequencies
+from export.graphs.operators import rotate
 from export.graphs.streaming import StateSpec, Stream
 
 CODEBOOK_EPSILON = 1e-5

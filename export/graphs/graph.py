@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,18 @@ class GraphConfig(OnnxConfig):
         self.module = module
 
     @property
+    @abstractmethod
     def inputs(self) -> Axes:
         """Input names with their dynamic axes, in the order of the module's arguments."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def outputs(self) -> Axes:
         """Output names with their dynamic axes, in the order of the module's results."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample_inputs(self) -> dict[str, Tensor | list[Tensor]]:
         """Arguments to trace and validate with, by name."""
-        raise NotImplementedError
 
     def generate_dummy_inputs(self, framework: str = "pt", **shapes: Any) -> dict[str, Any]:
         inputs = self.sample_inputs()
