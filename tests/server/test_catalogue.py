@@ -43,6 +43,7 @@ def test_models(client: httpx.Client, prefix: str) -> None:
         "instructions": False,
         "cloning": False,
         "precision": "fp32",
+        "parity": {},
         "provider": "cpu",
         "loaded": True,
         "problem": None,
