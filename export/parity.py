@@ -23,6 +23,7 @@ from export.graphs.talker import Talker as TorchTalker
 from server.engine.job import Sampling
 from server.engine.prompt import AUTO, PromptBuilder
 from server.engine.sampling import RowSampler
+from server.engine.synthesizer import CHUNK_RAMP
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder
 from server.graphs.manifest import Manifest
@@ -36,8 +37,6 @@ Tick = Callable[[int, int], None]
 FRAMES = 32
 TEXT = "On 3 May 2026, at half past seven, the ferry left for Aarhus with 214 people aboard."
 GREEDY = Sampling(0.0, 0, 1.0, 1.05, 0.0, 0, 1.0)
-CHUNKS = (1, 2, 4, 8)
-"""Frames decoded at a time on the ONNX side, so that the carried state is measured too."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +171,10 @@ def _predictor_logits(folder: Path, manifest: Manifest, expected: Reference, thr
 
 def _waveform(folder: Path, manifest: Manifest, expected: Reference, threads: int) -> Floats:
     decoder = CodecDecoder(open_session(folder / manifest.graphs["codec_decoder"].file, "cpu", threads))
+    # In the engine's own chunks, so that the carried state is measured too.
     state, samples, start, turn = decoder.start(), [], 0, 0
     while start < FRAMES:
-        count = min(CHUNKS[min(turn, len(CHUNKS) - 1)], FRAMES - start)
+        count = min(CHUNK_RAMP[min(turn, len(CHUNK_RAMP) - 1)], FRAMES - start)
         waveform, (state,) = decoder.decode(expected.codes[None, start : start + count], [state])
         samples.append(waveform[0])
         start, turn = start + count, turn + 1

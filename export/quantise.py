@@ -16,7 +16,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-CONTRIB_DOMAIN = "com.microsoft"
+from export.graphs.graph import CONTRIB_DOMAIN
+
 ACCURACY_LEVEL = 4
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 """Clipping points tried for each block, as parts of its largest weight."""

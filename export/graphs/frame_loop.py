@@ -17,9 +17,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.graphs.code_predictor import CodePredictorStep
-from export.graphs.graph import OPSET, save_graph
+from export.graphs.graph import CONTRIB_DOMAIN, OPSET, save_graph
 
-CONTRIB_DOMAIN = "com.microsoft"
 CODE_0_EMBEDDING = "code_0_embedding"
 
 

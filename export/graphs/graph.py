@@ -14,6 +14,8 @@ from optimum.utils import NormalizedConfig
 from torch import Tensor, nn
 
 OPSET = 18
+CONTRIB_DOMAIN = "com.microsoft"
+"""ONNX Runtime's own operators."""
 VALIDATION_TOLERANCE = 1e-3
 
 Axes = dict[str, dict[int, str]]

@@ -15,7 +15,7 @@ import soundfile
 from server.audio.pcm import to_s16le
 from tests.server.answers import GOOD, PREFIXES, check_error
 from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, tone
-from tests.server.running import RunningServer
+from tests.server.running import RunningServer, wait_until
 
 FIVE_FRAMES = b"".join(to_s16le(tone(frame)) for frame in range(5))
 TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav", "pcm": "audio/pcm"}
@@ -244,9 +244,10 @@ def test_the_log_knows_requests_but_neither_texts_nor_keys(client: httpx.Client,
     response = speak(client, input="a very private sentence", instructions="in private", seed=55)
     speak(client, input="another private one", voice="nobody")
     speak(client, input="fail-at-start")
-    line = next(line for line in fake_server.log if " speech " in line and "seed=55" in line)
-    assert f"id={response.headers['x-request-id']}" in line
-    assert "outcome=done" in line
+    mine = f" speech id={response.headers['x-request-id']} "
+    line = wait_until(lambda: next((line for line in fake_server.log if mine in line), None), "the request is logged")
+    assert " seed=55 " in line
+    assert " outcome=done " in line
     log = "\n".join(fake_server.log)
     assert "private" not in log
     assert "sk-test" not in log
