@@ -64,7 +64,7 @@ def reference(
     """Run the torch modules over `FRAMES` frames; end-of-speech is passed over."""
     speaker = next(iter(manifest.speakers), None)
     language = "english" if "english" in manifest.languages else AUTO
-    prompt = prompts.build(TEXT, speaker=speaker, language=language, instruction="Speak calmly.")
+    prompt = prompts.build(TEXT, speaker=speaker, language=language, instruction="Speak calmly.").embeddings
     talker, step = TorchTalker.from_checkpoint(checkpoint), CodePredictorStep.from_checkpoint(checkpoint)
     sampler = RowSampler(GREEDY, 0, manifest)
     length = len(prompt)

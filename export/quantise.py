@@ -40,12 +40,12 @@ class WeightFormat:
         return replace(self, block_size=size)
 
 
-INT8, INT4 = WeightFormat(8, 128), WeightFormat(4, 32)
+INT8, INT4, INT4_FAST = WeightFormat(8, 128), WeightFormat(4, 32), WeightFormat(4, 64)
 PRECISIONS: dict[str, dict[str, WeightFormat]] = {
     "fp32": {},
     "int8": {"talker": INT8, "code_predictor": INT8},
     "mixed": {"talker": INT4, "code_predictor": INT8},
-    "int4": {"talker": INT4, "code_predictor": INT4},
+    "int4": {"talker": INT4, "code_predictor": INT4_FAST},
 }
 """Formats by precision and graph; a graph that is not named stays float32."""
 HEADS = INT8

@@ -14,11 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from server import log
 from server.engine.job import Job
+from server.engine.prompt import Prompt
 from server.errors import ModelLoadingError, ModelUnavailableError, UnknownModelError
 from server.graphs.manifest import MANIFEST_NAME, BundleError, Manifest, Precision, read_manifest
 
@@ -34,9 +32,7 @@ class SpeechEngine(Protocol):
 
     manifest: Manifest
 
-    def prompt(
-        self, text: str, *, speaker: str | None, language: str, instruction: str | None
-    ) -> NDArray[np.float32]: ...
+    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt: ...
 
     def submit(self, job: Job) -> None: ...
 

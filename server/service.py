@@ -11,14 +11,11 @@ import time
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from server import languages, voices
 from server.audio.encoders import Encoder, make_encoder
 from server.bundles import STOPPED, Bundle, Bundles, SpeechEngine
 from server.engine.job import Job, Sampling
-from server.engine.prompt import PromptError
+from server.engine.prompt import Prompt, PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelUnavailableError, SpeechFailedError
@@ -157,7 +154,7 @@ class SpeechService:
 
     async def _prompt(
         self, engine: SpeechEngine, request: SpeechRequest, manifest: Manifest, speaker: str | None, language: str
-    ) -> NDArray[np.float32]:
+    ) -> Prompt:
         instruction = request.instructions if manifest.follows_instructions else None
         try:
             return await asyncio.to_thread(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.graphs.operators import GroupQueryAttention, MergeHeads, SplitHeads
+from export.graphs.operators import AddNorm, GroupQueryAttention, MergeHeads, SplitHeads
 
 KERNEL_HEAD_DIM_MULTIPLE = 16
 """ONNX Runtime's GroupQueryAttention refuses other head sizes; they are padded with zeros, which changes nothing."""
@@ -81,6 +81,13 @@ def pad_halves(x: Tensor, size: int) -> Tensor:
     return torch.cat([nn.functional.pad(half, (0, missing)) for half in x.chunk(2, dim=-1)], dim=-1)
 
 
+def project(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """Several projections of one input, as one product: the exporter folds the joined matrix into a constant."""
+    bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+    joined = nn.functional.linear(x, torch.cat([layer.weight for layer in layers]), bias)
+    return joined.split([layer.out_features for layer in layers], dim=-1)
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the last axis."""
 
@@ -91,6 +98,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
+
+    def add(self, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """The norm of `x + delta`, and that sum."""
+        return AddNorm.apply(x, delta, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -111,9 +122,9 @@ class Attention(nn.Module):
         self, x: Tensor, past: tuple[Tensor, Tensor], last: Tensor, total: Tensor, cos: Tensor, sin: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         sizes = self.sizes
-        query = self.q_norm(SplitHeads.apply(self.q_proj(x), sizes.num_heads))
-        key = self.k_norm(SplitHeads.apply(self.k_proj(x), sizes.num_kv_heads))
-        value = self.v_proj(x)
+        query, key, value = project(x, self.q_proj, self.k_proj, self.v_proj)
+        query = self.q_norm(SplitHeads.apply(query, sizes.num_heads))
+        key = self.k_norm(SplitHeads.apply(key, sizes.num_kv_heads))
         if sizes.cache_head_dim != sizes.head_dim:
             query, key = pad_halves(query, sizes.cache_head_dim), pad_halves(key, sizes.cache_head_dim)
             value = SplitHeads.apply(value, sizes.num_kv_heads)
@@ -146,7 +157,8 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = project(x, self.gate_proj, self.up_proj)
+        return self.down_proj(nn.functional.silu(gate) * up)
 
 
 class DecoderLayer(nn.Module):
@@ -160,11 +172,23 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, past: tuple[Tensor, Tensor], last: Tensor, total: Tensor, cos: Tensor, sin: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        attended, present_key, present_value = self.self_attn(self.input_layernorm(x), past, last, total, cos, sin)
-        x = x + attended
-        return x + self.mlp(self.post_attention_layernorm(x)), present_key, present_value
+        self,
+        x: Tensor,
+        delta: Tensor | None,
+        past: tuple[Tensor, Tensor],
+        last: Tensor,
+        total: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Take the residual stream as `x + delta`, and give it so: the next layer's norm adds the two."""
+        if delta is None:
+            normed = self.input_layernorm(x)
+        else:
+            normed, x = self.input_layernorm.add(x, delta)
+        attended, present_key, present_value = self.self_attn(normed, past, last, total, cos, sin)
+        normed, x = self.post_attention_layernorm.add(x, attended)
+        return x, self.mlp(normed), present_key, present_value
 
 
 class DecoderStack(nn.Module):
@@ -191,11 +215,11 @@ class DecoderStack(nn.Module):
             Hidden states before the final norm `[rows, new, hidden_size]`, and the caches.
         """
         present: list[Tensor] = []
-        last = lengths - 1
+        last, delta = lengths - 1, None
         for index, layer in enumerate(self.layers):
-            x, key, value = layer(x, (past[2 * index], past[2 * index + 1]), last, total, cos, sin)
+            x, delta, key, value = layer(x, delta, (past[2 * index], past[2 * index + 1]), last, total, cos, sin)
             present += [key, value]
-        return x, present
+        return x + delta, present
 
 
 def cache_axes(direction: str, num_layers: int) -> dict[str, dict[int, str]]:

@@ -105,6 +105,26 @@ class GroupQueryAttention(torch.autograd.Function):
         return output, present_key, present_value
 
 
+class AddNorm(torch.autograd.Function):
+    """`com.microsoft.SkipSimplifiedLayerNormalization`: the root-mean-square norm of a sum, and the sum.
+
+    Shapes: x, delta and both results `[..., size]`, weight `[size]`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        total = x + delta
+        return weight * (total * torch.rsqrt(total.pow(2).mean(-1, keepdim=True) + eps)), total
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, delta: Any, weight: Any, eps: float) -> Any:
+        name = "com.microsoft::SkipSimplifiedLayerNormalization"
+        normed, _, _, total = g.op(name, x, delta, weight, epsilon_f=eps, outputs=4)
+        for result in (normed, total):
+            result.setType(x.type())
+        return normed, total
+
+
 class SplitHeads(torch.autograd.Function):
     """`[rows, steps, heads * size]` -> `[rows, steps, heads, size]`; `view` by traced sizes takes a dozen nodes."""
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from server.engine.prompt import Prompt
+
 PcmChunk = NDArray[np.float32]
 
 
@@ -39,16 +41,14 @@ class Job:
     """A row to be made into audio.
 
     Args:
-        prompt: talker input embeddings, float32 `[positions, hidden_size]`.
+        prompt: what the talker is fed.
         sampling: how codes are drawn.
         seed: of this row's random stream; the same seed gives the same codes.
         max_frames: codec frames after which the job ends as if the model had ended it.
         capacity: frames of unread audio at which the engine stops working on this row.
     """
 
-    def __init__(
-        self, prompt: NDArray[np.float32], sampling: Sampling, seed: int, max_frames: int, capacity: int = 64
-    ) -> None:
+    def __init__(self, prompt: Prompt, sampling: Sampling, seed: int, max_frames: int, capacity: int = 64) -> None:
         self.prompt = prompt
         self.sampling = sampling
         self.seed = seed

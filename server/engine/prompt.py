@@ -6,6 +6,8 @@ embedding, from the role on plus a codec embedding. `model-facts` has it as a ta
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,17 @@ END_IDS = 5
 
 class PromptError(ValueError):
     """A prompt that cannot be built: an unknown speaker or language, or a text too long for the model."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Talker inputs, float32 `[positions, hidden]`; the first `prefix` are the same for every text said this way."""
+
+    embeddings: Floats
+    prefix: int
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
 
 
 class PromptBuilder:
@@ -42,7 +55,7 @@ class PromptBuilder:
         self.pad: Floats = np.array(text_embedding[manifest.ids.tts_pad])
         """Text side of every position after the prompt, `[hidden]`."""
 
-    def build(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Floats:
+    def build(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
         """Embed a prompt.
 
         Args:
@@ -50,9 +63,6 @@ class PromptBuilder:
             speaker: a key of the manifest's speakers in any case, or None where the model has no speakers.
             language: a key of the manifest's languages in any case, or `auto`.
             instruction: how to say it; dropped by models that do not follow instructions.
-
-        Returns:
-            Talker inputs, float32 `[positions, hidden]`.
 
         Raises:
             PromptError: unknown speaker or language, or more positions than the model has.
@@ -69,11 +79,11 @@ class PromptBuilder:
             self._text[spoken] + self._codec[[ids.codec_pad] * len(spoken)],
             self._text[[ids.tts_pad]] + self._codec[[ids.codec_bos]],
         ]
-        prompt = np.concatenate(parts).astype(np.float32, copy=False)
         limit = self._manifest.sizes.talker.max_positions
-        if len(prompt) >= limit:
-            raise PromptError(f"the text and instruction take {len(prompt)} positions, this model has {limit}")
-        return prompt
+        embeddings = np.concatenate(parts).astype(np.float32, copy=False)
+        if len(embeddings) >= limit:
+            raise PromptError(f"the text and instruction take {len(embeddings)} positions, this model has {limit}")
+        return Prompt(embeddings, prefix=sum(map(len, parts[:3])))
 
     def _chat_ids(self, text: str) -> list[int]:
         # The role and the text are tokenised in one piece, as a chat template does: a text that begins with a line

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from server.engine.bundle import OpenBundle
 from server.engine.job import Job
+from server.engine.prefixes import PrefixCache
 from server.engine.sampling import RowSampler
 from server.graphs.code_predictor import DrawParameters
 from server.graphs.codec_decoder import CodecState
@@ -56,13 +57,14 @@ class Synthesizer:
     def __init__(self, bundle: OpenBundle) -> None:
         self._manifest = bundle.manifest
         self._talker = bundle.talker
+        self._prefixes = PrefixCache(bundle.talker)
         self._code_predictor = bundle.code_predictor
         self._codec_decoder = bundle.codec_decoder
         self._text_pad = bundle.prompts.pad
 
     def start(self, job: Job, slot: int) -> Row:
         """Prefill a job into a free slot."""
-        logits, hidden = self._talker.prefill(slot, job.prompt)
+        logits, hidden = self._prefixes.prefill(slot, job.prompt)
         sampler = RowSampler(job.sampling, job.seed, self._manifest)
         return Row(job, slot, len(job.prompt), logits[0], hidden[0], sampler, self._codec_decoder.start())
 

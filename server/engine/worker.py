@@ -6,11 +6,9 @@ import logging
 import threading
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job, JobError
+from server.engine.prompt import Prompt
 from server.engine.scheduler import Scheduler
 from server.engine.synthesizer import Synthesizer
 from server.graphs.session import Provider
@@ -51,7 +49,7 @@ class Engine:
         """Whether jobs are still worked on."""
         return self._thread.is_alive() and not self._stopping
 
-    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> NDArray[np.float32]:
+    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
         """Talker inputs for a text; see `PromptBuilder.build`. Quick, and safe from any thread."""
         return self._prompts.build(text, speaker=speaker, language=language, instruction=instruction)
 

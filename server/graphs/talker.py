@@ -53,10 +53,19 @@ class Talker:
         ]
         self._views: dict[tuple[int, int], list[ort.OrtValue]] = {}
 
-    def prefill(self, slot: int, inputs_embeds: Floats) -> TalkerOutput:
-        """Put a prompt `[positions, hidden_size]` into a slot, from position 0."""
-        length = len(inputs_embeds)
+    def prefill(self, slot: int, inputs_embeds: Floats, past: int = 0) -> TalkerOutput:
+        """Put a prompt `[positions, hidden_size]` into a slot, behind the `past` positions that it holds."""
+        length = past + len(inputs_embeds)
         return self._run(slot, slot + 1, inputs_embeds[None], np.array([length], np.int32))
+
+    def save(self, slot: int, positions: int) -> list[Floats]:
+        """A copy of a slot's first positions, for `restore`: `[kv_heads, positions, head_dim]`, two a layer."""
+        return [cache[slot, :, :positions].copy() for cache in self._caches]
+
+    def restore(self, slot: int, saved: list[Floats]) -> None:
+        """Make a slot begin with what `save` gave."""
+        for cache, kept in zip(self._caches, saved, strict=True):
+            cache[slot, :, : kept.shape[1]] = kept
 
     def decode(self, first_slot: int, inputs_embeds: Floats, lengths: NDArray[np.int32]) -> TalkerOutput:
         """Add one position to each of the neighbouring slots from `first_slot` on.

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.job import Job
-from server.engine.prompt import PromptError
+from server.engine.prompt import Prompt, PromptError
 from server.engine.scheduler import QueueFull
 from server.graphs.manifest import Manifest, TokenIds, read_manifest, verify_files
 
@@ -66,14 +66,14 @@ class FakeEngine:
             time.sleep(0.01)
         return cls(manifest, max_queue)
 
-    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> NDArray[np.float32]:
+    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
         """One position per character of the text, holding its code point."""
         if text == "unfit":
             raise PromptError("the text is too long for this model")
         self._note("prompt", speaker=speaker, language=language, instruction=instruction)
-        prompt = np.zeros((len(text), HIDDEN), np.float32)
-        prompt[:, 0] = [ord(letter) for letter in text]
-        return prompt
+        embeddings = np.zeros((len(text), HIDDEN), np.float32)
+        embeddings[:, 0] = [ord(letter) for letter in text]
+        return Prompt(embeddings, prefix=0)
 
     def submit(self, job: Job) -> None:
         with self._changed:
@@ -107,7 +107,7 @@ class FakeEngine:
                         job.finish(RuntimeError("the engine was closed"))
                     return
                 job = self._running = self._waiting.popleft()
-            text = "".join(chr(int(point)) for point in job.prompt[:, 0])
+            text = "".join(chr(int(point)) for point in job.prompt.embeddings[:, 0])
             self._speak(job, text)
             if text == "die":
                 return

@@ -11,6 +11,7 @@ import pytest
 
 from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job, JobError, Sampling
+from server.engine.prompt import Prompt
 from server.engine.scheduler import QueueFull
 from server.engine.synthesizer import CHUNK_RAMP
 from server.engine.worker import Engine, EngineStopped
@@ -131,7 +132,7 @@ def test_a_reader_that_stops_costs_nothing(engine: Engine) -> None:
 
 
 def test_an_error_in_one_prefill_fails_that_job_alone(engine: Engine) -> None:
-    bad = Job(np.zeros((3, 5), np.float32), SAMPLING, 1, 5)
+    bad = Job(Prompt(np.zeros((3, 5), np.float32), prefix=1), SAMPLING, 1, 5)
     good = job_of(engine, frames=4)
     engine.submit(bad)
     engine.submit(good)
