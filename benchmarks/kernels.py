@@ -16,7 +16,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.stages import machine
+from server.bench.report import machine
 
 LAYER = ((1024, 2048), (1024, 1024), (1024, 1024), (2048, 1024), (1024, 3072), (1024, 3072), (3072, 1024))
 """Inner and outer sizes of q, k, v, o, gate, up, down."""

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.floor import FloorProbe, weight_reads
-from benchmarks.stages import TEXT, Stopwatch, machine, request, timed_bundle
+from server.bench.floor import FloorProbe, frame_reads
+from server.bench.report import machine
+from server.bench.speak import TEXT, Stopwatch, speak, timed_bundle
 from server.engine.bundle import OpenBundle, open_bundle
 from tests.oracle import Official
 
@@ -66,18 +67,18 @@ class BundleTimes:
 
     def __init__(self, folder: Path, threads: int) -> None:
         self.bundle: OpenBundle = open_bundle(folder, provider="cpu", threads=threads, slots=1)
-        groups = self.bundle.manifest.sizes.code_predictor.num_code_groups
-        reads = [weight_reads(folder / "talker.onnx"), weight_reads(folder / "code_predictor.onnx", groups - 1)]
+        reads = frame_reads(self.bundle.manifest)
+        if reads is None:
+            raise SystemExit(f"{folder}: its manifest does not say what a frame reads; convert the checkpoint again")
         self.probe = FloorProbe(reads, threads)
         self.watch = Stopwatch()
         self.timed = timed_bundle(self.bundle, self.watch)
-        self.floors: list[float] = []
         self.request_seconds: list[float] = []
         self.first_audio: list[float] = []
 
     def run(self, frames: int) -> None:
         """One request, a floor probe after every frame."""
-        done = request(self.timed, frames, 1, lambda: self.floors.append(self.probe.run()))
+        done = speak(self.timed, frames, 1, between=self.probe.run)
         self.request_seconds.append(done.wall)
         self.first_audio.append(done.first_audio)
 
@@ -113,9 +114,10 @@ def measure(checkpoint: Path, bundles: list[Path], frames: int, rounds: int, thr
         decoder = sum(one.watch.seconds["codec decoder"]) / made
         request_seconds = statistics.median(one.request_seconds)
         own_frame = one.codes_seconds + decoder
+        floor = statistics.median(one.probe.seconds)
         lines.append(
             f"| {one.bundle.manifest.precision} | {1e3 * one.codes_seconds:.0f} | {codes / one.codes_seconds:.1f} "
-            f"| {one.codes_seconds / statistics.median(one.floors):.2f} | {1e3 * decoder:.0f} | {decode / decoder:.1f} "
+            f"| {one.codes_seconds / floor:.2f} | {1e3 * decoder:.0f} | {decode / decoder:.1f} "
             f"| {request_seconds:.1f} | {whole / request_seconds:.1f} "
             f"| {statistics.median(one.first_audio) / own_frame:.1f} |"
         )

@@ -14,6 +14,7 @@ from export.checkpoint import Checkpoint, CheckpointError
 from export.graphs.talker import MAX_POSITIONS
 from export.quantise import graph_precision
 from export.tables import Tick
+from export.weight_reads import weight_reads
 from server.graphs.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -109,12 +110,13 @@ def publish(folder: Path, manifest: Manifest, parity: dict[str, Any], tick: Tick
 
 
 def describe_graph(path: Path, precision: str) -> Graph:
-    """Names, dtypes and dimensions of a graph's inputs and outputs, read without its weights."""
+    """A graph's inputs and outputs, and the weight bytes of a run, read without its weights."""
     graph = onnx.load(path, load_external_data=False).graph
     stored = {tensor.name for tensor in graph.initializer}
     return Graph(
         file=path.name,
         precision=precision,
+        reads=weight_reads(graph),
         inputs=tuple(_tensor(value) for value in graph.input if value.name not in stored),
         outputs=tuple(_tensor(value) for value in graph.output),
     )

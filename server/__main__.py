@@ -1,4 +1,4 @@
-"""The command `qwen3-tts`, also `python -m server`: serve, say, voices, models."""
+"""The command `qwen3-tts`, also `python -m server`: serve, say, voices, models, bench."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from server.speech_request import build
 USAGE_ERROR = 2
 FAILURE = 1
 INTERRUPTED = 130
+MOST = 1024
+"""Of whatever `bench` counts."""
 
 
 class CommandError(Exception):
@@ -40,19 +42,25 @@ class CommandError(Exception):
         self.status = status
 
 
-def _engine_loader(settings: Settings) -> Loader:
-    """What loads engines. Both packages of ONNX Runtime have one import name, so that none or one of them is there."""
+def _check_runtime(settings: Settings) -> None:
+    """See that graphs can be run. Both packages of ONNX Runtime have one import name, so that none or one is there."""
     if importlib.util.find_spec("onnxruntime") is None:
         raise CommandError(
             "ONNX Runtime is not installed: install qwen3-tts-edge[cpu], or qwen3-tts-edge[cuda] for an NVIDIA GPU"
         )
-    from server.engine.worker import Engine  # this and the next need ONNX Runtime
-    from server.graphs.session import ProviderError, choose_provider
+    from server.graphs.session import ProviderError, choose_provider  # needs ONNX Runtime
 
     try:
         choose_provider(settings.execution_provider)
     except ProviderError as error:
         raise CommandError(str(error), USAGE_ERROR) from None
+
+
+def _engine_loader(settings: Settings) -> Loader:
+    """What loads engines."""
+    _check_runtime(settings)
+    from server.engine.worker import Engine  # this and the next need ONNX Runtime
+    from server.graphs.session import ProviderError
 
     def load(folder: Path) -> Engine:
         try:
@@ -186,6 +194,37 @@ def _models(arguments: argparse.Namespace, settings: Settings) -> None:
         print(f"{bundle.id}{mark}\n    {about}")
 
 
+def _bench(arguments: argparse.Namespace, settings: Settings) -> None:
+    _check_runtime(settings)
+    from server.bench.measure import measure  # these three need ONNX Runtime
+    from server.bench.report import report
+    from server.graphs.session import ProviderError
+
+    bundles = open_bundles(settings, _no_engine)
+    bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
+    if bundle.readable is None:
+        raise bundle.unavailable()
+    try:
+        measured = measure(
+            bundle.folder,
+            provider=settings.execution_provider,
+            threads=settings.threads if arguments.threads is None else arguments.threads,
+            frames=arguments.frames,
+            requests=arguments.requests,
+            rows=arguments.rows,
+            progress=lambda doing: print(f"{bundle.id}: {doing}", file=sys.stderr),
+        )
+    except (BundleError, ProviderError) as error:
+        raise CommandError(str(error)) from None
+    print(report(measured))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {MOST}")
+    return int(text)
+
+
 _SAY_OPTIONS: dict[str, tuple[type, str]] = {
     "language": (str, "a language's name or ISO code, or auto (the default)"),
     "instructions": (str, "how to speak; for a VoiceDesign model, which voice"),
@@ -222,7 +261,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=_serve)
-    commands = parser.add_subparsers(title="commands", metavar="serve (default) | say | voices | models")
+    commands = parser.add_subparsers(title="commands", metavar="serve (default) | say | voices | models | bench")
     command(commands, "serve", _serve, "serve the API until stopped")
     say = command(commands, "say", _say, "speak a text into a file")
     say.add_argument("text", help="what to say")
@@ -237,7 +276,12 @@ def _parser() -> argparse.ArgumentParser:
     for name, (kind, about) in _SAY_OPTIONS.items():
         say.add_argument(f"--{name.replace('_', '-')}", type=kind, help=about)
     listing = command(commands, "voices", _voices, "list the voices of a model")
-    for each in (say, listing):
+    bench = command(commands, "bench", _bench, "measure how fast a model is on this machine")
+    bench.add_argument("--frames", type=_count, default=50, help="codec frames a request, 80 ms each (%(default)s)")
+    bench.add_argument("--requests", type=_count, default=3, help="requests to measure (%(default)s)")
+    bench.add_argument("--rows", type=_count, nargs="+", default=[], help="also so many requests side by side: 4 8")
+    bench.add_argument("--threads", type=_count, help="CPU threads; by default KW_THREADS")
+    for each in (say, listing, bench):
         each.add_argument("--model", help="a model from `qwen3-tts models`; by default the default model")
     command(commands, "models", _models, "list the models")
     return parser

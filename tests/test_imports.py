@@ -16,6 +16,7 @@ ALLOWED = {
     "server/graphs": ("server.graphs",),
     "server/audio": ("server.audio",),
     "server/engine": ("server.engine", "server.graphs"),
+    "server/bench": ("server.bench", "server.engine", "server.graphs"),
 }
 """Rooms that may import no other room of the server than these."""
 ENTRANCES = {"server/app.py", "server/__main__.py"}

@@ -11,8 +11,9 @@ from server.engine.prompt import PromptBuilder
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder
-from server.graphs.manifest import BundleError, Manifest, read_manifest, verify_files
+from server.graphs.manifest import BundleError, Manifest, read_manifest
 from server.graphs.session import Provider, choose_provider, open_session
+from server.graphs.stamp import verify_once
 from server.graphs.talker import Talker
 
 TOKENIZER, TEXT_TABLE, CODEC_TABLE = "tokenizer.json", "text_embedding.npy", "codec_embedding.npy"
@@ -44,7 +45,7 @@ def open_prompts(folder: Path, manifest: Manifest) -> PromptBuilder:
 
 
 def open_bundle(folder: Path, *, provider: Provider, threads: int, slots: int) -> OpenBundle:
-    """Verify every file of a bundle and open it.
+    """Verify the files of a bundle, unless they have not changed since the last time, and open it.
 
     Args:
         folder: `models/<model id>`.
@@ -58,7 +59,7 @@ def open_bundle(folder: Path, *, provider: Provider, threads: int, slots: int) -
     """
     chosen = choose_provider(provider)
     manifest = read_manifest(folder)
-    verify_files(folder, manifest)
+    verify_once(folder, manifest)
     sessions = {name: open_session(folder / graph.file, chosen, threads) for name, graph in manifest.graphs.items()}
     return OpenBundle(
         manifest=manifest,

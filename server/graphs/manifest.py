@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,9 +108,23 @@ class TensorSpec(_Strict):
     shape: tuple[int | str, ...] = Field(description="An int where fixed, the axis name where dynamic.")
 
 
+class WeightReads(_Strict):
+    """Weight bytes that one run of a graph reads: `once`, and `looped` read again in each of `passes` steps."""
+
+    once: int
+    looped: int = 0
+    passes: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes a run."""
+        return self.once + self.looped * self.passes
+
+
 class Graph(_Strict):
     file: str
     precision: str
+    reads: WeightReads | None = Field(default=None, description="For one row; bundles of an older exporter do not say.")
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -199,8 +215,11 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
                 f"{folder.name}: {name} has {path.stat().st_size} bytes instead of {entry.size}; "
                 "copy the bundle again or convert the checkpoint again"
             )
-        if sha256_of(path) != entry.sha256:
-            raise BundleError(
-                f"{folder.name}: {name} is damaged (its SHA-256 is not the manifest's); "
-                "copy the bundle again or convert the checkpoint again"
-            )
+    names = sorted(manifest.files, key=lambda name: -manifest.files[name].size)  # the longest first, so none is late
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+        for name, found in zip(names, pool.map(lambda name: sha256_of(folder / name), names), strict=True):
+            if found != manifest.files[name].sha256:
+                raise BundleError(
+                    f"{folder.name}: {name} is damaged (its SHA-256 is not the manifest's); "
+                    "copy the bundle again or convert the checkpoint again"
+                )

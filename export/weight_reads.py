@@ -1,0 +1,50 @@
+"""How many weight bytes a run of a graph reads: what decoding costs at least."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import onnx
+from onnx import numpy_helper
+from onnx.helper import tensor_dtype_to_np_dtype
+
+from server.graphs.manifest import WeightReads
+
+WEIGHT_NODES = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "MatMulNBits"})
+
+
+def weight_reads(graph: onnx.GraphProto) -> WeightReads:
+    """Count the weights of a graph's matrix and convolution nodes.
+
+    Those in a loop's body are read again in each pass; those in branches inside it, of which each pass takes another,
+    once in all.
+
+    Args:
+        graph: with one `Loop` at most, whose number of passes is an initializer; its weights need not be loaded.
+    """
+    looping = [node for node in graph.node if node.op_type == "Loop"]
+    bodies = [attribute.g for node in looping for attribute in node.attribute if attribute.name == "body"]
+    branches = [inner for body in bodies for inner in _inside(body)]
+    counts = [numpy_helper.to_array(t) for t in graph.initializer if t.name in {node.input[0] for node in looping}]
+    return WeightReads(
+        once=_weights(graph) + sum(map(_weights, branches)),
+        looped=sum(map(_weights, bodies)),
+        passes=sum(map(int, counts)),
+    )
+
+
+def _inside(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield attribute.g
+                yield from _inside(attribute.g)
+
+
+def _weights(graph: onnx.GraphProto) -> int:
+    """Bytes of the initializers that this graph's own nodes multiply by."""
+    used = {name for node in graph.node if node.op_type in WEIGHT_NODES for name in node.input[1:]}
+    return sum(
+        prod(t.dims) * tensor_dtype_to_np_dtype(t.data_type).itemsize for t in graph.initializer if t.name in used
+    )

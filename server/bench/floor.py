@@ -1,0 +1,59 @@
+"""The floor of decoding: how long this machine takes merely to read the weights that a frame needs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from server.graphs.manifest import Manifest, WeightReads
+
+
+def frame_reads(manifest: Manifest) -> list[WeightReads] | None:
+    """What talker and code predictor read for one frame of one row, or None where the manifest does not say."""
+    reads = [manifest.graphs[name].reads for name in ("talker", "code_predictor")]
+    known = [one for one in reads if one is not None]
+    return known if len(known) == len(reads) else None
+
+
+class FloorProbe:
+    """Reads as many bytes, in as many passes over working sets of the same size, with as many threads.
+
+    Args:
+        reads: of the graphs of one frame.
+        threads: that read, each its own part.
+    """
+
+    def __init__(self, reads: Iterable[WeightReads], threads: int) -> None:
+        reads = list(reads)
+        self._passes = [(self._parts(r.once, threads), 1) for r in reads if r.once]
+        self._passes += [(self._parts(r.looped, threads), r.passes) for r in reads if r.looped]
+        self.seconds: list[float] = []
+        """What each run took."""
+
+    @staticmethod
+    def _parts(size: int, threads: int) -> list[np.ndarray]:
+        return [np.ones(max(size // 8 // threads, 1), np.int64) for _ in range(threads)]
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of one run."""
+        return sum(part.nbytes * passes for parts, passes in self._passes for part in parts)
+
+    def run(self) -> None:
+        """Read everything once as a frame would."""
+        start = time.perf_counter()
+        for parts, passes in self._passes:
+            readers = [threading.Thread(target=_read, args=(part, passes)) for part in parts]
+            for reader in readers:
+                reader.start()
+            for reader in readers:
+                reader.join()
+        self.seconds.append(time.perf_counter() - start)
+
+
+def _read(part: np.ndarray, passes: int) -> None:
+    for _ in range(passes):
+        np.bitwise_or.reduce(part)

@@ -1,0 +1,136 @@
+"""How fast a bundle is on this machine: requests of one row and of several, and probes of the floor, taking turns.
+
+Taking turns, since machines are noisy: figures of one measurement may be compared, those of two hardly.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.bench.floor import FloorProbe, frame_reads
+from server.bench.speak import RAMP_FRAMES, Run, Stopwatch, speak, timed_bundle
+from server.engine.bundle import open_bundle
+from server.graphs.manifest import Manifest
+from server.graphs.session import Provider
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Peak RSS of the process in bytes: bundle opened, one row spoken, all rows spoken that were asked for."""
+
+    opened: int
+    one_row: int
+    all_rows: int
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Bytes that a frame must read, and the median seconds that merely reading them took."""
+
+    bytes_read: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `measure` found; seconds are wall clock.
+
+    Attributes:
+        manifest: the bundle's.
+        provider: the execution provider in use.
+        threads: as asked for; 0 leaves the number to ONNX Runtime.
+        opening: seconds that opening the bundle took.
+        memory: of this process, or None where the operating system does not say.
+        seconds: of every graph call in `runs`, by name: prefill, talker, code predictor, codec decoder.
+        runs: requests of one row.
+        together: rows side by side, and one run for each of `runs`.
+        floor: of talker and code predictor, or None where it is not known.
+    """
+
+    manifest: Manifest
+    provider: str
+    threads: int
+    opening: float
+    memory: PeakMemory | None
+    seconds: dict[str, list[float]]
+    runs: list[Run]
+    together: dict[int, list[Run]]
+    floor: Floor | None
+
+
+def peak_rss() -> int | None:
+    """Bytes of memory that this process has held at most, or None on Windows."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure(
+    folder: Path,
+    *,
+    provider: Provider,
+    threads: int,
+    frames: int,
+    requests: int,
+    rows: Sequence[int] = (),
+    progress: Callable[[str], object] = lambda doing: None,
+) -> Measured:
+    """Measure a bundle.
+
+    Args:
+        folder: `models/<model id>`.
+        provider: execution provider, or `auto`.
+        threads: of the CPU kernels; 0 leaves the number to ONNX Runtime.
+        frames: codec frames of a request, at most.
+        requests: how many of each number of rows, after one that warms up.
+        rows: numbers of rows to be measured besides one.
+        progress: hears what is being done.
+
+    Raises:
+        BundleError: the bundle is damaged or of another format.
+        ProviderError: the provider is not to be had here.
+    """
+    progress("opening the bundle")
+    start = time.perf_counter()
+    bundle = open_bundle(folder, provider=provider, threads=threads, slots=max([1, *rows]))
+    opening = time.perf_counter() - start
+    peaks = [peak_rss()]
+    for count in ([1], rows):  # warms caches and arenas
+        for number in count:
+            progress(f"warming up, rows: {number}")
+            speak(bundle, min(frames, RAMP_FRAMES), 0, rows=number)
+        peaks.append(peak_rss())
+    known = [peak for peak in peaks if peak is not None]
+
+    watch = Stopwatch()
+    timed = timed_bundle(bundle, watch)
+    reads = frame_reads(bundle.manifest) if bundle.provider == "cpu" else None
+    probe = FloorProbe(reads, threads or os.cpu_count() or 1) if reads else None  # after the memory has been noted
+    between = probe.run if probe else lambda: None
+    runs: list[Run] = []
+    together: dict[int, list[Run]] = {number: [] for number in rows}
+    for seed in range(1, requests + 1):
+        progress(f"request {seed} of {requests}")
+        runs.append(speak(timed, frames, seed, between=between))
+        for number, several in together.items():
+            progress(f"request {seed} of {requests}, rows: {number}")
+            several.append(speak(bundle, frames, seed, rows=number, between=between))
+    return Measured(
+        manifest=bundle.manifest,
+        provider=bundle.provider,
+        threads=threads,
+        opening=opening,
+        memory=PeakMemory(*known) if known else None,
+        seconds=watch.seconds,
+        runs=runs,
+        together=together,
+        floor=Floor(probe.bytes_read, statistics.median(probe.seconds)) if probe else None,
+    )

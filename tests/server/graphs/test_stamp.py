@@ -1,0 +1,107 @@
+"""The stamp of verified files: it saves hashing, and never hides a file that has changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server.graphs import stamp
+from server.graphs.manifest import BundleError, Manifest, read_manifest, verify_files
+from tests.server.fakes import write_bundle
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path, "bundle")
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the bundles that were verified in full."""
+    names: list[str] = []
+
+    def verify(folder: Path, manifest: Manifest) -> None:
+        names.append(folder.name)
+        verify_files(folder, manifest)
+
+    monkeypatch.setattr(stamp, "verify_files", verify)
+    return names
+
+
+def verify(folder: Path) -> None:
+    stamp.verify_once(folder, read_manifest(folder))
+
+
+def test_files_are_hashed_once(folder: Path, hashed: list[str]) -> None:
+    for _ in range(3):
+        verify(folder)
+    assert hashed == ["bundle"]
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "talker.onnx", stamp.STAMP_NAME}
+
+
+def flip(file: Path) -> None:
+    """Other bytes of the same length, and the old time."""
+    before = file.stat()
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # until the file system's clock has moved on
+        file.write_bytes(b"\x08" * before.st_size)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace(file: Path) -> None:
+    copy = file.with_name("copy")
+    shutil.copy2(file, copy)
+    flip(copy)
+    copy.replace(file)
+
+
+def shorten(file: Path) -> None:
+    file.write_bytes(b"\x07")
+
+
+@pytest.mark.parametrize("change", [flip, replace, shorten, Path.unlink])
+def test_a_changed_file_is_found(folder: Path, change: Callable[[Path], None]) -> None:
+    verify(folder)
+    change(folder / "talker.onnx")
+    with pytest.raises(BundleError, match=r"talker\.onnx"):
+        verify(folder)
+
+
+def test_a_damaged_bundle_gets_no_stamp(folder: Path) -> None:
+    flip(folder / "talker.onnx")
+    for _ in range(2):
+        with pytest.raises(BundleError, match=r"talker\.onnx is damaged"):
+            verify(folder)
+
+
+def test_another_manifest_is_checked_against_the_files(folder: Path, tmp_path: Path) -> None:
+    verify(folder)
+    other = write_bundle(tmp_path, "other", files={"talker.onnx": {"size": 1000, "sha256": "0" * 64}})
+    (other / "manifest.json").replace(folder / "manifest.json")
+    with pytest.raises(BundleError, match=r"talker\.onnx is damaged"):
+        verify(folder)
+
+
+def test_a_copied_stamp_counts_for_nothing(folder: Path, tmp_path: Path, hashed: list[str]) -> None:
+    verify(folder)
+    verify(shutil.copytree(folder, tmp_path / "copy"))
+    assert hashed == ["bundle", "copy"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"{}"])
+def test_a_damaged_stamp_is_replaced(folder: Path, hashed: list[str], content: bytes) -> None:
+    (folder / stamp.STAMP_NAME).write_bytes(content)
+    verify(folder)
+    verify(folder)
+    assert hashed == ["bundle"]
+
+
+def test_a_stamp_that_cannot_be_written_or_read_stops_nothing(folder: Path, hashed: list[str]) -> None:
+    (folder / stamp.STAMP_NAME).mkdir()  # stands for a read-only folder: root, who runs some tests, may write anywhere
+    for _ in range(2):
+        verify(folder)
+    assert hashed == ["bundle", "bundle"]
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "talker.onnx", stamp.STAMP_NAME}
