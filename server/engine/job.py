@@ -44,16 +44,28 @@ class Job:
         seed: of this row's random stream; the same seed gives the same codes.
         max_frames: codec frames after which the job ends as if the model had ended it.
         capacity: frames of unread audio at which the engine stops working on this row.
+        text_tokens: tokens of the text to be said, by which the runaway guard judges the row; None keeps it out.
+        spare: whether the row may only have a slot that no other job waits for, and no place in the queue counts.
     """
 
     def __init__(
-        self, prompt: NDArray[np.float32], sampling: Sampling, seed: int, max_frames: int, capacity: int = 64
+        self,
+        prompt: NDArray[np.float32],
+        sampling: Sampling,
+        seed: int,
+        max_frames: int,
+        capacity: int = 64,
+        *,
+        text_tokens: int | None = None,
+        spare: bool = False,
     ) -> None:
         self.prompt = prompt
         self.sampling = sampling
         self.seed = seed
         self.max_frames = max_frames
         self.capacity = capacity
+        self.text_tokens = text_tokens
+        self.spare = spare
         self.frames = 0
         """Codec frames made so far."""
         self._lock = threading.Condition()
