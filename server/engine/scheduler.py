@@ -109,7 +109,10 @@ class Scheduler:
         return [row for row in self.rows if not row.job.full]
 
     def moves(self, rows: Sequence[Row]) -> list[tuple[Row, int, Row | None]]:
-        """The fewest moves that put these rows into neighbouring slots: the row, its new slot, and who is there now."""
+        """The fewest moves that put these rows into neighbouring slots: the row, its new slot, and who is there now.
+
+        Not to be called while a job is being prefilled, whose slot looks free.
+        """
         holders = {row.slot: row for row in self.rows}
         slots = {row.slot for row in rows}
         starts = range(self._slots - len(rows) + 1)
