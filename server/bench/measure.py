@@ -16,6 +16,7 @@ from pathlib import Path
 from server.bench.floor import FloorProbe, frame_reads
 from server.bench.speak import RAMP_FRAMES, Run, Stopwatch, speak, timed_bundle
 from server.engine.bundle import open_bundle
+from server.engine.synthesizer import Synthesizer
 from server.graphs.manifest import Manifest
 from server.graphs.session import Provider
 
@@ -47,8 +48,9 @@ class Measured:
         threads: as asked for; 0 leaves the number to ONNX Runtime.
         opening: seconds that opening the bundle took.
         memory: of this process, or None where the operating system does not say.
-        seconds: of every graph call in `runs`, by name: prefill, talker, code predictor, codec decoder.
-        runs: requests of one row.
+        seconds: of every graph call in `runs`, by name: talker, code predictor, codec decoder.
+        runs: requests of one row, by a voice used before.
+        strange: the first frame of as many requests by a voice not used before.
         together: rows side by side, and one run for each of `runs`.
         floor: of talker and code predictor, or None where it is not known.
     """
@@ -60,6 +62,7 @@ class Measured:
     memory: PeakMemory | None
     seconds: dict[str, list[float]]
     runs: list[Run]
+    strange: list[Run]
     together: dict[int, list[Run]]
     floor: Floor | None
 
@@ -103,26 +106,30 @@ def measure(
     bundle = open_bundle(folder, provider=provider, threads=threads, slots=max([1, *rows]))
     opening = time.perf_counter() - start
     peaks = [peak_rss()]
-    for count in ([1], rows):  # warms caches and arenas
-        for number in count:
-            progress(f"warming up, rows: {number}")
-            speak(bundle, min(frames, RAMP_FRAMES), 0, rows=number)
-        peaks.append(peak_rss())
-    known = [peak for peak in peaks if peak is not None]
-
     watch = Stopwatch()
     timed = timed_bundle(bundle, watch)
+    alone, side_by_side = Synthesizer(timed), Synthesizer(bundle)
+    for synthesizer, count in ((alone, [1]), (side_by_side, rows)):  # warms caches and arenas
+        for number in count:
+            progress(f"warming up, rows: {number}")
+            speak(bundle, synthesizer, min(frames, RAMP_FRAMES), 0, rows=number)
+        peaks.append(peak_rss())
+    known = [peak for peak in peaks if peak is not None]
+    watch.seconds.clear()
+
     reads = frame_reads(bundle.manifest) if bundle.provider == "cpu" else None
     probe = FloorProbe(reads, threads or os.cpu_count() or 1) if reads else None  # after the memory has been noted
     between = probe.run if probe else lambda: None
     runs: list[Run] = []
+    strange: list[Run] = []
     together: dict[int, list[Run]] = {number: [] for number in rows}
     for seed in range(1, requests + 1):
         progress(f"request {seed} of {requests}")
-        runs.append(speak(timed, frames, seed, between=between))
+        strange.append(speak(bundle, Synthesizer(bundle), 1, seed))
+        runs.append(speak(bundle, alone, frames, seed, between=between))
         for number, several in together.items():
             progress(f"request {seed} of {requests}, rows: {number}")
-            several.append(speak(bundle, frames, seed, rows=number, between=between))
+            several.append(speak(bundle, side_by_side, frames, seed, rows=number, between=between))
     return Measured(
         manifest=bundle.manifest,
         provider=bundle.provider,
@@ -131,6 +138,7 @@ def measure(
         memory=PeakMemory(*known) if known else None,
         seconds=watch.seconds,
         runs=runs,
+        strange=strange,
         together=together,
         floor=Floor(probe.bytes_read, statistics.median(probe.seconds)) if probe else None,
     )

@@ -62,19 +62,21 @@ def _frames(measured: Measured) -> int:
 def _stages(measured: Measured) -> Iterator[tuple[str, str]]:
     made, seconds = _frames(measured), measured.seconds
     stages = {name: 1e3 * sum(seconds[name]) / made for name in ("talker", "code predictor", "codec decoder")}
-    rest = 1e3 * (sum(run.wall for run in measured.runs) - sum(seconds["prefill"])) / made - sum(stages.values())
+    rest = 1e3 * sum(run.wall - run.prefill for run in measured.runs) / made - sum(stages.values())
     for name, milliseconds in stages.items():
         note = f" (chunks of {CHUNK_RAMP})" if name == "codec decoder" else ""
         yield name, f"{milliseconds:.1f} ms a frame{note}"
     yield "everything else", f"{rest:.1f} ms a frame"
-    yield "prefill", f"{1e3 * median(seconds['prefill']):.0f} ms"
+    known, new = (median(run.prefill for run in runs) for runs in (measured.runs, measured.strange))
+    yield "prefill, voice used before / not yet", f"{1e3 * known:.0f} / {1e3 * new:.0f} ms"
 
 
 def _request(measured: Measured) -> Iterator[tuple[str, str]]:
     steady = median(run.steady_seconds for run in measured.runs)
-    first_audio = median(run.first_audio for run in measured.runs)
+    known, new = (median(run.first_audio for run in runs) for runs in (measured.runs, measured.strange))
     yield "steady frame, all stages", f"{1e3 * steady:.1f} ms"
-    yield "TTFA (request to first audio)", f"{1e3 * first_audio:.0f} ms, {first_audio / steady:.1f} steady frames"
+    yield "TTFA (request to first audio), the same", f"{1e3 * known:.0f} / {1e3 * new:.0f} ms"
+    yield "TTFA in steady frames", f"{known / steady:.1f} / {new / steady:.1f}"
     yield "RTF (wall / audio, below 1 is faster than real time)", f"{real_time_factor(measured):.2f}"
 
 

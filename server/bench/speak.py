@@ -52,7 +52,7 @@ class _Timed:
 def timed_bundle(bundle: OpenBundle, watch: Stopwatch) -> OpenBundle:
     """The bundle with its graph calls timed."""
     timed: dict[str, Any] = {
-        "talker": _Timed(bundle.talker, watch, prefill="prefill", decode="talker"),
+        "talker": _Timed(bundle.talker, watch, decode="talker"),
         "code_predictor": _Timed(bundle.code_predictor, watch, run="code predictor"),
         "codec_decoder": _Timed(bundle.codec_decoder, watch, decode="codec decoder"),
     }
@@ -61,9 +61,10 @@ def timed_bundle(bundle: OpenBundle, watch: Stopwatch) -> OpenBundle:
 
 @dataclass(frozen=True)
 class Run:
-    """Some rows side by side: seconds to the first audio and to the last, codec frames made by all of them together,
-    seconds of each step, which is a frame of every row."""
+    """Some rows side by side: seconds until they are prefilled, to the first audio and to the last, codec frames made
+    by all of them together, seconds of each step, which is a frame of every row."""
 
+    prefill: float
     first_audio: float
     wall: float
     frames: int
@@ -96,12 +97,19 @@ class _StampedJob(Job):
 
 
 def speak(
-    bundle: OpenBundle, frames: int, seed: int, *, rows: int = 1, between: Callable[[], object] = lambda: None
+    bundle: OpenBundle,
+    synthesizer: Synthesizer,
+    frames: int,
+    seed: int,
+    *,
+    rows: int = 1,
+    between: Callable[[], object] = lambda: None,
 ) -> Run:
     """Say `TEXT` in some rows side by side, until the first of them ends.
 
     Args:
         bundle: with as many slots.
+        synthesizer: of this bundle; it knows the prefixes of what it has said before.
         frames: codec frames of a row, at most.
         seed: different ones give different speech.
         rows: how many; they start together.
@@ -117,13 +125,12 @@ def speak(
         defaults.subtalker_top_k,
         defaults.subtalker_top_p,
     )
-    synthesizer = Synthesizer(bundle)
     speaker = next(iter(bundle.manifest.speakers), None)
     start = time.perf_counter()
     prompt = bundle.prompts.build(TEXT, speaker=speaker, language="auto", instruction=None)
     jobs = [_StampedJob(prompt, sampling, seed * rows + row, frames, frames + STEADY_CHUNK) for row in range(rows)]
     running = [synthesizer.start(job, slot) for slot, job in enumerate(jobs)]
-    wall = time.perf_counter() - start
+    prefill = wall = time.perf_counter() - start
     first_audio, seconds = 0.0, []
     while not any(row.finished for row in running):
         start = time.perf_counter()
@@ -132,4 +139,4 @@ def speak(
         first_audio = first_audio or wall + jobs[0].stamps[0] - start
         wall += seconds[-1]
         between()
-    return Run(first_audio, wall, sum(job.frames for job in jobs), seconds)
+    return Run(prefill, first_audio, wall, sum(job.frames for job in jobs), seconds)

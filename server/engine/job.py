@@ -24,6 +24,10 @@ class JobError(RuntimeError):
     """A job that ended before its audio was whole."""
 
 
+class RunawayError(JobError):
+    """The model makes no speech of this text, or does not end it, however often it is tried."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How codes are drawn; `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 switch their filter off."""
@@ -36,6 +40,12 @@ class Sampling:
     predictor_top_k: int
     predictor_top_p: float
 
+    @property
+    def greedy(self) -> bool:
+        """Whether every seed draws the same codes."""
+        talker = self.temperature == 0 or self.top_k == 1
+        return talker and (self.predictor_temperature == 0 or self.predictor_top_k == 1)
+
 
 class Job:
     """A row to be made into audio.
@@ -45,20 +55,37 @@ class Job:
         sampling: how codes are drawn.
         seed: of this row's random stream; the same seed gives the same codes.
         max_frames: codec frames after which the job ends as if the model had ended it.
-        capacity: frames of unread audio at which the engine stops working on this row.
+        capacity: frames of unread audio at which the engine stops working on this row, until half of it is read.
+        text_tokens: tokens of the text to be said, by which the runaway guard judges the row; None keeps it out.
+        spare: whether the row may only have a slot that no other job waits for, and no place in the queue counts.
     """
 
-    def __init__(self, prompt: Prompt, sampling: Sampling, seed: int, max_frames: int, capacity: int = 64) -> None:
+    def __init__(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        seed: int,
+        max_frames: int,
+        capacity: int = 64,
+        *,
+        text_tokens: int | None = None,
+        spare: bool = False,
+    ) -> None:
         self.prompt = prompt
         self.sampling = sampling
         self.seed = seed
         self.max_frames = max_frames
         self.capacity = capacity
+        self.text_tokens = text_tokens
+        self.spare = spare
         self.frames = 0
-        """Codec frames made so far."""
+        """Codec frames made so far; fewer than before when some have been thrown away."""
+        self.submitted = 0.0
+        """When the engine took it, by `time.perf_counter`."""
         self._lock = threading.Condition()
         self._chunks: deque[tuple[PcmChunk, int]] = deque()
         self._unread = 0
+        self._full = False
         self._done = False
         self._error: BaseException | None = None
         self._cancelled = False
@@ -70,8 +97,11 @@ class Job:
 
     @property
     def full(self) -> bool:
-        """Whether unread audio has reached the capacity."""
-        return self._unread >= self.capacity
+        """Whether unread audio has reached the capacity and half of it still is unread.
+
+        Without the second a reader at the speed of speech would stop and start its row at every chunk.
+        """
+        return self._full
 
     @property
     def cancelled(self) -> bool:
@@ -85,6 +115,7 @@ class Job:
                 return
             self._chunks.append((pcm, frames))
             self._unread += frames
+            self._full = self._full or self._unread >= self.capacity
         self._wake()
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -102,7 +133,7 @@ class Job:
         with self._lock:
             self._cancelled = True
             self._chunks.clear()
-            self._unread = 0
+            self._unread, self._full = 0, False
         self._wake()
         self.on_consumer()
 
@@ -117,6 +148,7 @@ class Job:
         """The next chunk; to be called with the lock held and a chunk there."""
         pcm, frames = self._chunks.popleft()
         self._unread -= frames
+        self._full = self._full and self._unread > self.capacity // 2
         return pcm
 
     def _raise_end(self) -> None:

@@ -52,6 +52,7 @@ class RowSampler:
 
     def __init__(self, sampling: Sampling, seed: int, manifest: Manifest) -> None:
         self.sampling = sampling
+        self._seed = seed
         self._random = np.random.Generator(np.random.Philox(seed))
         self._groups = manifest.sizes.code_predictor.num_code_groups
         self._end = manifest.ids.codec_eos
@@ -60,7 +61,7 @@ class RowSampler:
         self._banned = np.zeros(vocab_size, bool)
         self._banned[vocab_size - RESERVED_CODES :] = True
         self._banned[self._end] = False
-        self._drawn = 0
+        self._drawn: list[int] = []
 
     def uniforms(self) -> Floats:
         """This frame's uniforms in [0, 1), float32 `[groups]`; zeros where the row is greedy."""
@@ -72,12 +73,9 @@ class RowSampler:
         return uniforms
 
     def draw_code_0(self, logits: Floats, uniform: float) -> int | None:
-        """Draw the talker's code from `logits` `[vocab_size]` and keep it; None is end-of-speech."""
-        code = self.choose(logits, uniform, may_end=self._drawn >= MIN_FRAMES)
-        if code == self._end:
-            return None
-        self.accept(code)
-        return code
+        """The talker's next code from `logits` `[vocab_size]`, to be accepted; None is end-of-speech."""
+        code = self.choose(logits, uniform, may_end=len(self._drawn) >= MIN_FRAMES)
+        return None if code == self._end else code
 
     def choose(self, logits: Floats, uniform: float, *, may_end: bool) -> int:
         """The code that this uniform draws from `logits` `[vocab_size]`, after penalty and filters."""
@@ -95,4 +93,12 @@ class RowSampler:
     def accept(self, code: int) -> None:
         """Count a code as drawn: from now on the repetition penalty holds for it."""
         self._seen[code] = True
-        self._drawn += 1
+        self._drawn.append(code)
+
+    def go_back(self, frames: int, attempt: int) -> None:
+        """Forget all codes but the first `frames`, and draw from another stream: the seed's child of that number."""
+        del self._drawn[frames:]
+        self._seen[:] = False
+        self._seen[self._drawn] = True
+        child = np.random.SeedSequence(self._seed, spawn_key=(attempt,))
+        self._random = np.random.Generator(np.random.Philox(child))

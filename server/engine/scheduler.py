@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from itertools import chain
 
 from server.engine.job import Job
-from server.engine.synthesizer import Row
+from server.engine.rows import Row
 
 
 class QueueFull(RuntimeError):
@@ -15,68 +17,117 @@ class QueueFull(RuntimeError):
 class Scheduler:
     """Waiting jobs in order of arrival, and rows under way, each in its slot.
 
+    Spare jobs wait apart: one of them gets a slot only while no other job waits, and together they never hold the last
+    slot, unless there is but one, so that a job that comes later need not wait for the end of a long request's rows.
+
     Args:
         slots: rows that can be under way at once.
-        max_waiting: jobs that may wait for a slot.
+        max_waiting: jobs that may wait for a slot, spare ones not counted.
     """
 
     def __init__(self, slots: int, max_waiting: int) -> None:
-        self.waiting: deque[Job] = deque()
         self.rows: list[Row] = []
-        self._free = list(range(slots))
+        self._waiting: deque[Job] = deque()
+        self._spare: deque[Job] = deque()
+        self._starting: dict[int, Job] = {}
+        self._slots = slots
         self._max_waiting = max_waiting
+        self._max_spare = max(slots - 1, 1)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a slot, spare ones too."""
+        return len(self._waiting) + len(self._spare)
 
     def add(self, job: Job) -> None:
         """Let a job wait.
 
         Raises:
-            QueueFull: no slot is free and no place in the queue.
+            QueueFull: no slot is free and no place in the queue; never for a spare job.
         """
-        self._forget_cancelled()
-        if len(self.waiting) >= self._max_waiting + len(self._free):
+        if job.spare:
+            self._spare.append(job)
+            return
+        if sum(not waiting.cancelled for waiting in self._waiting) >= self._max_waiting + self._free:
             raise QueueFull(f"{len(self.rows)} requests are running and {self._max_waiting} waiting")
-        self.waiting.append(job)
+        self._waiting.append(job)
+
+    @property
+    def _free(self) -> int:
+        return self._slots - len(self.rows) - len(self._starting)
 
     def can_admit(self) -> bool:
-        """Whether a job waits and a slot is free for it."""
-        return bool(self.waiting and self._free)
+        """Whether a job waits and there is a slot for it."""
+        return self._next_queue() is not None
 
     def admit(self) -> tuple[Job, int] | None:
         """The next job and the slot for it, or None; the caller reports back by `run` or `release`."""
-        if not self.can_admit():
+        queue = self._next_queue()
+        if queue is None:
             return None
-        return self.waiting.popleft(), self._free.pop(0)
+        taken = {row.slot for row in self.rows} | set(self._starting)
+        slot = next(slot for slot in range(self._slots) if slot not in taken)
+        self._starting[slot] = queue.popleft()
+        return self._starting[slot], slot
+
+    def _next_queue(self) -> deque[Job] | None:
+        if not self._free:
+            return None
+        if self._waiting:
+            return self._waiting
+        spare = sum(job.spare for job in chain((row.job for row in self.rows), self._starting.values()))
+        return self._spare if self._spare and spare < self._max_spare else None
 
     def run(self, row: Row) -> None:
         """A prefilled row joins."""
+        del self._starting[row.slot]
         self.rows.append(row)
 
     def release(self, slot: int) -> None:
         """A slot whose job did not become a row is free again."""
-        self._free = sorted([*self._free, slot])
+        del self._starting[slot]
 
     def drop(self, row: Row) -> None:
         """A row leaves and its slot is free."""
         self.rows.remove(row)
-        self.release(row.slot)
 
-    def drop_cancelled(self) -> None:
-        """Whoever has left neither waits nor runs any more. Not to be called while a frame is being made."""
-        self._forget_cancelled()
-        for row in [row for row in self.rows if row.job.cancelled]:
-            self.drop(row)
+    def drop_cancelled(self) -> list[Job]:
+        """Whoever has left neither waits nor runs any more. Not to be called while a frame is being made.
+
+        Returns:
+            Those that did until now.
+        """
+        left = [job for job in self._jobs() if job.cancelled]
+        if left:
+            self.rows = [row for row in self.rows if row.job not in left]
+            self._waiting = deque(job for job in self._waiting if job not in left)
+            self._spare = deque(job for job in self._spare if job not in left)
+        return left
 
     def runnable(self) -> list[Row]:
         """Rows whose reader keeps up."""
         return [row for row in self.rows if not row.job.full]
 
+    def moves(self, rows: Sequence[Row]) -> list[tuple[Row, int, Row | None]]:
+        """The fewest moves that put these rows into neighbouring slots: the row, its new slot, and who is there now.
+
+        Not to be called while a job is being prefilled, whose slot looks free.
+        """
+        holders = {row.slot: row for row in self.rows}
+        slots = {row.slot for row in rows}
+        starts = range(self._slots - len(rows) + 1)
+        first = max(starts, key=lambda start: len(slots & set(range(start, start + len(rows)))))
+        window = range(first, first + len(rows))
+        outside = [row for row in rows if row.slot not in window]
+        holes = [slot for slot in window if slot not in slots]
+        return [(row, hole, holders.get(hole)) for row, hole in zip(outside, holes, strict=True)]
+
     def drop_all(self) -> list[Job]:
         """Empty everything; returns the jobs that were there."""
-        jobs = [*(row.job for row in self.rows), *self.waiting]
-        for row in list(self.rows):
-            self.drop(row)
-        self.waiting.clear()
+        jobs = [*self._jobs(), *self._starting.values()]
+        for collection in (self.rows, self._waiting, self._spare, self._starting):
+            collection.clear()
         return jobs
 
-    def _forget_cancelled(self) -> None:
-        self.waiting = deque(job for job in self.waiting if not job.cancelled)
+    def _jobs(self) -> list[Job]:
+        return [*(row.job for row in self.rows), *self._waiting, *self._spare]

@@ -5,46 +5,38 @@ It knows graphs and rows. It does not know who waits, who reads, or when to run:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.bundle import OpenBundle
+from server.engine.events import EngineEvents, NoEvents
+from server.engine.guard import Guard
 from server.engine.job import Job
 from server.engine.prefixes import PrefixCache
+from server.engine.rows import Row, RowState, failing, for_each
 from server.engine.sampling import RowSampler
 from server.graphs.code_predictor import DrawParameters
 from server.graphs.codec_decoder import CodecState
 
 Floats = NDArray[np.float32]
+Codes = NDArray[np.int64]
 
 CHUNK_RAMP = (1, 2, 4, 8)
 """Frames decoded to audio at a time: few at first for an early start, then more, which costs less a frame."""
 
+log = logging.getLogger(__name__)
 
-@dataclass(eq=False)
-class Row:
-    """One job under way in one talker slot."""
 
-    job: Job
-    slot: int
-    length: int
-    """Positions in the slot."""
-    logits: Floats
-    hidden: Floats
-    sampler: RowSampler
-    codec: CodecState
-    frames: list[NDArray[np.int64]] = field(default_factory=list)
-    """Frames made and not yet decoded, `[groups]` each."""
-    chunks: int = 0
-    finished: bool = False
+class Draw(NamedTuple):
+    """A frame's code 0, and the uniforms `[groups - 1]` that draw the others."""
 
-    @property
-    def chunk_size(self) -> int:
-        """Frames that the next chunk of audio waits for."""
-        return CHUNK_RAMP[min(self.chunks, len(CHUNK_RAMP) - 1)]
+    code_0: int
+    uniforms: Floats
 
 
 class Synthesizer:
@@ -52,85 +44,154 @@ class Synthesizer:
 
     Args:
         bundle: whose talker has one slot a row.
+        events: hears of rows that run away.
     """
 
-    def __init__(self, bundle: OpenBundle) -> None:
+    def __init__(self, bundle: OpenBundle, events: EngineEvents | None = None) -> None:
         self._manifest = bundle.manifest
         self._talker = bundle.talker
         self._prefixes = PrefixCache(bundle.talker)
         self._code_predictor = bundle.code_predictor
         self._codec_decoder = bundle.codec_decoder
         self._text_pad = bundle.prompts.pad
+        self._events = events or NoEvents()
 
     def start(self, job: Job, slot: int) -> Row:
         """Prefill a job into a free slot."""
         logits, hidden = self._prefixes.prefill(slot, job.prompt)
-        sampler = RowSampler(job.sampling, job.seed, self._manifest)
-        return Row(job, slot, len(job.prompt), logits[0], hidden[0], sampler, self._codec_decoder.start())
+        _check_finite(logits, hidden)
+        groups = self._manifest.sizes.code_predictor.num_code_groups
+        guard = None if job.text_tokens is None else Guard.of(job.text_tokens, groups)
+        state = RowState(len(job.prompt), logits[0], hidden[0], self._codec_decoder.start(), guard)
+        return Row(job, slot, state, RowSampler(job.sampling, job.seed, self._manifest))
+
+    def move(self, row: Row, slot: int, other: Row | None) -> None:
+        """Put a row into another slot, whose row, if it has one, goes to the first one's."""
+        positions = max(row.state.length, other.state.length if other else 0)
+        self._talker.swap(row.slot, slot, positions)
+        if other:
+            other.slot = row.slot
+        row.slot = slot
 
     def frame(self, rows: Sequence[Row]) -> None:
         """Advance every row by one frame and hand over the audio that is due; ended rows are marked `finished`.
 
-        Rows are independent: a row's codes do not depend on the others.
+        Rows are independent: a row's codes do not depend on the others, and an error in one of them ends that one.
+
+        Args:
+            rows: in neighbouring slots, in any order.
         """
-        uniforms = [row.sampler.uniforms() for row in rows]
-        drawn = [row.sampler.draw_code_0(row.logits, u[0]) for row, u in zip(rows, uniforms, strict=True)]
-        for row, code_0 in zip(rows, drawn, strict=True):
-            row.finished = code_0 is None
-        speaking = [i for i, code_0 in enumerate(drawn) if code_0 is not None]
-        embeddings: dict[int, Floats] = {}
-        if speaking:
-            codes_0 = np.array([drawn[i] for i in speaking], np.int64)
-            hidden = np.stack([rows[i].hidden for i in speaking])
-            rest = np.stack([uniforms[i][1:] for i in speaking])
-            codes, embedding = self._code_predictor.run(
-                hidden, codes_0, rest, self._parameters([rows[i].job for i in speaking])
-            )
-            for place, i in enumerate(speaking):
-                rows[i].frames.append(np.concatenate((codes_0[place : place + 1], codes[place])))
-                rows[i].job.frames += 1
-                embeddings[i] = embedding[place] + self._text_pad
-                rows[i].finished = rows[i].job.frames >= rows[i].job.max_frames or self._is_out_of_positions(rows[i])
+        slots = sorted(row.slot for row in rows)
+        if slots != list(range(slots[0], slots[0] + len(slots))):
+            raise ValueError(f"slots {slots} are no neighbours: a row between them would be written to")
+        drawn: dict[Row, Draw] = {}
+        for row in rows:
+            with failing(row):
+                self._draw(row, drawn)
+        for row, (codes, embedding) in for_each(list(drawn), lambda part: self._predict(part, drawn)):
+            with failing(row):
+                self._accept(row, codes, embedding)
         self._decode_due(rows)
-        going_on = [i for i in speaking if not rows[i].finished]
-        self._advance_talker([rows[i] for i in going_on], [embeddings[i] for i in going_on])
+        ahead = [row for row in rows if row.state.next_input is not None and not row.finished]
+        for row, (logits, hidden) in for_each(ahead, lambda part: self._advance(part, rows)):
+            with failing(row):
+                _check_finite(logits, hidden)
+                length = row.state.length + 1
+                row.state = replace(row.state, length=length, logits=logits, hidden=hidden, next_input=None)
 
-    def _is_out_of_positions(self, row: Row) -> bool:
-        return row.length >= self._talker.sizes.max_positions
+    def _draw(self, row: Row, drawn: dict[Row, Draw]) -> None:
+        """Draw code 0 of the row's next frame, or end the row."""
+        uniforms = row.sampler.uniforms()
+        code_0 = row.sampler.draw_code_0(row.state.logits, uniforms[0])
+        if code_0 is not None:
+            drawn[row] = Draw(code_0, uniforms[1:])
+        elif row.state.guard is not None and row.state.guard.ends_too_soon:
+            self._go_back(row, "it ends too soon")
+        else:
+            row.end()
 
-    def _parameters(self, jobs: Sequence[Job]) -> DrawParameters:
+    def _predict(self, rows: Sequence[Row], drawn: dict[Row, Draw]) -> list[tuple[Codes, Floats]]:
+        """The other codes: whole frames `[groups]` and their summed embeddings `[hidden_size]`."""
+        hidden = np.stack([row.state.hidden for row in rows])
+        codes_0 = np.array([drawn[row].code_0 for row in rows], np.int64)
+        uniforms = np.stack([drawn[row].uniforms for row in rows])
+        rest, embedding = self._code_predictor.run(hidden, codes_0, uniforms, self._parameters(rows))
+        return list(zip(np.concatenate((codes_0[:, None], rest), axis=1), embedding, strict=True))
+
+    def _parameters(self, rows: Sequence[Row]) -> DrawParameters:
         codes = self._manifest.sizes.code_predictor.vocab_size
-        sampling = [job.sampling for job in jobs]
+        sampling = [row.job.sampling for row in rows]
         return DrawParameters(
             temperature=np.array([s.predictor_temperature or 1.0 for s in sampling], np.float32),
             top_k=np.array([min(s.predictor_top_k or codes, codes) for s in sampling], np.int64),
             top_p=np.array([s.predictor_top_p for s in sampling], np.float32),
         )
 
+    def _accept(self, row: Row, codes: Codes, embedding: Floats) -> None:
+        """Add a frame to the row, unless it shows that the row makes no speech."""
+        state = row.state
+        guard = state.guard.after(codes) if state.guard else None
+        made = state.made + 1
+        last = made >= row.job.max_frames or state.length >= self._talker.sizes.max_positions
+        if guard is not None and (reason := "it does not end" if last else guard.runaway):
+            self._go_back(row, reason)
+            return
+        row.sampler.accept(int(codes[0]))
+        undecoded = (*state.undecoded, codes)
+        row.accept(replace(state, guard=guard, made=made, undecoded=undecoded, next_input=embedding + self._text_pad))
+        if last:
+            row.end()
+
+    def _go_back(self, row: Row, reason: str) -> None:
+        log.warning("a row runs away after %d frames: %s", row.state.made, reason)
+        self._events.runaway()
+        if row.go_back(reason):
+            self._events.retried()
+
     def _decode_due(self, rows: Sequence[Row]) -> None:
         """Decode the rows whose chunk is full or last, those with equally many frames together."""
         due: dict[int, list[Row]] = {}
         for row in rows:
-            if row.frames and (row.finished or len(row.frames) >= row.chunk_size):
-                due.setdefault(len(row.frames), []).append(row)
-        for count, group in due.items():
-            codes = np.stack([np.stack(row.frames) for row in group])
-            waveform, states = self._codec_decoder.decode(codes, [row.codec for row in group])
-            for row, samples, state in zip(group, waveform, states, strict=True):
-                row.codec, row.chunks = state, row.chunks + 1
-                row.frames.clear()
-                row.job.put(samples, count)
+            count, chunk = len(row.state.undecoded), CHUNK_RAMP[min(row.state.chunks, len(CHUNK_RAMP) - 1)]
+            if count and not row.error and (row.finished or count >= chunk):
+                due.setdefault(count, []).append(row)
+        for group in due.values():
+            for row, (samples, codec) in for_each(group, self._decode):
+                with failing(row):
+                    self._hear(row, samples, codec)
 
-    def _advance_talker(self, rows: Sequence[Row], embeddings: Sequence[Floats]) -> None:
-        """One talker step; rows in neighbouring slots share a call."""
-        paired = sorted(zip(rows, embeddings, strict=True), key=lambda pair: pair[0].slot)
-        start = 0
-        for stop in range(1, len(paired) + 1):
-            if stop < len(paired) and paired[stop][0].slot == paired[stop - 1][0].slot + 1:
-                continue
-            run = paired[start:stop]
-            lengths = np.array([row.length for row, _ in run], np.int32)
-            output = self._talker.decode(run[0][0].slot, np.stack([e for _, e in run]), lengths)
-            for (row, _), logits, hidden in zip(run, output.logits, output.hidden, strict=True):
-                row.logits, row.hidden, row.length = logits, hidden, row.length + 1
-            start = stop
+    def _decode(self, rows: Sequence[Row]) -> list[tuple[Floats, CodecState]]:
+        codes = np.stack([np.stack(row.state.undecoded) for row in rows])
+        waveform, after = self._codec_decoder.decode(codes, [row.state.codec for row in rows])
+        return list(zip(waveform, after, strict=True))
+
+    def _hear(self, row: Row, samples: Floats, codec: CodecState) -> None:
+        """Hand audio over, unless it shows that the row makes no speech."""
+        _check_finite(samples)
+        state = row.state
+        guard = state.guard.heard(samples.reshape(len(state.undecoded), -1)) if state.guard else None
+        row.hear(samples, replace(state, codec=codec, guard=guard, undecoded=(), chunks=state.chunks + 1))
+        if guard is not None and guard.runaway and not row.finished:
+            self._go_back(row, guard.runaway)
+
+    def _advance(self, ahead: Sequence[Row], rows: Sequence[Row]) -> list[tuple[Floats, Floats]]:
+        """One talker step for the rows that go on.
+
+        A row between them that does not (it has ended or was set back in this very frame) takes part all the same: one
+        row more costs less than a second call, and what is written behind its last position counts for nothing.
+        """
+        first = min(row.slot for row in ahead)
+        count = max(row.slot for row in ahead) + 1 - first
+        inputs, lengths = np.zeros((count, len(self._text_pad)), np.float32), np.zeros(count, np.int32)
+        for row in rows:
+            if first <= row.slot < first + count and not row.finished:
+                lengths[row.slot - first] = row.state.length
+        for row in ahead:
+            inputs[row.slot - first] = row.state.next_input
+        output = self._talker.decode(first, inputs, lengths)
+        return [(output.logits[row.slot - first], output.hidden[row.slot - first]) for row in ahead]
+
+
+def _check_finite(*values: Floats) -> None:
+    if not all(np.isfinite(value).all() for value in values):
+        raise FloatingPointError("a graph gave numbers that are not finite")

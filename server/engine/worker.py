@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from pathlib import Path
 
 from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.events import EngineEvents, NoEvents
 from server.engine.job import Job, JobError
 from server.engine.prompt import Prompt
 from server.engine.scheduler import Scheduler
@@ -25,14 +27,16 @@ class Engine:
 
     Args:
         bundle: with one talker slot a row.
-        max_queue: jobs that may wait beyond the rows under way.
+        max_queue: jobs that may wait beyond the rows under way, spare ones not counted.
+        events: hears of what the engine does.
     """
 
-    def __init__(self, bundle: OpenBundle, *, max_queue: int) -> None:
+    def __init__(self, bundle: OpenBundle, *, max_queue: int, events: EngineEvents | None = None) -> None:
         self.manifest = bundle.manifest
         self.provider = bundle.provider
         self._prompts = bundle.prompts
-        self._synthesizer = Synthesizer(bundle)
+        self._events = events or NoEvents()
+        self._synthesizer = Synthesizer(bundle, self._events)
         self._scheduler = Scheduler(bundle.talker.slots, max_queue)
         self._changed = threading.Condition()
         self._stopping = False
@@ -40,14 +44,34 @@ class Engine:
         self._thread.start()
 
     @classmethod
-    def load(cls, folder: Path, *, provider: Provider, threads: int, max_rows: int, max_queue: int) -> Engine:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        provider: Provider,
+        threads: int,
+        max_rows: int,
+        max_queue: int,
+        events: EngineEvents | None = None,
+    ) -> Engine:
         """Open a bundle as `open_bundle` does, with `max_rows` slots, and start its thread."""
-        return cls(open_bundle(folder, provider=provider, threads=threads, slots=max_rows), max_queue=max_queue)
+        bundle = open_bundle(folder, provider=provider, threads=threads, slots=max_rows)
+        return cls(bundle, max_queue=max_queue, events=events)
 
     @property
     def alive(self) -> bool:
         """Whether jobs are still worked on."""
         return self._thread.is_alive() and not self._stopping
+
+    @property
+    def running(self) -> int:
+        """Rows under way."""
+        return len(self._scheduler.rows)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a row."""
+        return self._scheduler.waiting
 
     def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
         """Talker inputs for a text; see `PromptBuilder.build`. Quick, and safe from any thread."""
@@ -63,6 +87,7 @@ class Engine:
         with self._changed:
             if not self.alive:
                 raise EngineStopped(f"the engine of {self.manifest.id} has stopped")
+            job.submitted = time.perf_counter()
             self._scheduler.add(job)
             job.on_consumer = self._wake
             self._changed.notify()
@@ -101,11 +126,15 @@ class Engine:
         scheduler = self._scheduler
         with self._changed:
             while not self._stopping:
-                scheduler.drop_cancelled()
+                self._drop_cancelled()
                 if scheduler.runnable() or scheduler.can_admit():
                     return True
                 self._changed.wait()
         return False
+
+    def _drop_cancelled(self) -> None:
+        for _ in self._scheduler.drop_cancelled():
+            self._events.cancelled()
 
     def _admit(self) -> None:
         """Prefill one waiting job, so that rows under way lose no more than one prefill a frame."""
@@ -114,40 +143,48 @@ class Engine:
         if admitted is None:
             return
         job, slot = admitted
+        began = time.perf_counter()
+        self._events.queued(began - job.submitted)
         try:
             row = self._synthesizer.start(job, slot)
-        except BaseException as error:
-            log.exception("prefill failed")
+        except Exception as error:
             with self._changed:
                 self._scheduler.release(slot)
-            job.finish(_failed(error))
-            if isinstance(error, Exception):
-                return
-            raise
+            _fail(job, error)
+            return
+        self._events.prefilled(time.perf_counter() - began)
         with self._changed:
             self._scheduler.run(row)
 
     def _frame(self) -> None:
         with self._changed:
-            self._scheduler.drop_cancelled()
+            self._drop_cancelled()
             rows = self._scheduler.runnable()
+            moves = self._scheduler.moves(rows)
         if not rows:
             return
-        error: Exception | None = None
-        try:
-            self._synthesizer.frame(rows)
-        except Exception as caught:
-            log.exception("frame failed")
-            error = caught
-        ended = rows if error else [row for row in rows if row.finished]
+        began = time.perf_counter()
+        for row, slot, other in moves:
+            self._synthesizer.move(row, slot, other)
+        self._synthesizer.frame(rows)
+        self._events.frame_made(time.perf_counter() - began, len(rows))
+        ended = [row for row in rows if row.finished]
         with self._changed:
             for row in ended:
                 self._scheduler.drop(row)
         for row in ended:
-            row.job.finish(_failed(error) if error else None)
+            if row.error is None:
+                row.job.finish()
+            else:
+                _fail(row.job, row.error)
 
 
-def _failed(error: BaseException) -> JobError:
+def _fail(job: Job, error: Exception) -> None:
+    """End a job with an error that is one of ours."""
+    if isinstance(error, JobError):
+        job.finish(error)
+        return
+    log.error("speech could not be made", exc_info=error)
     failure = JobError("speech could not be made")
     failure.__cause__ = error
-    return failure
+    job.finish(failure)

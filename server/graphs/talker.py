@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 from server.graphs.manifest import TalkerSizes
 
 Floats = NDArray[np.float32]
+FLOAT_BYTES = 4
+
+
+KERNEL_HEAD_DIM_MULTIPLE = 16
+"""The attention kernel takes caches of no other head size; exported graphs pad theirs."""
 
 
 class TalkerOutput(NamedTuple):
@@ -27,7 +32,18 @@ def _untouched(shape: tuple[int, ...]) -> Floats:
 
     NumPy asks for huge pages, of which the few positions that a row uses in each head would take most of a gigabyte.
     """
-    return np.frombuffer(mmap.mmap(-1, prod(shape) * 4), np.float32).reshape(shape)
+    return np.frombuffer(mmap.mmap(-1, prod(shape) * FLOAT_BYTES), np.float32).reshape(shape)
+
+
+def cache_shape(sizes: TalkerSizes, slots: int) -> tuple[int, int, int, int]:
+    """Shape of the keys, or of the values, of one layer: `[slots, kv_heads, max_positions, padded head_dim]`."""
+    head_dim = -(-sizes.head_dim // KERNEL_HEAD_DIM_MULTIPLE) * KERNEL_HEAD_DIM_MULTIPLE
+    return slots, sizes.num_kv_heads, sizes.max_positions, head_dim
+
+
+def cache_bytes(sizes: TalkerSizes, slots: int) -> int:
+    """Bytes of the KV caches of all slots, if every row took all its positions: a page is taken when it is written."""
+    return 2 * sizes.num_layers * prod(cache_shape(sizes, slots)) * FLOAT_BYTES
 
 
 class Talker:
@@ -47,10 +63,7 @@ class Talker:
         self.sizes = sizes
         self.slots = slots
         self._names = [value.name for value in session.get_inputs() if value.name.startswith("past.")]
-        shapes = {value.name: value.shape for value in session.get_inputs()}
-        self._caches = [
-            _untouched((slots, sizes.num_kv_heads, sizes.max_positions, shapes[name][3])) for name in self._names
-        ]
+        self._caches = [_untouched(cache_shape(sizes, slots)) for _ in self._names]
         self._views: dict[tuple[int, int], list[ort.OrtValue]] = {}
 
     def prefill(self, slot: int, inputs_embeds: Floats, past: int = 0) -> TalkerOutput:
@@ -76,6 +89,13 @@ class Talker:
             lengths: `[rows]`, positions in each slot before this call.
         """
         return self._run(first_slot, first_slot + len(lengths), inputs_embeds[:, None], lengths + np.int32(1))
+
+    def swap(self, one: int, other: int, positions: int) -> None:
+        """Exchange the first `positions` of two slots."""
+        for cache in self._caches:
+            kept = cache[one, :, :positions].copy()
+            cache[one, :, :positions] = cache[other, :, :positions]
+            cache[other, :, :positions] = kept
 
     def _run(self, start: int, stop: int, inputs_embeds: Floats, lengths: NDArray[np.int32]) -> TalkerOutput:
         binding = self._session.io_binding()

@@ -17,6 +17,7 @@ from server.bench.measure import Floor, Measured, PeakMemory, measure
 from server.bench.report import report, verdict
 from server.bench.speak import RAMP_FRAMES, STEADY_CHUNK, Run, speak
 from server.engine.bundle import open_bundle
+from server.engine.synthesizer import Synthesizer
 from server.graphs.manifest import Manifest, Precision, WeightReads, read_manifest
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.fakes import manifest_of, write_bundle
@@ -51,8 +52,8 @@ def test_the_verdict(rtf: float, precision: Precision, says: str) -> None:
 
 def measured(**changes: object) -> Measured:
     """Two requests of two frames: 10 + 20 + 5 ms a frame, 5 ms else, 40 ms of prefill; 80 ms of audio a frame."""
-    run = Run(first_audio=0.08, wall=0.12, frames=2, step_seconds=[0.04, 0.04])
-    four = Run(first_audio=0.2, wall=0.32, frames=8, step_seconds=[0.08, 0.08])
+    run = Run(prefill=0.04, first_audio=0.08, wall=0.12, frames=2, step_seconds=[0.04, 0.04])
+    four = Run(prefill=0.16, first_audio=0.2, wall=0.32, frames=8, step_seconds=[0.08, 0.08])
     graph = {"file": "codec_decoder.onnx", "precision": "fp32", "reads": {"once": 420_000_000}}
     found = Measured(
         manifest=Manifest.model_validate(
@@ -63,12 +64,12 @@ def measured(**changes: object) -> Measured:
         opening=3.0,
         memory=PeakMemory(1_000_000_000, 1_200_000_000, 1_300_000_000),
         seconds={
-            "prefill": [0.04, 0.04],
             "talker": [0.01] * 4,
             "code predictor": [0.02] * 4,
             "codec decoder": [0.005] * 4,
         },
         runs=[run, run],
+        strange=[dataclasses.replace(run, prefill=0.06, first_audio=0.1)] * 2,
         together={4: [four, four]},
         floor=Floor(bytes_read=600_000_000, seconds=0.02),
     )
@@ -84,9 +85,10 @@ def test_the_table_says_what_was_measured() -> None:
         "code predictor": "20.0 ms a frame",
         "codec decoder": "5.0 ms a frame (chunks of (1, 2, 4, 8))",
         "everything else": "5.0 ms a frame",
-        "prefill": "40 ms",
+        "prefill, voice used before / not yet": "40 / 60 ms",
         "steady frame, all stages": "40.0 ms",
-        "TTFA (request to first audio)": "80 ms, 2.0 steady frames",
+        "TTFA (request to first audio), the same": "80 / 100 ms",
+        "TTFA in steady frames": "2.0 / 2.5",
         "RTF (wall / audio, below 1 is faster than real time)": "0.75",
         "weights read a frame, talker + code predictor": "0.60 GB",
         "read bandwidth in this run": "30.0 GB/s",
@@ -110,17 +112,17 @@ def test_what_was_not_measured_is_not_claimed() -> None:
 
 def test_steady_frames_are_those_of_full_chunks() -> None:
     ramp, steady, rest = [9.0] * RAMP_FRAMES, [1.0] * (STEADY_CHUNK - 1) + [3.0], [9.0] * (STEADY_CHUNK - 1)
-    long = Run(0, 0, 0, [*ramp, *steady, *steady, *rest])
+    long = Run(0, 0, 0, 0, [*ramp, *steady, *steady, *rest])
     assert long.steady_seconds == pytest.approx((STEADY_CHUNK + 2) / STEADY_CHUNK)
-    assert Run(0, 0, 0, [1.0, 2.0, 3.0]).steady_seconds == 2
+    assert Run(0, 0, 0, 0, [1.0, 2.0, 3.0]).steady_seconds == 2
 
 
 def test_rows_speak_side_by_side() -> None:
     bundle = open_bundle(RANDOM_BUNDLE, provider="cpu", threads=1, slots=3)
     steps: list[int] = []
-    run = speak(bundle, 3, 7, rows=3, between=lambda: steps.append(1))
+    run = speak(bundle, Synthesizer(bundle), 3, 7, rows=3, between=lambda: steps.append(1))
     assert (run.frames, len(run.step_seconds), len(steps)) == (9, 3, 3)
-    assert 0 < run.first_audio < run.wall
+    assert 0 < run.prefill < run.first_audio < run.wall
 
 
 def test_the_probe_reads_what_a_frame_reads() -> None:

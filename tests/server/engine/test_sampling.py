@@ -93,8 +93,8 @@ def test_repetition_penalty_is_the_official_one(manifest: Manifest) -> None:
         logits[size - RESERVED_CODES :] = -50
         scores = torch.from_numpy(logits.copy())[None]
         expected = int(official(torch.tensor([drawn], dtype=torch.long), scores).argmax())
-        code = sampler.draw_code_0(logits, 0.0)
-        assert code == expected
+        assert sampler.draw_code_0(logits, 0.0) == expected
+        sampler.accept(expected)
         drawn.append(expected)
     assert len(set(drawn)) < len(drawn), "no code came twice: the penalty has not been tried"
 
@@ -104,9 +104,11 @@ def test_reserved_codes_are_never_drawn_and_the_first_two_frames_do_not_end(mani
     logits = np.zeros(size, np.float32)
     logits[size - RESERVED_CODES :] = 50
     sampler = RowSampler(sampling(), 0, manifest)
-    assert all(
-        (code := sampler.draw_code_0(logits, u)) is not None and code < size - RESERVED_CODES for u in (0.1, 0.9)
-    )
+    for uniform in (0.1, 0.9):
+        code = sampler.draw_code_0(logits, uniform)
+        assert code is not None
+        assert code < size - RESERVED_CODES
+        sampler.accept(code)
     assert end >= size - RESERVED_CODES
     assert sampler.draw_code_0(logits, 0.5) is None
 
@@ -122,3 +124,26 @@ def test_the_stream_of_uniforms_is_the_seeds(manifest: Manifest) -> None:
     assert (stream(7, temperature=0.0)[:, 0] == 0).all()
     np.testing.assert_array_equal(stream(7, temperature=0.0)[:, 1:], stream(7)[:, 1:])
     assert (stream(7, predictor_temperature=0.0)[:, 1:] == 0).all()
+
+
+def test_going_back_forgets_codes_and_takes_another_stream(manifest: Manifest) -> None:
+    logits = np.random.default_rng(3).normal(size=manifest.sizes.talker.vocab_size).astype(np.float32)
+
+    def drawn(sampler: RowSampler, count: int) -> list[int]:
+        codes = []
+        for _ in range(count):
+            code = sampler.choose(logits, float(sampler.uniforms()[0]), may_end=False)
+            sampler.accept(code)
+            codes.append(code)
+        return codes
+
+    strong = sampling(repetition_penalty=5.0)
+    first, second = (RowSampler(strong, 11, manifest) for _ in range(2))
+    drawn(first, 20)
+    drawn(second, 5)
+    first.go_back(5, 1)
+    second.go_back(5, 1)
+    again = drawn(first, 20)
+    assert again == drawn(second, 20), "what was drawn and forgotten still counts"
+    first.go_back(5, 2)
+    assert again != drawn(first, 20)

@@ -1,0 +1,109 @@
+"""Judges whether a row still makes speech: by how long it goes on, by how its codes repeat, and by how quiet it is.
+
+Pure values: a guard is never changed, `after` and `heard` return the next one, so that a row set back has its old one.
+All lengths are in codec frames, 12.5 a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+FRAMES_PER_TOKEN = 4
+"""Usual: people speak 2.5 to 5 text tokens a second, which makes 2.5 to 5 frames of each."""
+SLOW = 2
+"""So many times the usual length is no speech at a normal pace any more: what follows is held back."""
+TOO_SLOW = 3
+"""So many times the usual length is a runaway, even for a voice that is told to speak very slowly."""
+SLOW_FLOOR, TOO_SLOW_FLOOR = 38, 75
+"""3 s and 6 s on top of these: pauses, and single tokens that are long to say, such as "WWW"."""
+
+LEAST_FRAMES_PER_TOKEN = 0.5
+"""25 tokens a second, five times as fast as anyone speaks; fewer frames mean that most of the text is missing."""
+
+LONGEST_PERIOD = 25
+"""2 s: repetition is looked for at every distance up to this."""
+EQUAL_SHARE = 0.75
+"""Share of a frame's codes that makes two frames alike, codebook 0 among them."""
+ALIKE_HOLD, ALIKE_LIMIT = 8, 38
+"""Frames in a row that are alike to those a period before: 0.6 s is rare in sampled speech, 3 s does not happen."""
+SAME_CODE_HOLD, SAME_CODE_LIMIT = 38, 75
+"""The same for codebook 0 alone, 3 s and 6 s: it hardly changes in a natural pause, which takes up to 2 s."""
+
+SILENCE_RMS = 1e-3
+"""-60 dBFS."""
+SILENT_HOLD, SILENT_LIMIT = 30, 50
+"""2.4 s and 4 s of silence; natural pauses take up to 2 s."""
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """What is known of one row; build it with `Guard.of`.
+
+    `recent` holds the last frames, the newest first, int64 `[LONGEST_PERIOD, groups]`. `alike` and `same_code` count
+    for each period how many frames in a row repeat those a period before, int64 `[LONGEST_PERIOD]`.
+    """
+
+    tokens: int
+    recent: NDArray[np.int64]
+    alike: NDArray[np.int64]
+    same_code: NDArray[np.int64]
+    made: int = 0
+    silent: int = 0
+    """Frames at the end of the audio heard so far that are near silence."""
+
+    @classmethod
+    def of(cls, text_tokens: int, groups: int) -> Guard:
+        """The guard of a row that has made nothing yet.
+
+        Args:
+            text_tokens: of the text to be said.
+            groups: codes of a frame.
+        """
+        none = np.zeros(LONGEST_PERIOD, np.int64)
+        return cls(text_tokens, np.full((LONGEST_PERIOD, groups), -1, np.int64), none, none)
+
+    def after(self, codes: NDArray[np.int64]) -> Guard:
+        """One frame `[groups]` later."""
+        equal = self.recent == codes
+        same_code = equal[:, 0]
+        alike = same_code & (equal.mean(axis=1) >= EQUAL_SHARE)
+        return replace(
+            self,
+            recent=np.concatenate((codes[None], self.recent[:-1])),
+            alike=np.where(alike, self.alike + 1, 0),
+            same_code=np.where(same_code, self.same_code + 1, 0),
+            made=self.made + 1,
+        )
+
+    def heard(self, samples: NDArray[np.float32]) -> Guard:
+        """With the decoded audio of some more frames, `[frames, samples_per_frame]`."""
+        loud = np.flatnonzero(np.square(samples).mean(axis=1) >= SILENCE_RMS**2)
+        return replace(self, silent=len(samples) - 1 - int(loud[-1]) if loud.size else self.silent + len(samples))
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether the newest frame, and what follows, should be held back until this is clear."""
+        return any(value >= hold for _, value, hold, _ in self._measures())
+
+    @property
+    def runaway(self) -> str | None:
+        """Why what is held back is no speech of this text, once that is certain."""
+        return next((name for name, value, _, limit in self._measures() if value >= limit), None)
+
+    @property
+    def ends_too_soon(self) -> bool:
+        """Whether an end at this point leaves most of the text unsaid."""
+        return self.made < LEAST_FRAMES_PER_TOKEN * self.tokens
+
+    def _measures(self) -> tuple[tuple[str, int, int, int], ...]:
+        """Name, value, the value from which frames are held, and that from which they are a runaway."""
+        usual = FRAMES_PER_TOKEN * self.tokens
+        return (
+            ("too long for its text", self.made, SLOW * usual + SLOW_FLOOR, TOO_SLOW * usual + TOO_SLOW_FLOOR),
+            ("frames repeat", int(self.alike.max()), ALIKE_HOLD, ALIKE_LIMIT),
+            ("codebook 0 repeats", int(self.same_code.max()), SAME_CODE_HOLD, SAME_CODE_LIMIT),
+            ("silence", self.silent, SILENT_HOLD, SILENT_LIMIT),
+        )
