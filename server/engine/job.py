@@ -68,6 +68,10 @@ class Job:
         self.spare = spare
         self.frames = 0
         """Codec frames made so far."""
+        self.submitted = 0.0
+        """`time.perf_counter()` when the engine took it."""
+        self.queue_seconds: float | None = None
+        """How long it waited for a slot; None while it does."""
         self._lock = threading.Condition()
         self._chunks: deque[tuple[PcmChunk, int]] = deque()
         self._unread = 0

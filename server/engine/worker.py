@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.events import EngineEvents, NoEvents
 from server.engine.job import Job, JobError
 from server.engine.scheduler import Scheduler
 from server.engine.synthesizer import Synthesizer
@@ -30,9 +32,12 @@ class Engine:
         max_queue: jobs that may wait beyond the rows under way.
     """
 
-    def __init__(self, bundle: OpenBundle, *, max_queue: int) -> None:
+    def __init__(self, bundle: OpenBundle, *, max_queue: int, events: EngineEvents | None = None) -> None:
         self.manifest = bundle.manifest
         self.provider = bundle.provider
+        self.frames_made = 0
+        """Steps done so far, whatever their rows: a sign of life."""
+        self._events = events or NoEvents()
         self._prompts = bundle.prompts
         self._synthesizer = Synthesizer(bundle)
         self._scheduler = Scheduler(bundle.talker.slots, max_queue)
@@ -42,9 +47,29 @@ class Engine:
         self._thread.start()
 
     @classmethod
-    def load(cls, folder: Path, *, provider: Provider, threads: int, max_rows: int, max_queue: int) -> Engine:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        provider: Provider,
+        threads: int,
+        max_rows: int,
+        max_queue: int,
+        events: EngineEvents | None = None,
+    ) -> Engine:
         """Open a bundle as `open_bundle` does, with `max_rows` slots, and start its thread."""
-        return cls(open_bundle(folder, provider=provider, threads=threads, slots=max_rows), max_queue=max_queue)
+        bundle = open_bundle(folder, provider=provider, threads=threads, slots=max_rows)
+        return cls(bundle, max_queue=max_queue, events=events)
+
+    @property
+    def running(self) -> int:
+        """Rows under way."""
+        return len(self._scheduler.rows)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a slot."""
+        return len(self._scheduler.waiting)
 
     @property
     def alive(self) -> bool:
@@ -66,6 +91,7 @@ class Engine:
             if not self.alive:
                 raise EngineStopped(f"the engine of {self.manifest.id} has stopped")
             self._scheduler.add(job)
+            job.submitted = time.perf_counter()
             job.on_consumer = self._wake
             self._changed.notify()
 
@@ -116,6 +142,9 @@ class Engine:
         if admitted is None:
             return
         job, slot = admitted
+        started = time.perf_counter()
+        job.queue_seconds = started - job.submitted
+        self._events.queued(job.queue_seconds)
         try:
             row = self._synthesizer.start(job, slot)
         except BaseException as error:
@@ -126,6 +155,7 @@ class Engine:
             if isinstance(error, Exception):
                 return
             raise
+        self._events.prefilled(time.perf_counter() - started)
         with self._changed:
             self._scheduler.run(row)
 
@@ -136,8 +166,11 @@ class Engine:
         if not rows:
             return
         error: Exception | None = None
+        started = time.perf_counter()
         try:
             self._synthesizer.frame(rows)
+            self.frames_made += 1
+            self._events.frame_made(time.perf_counter() - started, len(rows))
         except Exception as caught:
             log.exception("frame failed")
             error = caught

@@ -15,6 +15,16 @@ from server.graphs.manifest import TalkerSizes
 Floats = NDArray[np.float32]
 
 
+_HEAD_MULTIPLE = 16
+"""Head sizes of the caches are padded to this: GroupQueryAttention refuses others."""
+
+
+def cache_bytes(sizes: TalkerSizes, slots: int) -> int:
+    """Bytes of the KV caches of so many slots, each filled to its last position."""
+    head_dim = -(-sizes.head_dim // _HEAD_MULTIPLE) * _HEAD_MULTIPLE
+    return 2 * sizes.num_layers * sizes.num_kv_heads * sizes.max_positions * head_dim * 4 * slots
+
+
 class TalkerOutput(NamedTuple):
     """`logits` float32 `[rows, vocab_size]` and `hidden` float32 `[rows, hidden_size]` at each row's last position."""
 
