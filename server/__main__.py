@@ -5,21 +5,27 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import logging
 import os
 import shutil
 import socket
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from server import config, log, voices
 from server.audio.encoders import FORMATS
-from server.bundles import Bundles, Loader, find
+from server.bundles import Bundles, find
 from server.config import Settings, SettingsError
+from server.engine.events import EngineEvents
 from server.errors import ApiError
 from server.graphs.manifest import BundleError
+from server.metrics import Metrics
+from server.pool import EnginePool, PoolLimits
+from server.speech_engine import Loader
 from server.speech_request import build
 
 USAGE_ERROR = 2
@@ -54,7 +60,7 @@ def _engine_loader(settings: Settings) -> Loader:
     except ProviderError as error:
         raise CommandError(str(error), USAGE_ERROR) from None
 
-    def load(folder: Path) -> Engine:
+    def load(folder: Path, events: EngineEvents) -> Engine:
         try:
             return Engine.load(
                 folder,
@@ -62,6 +68,7 @@ def _engine_loader(settings: Settings) -> Loader:
                 threads=settings.threads,
                 max_rows=settings.max_rows,
                 max_queue=settings.max_queue,
+                events=events,
             )
         except ProviderError as error:  # a reason to tell like any other why this bundle cannot be served
             raise BundleError(str(error)) from error
@@ -69,11 +76,7 @@ def _engine_loader(settings: Settings) -> Loader:
     return load
 
 
-def _no_engine(folder: Path) -> Any:
-    raise NotImplementedError("commands that only list bundles load none")
-
-
-def open_bundles(settings: Settings, load: Loader) -> Bundles:
+def open_bundles(settings: Settings) -> Bundles:
     """The bundles of the models folder.
 
     Raises:
@@ -86,25 +89,57 @@ def open_bundles(settings: Settings, load: Loader) -> Bundles:
         raise CommandError(
             f"{config.PREFIX}MODEL: no model {settings.model!r}; there are {', '.join(ids)}", USAGE_ERROR
         )
-    return Bundles(found, settings.model, load, settings.precision)
+    return Bundles(found, settings.model, settings.precision)
+
+
+def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metrics) -> EnginePool:
+    """The engines of these bundles, none of them loaded yet.
+
+    Raises:
+        CommandError: the default model cannot run in the memory of this machine.
+    """
+    from server import memory  # needs ONNX Runtime
+
+    default = next(iter(bundles.all()), None)
+    if default is not None and default.readable is not None:
+        try:
+            warning = memory.check(default.readable, settings.max_rows, memory.machine())
+        except memory.MemoryShortage as error:
+            raise CommandError(str(error)) from None
+        if warning:
+            log.event("memory", level=logging.WARNING, reason=warning)
+    limits = PoolLimits(
+        memory=settings.model_memory,
+        idle_seconds=settings.idle_unload_seconds,
+        wait_seconds=settings.load_wait_seconds,
+        max_waiting=settings.max_rows + settings.max_queue,
+    )
+    return EnginePool(bundles, load, partial(memory.model_bytes, rows=settings.max_rows), limits, metrics)
 
 
 def run_server(settings: Settings, load: Loader) -> None:
     """Serve until a signal ends it."""
-    from server import app  # needs ONNX Runtime
+    from server import app, lifecycle
 
     log.configure()
-    bundles = open_bundles(settings, load)
+    bundles = open_bundles(settings)
+    metrics = Metrics()
+    pool = open_pool(settings, bundles, load, metrics)
     for name in config.unknown_variables():
         log.event("unknown_setting", variable=name)
     try:
-        sock = app.listen(settings)
+        sock = lifecycle.listen(settings.address, settings.port)
     except OSError as error:
         reason = error.strerror or str(error)
         raise CommandError(f"cannot listen on {settings.address} port {settings.port}: {reason}") from None
-    app.serve(app.create_app(settings, bundles), sock, lambda: _announce(settings, bundles, sock))
+    lifecycle.serve(
+        app.create_app(settings, pool, metrics),
+        sock,
+        lambda: _announce(settings, bundles, sock),
+        settings.drain_seconds,
+    )
     log.event("stopped")
-    if bundles.loading:
+    if pool.at_work:
         # Ending Python beneath a thread that is still in native code may crash; there is nothing left to do.
         sys.stderr.flush()
         os._exit(0)
@@ -132,44 +167,30 @@ def _say(arguments: argparse.Namespace, settings: Settings) -> None:
         raise CommandError(f"{output}: the name must end in one of .{', .'.join(FORMATS)}", USAGE_ERROR)
     if not output.parent.is_dir():
         raise CommandError(f"{output}: there is no folder {output.parent}", USAGE_ERROR)
-    bundles = open_bundles(settings, _engine_loader(settings))
-    asyncio.run(_say_to_file(arguments, settings, bundles, audio_format))
+    pool = open_pool(settings, open_bundles(settings), _engine_loader(settings), Metrics())
+    asyncio.run(_say_to_file(arguments, settings, pool, audio_format))
 
 
-async def _say_to_file(arguments: argparse.Namespace, settings: Settings, bundles: Bundles, audio_format: str) -> None:
-    from server.service import SpeechService  # needs ONNX Runtime
+async def _say_to_file(arguments: argparse.Namespace, settings: Settings, pool: EnginePool, audio_format: str) -> None:
+    from server.say import say  # these two need ONNX Runtime
+    from server.service import SpeechService
 
-    bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
-    options = {name: getattr(arguments, name) for name in _SAY_OPTIONS}
+    bundle = pool.bundles.resolve(arguments.model) if arguments.model else pool.bundles.default()
     request = build(
         model=bundle.id,
         input=arguments.text,
         voice=arguments.voice or voices.default_voice(bundle.manifest),
         response_format=audio_format,
-        **options,
+        **{name: getattr(arguments, name) for name in _SAY_OPTIONS},
     )
-    output: Path = arguments.output
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        speech = await SpeechService(bundles, settings.max_input_chars).start(request, wait=True)
-        try:
-            unfinished.write_bytes(await speech.whole())
-        finally:
-            speech.stop()
-        unfinished.replace(output)
+        print(await say(SpeechService(pool, settings.max_input_chars), request, arguments.output), file=sys.stderr)
     finally:
-        unfinished.unlink(missing_ok=True)
-        await bundles.close()
-    audio, wall = speech.audio_seconds, speech.wall_seconds
-    print(
-        f"{output}: {audio:.2f} s of audio made in {wall:.2f} s by {bundle.id}, voice {request.voice_name}, "
-        f"seed {speech.seed}; RTF {wall / audio:.2f} (below 1 is faster than real time)",
-        file=sys.stderr,
-    )
+        await pool.close()
 
 
 def _voices(arguments: argparse.Namespace, settings: Settings) -> None:
-    bundles = open_bundles(settings, _no_engine)
+    bundles = open_bundles(settings)
     bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
     for voice in voices.voices_of(bundle.manifest):
         about = f"means {voice.alias_of}" if voice.alias_of else ", ".join(filter(None, (voice.gender, voice.language)))
@@ -177,7 +198,7 @@ def _voices(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def _models(arguments: argparse.Namespace, settings: Settings) -> None:
-    bundles = open_bundles(settings, _no_engine).all()
+    bundles = open_bundles(settings).all()
     if not bundles:
         raise CommandError(f"there is no model bundle in {settings.models_dir}")
     for number, bundle in enumerate(bundles):
