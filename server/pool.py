@@ -6,6 +6,7 @@ Knows nothing of requests. Runs on one event loop; loads and closes engines in t
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -258,6 +259,8 @@ class EnginePool:
         if engine is None:
             return
         await self._threads.run(engine.close)
+        del engine
+        await self._threads.run(gc.collect)  # jobs that it had refer to it and, by their iterators, to themselves
         self._used -= place.size
         self._metrics.model_unloaded(place.id, reason)
         log.event("model_unloaded", model=place.id, reason=reason)

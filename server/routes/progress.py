@@ -25,18 +25,18 @@ async def while_progressing(progress: Callable[[], object], seconds: float) -> A
         yield
         return
     loop = asyncio.get_running_loop()
-    seen = progress()
+    seen, since = progress(), loop.time()
     next_look: asyncio.TimerHandle
-    async with asyncio.timeout(seconds) as bound:
+    async with asyncio.timeout(None) as bound:
 
         def look() -> None:
-            nonlocal seen, next_look
-            if bound.expired():
-                return
+            nonlocal seen, since, next_look
             if (now := progress()) != seen:
-                seen = now
-                bound.reschedule(loop.time() + seconds)
-            next_look = loop.call_later(seconds / _LOOKS, look)
+                seen, since = now, loop.time()
+            if loop.time() - since < seconds:
+                next_look = loop.call_later(seconds / _LOOKS, look)
+            else:
+                bound.reschedule(loop.time())
 
         next_look = loop.call_later(seconds / _LOOKS, look)
         try:

@@ -1,8 +1,8 @@
 """An engine that needs no model, and bundles for it: what the HTTP tests run against.
 
 The text says what the engine does: `fail-at-start`, `fail-later` (after three frames), `not-a-number`, `unfit` (a
-PromptError), `die` (the engine ends); any other text makes `max_frames` frames of a tone. What happened to each job
-goes to a file of JSON lines.
+PromptError), `die` (the engine ends), `hang` (nothing after the first frame); any other text makes `max_frames` frames
+of a tone. What happened to each job goes to a file of JSON lines.
 """
 
 from __future__ import annotations
@@ -130,13 +130,16 @@ class FakeEngine:
     def _speak(self, job: Job, text: str) -> None:
         while job.frames < job.max_frames and not self._closed:
             with self._changed:
-                self._changed.wait_for(lambda: not job.full or job.cancelled or self._closed)
+                self._changed.wait_for(
+                    lambda: not (job.full or (text == "hang" and job.frames == 1)) or job.cancelled or self._closed
+                )
             if job.cancelled:
                 self._events.cancelled()
                 self._note("dropped", seed=job.seed, frames=job.frames)
                 return
             if text in ("fail-at-start", "die") or (text == "fail-later" and job.frames == 3):
                 self._note("failed", seed=job.seed)
+                self._closed = text == "die"
                 job.finish(RuntimeError("the graph /secret/place/talker.onnx failed"))
                 return
             time.sleep(self._frame_seconds)

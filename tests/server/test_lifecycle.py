@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
@@ -32,7 +33,8 @@ def damage(bundle: Path) -> None:
 def test_while_the_default_model_loads(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "a")
     gate = tmp_path / "gate"
-    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), FAKE_GATE=str(gate)) as server:
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "FAKE_GATE": str(gate), "KW_LOAD_WAIT_SECONDS": "0"}
+    with run_server(FAKE, tmp_path, **settings) as server:
         assert get(server, "/livez").status_code == 200
         for response in (get(server, "/readyz"), ask(server)):
             check_error(response, 503, "model_loading", "model")
@@ -43,6 +45,20 @@ def test_while_the_default_model_loads(tmp_path: Path) -> None:
         server.wait_ready()
         assert ask(server).status_code == 200
         assert get(server, "/v1/models").json()["data"][0]["loaded"] is True
+
+
+def test_a_request_waits_for_the_default_model(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "a")
+    gate = tmp_path / "gate"
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "FAKE_GATE": str(gate), "KW_LOAD_WAIT_SECONDS": "600"}
+    with run_server(FAKE, tmp_path, **settings, KW_MAX_QUEUE="0") as server:
+        check_error(get(server, "/readyz"), 503, "model_loading", "model")
+        with ThreadPoolExecutor() as threads:
+            asking = [threads.submit(ask, server) for _ in range(2)]
+            done, _ = wait(asking, return_when=FIRST_COMPLETED)
+            check_error(done.pop().result(), 429, "queue_full")  # one row, no queue: only one may wait
+            gate.touch()
+        assert sorted(answer.result().status_code for answer in asking) == [200, 429]
 
 
 def test_sigterm_while_loading(tmp_path: Path) -> None:
