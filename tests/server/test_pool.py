@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -355,7 +356,8 @@ def test_memory_is_kept_and_leases_hold(limit: int, steps: list[tuple[str, bool]
             (await models.pool.lease(models.bundles.resolve(name), patient=True)).release()
         await models.pool.close()
 
-    run(play())
+    with patch("gc.collect"):  # slow in a process full of tests
+        run(play())
 
 
 @on_skipping_loop
