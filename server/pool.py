@@ -6,7 +6,6 @@ Knows nothing of requests. Runs on one event loop; loads and closes engines in t
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from server.bundles import Bundle, Bundles
 from server.daemon_threads import DaemonThreads
 from server.errors import BusyError
 from server.graphs.manifest import BundleError, Manifest
+from server.heap import give_back
 from server.metrics import Metrics
 from server.places import Place
 from server.speech_engine import Lease, Loader, SpeechEngine
@@ -215,6 +215,8 @@ class EnginePool:
     async def _load(self, place: Place, delay: float = 0.0) -> None:
         await asyncio.sleep(delay)
         async with self._one_at_a_time:
+            if place.state == "failed":
+                await self._threads.run(give_back)  # what the engine had that died
             await self._make_room(place.size)
             self._used += place.size
             log.event("model_loading", model=place.id)
@@ -260,7 +262,7 @@ class EnginePool:
             return
         await self._threads.run(engine.close)
         del engine
-        await self._threads.run(gc.collect)  # jobs that it had refer to it and, by their iterators, to themselves
+        await self._threads.run(give_back)
         self._used -= place.size
         self._metrics.model_unloaded(place.id, reason)
         log.event("model_unloaded", model=place.id, reason=reason)
