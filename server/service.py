@@ -105,13 +105,12 @@ class Speech:
         self.outcome, self._ended = "done", time.perf_counter()
 
     def _failure(self, error: Exception) -> SpeechFailedError:
-        """The same seed or a dead engine would fail again; another random seed may not."""
+        """The same seed would fail again; another random seed may not, and a dead engine is replaced."""
         cause = error.__cause__ or error
         self.outcome, self.error = "failed", f"{type(cause).__name__}: {cause}"
-        again = self._engine.alive and not self._repeatable
         return SpeechFailedError(
             "the speech could not be made to its end; the server's log says why",
-            headers=None if again else {"x-should-retry": "false"},
+            headers={"x-should-retry": "false"} if self._repeatable else None,
         )
 
     async def whole(self) -> bytes:

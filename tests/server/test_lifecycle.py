@@ -191,3 +191,25 @@ def test_a_model_in_several_precisions(tmp_path: Path) -> None:
         ]
         for name, meant in (("a", "a_int4"), ("tts-1", "a_int4"), ("a_int4", "a_int4"), ("b", "b")):
             assert get(server, f"/v1/models/{name}").json()["id"] == meant
+
+
+def test_models_take_turns_where_memory_is_for_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_bundle(tmp_path / "models", name)
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL_MEMORY="1MB") as server:
+        server.wait_ready()
+        for name in ("b", "a", "b"):
+            assert ask(server, model=name).status_code == 200
+            loaded = {model["id"]: model["loaded"] for model in get(server, "/v1/models").json()["data"]}
+            assert loaded == {"a": name == "a", "b": name == "b"}
+            assert get(server, "/readyz").status_code == 200
+        assert sum("model_unloaded" in line and "reason=memory" in line for line in server.log) == 3
+
+
+def test_a_model_that_memory_is_too_small_for(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "a")
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL_MEMORY="500KB") as server:
+        for response in (get(server, "/readyz"), ask(server)):
+            message = check_error(response, 503, "model_unavailable", "model")
+            assert "a needs 589.8KB of memory and KW_MODEL_MEMORY allows 500.0KB" in message
+            assert response.headers["x-should-retry"] == "false"
