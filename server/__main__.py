@@ -5,28 +5,30 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import logging
 import os
-import shutil
 import socket
 import sys
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from server import config, log, voices
+from server.arguments import SAY_OPTIONS, Command, make_parser
 from server.audio.encoders import FORMATS
-from server.bundles import Bundles, Loader, find
+from server.bundles import Bundles, find
 from server.config import Settings, SettingsError
+from server.engine.events import EngineEvents
 from server.errors import ApiError
 from server.graphs.manifest import BundleError
+from server.metrics import Metrics
+from server.pool import EnginePool, PoolLimits
+from server.speech_engine import Loader
 from server.speech_request import build
 
 USAGE_ERROR = 2
 FAILURE = 1
 INTERRUPTED = 130
-MOST = 1024
-"""Of whatever `bench` counts."""
 
 
 class CommandError(Exception):
@@ -62,7 +64,7 @@ def _engine_loader(settings: Settings) -> Loader:
     from server.engine.worker import Engine  # this and the next need ONNX Runtime
     from server.graphs.session import ProviderError
 
-    def load(folder: Path) -> Engine:
+    def load(folder: Path, events: EngineEvents) -> Engine:
         try:
             return Engine.load(
                 folder,
@@ -70,6 +72,7 @@ def _engine_loader(settings: Settings) -> Loader:
                 threads=settings.threads,
                 max_rows=settings.max_rows,
                 max_queue=settings.max_queue,
+                events=events,
             )
         except ProviderError as error:  # a reason to tell like any other why this bundle cannot be served
             raise BundleError(str(error)) from error
@@ -77,11 +80,7 @@ def _engine_loader(settings: Settings) -> Loader:
     return load
 
 
-def _no_engine(folder: Path) -> Any:
-    raise NotImplementedError("commands that only list bundles load none")
-
-
-def open_bundles(settings: Settings, load: Loader) -> Bundles:
+def open_bundles(settings: Settings) -> Bundles:
     """The bundles of the models folder.
 
     Raises:
@@ -94,25 +93,57 @@ def open_bundles(settings: Settings, load: Loader) -> Bundles:
         raise CommandError(
             f"{config.PREFIX}MODEL: no model {settings.model!r}; there are {', '.join(ids)}", USAGE_ERROR
         )
-    return Bundles(found, settings.model, load, settings.precision)
+    return Bundles(found, settings.model, settings.precision)
+
+
+def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metrics) -> EnginePool:
+    """The engines of these bundles, none of them loaded yet.
+
+    Raises:
+        CommandError: the default model cannot run in the memory of this machine.
+    """
+    from server import memory  # needs ONNX Runtime
+
+    default = next(iter(bundles.all()), None)
+    if default is not None and default.readable is not None:
+        try:
+            warning = memory.check(default.readable, settings.max_rows, memory.machine())
+        except memory.MemoryShortage as error:
+            raise CommandError(str(error)) from None
+        if warning:
+            log.event("memory", level=logging.WARNING, reason=warning)
+    limits = PoolLimits(
+        memory=settings.model_memory,
+        idle_seconds=settings.idle_unload_seconds,
+        wait_seconds=settings.load_wait_seconds,
+        max_waiting=settings.max_rows + settings.max_queue,
+    )
+    return EnginePool(bundles, load, partial(memory.model_bytes, rows=settings.max_rows), limits, metrics)
 
 
 def run_server(settings: Settings, load: Loader) -> None:
     """Serve until a signal ends it."""
-    from server import app  # needs ONNX Runtime
+    from server import app, lifecycle
 
     log.configure()
-    bundles = open_bundles(settings, load)
+    bundles = open_bundles(settings)
+    metrics = Metrics()
+    pool = open_pool(settings, bundles, load, metrics)
     for name in config.unknown_variables():
         log.event("unknown_setting", variable=name)
     try:
-        sock = app.listen(settings)
+        sock = lifecycle.listen(settings.address, settings.port)
     except OSError as error:
         reason = error.strerror or str(error)
         raise CommandError(f"cannot listen on {settings.address} port {settings.port}: {reason}") from None
-    app.serve(app.create_app(settings, bundles), sock, lambda: _announce(settings, bundles, sock))
+    lifecycle.serve(
+        app.create_app(settings, pool, metrics),
+        sock,
+        lambda: _announce(settings, bundles, sock),
+        settings.drain_seconds,
+    )
     log.event("stopped")
-    if bundles.loading:
+    if pool.at_work:
         # Ending Python beneath a thread that is still in native code may crash; there is nothing left to do.
         sys.stderr.flush()
         os._exit(0)
@@ -140,44 +171,30 @@ def _say(arguments: argparse.Namespace, settings: Settings) -> None:
         raise CommandError(f"{output}: the name must end in one of .{', .'.join(FORMATS)}", USAGE_ERROR)
     if not output.parent.is_dir():
         raise CommandError(f"{output}: there is no folder {output.parent}", USAGE_ERROR)
-    bundles = open_bundles(settings, _engine_loader(settings))
-    asyncio.run(_say_to_file(arguments, settings, bundles, audio_format))
+    pool = open_pool(settings, open_bundles(settings), _engine_loader(settings), Metrics())
+    asyncio.run(_say_to_file(arguments, settings, pool, audio_format))
 
 
-async def _say_to_file(arguments: argparse.Namespace, settings: Settings, bundles: Bundles, audio_format: str) -> None:
-    from server.service import SpeechService  # needs ONNX Runtime
+async def _say_to_file(arguments: argparse.Namespace, settings: Settings, pool: EnginePool, audio_format: str) -> None:
+    from server.say import say  # these two need ONNX Runtime
+    from server.service import SpeechService
 
-    bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
-    options = {name: getattr(arguments, name) for name in _SAY_OPTIONS}
+    bundle = pool.bundles.resolve(arguments.model) if arguments.model else pool.bundles.default()
     request = build(
         model=bundle.id,
         input=arguments.text,
         voice=arguments.voice or voices.default_voice(bundle.manifest),
         response_format=audio_format,
-        **options,
+        **{name: getattr(arguments, name) for name in SAY_OPTIONS},
     )
-    output: Path = arguments.output
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        speech = await SpeechService(bundles, settings.max_input_chars).start(request, wait=True)
-        try:
-            unfinished.write_bytes(await speech.whole())
-        finally:
-            speech.stop()
-        unfinished.replace(output)
+        print(await say(SpeechService(pool, settings.max_input_chars), request, arguments.output), file=sys.stderr)
     finally:
-        unfinished.unlink(missing_ok=True)
-        await bundles.close()
-    audio, wall = speech.audio_seconds, speech.wall_seconds
-    print(
-        f"{output}: {audio:.2f} s of audio made in {wall:.2f} s by {bundle.id}, voice {request.voice_name}, "
-        f"seed {speech.seed}; RTF {wall / audio:.2f} (below 1 is faster than real time)",
-        file=sys.stderr,
-    )
+        await pool.close()
 
 
 def _voices(arguments: argparse.Namespace, settings: Settings) -> None:
-    bundles = open_bundles(settings, _no_engine)
+    bundles = open_bundles(settings)
     bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
     for voice in voices.voices_of(bundle.manifest):
         about = f"means {voice.alias_of}" if voice.alias_of else ", ".join(filter(None, (voice.gender, voice.language)))
@@ -185,7 +202,7 @@ def _voices(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def _models(arguments: argparse.Namespace, settings: Settings) -> None:
-    bundles = open_bundles(settings, _no_engine).all()
+    bundles = open_bundles(settings).all()
     if not bundles:
         raise CommandError(f"there is no model bundle in {settings.models_dir}")
     for number, bundle in enumerate(bundles):
@@ -200,7 +217,7 @@ def _bench(arguments: argparse.Namespace, settings: Settings) -> None:
     from server.bench.report import report
     from server.graphs.session import ProviderError
 
-    bundles = open_bundles(settings, _no_engine)
+    bundles = open_bundles(settings)
     bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
     if bundle.readable is None:
         raise bundle.unavailable()
@@ -219,77 +236,18 @@ def _bench(arguments: argparse.Namespace, settings: Settings) -> None:
     print(report(measured))
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {MOST}")
-    return int(text)
-
-
-_SAY_OPTIONS: dict[str, tuple[type, str]] = {
-    "language": (str, "a language's name or ISO code, or auto (the default)"),
-    "instructions": (str, "how to speak; for a VoiceDesign model, which voice"),
-    "seed": (int, "the same seed gives the same speech; random by default"),
-    "temperature": (float, "0 to 2; 0 always takes the likeliest code"),
-    "top_k": (int, "draw from so many likeliest codes; 0 from all"),
-    "top_p": (float, "draw from the likeliest codes of so much probability"),
-    "repetition_penalty": (float, "1 to 2"),
-    "max_new_tokens": (int, "codec frames at most (12.5 are one second)"),
+_COMMANDS: dict[str, Command] = {
+    "serve": _serve,
+    "say": _say,
+    "voices": _voices,
+    "models": _models,
+    "bench": _bench,
 }
-
-
-def _parser() -> argparse.ArgumentParser:
-    width = max(60, min(shutil.get_terminal_size().columns, 120))
-    lines = ["settings, as environment variables:"]
-    for name, default, meaning in config.describe():
-        lines.append(f"  {name}")
-        lines += textwrap.wrap(
-            f"{meaning} Default: {default}.", width, initial_indent=" " * 6, subsequent_indent=" " * 6
-        )
-    settings = "\n".join(lines)
-
-    def command(parent: Any, name: str, run: Callable[..., None], about: str) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = parent.add_parser(
-            name, help=about, description=about, epilog=settings, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        made.set_defaults(run=run)
-        return made
-
-    parser = argparse.ArgumentParser(
-        "qwen3-tts",
-        description="Qwen3-TTS speech, served over an OpenAI-compatible API or written to a file.",
-        epilog=settings,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=_serve)
-    commands = parser.add_subparsers(title="commands", metavar="serve (default) | say | voices | models | bench")
-    command(commands, "serve", _serve, "serve the API until stopped")
-    say = command(commands, "say", _say, "speak a text into a file")
-    say.add_argument("text", help="what to say")
-    say.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        help=f"file to write, ending in .{', .'.join(FORMATS)}",
-    )
-    say.add_argument("--voice", help="a voice from `qwen3-tts voices`; by default what OpenAI's alloy means")
-    for name, (kind, about) in _SAY_OPTIONS.items():
-        say.add_argument(f"--{name.replace('_', '-')}", type=kind, help=about)
-    listing = command(commands, "voices", _voices, "list the voices of a model")
-    bench = command(commands, "bench", _bench, "measure how fast a model is on this machine")
-    bench.add_argument("--frames", type=_count, default=50, help="codec frames a request, 80 ms each (%(default)s)")
-    bench.add_argument("--requests", type=_count, default=3, help="requests to measure (%(default)s)")
-    bench.add_argument("--rows", type=_count, nargs="+", default=[], help="also so many requests side by side: 4 8")
-    bench.add_argument("--threads", type=_count, help="CPU threads; by default KW_THREADS")
-    for each in (say, listing, bench):
-        each.add_argument("--model", help="a model from `qwen3-tts models`; by default the default model")
-    command(commands, "models", _models, "list the models")
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (failure), 2 (wrong usage or settings), 130 (Ctrl-C)."""
-    parsed = _parser().parse_args(arguments)
+    parsed = make_parser(_COMMANDS).parse_args(arguments)
     try:
         parsed.run(parsed, config.load())
         sys.stdout.flush()

@@ -1,51 +1,18 @@
-"""The bundles of the models folder, and the engines loaded from them.
+"""The bundles of the models folder, and which of them a request's `model` means.
 
-Knows nothing of requests: a name goes in, a bundle or its engine comes out. Runs on one event loop; loads in threads.
+Knows nothing of requests or engines: a name goes in, a bundle comes out.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
-from server import log
-from server.engine.job import Job
-from server.engine.prompt import Prompt
-from server.errors import ModelLoadingError, ModelUnavailableError, UnknownModelError
+from server.errors import ModelUnavailableError, UnknownModelError
 from server.graphs.manifest import MANIFEST_NAME, BundleError, Manifest, Precision, read_manifest
 
 DEFAULT_ALIASES = frozenset({"tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
 """OpenAI's model names: whoever sends one means the default model."""
-
-
-STOPPED = "the engine of this model has stopped; start the server again"
-
-
-class SpeechEngine(Protocol):
-    """What is needed of `server.engine.worker.Engine`."""
-
-    manifest: Manifest
-
-    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt: ...
-
-    def submit(self, job: Job) -> None: ...
-
-    @property
-    def alive(self) -> bool: ...
-
-    @property
-    def provider(self) -> str: ...
-
-    def close(self) -> None: ...
-
-
-Loader = Callable[[Path], SpeechEngine]
 
 
 @dataclass
@@ -58,8 +25,6 @@ class Bundle:
     readable: Manifest | None = None
     problem: str | None = None
     """Why it cannot be served, once that is known."""
-    engine: SpeechEngine | None = None
-    loading: asyncio.Task[None] | None = None
 
     @property
     def id(self) -> str:
@@ -100,19 +65,14 @@ class Bundles:
     Args:
         found: as `find` gives them.
         default: id of the default model; None takes the first.
-        load: makes an engine from a bundle's folder; slow, called in a thread.
         precision: where a model has several bundles, `ID` and `ID_PRECISION`, the one that its id means.
     """
 
-    def __init__(
-        self, found: list[Bundle], default: str | None, load: Loader, precision: Precision | None = None
-    ) -> None:
+    def __init__(self, found: list[Bundle], default: str | None, precision: Precision | None = None) -> None:
         self._by_id = {bundle.id: bundle for bundle in found}
         self._precision = precision
         wanted = default if default is not None else next(iter(self._by_id), None)
         self._default = self._preferred(wanted) if wanted is not None else None
-        self._load = load
-        self._one_at_a_time = asyncio.Lock()
 
     def _preferred(self, name: str) -> str:
         """The id of this model's bundle in the wanted precision, if it has one, else the name as it is."""
@@ -127,11 +87,6 @@ class Bundles:
     def problems(self) -> list[str]:
         """What is known to be wrong with any bundle."""
         return [bundle.problem for bundle in self.all() if bundle.problem]
-
-    @property
-    def loading(self) -> bool:
-        """Whether a thread may still be loading a bundle."""
-        return any(bundle.loading and not (bundle.engine or bundle.problem) for bundle in self.all())
 
     def default(self) -> Bundle:
         """The default model.
@@ -161,98 +116,3 @@ class Bundles:
             return default
         known = ", ".join([*self._by_id, *sorted(DEFAULT_ALIASES)])
         raise UnknownModelError(f"there is no such model; there are {known}", param="model")
-
-    def check_ready(self) -> str:
-        """The default model's id, if it can speak at once.
-
-        Raises:
-            ModelLoadingError: soon it will.
-            ModelUnavailableError: it will not.
-        """
-        bundle = self.default()
-        self._ready(bundle)
-        return bundle.id
-
-    def _ready(self, bundle: Bundle) -> SpeechEngine:
-        if bundle.problem is not None:
-            raise bundle.unavailable()
-        if bundle.engine is None:
-            raise ModelLoadingError(f"the model {bundle.id} is being loaded; try again soon", param="model")
-        if not bundle.engine.alive:
-            raise ModelUnavailableError(STOPPED, param="model")
-        return bundle.engine
-
-    async def engine(self, bundle: Bundle, *, wait: bool = False) -> SpeechEngine:
-        """The engine of a bundle, loaded on first demand.
-
-        Args:
-            bundle: one of ours.
-            wait: whether to wait for the default model too, which loads at start and may take long.
-
-        Raises:
-            ModelLoadingError: it is the default model and still loading.
-            ModelUnavailableError: it cannot be loaded, or its engine has died.
-        """
-        if bundle.problem is None and bundle.engine is None:
-            task = self._start_loading(bundle)
-            if wait or bundle.id != self._default:
-                await asyncio.wait([task])
-        return self._ready(bundle)
-
-    def load_default(self) -> None:
-        """Begin to load the default model, if there is one that can be."""
-        bundle = self._by_id.get(self._default or "")
-        if bundle is not None and bundle.problem is None:
-            self._start_loading(bundle)
-
-    def _start_loading(self, bundle: Bundle) -> asyncio.Task[None]:
-        if bundle.loading is None:
-            bundle.loading = asyncio.create_task(self._load_one(bundle))
-        return bundle.loading
-
-    async def _load_one(self, bundle: Bundle) -> None:
-        async with self._one_at_a_time:
-            log.event("model_loading", model=bundle.id)
-            started = asyncio.get_running_loop().time()
-            try:
-                bundle.engine = await _in_thread(lambda: self._load(bundle.folder))
-            except BundleError as error:
-                bundle.problem = str(error)
-            except Exception as error:
-                bundle.problem = f"{bundle.id} could not be loaded ({type(error).__name__}); the server's log says more"
-                log.event("model_error", level=logging.ERROR, model=bundle.id, error=repr(error))
-        seconds = asyncio.get_running_loop().time() - started
-        if bundle.problem is None:
-            log.event("model_ready", model=bundle.id, seconds=seconds)
-        else:
-            log.event("model_unavailable", level=logging.ERROR, model=bundle.id, reason=bundle.problem)
-
-    async def close(self) -> None:
-        """End every engine and what runs on it."""
-        for bundle in self._by_id.values():
-            if bundle.engine is not None:
-                await asyncio.to_thread(bundle.engine.close)
-
-
-async def _in_thread(work: Callable[[], SpeechEngine]) -> SpeechEngine:
-    """Run `work` in a daemon thread: unlike a pool's, it does not hold up a shutdown while a large model loads."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[SpeechEngine] = loop.create_future()
-
-    def settle(set_outcome: Callable[[], None]) -> None:
-        if not outcome.cancelled():
-            set_outcome()
-
-    def run() -> None:
-        set_outcome: Callable[[], None]
-        try:
-            set_outcome = partial(outcome.set_result, work())
-        except Exception as error:
-            set_outcome = partial(outcome.set_exception, error)
-        try:
-            loop.call_soon_threadsafe(settle, set_outcome)
-        except RuntimeError:  # the loop has closed: the server stopped before the model was there
-            return
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return await outcome

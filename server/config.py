@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.graphs.manifest import Precision
@@ -31,6 +31,9 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+Seconds = Annotated[float, Field(ge=0, le=366 * 24 * 3600, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -85,6 +88,32 @@ class Settings(BaseSettings):
         default=4096, ge=1, le=1_000_000, description="Longest `input` and `instructions`, in characters."
     )
 
+    model_memory: ByteSize | None = Field(
+        default=None,
+        description="Memory that all loaded models may take together, such as 6GB, by the sizes of their files and of "
+        "KV caches for KW_MAX_ROWS rows. For another model the least recently used idle one is unloaded.",
+        json_schema_extra={"default": "no limit"},
+    )
+    idle_unload_seconds: Seconds = Field(
+        default=0, description="A model that nobody uses for so long is unloaded; 0 is never."
+    )
+    load_wait_seconds: Seconds = Field(
+        default=60,
+        description="How long a request waits for a model that is being loaded, or for room for it, before it is "
+        "answered 503 with Retry-After; 0 answers at once.",
+    )
+    request_timeout: Seconds = Field(
+        default=120,
+        description="A request that makes no progress for so long is ended and its row freed: the engine makes "
+        "nothing for it, or its client takes nothing of it. How long it takes in all does not count, nor does waiting "
+        "in the queue while others get on; 0 is never.",
+    )
+    drain_seconds: Seconds = Field(
+        default=8,
+        description="How long requests under way may take to finish after SIGTERM or SIGINT; a second signal ends "
+        "them at once. Container runtimes kill after 10 seconds, if not told otherwise.",
+    )
+
     @field_validator("secret_api_key", mode="before")
     @classmethod
     def _split_keys(cls, value: Any) -> Any:
@@ -110,6 +139,13 @@ class Settings(BaseSettings):
                 f"set {PREFIX}SECRET_API_KEY, or {PREFIX}AUTH=off to serve everyone"
             )
         return self
+
+    @field_validator("model_memory")
+    @classmethod
+    def _some_memory(cls, value: ByteSize | None) -> ByteSize | None:
+        if value is not None and value <= 0:
+            raise ValueError("must be more than nothing; leave it unset for no limit")
+        return value
 
     @property
     def requires_key(self) -> bool:

@@ -22,6 +22,7 @@ from server import log
 
 LOADING_RETRY_SECONDS = 5
 QUEUE_RETRY_SECONDS = 5
+STOPPING_RETRY_SECONDS = 10
 CLIENT_LEFT = 499
 """What nginx logs for a client that closed its connection before the answer."""
 
@@ -89,8 +90,22 @@ class ModelLoadingError(ApiError):
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(LOADING_RETRY_SECONDS)}
 
 
+class ModelRestartingError(ModelLoadingError):
+    """The model's engine has died or could not be loaded, and will be tried again."""
+
+    code = "model_restarting"
+
+
+class StoppingError(ApiError):
+    """The server finishes what it has begun and begins nothing more; another one may be there soon."""
+
+    status = 503
+    code = "stopping"
+    headers: ClassVar[Mapping[str, str]] = {"retry-after": str(STOPPING_RETRY_SECONDS)}
+
+
 class ModelUnavailableError(ApiError):
-    """The model will not be there until someone acts: no bundle, a damaged one, an engine that died."""
+    """The model will not be there until someone acts: no bundle, or one that is damaged or too large."""
 
     status = 503
     code = "model_unavailable"
@@ -102,6 +117,13 @@ class SpeechFailedError(ApiError, RuntimeError):
 
     status = 500
     code = "speech_failed"
+
+
+class NoProgressError(ApiError, TimeoutError):
+    """The engine made nothing for this request for too long."""
+
+    status = 504
+    code = "timeout"
 
 
 def body_of(message: str, *, kind: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -135,8 +157,7 @@ class JsonErrors(ErrorHandler):
         if isinstance(exception, RequestCancelled):  # nobody is left to read it; the status is for the log
             return _response(CLIENT_LEFT, body_of("the client has left", kind="client_left"), {})
         if isinstance(exception, asyncio.CancelledError):
-            body = body_of("the server is stopping", kind="server_error", code="stopping")
-            return _response(503, body, {})
+            return self.default(request, StoppingError("the server is stopping"))
         log.event(
             "unforeseen_error",
             level=logging.ERROR,

@@ -13,13 +13,16 @@ from typing import TypeVar
 
 from server import languages, voices
 from server.audio.encoders import Encoder, make_encoder
-from server.bundles import STOPPED, Bundle, Bundles, SpeechEngine
+from server.bundles import Bundle
 from server.engine.job import Job, Sampling
 from server.engine.prompt import Prompt, PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
-from server.errors import BusyError, InvalidRequestError, ModelUnavailableError, SpeechFailedError
+from server.errors import BusyError, InvalidRequestError, ModelRestartingError, SpeechFailedError
 from server.graphs.manifest import Manifest
+from server.metrics import Outcome
+from server.pool import EnginePool
+from server.speech_engine import Lease, SpeechEngine
 from server.speech_request import SpeechRequest
 
 GREEDY_BELOW = 0.01
@@ -33,17 +36,22 @@ _T = TypeVar("_T")
 class Speech:
     """Audio in the making: one running job and the file its samples are encoded to. Whoever holds it must `stop` it."""
 
-    def __init__(self, job: Job, engine: SpeechEngine, encoder: Encoder, *, model: str, repeatable: bool) -> None:
+    def __init__(self, job: Job, lease: Lease, encoder: Encoder, *, model: str, repeatable: bool) -> None:
+        engine = lease.engine
         self.seed = job.seed
         self.model = model
         self._job = job
+        self._lease = lease
         self._engine = engine
         self._encoder = encoder
         self._repeatable = repeatable
         self._sample_rate = engine.manifest.sizes.codec.sample_rate
         self._samples = 0
         self._started = time.perf_counter()
-        self.outcome = "stopped"
+        self._ended: float | None = None
+        self.ttfa_seconds: float | None = None
+        """From the start to the first part of the file."""
+        self.outcome: Outcome = "stopped"
         """`done` once the file was made to its end, `failed` once it cannot be, else `stopped`."""
         self.error: str | None = None
         """Why it failed, for the log only."""
@@ -60,8 +68,18 @@ class Speech:
 
     @property
     def wall_seconds(self) -> float:
-        """Time since the job was handed to the engine."""
-        return time.perf_counter() - self._started
+        """Time since the job was handed to the engine, until the file was whole."""
+        return (self._ended or time.perf_counter()) - self._started
+
+    @property
+    def queue_seconds(self) -> float | None:
+        """How long the job waited for a row; None while it does."""
+        return self._job.queue_seconds
+
+    @property
+    def progress(self) -> object:
+        """Something else whenever this job has got on; while it waits for its first frame, whenever any job has."""
+        return self._job.frames, None if self._job.frames else self._engine.frames_made
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The file in parts as they become ready, none of them empty.
@@ -73,6 +91,7 @@ class Speech:
             async for samples in self._job:
                 self._samples += samples.size
                 if part := self._encoder.encode(samples):
+                    self.ttfa_seconds = self.ttfa_seconds or self.wall_seconds
                     yield part
             if not self._samples:
                 raise ValueError("the engine made no audio")
@@ -80,16 +99,15 @@ class Speech:
                 yield part
         except Exception as error:
             raise self._failure(error) from error
-        self.outcome = "done"
+        self.outcome, self._ended = "done", time.perf_counter()
 
     def _failure(self, error: Exception) -> SpeechFailedError:
-        """The same seed or a dead engine would fail again; another random seed may not."""
+        """The same seed would fail again; another random seed may not, and a dead engine is replaced."""
         cause = error.__cause__ or error
         self.outcome, self.error = "failed", f"{type(cause).__name__}: {cause}"
-        again = self._engine.alive and not self._repeatable
         return SpeechFailedError(
             "the speech could not be made to its end; the server's log says why",
-            headers=None if again else {"x-should-retry": "false"},
+            headers={"x-should-retry": "false"} if self._repeatable else None,
         )
 
     async def whole(self) -> bytes:
@@ -107,18 +125,19 @@ class Speech:
     def stop(self) -> None:
         """End the job wherever it is; harmless after its end."""
         self._job.cancel()
+        self._lease.release()
 
 
 class SpeechService:
     """Starts speech.
 
     Args:
-        bundles: the models there are.
+        pool: the models there are.
         max_input_chars: longest text and longest instructions.
     """
 
-    def __init__(self, bundles: Bundles, max_input_chars: int) -> None:
-        self.bundles = bundles
+    def __init__(self, pool: EnginePool, max_input_chars: int) -> None:
+        self.pool = pool
         self._max_input_chars = max_input_chars
 
     async def start(self, request: SpeechRequest, *, wait: bool = False) -> Speech:
@@ -126,25 +145,29 @@ class SpeechService:
 
         Args:
             request: what to say and how.
-            wait: whether to wait for the default model while it loads.
+            wait: whether to wait for the model for as long as it loads.
 
         Raises:
             InvalidRequestError: something in it does not fit the model.
-            UnknownModelError, ModelLoadingError, ModelUnavailableError: as `Bundles` has it.
-            BusyError: the engine's queue is full.
+            UnknownModelError, ModelLoadingError, ModelUnavailableError: as `Bundles` and `EnginePool` have it.
+            BusyError: the engine's queue is full, or too many wait for the model.
         """
-        bundle = self.bundles.resolve(request.model)
+        bundle = self.pool.bundles.resolve(request.model)
         self._check_length("input", request.input)
         self._check_length("instructions", request.instructions or "")
         manifest = bundle.manifest
         speaker = voices.resolve(request.voice_name, manifest)
         language = languages.resolve(request.language, manifest.languages)
         sampling = _sampling(request, manifest)
-        engine = await self.bundles.engine(bundle, wait=wait)
-        prompt = await self._prompt(engine, request, manifest, speaker, language)
-        frames = _max_frames(request, manifest, manifest.sizes.talker.max_positions - len(prompt))
-        seed = secrets.randbelow(_RANDOM_SEEDS) if request.seed is None else request.seed
-        return self._submit(Job(prompt, sampling, seed, frames), engine, bundle, request)
+        lease = await self.pool.lease(bundle, patient=wait)
+        try:
+            prompt = await self._prompt(lease.engine, request, manifest, speaker, language)
+            frames = _max_frames(request, manifest, manifest.sizes.talker.max_positions - len(prompt))
+            seed = secrets.randbelow(_RANDOM_SEEDS) if request.seed is None else request.seed
+            return self._submit(Job(prompt, sampling, seed, frames), lease, bundle, request)
+        except BaseException:
+            lease.release()
+            raise
 
     def _check_length(self, field: str, text: str) -> None:
         if len(text) > self._max_input_chars:
@@ -163,15 +186,17 @@ class SpeechService:
         except PromptError as error:
             raise InvalidRequestError(str(error), param="input") from error
 
-    def _submit(self, job: Job, engine: SpeechEngine, bundle: Bundle, request: SpeechRequest) -> Speech:
-        encoder = make_encoder(request.response_format, engine.manifest.sizes.codec.sample_rate)
-        speech = Speech(job, engine, encoder, model=bundle.id, repeatable=request.seed is not None)
+    def _submit(self, job: Job, lease: Lease, bundle: Bundle, request: SpeechRequest) -> Speech:
+        encoder = make_encoder(request.response_format, bundle.manifest.sizes.codec.sample_rate)
+        speech = Speech(job, lease, encoder, model=bundle.id, repeatable=request.seed is not None)
         try:
-            engine.submit(job)
+            lease.engine.submit(job)
         except QueueFull as error:
             raise BusyError("too many requests are waiting already; try again soon") from error
         except EngineStopped as error:
-            raise ModelUnavailableError(STOPPED, param="model") from error
+            raise ModelRestartingError(
+                "the engine of this model has stopped; another one is being started; try again soon", param="model"
+            ) from error
         return speech
 
 

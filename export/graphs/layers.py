@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from export.graphs.operators import AddNorm, GroupQueryAttention, MergeHeads, SplitHeads
-
-KERNEL_HEAD_DIM_MULTIPLE = 16
-"""ONNX Runtime's GroupQueryAttention refuses other head sizes; they are padded with zeros, which changes nothing."""
+from server.graphs.talker import KERNEL_HEAD_DIM_MULTIPLE
 
 
 @dataclass(frozen=True)

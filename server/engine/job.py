@@ -82,6 +82,8 @@ class Job:
         """Codec frames made so far; fewer than before when some have been thrown away."""
         self.submitted = 0.0
         """When the engine took it, by `time.perf_counter`."""
+        self.queue_seconds: float | None = None
+        """How long it waited for a slot; None while it does."""
         self._lock = threading.Condition()
         self._chunks: deque[tuple[PcmChunk, int]] = deque()
         self._unread = 0

@@ -34,6 +34,8 @@ class Engine:
     def __init__(self, bundle: OpenBundle, *, max_queue: int, events: EngineEvents | None = None) -> None:
         self.manifest = bundle.manifest
         self.provider = bundle.provider
+        self.frames_made = 0
+        """Steps done so far, whatever their rows: a sign of life."""
         self._prompts = bundle.prompts
         self._events = events or NoEvents()
         self._synthesizer = Synthesizer(bundle, self._events)
@@ -144,7 +146,8 @@ class Engine:
             return
         job, slot = admitted
         began = time.perf_counter()
-        self._events.queued(began - job.submitted)
+        job.queue_seconds = began - job.submitted
+        self._events.queued(job.queue_seconds)
         try:
             row = self._synthesizer.start(job, slot)
         except Exception as error:
@@ -167,6 +170,7 @@ class Engine:
         for row, slot, other in moves:
             self._synthesizer.move(row, slot, other)
         self._synthesizer.frame(rows)
+        self.frames_made += 1
         self._events.frame_made(time.perf_counter() - began, len(rows))
         ended = [row for row in rows if row.finished]
         with self._changed:

@@ -15,7 +15,6 @@ from server.graphs.manifest import TalkerSizes
 Floats = NDArray[np.float32]
 FLOAT_BYTES = 4
 
-
 KERNEL_HEAD_DIM_MULTIPLE = 16
 """The attention kernel takes caches of no other head size; exported graphs pad theirs."""
 

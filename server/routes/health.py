@@ -1,15 +1,18 @@
-"""GET `/livez` and `/readyz`; both answer at once, whatever the engine is doing."""
+"""GET `/livez`, `/readyz` and `/metrics`; all answer at once, whatever the engine is doing."""
 
 from __future__ import annotations
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from sanic import Blueprint, Request
-from sanic.response import HTTPResponse, json
+from sanic.response import HTTPResponse, json, raw
 
-from server.bundles import Bundles
+from server.errors import StoppingError, body_of
+from server.metrics import Metrics
+from server.pool import EnginePool
 
 
-def health_routes(bundles: Bundles) -> Blueprint:
-    """The routes over `bundles`."""
+def health_routes(pool: EnginePool, metrics: Metrics) -> Blueprint:
+    """The routes over `pool` and `metrics`. Metrics ask for a key like any other route: they tell who speaks when."""
     blueprint = Blueprint("health")
 
     @blueprint.get("/livez", ctx_public=True)
@@ -18,6 +21,13 @@ def health_routes(bundles: Bundles) -> Blueprint:
 
     @blueprint.get("/readyz", ctx_public=True)
     async def ready(request: Request) -> HTTPResponse:
-        return json({"status": "ready", "model": bundles.check_ready(), "problems": bundles.problems})
+        if request.app.ctx.draining:
+            body = body_of("the server is stopping", kind=StoppingError.kind, code=StoppingError.code)
+            return json({"status": "draining", **body}, status=StoppingError.status)
+        return json({"status": "ready", "model": pool.check_ready(), "problems": pool.bundles.problems})
+
+    @blueprint.get("/metrics")
+    async def show_metrics(request: Request) -> HTTPResponse:
+        return raw(metrics.text(), content_type=CONTENT_TYPE_LATEST)
 
     return blueprint

@@ -9,20 +9,26 @@ from sanic import Blueprint, Request
 from sanic.response import HTTPResponse, json
 
 from server import languages
-from server.bundles import Bundle, Bundles
+from server.bundles import Bundle
+from server.pool import EnginePool
+from server.speech_engine import SpeechEngine
 
 
-def model_routes(bundles: Bundles) -> Blueprint:
-    """The routes over `bundles`. A bundle whose manifest cannot be read is not listed; asking for it says why."""
+def model_routes(pool: EnginePool) -> Blueprint:
+    """The routes over `pool`. A bundle whose manifest cannot be read is not listed; asking for it says why."""
     blueprint = Blueprint("models")
+    bundles = pool.bundles
+
+    def describe(bundle: Bundle) -> dict[str, Any]:
+        return _describe(bundle, pool.loaded().get(bundle.id))
 
     @blueprint.get("/models")
     async def list_models(request: Request) -> HTTPResponse:
-        return json({"object": "list", "data": [_describe(bundle) for bundle in bundles.all() if bundle.readable]})
+        return json({"object": "list", "data": [describe(bundle) for bundle in bundles.all() if bundle.readable]})
 
     @blueprint.get("/models/<name:str>")
     async def retrieve_model(request: Request, name: str) -> HTTPResponse:
-        return json(_describe(bundles.resolve(unquote(name))))
+        return json(describe(bundles.resolve(unquote(name))))
 
     @blueprint.get("/audio/models", ctx_public=True)
     async def list_audio_models(request: Request) -> HTTPResponse:
@@ -32,7 +38,7 @@ def model_routes(bundles: Bundles) -> Blueprint:
     return blueprint
 
 
-def _describe(bundle: Bundle) -> dict[str, Any]:
+def _describe(bundle: Bundle, engine: SpeechEngine | None) -> dict[str, Any]:
     manifest = bundle.manifest
     return {
         "id": bundle.id,
@@ -45,7 +51,7 @@ def _describe(bundle: Bundle) -> dict[str, Any]:
         "cloning": False,
         "precision": manifest.precision,
         "parity": manifest.parity,
-        "provider": bundle.engine.provider if bundle.engine else None,
-        "loaded": bundle.engine is not None,
+        "provider": engine.provider if engine else None,
+        "loaded": engine is not None,
         "problem": bundle.problem,
     }

@@ -4,37 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import cast
+from collections.abc import Awaitable
+from typing import TypeVar, cast
 
 from sanic import Blueprint, Request
-from sanic.response import HTTPResponse, raw
+from sanic.response import HTTPResponse
 
 from server import log
-from server.errors import SpeechFailedError
+from server.errors import ApiError, NoProgressError, SpeechFailedError
+from server.metrics import UNKNOWN, Metrics, Outcome
+from server.routes.progress import while_progressing
 from server.service import Speech, SpeechService
 from server.speech_request import SpeechRequest, parse
 
-STALL_SECONDS = 60
-"""A stream whose client takes nothing for so long is broken off: its row is somebody else's by then."""
+T = TypeVar("T")
+
+SENT_AT_A_TIME = 1 << 16
+"""Bytes of a whole file: what the connection has taken of it is noticed so often."""
+
+_REFUSALS: dict[int, Outcome] = {429: "queue_full", 503: "unavailable"}
 
 
-def speech_routes(service: SpeechService) -> Blueprint:
-    """The route, speaking through `service`."""
+def speech_routes(service: SpeechService, metrics: Metrics, timeout: float) -> Blueprint:
+    """The route, speaking through `service`.
+
+    Args:
+        service: what speaks.
+        metrics: told of every request.
+        timeout: seconds without progress, of the engine or of the client, after which a request is ended; 0 is never.
+    """
     blueprint = Blueprint("speech")
 
+    async def start(request: Request) -> tuple[SpeechRequest, Speech]:
+        model = audio_format = UNKNOWN
+        try:
+            order = parse(request.body)
+            audio_format = order.response_format
+            model = service.pool.bundles.resolve(order.model).id
+            return order, await service.start(order)
+        except ApiError as error:
+            metrics.request(model, audio_format, _REFUSALS.get(error.status, "invalid"))
+            raise
+        except asyncio.CancelledError:  # the client has left while the model was loaded
+            metrics.request(model, audio_format, "stopped")
+            raise
+
     @blueprint.post("/audio/speech")
-    async def create_speech(request: Request) -> HTTPResponse | None:
-        order = parse(request.body)
-        speech = await service.start(order)
+    async def create_speech(request: Request) -> None:
+        order, speech = await start(request)
         try:
             # An HTTP/1.0 client cannot read a body of unknown length, so it waits for the whole.
             if order.stream_format is None or request.version == "1.0":
-                return raw(await speech.whole(), content_type=speech.content_type, headers=_headers(speech))
-            await _stream(request, speech)
-            return None
+                await _send_whole(request, speech, timeout)
+            else:
+                await _stream(request, speech, timeout)
         finally:
             speech.stop()
             _log(request, order, speech)
+            _count(metrics, order, speech)
 
     return blueprint
 
@@ -43,25 +70,52 @@ def _headers(speech: Speech) -> dict[str, str]:
     return {"x-seed": str(speech.seed)}
 
 
-async def _stream(request: Request, speech: Speech) -> None:
+async def _send_whole(request: Request, speech: Speech, timeout: float) -> None:
+    body = await _made(speech.whole(), speech, timeout)
+    speech.stop()
+    headers = {**_headers(speech), "content-length": str(len(body))}
+    response = await request.respond(content_type=speech.content_type, headers=headers)
+    try:
+        for start in range(0, len(body), SENT_AT_A_TIME):
+            await _send(response, body[start : start + SENT_AT_A_TIME], speech, timeout)
+    except TimeoutError as error:
+        await _break_off(request, error)
+    await response.eof()
+
+
+async def _stream(request: Request, speech: Speech, timeout: float) -> None:
     """Send parts as they become ready; an error before the first is still an error answer."""
     parts = speech.parts()
-    first = await anext(parts)
+    part: bytes | None = await _made(anext(parts), speech, timeout)
     # x-accel-buffering: nginx would otherwise hold the stream back until its buffer is full.
     headers = {**_headers(speech), "x-accel-buffering": "no"}
     response = await request.respond(content_type=speech.content_type, headers=headers)
     try:
-        await _send(response, first)
-        async for part in parts:
-            await _send(response, part)
+        while part is not None:
+            await _send(response, part, speech, timeout)
+            part = await _made(anext(parts, None), speech, timeout)
     except (SpeechFailedError, TimeoutError) as error:
         await _break_off(request, error)
     await response.eof()
 
 
-async def _send(response: HTTPResponse, part: bytes) -> None:
-    async with asyncio.timeout(STALL_SECONDS):
-        await response.send(part)
+async def _made(work: Awaitable[T], speech: Speech, timeout: float) -> T:
+    """What the engine makes, as long as it gets on."""
+    try:
+        async with while_progressing(lambda: speech.progress, timeout):
+            return await work
+    except TimeoutError as error:
+        speech.outcome = "timed_out"
+        raise NoProgressError(f"the engine has made nothing for {timeout:g} seconds; try again") from error
+
+
+async def _send(response: HTTPResponse, part: bytes, speech: Speech, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout or None):
+            await response.send(part)
+    except TimeoutError:
+        speech.outcome = "timed_out"
+        raise
 
 
 async def _break_off(request: Request, error: Exception) -> None:
@@ -86,6 +140,19 @@ def _log(request: Request, order: SpeechRequest, speech: Speech) -> None:
         outcome=speech.outcome,
         error=speech.error,
         audio_seconds=audio,
+        queue_seconds=speech.queue_seconds,
+        ttfa_seconds=speech.ttfa_seconds,
         wall_seconds=wall,
         rtf=wall / audio if audio else None,
+    )
+
+
+def _count(metrics: Metrics, order: SpeechRequest, speech: Speech) -> None:
+    metrics.request(speech.model, order.response_format, speech.outcome)
+    whole = speech.outcome == "done"
+    metrics.speech(
+        speech.model,
+        audio_seconds=speech.audio_seconds,
+        ttfa_seconds=speech.ttfa_seconds,
+        rtf=speech.wall_seconds / speech.audio_seconds if whole else None,
     )

@@ -1,8 +1,8 @@
 """An engine that needs no model, and bundles for it: what the HTTP tests run against.
 
 The text says what the engine does: `fail-at-start`, `fail-later` (after three frames), `not-a-number`, `unfit` (a
-PromptError), `die` (the engine ends); any other text makes `max_frames` frames of a tone. What happened to each job
-goes to a file of JSON lines.
+PromptError), `die` (the engine ends), `hang` (nothing after the first frame); any other text makes `max_frames` frames
+of a tone. What happened to each job goes to a file of JSON lines.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from server.engine.events import EngineEvents, NoEvents
 from server.engine.job import Job
 from server.engine.prompt import Prompt, PromptError
 from server.engine.scheduler import QueueFull
@@ -46,8 +47,10 @@ class FakeEngine:
 
     provider = "cpu"
 
-    def __init__(self, manifest: Manifest, max_queue: int) -> None:
+    def __init__(self, manifest: Manifest, max_queue: int, events: EngineEvents) -> None:
         self.manifest = manifest
+        self.frames_made = 0
+        self._events = events
         self._max_queue = max_queue
         self._frame_seconds = float(os.environ.get(FRAME_SECONDS, "0"))
         self._changed = threading.Condition()
@@ -58,13 +61,13 @@ class FakeEngine:
         self._thread.start()
 
     @classmethod
-    def load(cls, folder: Path, *, max_queue: int = 16) -> FakeEngine:
+    def load(cls, folder: Path, events: EngineEvents | None = None, *, max_queue: int = 16) -> FakeEngine:
         manifest = read_manifest(folder)
         verify_files(folder, manifest)
         gate = os.environ.get(GATE)
         while gate and not Path(gate).exists():
             time.sleep(0.01)
-        return cls(manifest, max_queue)
+        return cls(manifest, max_queue, events or NoEvents())
 
     def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
         """One position per character of the text, holding its code point."""
@@ -80,6 +83,7 @@ class FakeEngine:
             if len(self._waiting) + (self._running is not None) >= 1 + self._max_queue:
                 raise QueueFull("full")
             job.on_consumer = self._wake
+            job.submitted = time.perf_counter()
             self._waiting.append(job)
             self._note("submitted", seed=job.seed, max_frames=job.max_frames, sampling=vars(job.sampling))
             self._changed.notify_all()
@@ -87,6 +91,14 @@ class FakeEngine:
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+    @property
+    def running(self) -> int:
+        return int(self._running is not None)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     @property
     def alive(self) -> bool:
@@ -107,6 +119,9 @@ class FakeEngine:
                         job.finish(RuntimeError("the engine was closed"))
                     return
                 job = self._running = self._waiting.popleft()
+            job.queue_seconds = time.perf_counter() - job.submitted
+            self._events.queued(job.queue_seconds)
+            self._events.prefilled(0.0)
             text = "".join(chr(int(point)) for point in job.prompt.embeddings[:, 0])
             self._speak(job, text)
             if text == "die":
@@ -115,17 +130,23 @@ class FakeEngine:
     def _speak(self, job: Job, text: str) -> None:
         while job.frames < job.max_frames and not self._closed:
             with self._changed:
-                self._changed.wait_for(lambda: not job.full or job.cancelled or self._closed)
+                self._changed.wait_for(
+                    lambda: not (job.full or (text == "hang" and job.frames == 1)) or job.cancelled or self._closed
+                )
             if job.cancelled:
+                self._events.cancelled()
                 self._note("dropped", seed=job.seed, frames=job.frames)
                 return
             if text in ("fail-at-start", "die") or (text == "fail-later" and job.frames == 3):
                 self._note("failed", seed=job.seed)
+                self._closed = text == "die"
                 job.finish(RuntimeError("the graph /secret/place/talker.onnx failed"))
                 return
             time.sleep(self._frame_seconds)
             pcm = tone(job.frames)
             job.frames += 1
+            self.frames_made += 1
+            self._events.frame_made(self._frame_seconds, 1)
             job.put(pcm * np.float32("nan") if text == "not-a-number" else pcm, 1)
         job.finish(RuntimeError("the engine was closed") if self._closed else None)
         self._note("finished", seed=job.seed, frames=job.frames)

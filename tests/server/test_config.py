@@ -68,6 +68,13 @@ def test_authentication_off_does_not_open_the_door_by_itself(monkeypatch: pytest
         ("KW_MAX_QUEUE", "1.5"),
         ("KW_MAX_INPUT_CHARS", "0"),
         ("KW_MODELS_DIR", "/nowhere/at/all"),
+        ("KW_MODEL_MEMORY", "much"),
+        ("KW_MODEL_MEMORY", "0GB"),
+        ("KW_MODEL_MEMORY", "-1"),
+        ("KW_IDLE_UNLOAD_SECONDS", "-1"),
+        ("KW_LOAD_WAIT_SECONDS", "nan"),
+        ("KW_REQUEST_TIMEOUT", "inf"),
+        ("KW_DRAIN_SECONDS", "soon"),
         ("KW_SECRET_API_KEY", " , "),
     ],
 )
@@ -77,6 +84,13 @@ def test_a_wrong_value_names_its_variable(variable: str, value: str, monkeypatch
         config.load()
     assert str(caught.value).startswith(f"{variable}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "size"), [("2GB", 2 * 10**9), ("1.5 GiB", 3 * 2**29), ("1000", 1000)])
+def test_memory_is_written_with_a_unit(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.load().model_memory is None
+    monkeypatch.setenv("KW_MODEL_MEMORY", text)
+    assert config.load().model_memory == size
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:

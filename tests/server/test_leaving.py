@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
-from tests.server.running import FAKE, KEY, RunningServer, run_server
+from tests.server.running import FAKE, KEY, RunningServer, run_server, wait_until
 
 LONG = {**GOOD, "max_new_tokens": 2000}
 
@@ -97,41 +95,19 @@ def test_a_full_queue_and_health_beside_it(server: RunningServer) -> None:
     server.wait_event("dropped", seed=4001)
 
 
-def test_a_dead_engine_says_so(tmp_path: Path) -> None:
+def test_a_dead_engine_is_replaced(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "custom")
-    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server, server.client() as client:
+    gate = tmp_path / "gate"
+    gate.touch()
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "FAKE_GATE": str(gate)}
+    with run_server(FAKE, tmp_path, **settings) as server, server.client() as client:
         server.wait_ready()
-        response = client.post("/v1/audio/speech", json={**GOOD, "input": "die"})
-        check_error(response, 500, "speech_failed")
+        gate.unlink()
+        check_error(client.post("/v1/audio/speech", json={**GOOD, "input": "die"}), 500, "speech_failed")
         for answer in (client.post("/v1/audio/speech", json=GOOD), client.get("/readyz")):
-            assert "start the server again" in check_error(answer, 503, "model_unavailable", "model")
-            assert answer.headers["x-should-retry"] == "false"
-
-
-def test_sigterm_lets_running_speech_finish(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "models", "custom")
-    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "FAKE_FRAME_SECONDS": "0.02"}
-    with run_server(FAKE, tmp_path, **settings) as server, server.client() as client:
-        server.wait_ready()
-        answers: list[httpx.Response] = []
-        fields = {**GOOD, "max_new_tokens": 50, "seed": 1}
-        asking = threading.Thread(target=lambda: answers.append(client.post("/v1/audio/speech", json=fields)))
-        asking.start()
-        server.wait_event("submitted", seed=1)
-        assert server.stop() == 0
-        asking.join()
-    assert len(answers[0].content) == 50 * 3840
-    assert " stopped" in server.log[-1]
-
-
-def test_sigterm_does_not_wait_for_speech_without_end(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "models", "custom")
-    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "FAKE_FRAME_SECONDS": "0.5"}
-    with run_server(FAKE, tmp_path, **settings) as server, server.client() as client:
-        server.wait_ready()
-        with client.stream("POST", "/v1/audio/speech", json={**LONG, "stream_format": "audio"}) as response:
-            parts = response.iter_raw()
-            next(parts)
-            assert server.stop() == 0
-            with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
-                list(parts)
+            check_error(answer, 503, "model_restarting", "model")
+            assert int(answer.headers["retry-after"]) > 0
+        assert client.get("/livez").status_code == 200
+        gate.touch()
+        wait_until(lambda: client.get("/readyz").status_code == 200, "the engine is there again")
+        assert len(client.post("/v1/audio/speech", json=GOOD).content) == 5 * 3840

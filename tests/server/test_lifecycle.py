@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
@@ -32,7 +33,8 @@ def damage(bundle: Path) -> None:
 def test_while_the_default_model_loads(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "a")
     gate = tmp_path / "gate"
-    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), FAKE_GATE=str(gate)) as server:
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "FAKE_GATE": str(gate), "KW_LOAD_WAIT_SECONDS": "0"}
+    with run_server(FAKE, tmp_path, **settings) as server:
         assert get(server, "/livez").status_code == 200
         for response in (get(server, "/readyz"), ask(server)):
             check_error(response, 503, "model_loading", "model")
@@ -43,6 +45,20 @@ def test_while_the_default_model_loads(tmp_path: Path) -> None:
         server.wait_ready()
         assert ask(server).status_code == 200
         assert get(server, "/v1/models").json()["data"][0]["loaded"] is True
+
+
+def test_a_request_waits_for_the_default_model(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "a")
+    gate = tmp_path / "gate"
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "FAKE_GATE": str(gate), "KW_LOAD_WAIT_SECONDS": "600"}
+    with run_server(FAKE, tmp_path, **settings, KW_MAX_QUEUE="0") as server:
+        check_error(get(server, "/readyz"), 503, "model_loading", "model")
+        with ThreadPoolExecutor() as threads:
+            asking = [threads.submit(ask, server) for _ in range(2)]
+            done, _ = wait(asking, return_when=FIRST_COMPLETED)
+            check_error(done.pop().result(), 429, "queue_full")  # one row, no queue: only one may wait
+            gate.touch()
+        assert sorted(answer.result().status_code for answer in asking) == [200, 429]
 
 
 def test_sigterm_while_loading(tmp_path: Path) -> None:
@@ -175,3 +191,25 @@ def test_a_model_in_several_precisions(tmp_path: Path) -> None:
         ]
         for name, meant in (("a", "a_int4"), ("tts-1", "a_int4"), ("a_int4", "a_int4"), ("b", "b")):
             assert get(server, f"/v1/models/{name}").json()["id"] == meant
+
+
+def test_models_take_turns_where_memory_is_for_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_bundle(tmp_path / "models", name)
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL_MEMORY="1MB") as server:
+        server.wait_ready()
+        for name in ("b", "a", "b"):
+            assert ask(server, model=name).status_code == 200
+            loaded = {model["id"]: model["loaded"] for model in get(server, "/v1/models").json()["data"]}
+            assert loaded == {"a": name == "a", "b": name == "b"}
+            assert get(server, "/readyz").status_code == 200
+        assert sum("model_unloaded" in line and "reason=memory" in line for line in server.log) == 3
+
+
+def test_a_model_that_memory_is_too_small_for(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "a")
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL_MEMORY="500KB") as server:
+        for response in (get(server, "/readyz"), ask(server)):
+            message = check_error(response, 503, "model_unavailable", "model")
+            assert "a needs 589.8KB of memory and KW_MODEL_MEMORY allows 500.0KB" in message
+            assert response.headers["x-should-retry"] == "false"

@@ -1,58 +1,88 @@
-"""A stream whose client takes nothing is broken off."""
+"""Requests that make no progress, on either side, end; those that only take long do not."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, cast
+import socket
+from collections.abc import Iterator
 
+import httpx
 import pytest
-from sanic import Request
 
-from server.routes import speech as route
-from server.service import Speech
-
-
-class StalledResponse:
-    async def send(self, part: bytes) -> None:
-        await asyncio.Event().wait()
-
-
-class StalledRequest:
-    """Stands for a Sanic request: when its transport is aborted, its task is cancelled."""
-
-    id = "stalled"
-    aborted = False
-
-    def __init__(self) -> None:
-        self.transport = self
-        self._task = asyncio.current_task()
-
-    async def respond(self, **fields: Any) -> StalledResponse:
-        return StalledResponse()
-
-    def abort(self) -> None:
-        self.aborted = True
-        assert self._task
-        self._task.cancel()
+from server.routes.progress import while_progressing
+from tests.server import clock
+from tests.server.answers import GOOD, check_error
+from tests.server.clock import skip
+from tests.server.fakes import write_bundle
+from tests.server.running import FAKE, RunningServer, run_server, wait_until
+from tests.server.test_leaving import raw_request
 
 
-class EndlessSpeech:
-    seed = 1
-    content_type = "audio/pcm"
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    scratch = tmp_path_factory.mktemp("stalling")
+    write_bundle(scratch / "models", "custom")
+    with run_server(FAKE, scratch, KW_MODELS_DIR=str(scratch / "models"), KW_REQUEST_TIMEOUT="1") as server:
+        server.wait_ready()
+        yield server
 
-    async def parts(self) -> AsyncIterator[bytes]:
-        while True:
-            yield b"\0\0"
+
+def test_an_engine_that_makes_nothing_for_a_whole_file(server: RunningServer) -> None:
+    with server.client() as client:
+        answer = client.post("/v1/audio/speech", json={**GOOD, "input": "hang", "seed": 1})
+        assert "nothing for 1 seconds" in check_error(answer, 504, "timeout")
+        server.wait_event("dropped", seed=1, frames=1)
+        assert client.post("/v1/audio/speech", json=GOOD).status_code == 200  # the row is free
+    wait_until(lambda: [line for line in server.log if " seed=1 outcome=timed_out" in line], "it is logged")
 
 
-def test_a_client_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(route, "STALL_SECONDS", 0.01)
+def test_an_engine_that_makes_nothing_more_for_a_stream(server: RunningServer) -> None:
+    fields = {**GOOD, "input": "hang", "seed": 2, "stream_format": "audio"}
+    with server.client() as client, client.stream("POST", "/v1/audio/speech", json=fields) as response:
+        assert response.status_code == 200
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            response.read()
+    server.wait_event("dropped", seed=2, frames=1)
 
-    async def stall() -> bool:
-        request = StalledRequest()
-        with pytest.raises(asyncio.CancelledError):
-            await route._stream(cast(Request, request), cast(Speech, EndlessSpeech()))
-        return request.aborted
 
-    assert asyncio.run(stall())
+def test_a_client_that_reads_nothing_of_a_stream(server: RunningServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(raw_request(seed=3, max_new_tokens=4000, stream_format="audio"))
+        assert server.wait_event("dropped", seed=3)["frames"] < 4000
+
+
+def test_a_client_that_reads_nothing_of_a_whole_file(server: RunningServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(raw_request(seed=4, max_new_tokens=4000))
+        server.wait_event("finished", seed=4, frames=4000)
+        wait_until(lambda: [line for line in server.log if " seed=4 outcome=timed_out" in line], "it is left")
+        received = b"".join(iter(lambda: connection.recv(1 << 20), b""))
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"content-length: 15360000" in head
+    assert len(body) < 4000 * 3840
+
+
+def test_what_gets_on_may_take_long() -> None:
+    async def work() -> None:
+        done = 0
+        async with while_progressing(lambda: done, 10):
+            for _ in range(5):
+                await skip(9.9)
+                done += 1
+                await skip(1)  # enough for a look
+        with pytest.raises(TimeoutError):
+            async with while_progressing(lambda: done, 10):
+                done += 1
+                await skip(2)
+                await skip(9.9)
+                await asyncio.Event().wait()
+
+    clock.run(work())
+
+
+def test_no_limit() -> None:
+    async def work() -> None:
+        async with while_progressing(lambda: 0, 0):
+            await skip(1_000_000)
+
+    clock.run(work())

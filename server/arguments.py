@@ -1,0 +1,92 @@
+"""The command line's words: commands, options and their help."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from server import config
+from server.audio.encoders import FORMATS
+from server.config import Settings
+
+Command = Callable[[argparse.Namespace, Settings], None]
+
+MOST = 1024
+"""Of whatever `bench` counts."""
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {MOST}")
+    return int(text)
+
+
+SAY_OPTIONS: dict[str, tuple[type, str]] = {
+    "language": (str, "a language's name or ISO code, or auto (the default)"),
+    "instructions": (str, "how to speak; for a VoiceDesign model, which voice"),
+    "seed": (int, "the same seed gives the same speech; random by default"),
+    "temperature": (float, "0 to 2; 0 always takes the likeliest code"),
+    "top_k": (int, "draw from so many likeliest codes; 0 from all"),
+    "top_p": (float, "draw from the likeliest codes of so much probability"),
+    "repetition_penalty": (float, "1 to 2"),
+    "max_new_tokens": (int, "codec frames at most (12.5 are one second)"),
+}
+
+
+def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
+    """The parser; what it parses holds the command's function in `run`.
+
+    Args:
+        run: what runs each command, by name.
+    """
+    width = max(60, min(shutil.get_terminal_size().columns, 120))
+    lines = ["settings, as environment variables:"]
+    for name, default, meaning in config.describe():
+        lines.append(f"  {name}")
+        lines += textwrap.wrap(
+            f"{meaning} Default: {default}.", width, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
+    settings = "\n".join(lines)
+
+    def command(parent: Any, name: str, about: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = parent.add_parser(
+            name, help=about, description=about, epilog=settings, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        made.set_defaults(run=run[name])
+        return made
+
+    parser = argparse.ArgumentParser(
+        "qwen3-tts",
+        description="Qwen3-TTS speech, served over an OpenAI-compatible API or written to a file.",
+        epilog=settings,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run["serve"])
+    commands = parser.add_subparsers(title="commands", metavar="serve (default) | say | voices | models | bench")
+    command(commands, "serve", "serve the API until stopped")
+    say = command(commands, "say", "speak a text into a file")
+    say.add_argument("text", help="what to say")
+    say.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help=f"file to write, ending in .{', .'.join(FORMATS)}",
+    )
+    say.add_argument("--voice", help="a voice from `qwen3-tts voices`; by default what OpenAI's alloy means")
+    for name, (kind, about) in SAY_OPTIONS.items():
+        say.add_argument(f"--{name.replace('_', '-')}", type=kind, help=about)
+    listing = command(commands, "voices", "list the voices of a model")
+    bench = command(commands, "bench", "measure how fast a model is on this machine")
+    bench.add_argument("--frames", type=_count, default=50, help="codec frames a request, 80 ms each (%(default)s)")
+    bench.add_argument("--requests", type=_count, default=3, help="requests to measure (%(default)s)")
+    bench.add_argument("--rows", type=_count, nargs="+", default=[], help="also so many requests side by side: 4 8")
+    bench.add_argument("--threads", type=_count, help="CPU threads; by default KW_THREADS")
+    for each in (say, listing, bench):
+        each.add_argument("--model", help="a model from `qwen3-tts models`; by default the default model")
+    command(commands, "models", "list the models")
+    return parser

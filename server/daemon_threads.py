@@ -1,0 +1,49 @@
+"""Slow work beside an event loop that must not hold up the end of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class DaemonThreads:
+    """A new daemon thread for every piece of work: unlike a pool's, it does not hold up a shutdown."""
+
+    def __init__(self) -> None:
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+    @property
+    def alive(self) -> bool:
+        """Whether any of them still works."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run `work` in a daemon thread: unlike a pool's, it does not hold up a shutdown while a large model loads."""
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[T] = loop.create_future()
+
+        def settle(set_outcome: Callable[[], None]) -> None:
+            if not outcome.cancelled():
+                set_outcome()
+
+        def act() -> None:
+            set_outcome: Callable[[], None]
+            try:
+                set_outcome = partial(outcome.set_result, work())
+            except Exception as error:
+                set_outcome = partial(outcome.set_exception, error)
+            try:
+                loop.call_soon_threadsafe(settle, set_outcome)
+            except RuntimeError:  # the loop has closed: the server stopped before the work was done
+                return
+
+        thread = threading.Thread(target=act, name="daemon", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+        return await outcome

@@ -1,0 +1,164 @@
+"""What is counted and timed, as Prometheus reads it; every label's values are few and known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+PREFIX = "qwen3_tts"
+UNKNOWN = "unknown"
+"""Label of a request that was refused before its model or format was known."""
+
+Outcome = Literal["done", "failed", "stopped", "timed_out", "queue_full", "unavailable", "invalid"]
+"""How a speech request ended; `stopped` means that its client left."""
+
+_WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_STEP_BUCKETS = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24, 0.5, 1, 2.5, 5)
+"""A codec frame is 0.08 s of audio: above that one row alone is slower than real time."""
+_RTF_BUCKETS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20)
+_LOAD_BUCKETS = (0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300)
+
+
+class CountedEngine(Protocol):
+    """What is read of an engine whenever somebody looks."""
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+
+class Metrics:
+    """All metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(f"{PREFIX}_{name}", about, ("model", *labels), registry=registry)
+
+        def histogram(name: str, about: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"{PREFIX}_{name}", about, ("model",), registry=registry, buckets=buckets)
+
+        self._requests = counter("requests", "Speech requests by how they ended.", "format", "outcome")
+        self._audio = counter("audio_seconds", "Audio made, in seconds.")
+        self._ttfa = histogram("ttfa_seconds", "From a request's start to its first audio.", _WAIT_BUCKETS)
+        self._rtf = histogram(
+            "real_time_factor", "Wall seconds / audio seconds of whole requests; below 1 is fast.", _RTF_BUCKETS
+        )
+        self._queue = histogram("queue_wait_seconds", "Time that jobs waited for a row.", _WAIT_BUCKETS)
+        self._prefill = histogram("prefill_seconds", "Time to prefill a prompt.", _STEP_BUCKETS)
+        self._frame = histogram("frame_seconds", "Time to advance all running rows by one codec frame.", _STEP_BUCKETS)
+        self._frames = counter("frames", "Codec frames made, of all rows.")
+        self._runaways = counter("runaways", "Rows whose codes were judged no speech.")
+        self._retries = counter("retries", "Runaway rows that were tried again.")
+        self._cancellations = counter("cancellations", "Jobs whose consumer left before their end.")
+        self._loads = counter("model_loads", "Attempts to load a model.", "outcome")
+        self._load_seconds = histogram("model_load_seconds", "Time to load a model.", _LOAD_BUCKETS)
+        self._unloads = counter("model_unloads", "Models that left memory.", "reason")
+
+    def watch(self, engines: Callable[[], Mapping[str, CountedEngine]]) -> None:
+        """Read the loaded engines, by model, whenever the metrics are asked for."""
+        self._registry.register(_EngineGauges(engines))
+
+    def text(self) -> bytes:
+        """The text format of Prometheus."""
+        return generate_latest(self._registry)
+
+    def engine_events(self, model: str) -> ModelEvents:
+        """What a model's engine reports to."""
+        return ModelEvents(
+            self._queue.labels(model),
+            self._prefill.labels(model),
+            self._frame.labels(model),
+            self._frames.labels(model),
+            self._runaways.labels(model),
+            self._retries.labels(model),
+            self._cancellations.labels(model),
+        )
+
+    def request(self, model: str, audio_format: str, outcome: Outcome) -> None:
+        """A speech request has ended."""
+        self._requests.labels(model, audio_format, outcome).inc()
+
+    def speech(self, model: str, *, audio_seconds: float, ttfa_seconds: float | None, rtf: float | None) -> None:
+        """What a request that reached an engine made and took; no `rtf` unless it was made to its end."""
+        self._audio.labels(model).inc(audio_seconds)
+        if ttfa_seconds is not None:
+            self._ttfa.labels(model).observe(ttfa_seconds)
+        if rtf is not None:
+            self._rtf.labels(model).observe(rtf)
+
+    def model_loaded(self, model: str, seconds: float) -> None:
+        """A model is in memory."""
+        self._loads.labels(model, "loaded").inc()
+        self._load_seconds.labels(model).observe(seconds)
+
+    def model_load_failed(self, model: str) -> None:
+        """It could not be loaded."""
+        self._loads.labels(model, "failed").inc()
+
+    def model_unloaded(self, model: str, reason: Literal["idle", "memory", "died"]) -> None:
+        """It is in memory no more."""
+        self._unloads.labels(model, reason).inc()
+
+
+@dataclass(frozen=True)
+class ModelEvents:
+    """`EngineEvents` of one model; safe from any thread."""
+
+    queue: Histogram
+    prefill: Histogram
+    frame: Histogram
+    frames: Counter
+    runaways: Counter
+    retries: Counter
+    cancellations: Counter
+
+    def queued(self, seconds: float) -> None:
+        """A job has left the queue after so long."""
+        self.queue.observe(seconds)
+
+    def prefilled(self, seconds: float) -> None:
+        """A job's prompt has been prefilled."""
+        self.prefill.observe(seconds)
+
+    def frame_made(self, seconds: float, rows: int) -> None:
+        """All of `rows` have advanced by one codec frame."""
+        self.frame.observe(seconds)
+        self.frames.inc(rows)
+
+    def runaway(self) -> None:
+        """A row's codes were judged no speech and thrown away."""
+        self.runaways.inc()
+
+    def retried(self) -> None:
+        """Such a row goes on from its last good frame with another seed."""
+        self.retries.inc()
+
+    def cancelled(self) -> None:
+        """A job's consumer left before its end."""
+        self.cancellations.inc()
+
+
+class _EngineGauges(Collector):
+    def __init__(self, engines: Callable[[], Mapping[str, CountedEngine]]) -> None:
+        self._engines = engines
+
+    def collect(self) -> Iterator[Metric]:
+        engines = self._engines()
+        running = GaugeMetricFamily(f"{PREFIX}_rows_running", "Rows under way.", labels=("model",))
+        waiting = GaugeMetricFamily(f"{PREFIX}_queue_depth", "Jobs that wait for a row.", labels=("model",))
+        for model, engine in engines.items():
+            running.add_metric((model,), engine.running)
+            waiting.add_metric((model,), engine.waiting)
+        yield running
+        yield waiting
+        yield GaugeMetricFamily(f"{PREFIX}_models_loaded", "Models in memory.", value=len(engines))

@@ -1,0 +1,386 @@
+"""Which engines are in memory: leases, room, idleness, death. On engines that do nothing and a clock that skips."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.bundles import Bundle, Bundles, find
+from server.engine.events import EngineEvents
+from server.engine.job import Job, Sampling
+from server.engine.worker import Engine
+from server.errors import (
+    ApiError,
+    BusyError,
+    ModelLoadingError,
+    ModelRestartingError,
+    ModelUnavailableError,
+)
+from server.graphs.manifest import BundleError, Manifest
+from server.metrics import Metrics
+from server.pool import FIRST_RETRY_SECONDS, STEADY_SECONDS, EnginePool, PoolLimits
+from server.speech_engine import Lease, SpeechEngine
+from tests.bundles import RANDOM_BUNDLE
+from tests.server.clock import run, settle, skip, until
+from tests.server.fakes import manifest_of
+
+SIZES = {"a": 10, "b": 10, "c": 10, "tiny": 1, "huge": 1000}
+
+
+def on_skipping_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @wraps(test)
+    def runs(*arguments: Any, **named: Any) -> None:
+        run(test(*arguments, **named))
+
+    return runs
+
+
+class IdleEngine:
+    """Loaded, and that is all."""
+
+    provider, running, waiting, frames_made = "cpu", 0, 0, 0
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.alive = True
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed, self.alive = True, False
+
+
+class Models:
+    """A pool over bundles that only exist here, and a say in how they load."""
+
+    def __init__(self, default: str = "a", **limits: Any) -> None:
+        self.loads: list[str] = []
+        self.failures: list[Exception] = []
+        """Raised by the next loads."""
+        self.gate = threading.Event()
+        """Loading ends when it is set."""
+        self.gate.set()
+        found = [Bundle(Path(name), 0, Manifest.model_validate(manifest_of(name))) for name in SIZES]
+        self.bundles = Bundles(found, default)
+        self.metrics = Metrics()
+        self.pool = EnginePool(
+            self.bundles, self._load, lambda manifest: SIZES[manifest.id], PoolLimits(**limits), self.metrics
+        )
+
+    def _load(self, folder: Path, events: EngineEvents) -> SpeechEngine:
+        self.loads.append(folder.name)
+        self.gate.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        return cast(SpeechEngine, IdleEngine(self.bundles.resolve(folder.name).manifest))
+
+    async def lease(self, name: str) -> Lease:
+        return await self.pool.lease(self.bundles.resolve(name))
+
+    def asks(self, name: str) -> asyncio.Task[Lease]:
+        return asyncio.create_task(self.lease(name))
+
+    async def use(self, name: str) -> None:
+        (await self.lease(name)).release()
+
+    async def is_loaded(self, name: str) -> IdleEngine:
+        return cast(IdleEngine, await until(lambda: self.pool.loaded().get(name), f"{name} is loaded"))
+
+    def loaded(self) -> set[str]:
+        return set(self.pool.loaded())
+
+
+@on_skipping_loop
+async def test_the_least_recently_used_leaves() -> None:
+    models = Models(memory=20)
+    for name in ("a", "b", "a"):
+        await models.use(name)
+    engine_b = models.pool.loaded()["b"]
+    await models.use("c")
+    assert models.loaded() == {"a", "c"}
+    assert not engine_b.alive
+    await models.use("b")
+    assert models.loaded() == {"b", "c"}
+    assert models.loads == ["a", "b", "c", "b"]
+
+
+@on_skipping_loop
+async def test_without_a_limit_all_stay() -> None:
+    models = Models()
+    for name in SIZES:
+        await models.use(name)
+    assert models.loaded() == set(SIZES)
+
+
+@on_skipping_loop
+async def test_an_engine_in_use_is_never_unloaded() -> None:
+    models = Models(memory=20, wait_seconds=60.0, idle_seconds=5.0)
+    a, b = await models.lease("a"), await models.lease("b")
+    c = models.asks("c")
+    await skip(30)
+    assert models.loaded() == {"a", "b"}
+    await skip(31)
+    with pytest.raises(ModelLoadingError):
+        await c
+    c = models.asks("c")
+    await settle()
+    b.release()
+    b.release()  # harmless
+    (await c).release()
+    assert models.loaded() == {"a", "c"}
+    assert a.engine.alive
+    assert not b.engine.alive
+
+
+@on_skipping_loop
+async def test_one_who_waits_keeps_what_is_loaded_for_it() -> None:
+    """Both models have room for one only: each gets its turn and none is unloaded before it was used."""
+    models = Models(memory=10)
+    tasks = [models.asks(name) for name in ("a", "b", "c")]
+    for task in tasks:
+        lease = await task
+        assert lease.engine.alive
+        lease.release()
+    assert models.loads == ["a", "b", "c"]
+
+
+@on_skipping_loop
+async def test_a_model_larger_than_the_limit() -> None:
+    models = Models(memory=20)
+    with pytest.raises(ModelUnavailableError, match=r"huge needs 1\.0KB .* KW_MODEL_MEMORY allows 20B; raise it"):
+        await models.lease("huge")
+    assert models.loads == []
+    assert any("huge" in problem for problem in models.bundles.problems)
+    with pytest.raises(ModelUnavailableError, match="huge needs"):
+        Models("huge", memory=20).pool.check_ready()
+
+
+@on_skipping_loop
+async def test_waiting_for_a_model_ends() -> None:
+    models = Models(wait_seconds=10.0)
+    models.gate.clear()
+    waiting = models.asks("a")
+    await skip(9)
+    assert not waiting.done()
+    await skip(2)
+    with pytest.raises(ModelLoadingError):
+        await waiting
+    models.gate.set()
+    assert await models.is_loaded("a")  # loading went on
+    await models.use("a")
+    assert models.loads == ["a"]
+
+
+@on_skipping_loop
+async def test_without_waiting_the_answer_comes_at_once() -> None:
+    models = Models(wait_seconds=0.0)
+    with pytest.raises(ModelLoadingError):
+        await models.lease("a")
+    await models.is_loaded("a")
+    await models.use("a")
+
+
+@on_skipping_loop
+async def test_patience_has_no_end() -> None:
+    models = Models(wait_seconds=0.0)
+    models.gate.clear()
+    waiting = asyncio.create_task(models.pool.lease(models.bundles.resolve("a"), patient=True))
+    await skip(10_000)
+    models.gate.set()
+    (await waiting).release()
+
+
+@on_skipping_loop
+async def test_only_so_many_wait_for_a_model() -> None:
+    models = Models(max_waiting=2)
+    models.gate.clear()
+    waiting = [models.asks("a"), models.asks("a")]
+    await settle()
+    with pytest.raises(BusyError):
+        await models.lease("a")
+    other = models.asks("b")
+    models.gate.set()
+    for task in (*waiting, other):
+        (await task).release()
+
+
+@on_skipping_loop
+async def test_who_left_while_waiting_does_not_count() -> None:
+    models = Models(memory=10, max_waiting=1)
+    models.gate.clear()
+    leaver = models.asks("a")
+    await settle()
+    leaver.cancel()
+    await settle()
+    second = models.asks("a")
+    models.gate.set()
+    (await second).release()
+    await models.use("b")
+    assert models.loaded() == {"b"}
+
+
+@on_skipping_loop
+async def test_idle_engines_leave_and_come_back() -> None:
+    models = Models(idle_seconds=60.0)
+    lease = await models.lease("a")
+    await skip(1000)
+    assert lease.engine.alive
+    lease.release()
+    await skip(50)
+    await models.use("a")  # which starts the time anew
+    await skip(50)
+    assert models.loaded() == {"a"}
+    engine = weakref.ref(lease.engine)
+    del lease
+    await skip(11)
+    await until(lambda: models.loaded() == set() and not models.pool.at_work, "a is unloaded")
+    assert engine() is None
+    assert models.pool.check_ready() == "a"  # a request would be served
+    await models.use("a")
+    assert models.loads == ["a", "a"]
+
+
+@on_skipping_loop
+async def test_a_model_that_nobody_asked_for_is_idle_too() -> None:
+    models = Models(idle_seconds=60.0)
+    models.pool.load_default()
+    await models.is_loaded("a")
+    await settle()
+    await skip(61)
+    await until(lambda: not models.loaded(), "a is unloaded")
+
+
+@on_skipping_loop
+async def test_a_dead_engine_is_rebuilt_later_each_time() -> None:
+    models = Models()
+    wait = FIRST_RETRY_SECONDS
+    for rebuilt in range(1, 4):
+        lease = await models.lease("a")
+        assert models.pool.check_ready() == "a"
+        cast(IdleEngine, lease.engine).alive = False
+        lease.release()  # its jobs have ended, so the death is noticed at once
+        assert models.loaded() == set()
+        with pytest.raises(ModelRestartingError) as caught:
+            await models.lease("a")
+        assert wait <= int(caught.value.extra_headers["retry-after"]) <= wait + 2
+        with pytest.raises(ModelRestartingError):
+            models.pool.check_ready()
+        await skip(wait - 0.5)
+        assert len(models.loads) == rebuilt
+        await skip(0.6)
+        await models.is_loaded("a")
+        wait *= 2
+    await skip(STEADY_SECONDS + 1)
+    (await models.is_loaded("a")).alive = False
+    with pytest.raises(ModelRestartingError):  # noticed by whoever comes
+        models.pool.check_ready()
+    await skip(FIRST_RETRY_SECONDS)
+    await models.is_loaded("a")
+
+
+@on_skipping_loop
+async def test_the_dead_make_room() -> None:
+    models = Models(memory=10)
+    lease = await models.lease("a")
+    b = models.asks("b")
+    await settle()
+    cast(IdleEngine, lease.engine).alive = False
+    lease.release()
+    (await b).release()
+
+
+@on_skipping_loop
+async def test_a_damaged_bundle_stays_away_and_other_trouble_passes() -> None:
+    models = Models()
+    models.failures = [BundleError("a: talker.onnx is damaged"), MemoryError("none left")]
+    for _ in range(2):
+        with pytest.raises(ModelUnavailableError, match=r"talker\.onnx is damaged"):
+            await models.lease("a")
+    with pytest.raises(ModelRestartingError):
+        await models.lease("b")
+    await skip(FIRST_RETRY_SECONDS)
+    await models.is_loaded("b")
+    await models.use("b")
+    assert models.loads == ["a", "b", "b"]
+
+
+@on_skipping_loop
+async def test_closing_ends_every_engine_and_waits_for_no_loading() -> None:
+    models = Models()
+    lease = await models.lease("a")
+    models.gate.clear()
+    waiting = models.asks("b")
+    await settle()
+    await models.pool.close()
+    assert not lease.engine.alive
+    lease.release()
+    assert models.pool.at_work
+    waiting.cancel()
+    models.gate.set()
+    await until(lambda: not models.pool.at_work, "the loading thread ends")
+    assert models.loaded() == set()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    limit=st.integers(10, 35),
+    steps=st.lists(st.tuples(st.sampled_from(["a", "b", "c", "tiny"]), st.booleans()), max_size=30),
+)
+def test_memory_is_kept_and_leases_hold(limit: int, steps: list[tuple[str, bool]]) -> None:
+    async def play() -> None:
+        models = Models(memory=limit, wait_seconds=0.0)
+        held: list[Lease] = []
+        for name, give_back in steps:
+            if give_back and held:
+                held.pop(0).release()
+            try:
+                held.append(await models.lease(name))
+            except ApiError as error:
+                assert isinstance(error, ModelLoadingError)
+            await until(lambda: not models.pool.at_work, "threads end")
+            await settle()
+            assert sum(SIZES[loaded] for loaded in models.loaded()) <= limit
+            assert all(lease.engine.alive for lease in held)
+        for lease in held:
+            lease.release()
+        for name in ("a", "b", "c", "tiny"):
+            (await models.pool.lease(models.bundles.resolve(name), patient=True)).release()
+        await models.pool.close()
+
+    with patch("server.pool.give_back"):  # slow in a process full of tests
+        run(play())
+
+
+@on_skipping_loop
+async def test_a_real_engine_is_freed_and_speaks_again() -> None:
+    def load(folder: Path, events: EngineEvents) -> SpeechEngine:
+        return Engine.load(folder, provider="cpu", threads=1, max_rows=1, max_queue=1, events=events)
+
+    async def speak() -> weakref.ref[SpeechEngine]:
+        lease = await pool.lease(bundle)
+        prompt = lease.engine.prompt("Hello", speaker="serena", language="auto", instruction=None)
+        job = Job(prompt, Sampling(0, 0, 1, 1, 0, 0, 1), seed=1, max_frames=2)
+        lease.engine.submit(job)
+        assert sum([pcm.size async for pcm in job]) == 2 * 1920
+        lease.release()
+        return weakref.ref(lease.engine)
+
+    bundles = Bundles(find(RANDOM_BUNDLE.parent), RANDOM_BUNDLE.name)
+    bundle = bundles.default()
+    pool = EnginePool(bundles, load, lambda manifest: 1, PoolLimits(idle_seconds=60.0), Metrics())
+    for _ in range(2):
+        engine = await speak()
+        await skip(61)
+        await until(lambda: not pool.loaded() and not pool.at_work, "the engine is unloaded")
+        assert engine() is None
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("engine-")]
+    await pool.close()
