@@ -15,6 +15,7 @@ HEAVY = {"torch", "transformers", "optimum", "onnx", "huggingface_hub", "export"
 ALLOWED = {
     "server/graphs": ("server.graphs",),
     "server/audio": ("server.audio",),
+    "server/text": ("server.text",),
     "server/engine": ("server.engine", "server.graphs"),
 }
 """Rooms that may import no other room of the server than these."""
