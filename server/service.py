@@ -1,29 +1,28 @@
-"""From a request to its audio: text, voice and language become a prompt, the prompt a job, the job's PCM a file.
+"""From a request to its audio: the text's chunks become jobs, the jobs' PCM one file.
 
 Knows nothing of HTTP; the command line uses it as the routes do.
 """
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from server import languages, voices
 from server.audio.encoders import Encoder, make_encoder
-from server.bundles import STOPPED, Bundle, Bundles, SpeechEngine
+from server.bundles import STOPPED, Bundles, SpeechEngine
 from server.engine.job import Job, Sampling
 from server.engine.prompt import PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelUnavailableError, SpeechFailedError
 from server.graphs.manifest import Manifest
+from server.reading import CHUNK_CAPACITY, Reading, chunk_seed
 from server.speech_request import SpeechRequest
+from server.text.chunks import Chunk, chunks
+from server.text.sentences import Boundary
 
 GREEDY_BELOW = 0.01
 """Temperatures below this are taken as 0: dividing by them may overflow, and they draw the likeliest code anyway."""
@@ -34,12 +33,14 @@ _T = TypeVar("_T")
 
 
 class Speech:
-    """Audio in the making: one running job and the file its samples are encoded to. Whoever holds it must `stop` it."""
+    """Audio in the making: a text being read, and the file it is encoded to. Whoever holds it must `stop` it."""
 
-    def __init__(self, job: Job, engine: SpeechEngine, encoder: Encoder, *, model: str, repeatable: bool) -> None:
-        self.seed = job.seed
+    def __init__(
+        self, reading: Reading, engine: SpeechEngine, encoder: Encoder, *, seed: int, model: str, repeatable: bool
+    ) -> None:
+        self.seed = seed
         self.model = model
-        self._job = job
+        self._reading = reading
         self._engine = engine
         self._encoder = encoder
         self._repeatable = repeatable
@@ -63,7 +64,7 @@ class Speech:
 
     @property
     def wall_seconds(self) -> float:
-        """Time since the job was handed to the engine."""
+        """Time since the speech was begun."""
         return time.perf_counter() - self._started
 
     async def parts(self) -> AsyncIterator[bytes]:
@@ -73,7 +74,7 @@ class Speech:
             SpeechFailedError: the engine gave up, or made no audio.
         """
         try:
-            async for samples in self._job:
+            async for samples in self._reading:
                 self._samples += samples.size
                 if part := self._encoder.encode(samples):
                     yield part
@@ -108,8 +109,8 @@ class Speech:
         return bytes(body)
 
     def stop(self) -> None:
-        """End the job wherever it is; harmless after its end."""
-        self._job.cancel()
+        """End its jobs wherever they are; harmless after their end."""
+        self._reading.stop()
 
 
 class SpeechService:
@@ -144,10 +145,28 @@ class SpeechService:
         language = languages.resolve(request.language, manifest.languages)
         sampling = _sampling(request, manifest)
         engine = await self.bundles.engine(bundle, wait=wait)
-        prompt = await self._prompt(engine, request, manifest, speaker, language)
-        frames = _max_frames(request, manifest, manifest.sizes.talker.max_positions - len(prompt))
         seed = secrets.randbelow(_RANDOM_SEEDS) if request.seed is None else request.seed
-        return self._submit(Job(prompt, sampling, seed, frames), engine, bundle, request)
+        instruction = request.instructions if manifest.follows_instructions else None
+        budget = request.max_new_tokens
+
+        def make_job(chunk: Chunk, number: int) -> Job:
+            prompt = engine.prompt(chunk.text, speaker=speaker, language=language, instruction=instruction or None)
+            frames = _max_frames(request, manifest, manifest.sizes.talker.max_positions - len(prompt))
+            tokens = chunk.tokens if budget is None else None
+            job = Job(prompt, sampling, chunk_seed(seed, number), frames, text_tokens=tokens, spare=number > 0)
+            if number or chunk.boundary is not Boundary.TEXT:
+                job.capacity = CHUNK_CAPACITY
+            return job
+
+        if budget is None:
+            parts = chunks(request.input, languages.code(language), engine.count_tokens)
+        else:  # so many frames exactly is what one row can do, so that the text stays whole and must fit the model
+            parts = iter([Chunk(request.input, 0, Boundary.TEXT)])
+        reading = Reading(engine, parts, make_job)
+        encoder = make_encoder(request.response_format, manifest.sizes.codec.sample_rate)
+        speech = Speech(reading, engine, encoder, seed=seed, model=bundle.id, repeatable=request.seed is not None)
+        await _begin(reading)
+        return speech
 
     def _check_length(self, field: str, text: str) -> None:
         if len(text) > self._max_input_chars:
@@ -155,27 +174,17 @@ class SpeechService:
                 f"{field} has {len(text)} characters; at most {self._max_input_chars} are allowed", param=field
             )
 
-    async def _prompt(
-        self, engine: SpeechEngine, request: SpeechRequest, manifest: Manifest, speaker: str | None, language: str
-    ) -> NDArray[np.float32]:
-        instruction = request.instructions if manifest.follows_instructions else None
-        try:
-            return await asyncio.to_thread(
-                engine.prompt, request.input, speaker=speaker, language=language, instruction=instruction or None
-            )
-        except PromptError as error:
-            raise InvalidRequestError(str(error), param="input") from error
 
-    def _submit(self, job: Job, engine: SpeechEngine, bundle: Bundle, request: SpeechRequest) -> Speech:
-        encoder = make_encoder(request.response_format, engine.manifest.sizes.codec.sample_rate)
-        speech = Speech(job, engine, encoder, model=bundle.id, repeatable=request.seed is not None)
-        try:
-            engine.submit(job)
-        except QueueFull as error:
-            raise BusyError("too many requests are waiting already; try again soon") from error
-        except EngineStopped as error:
-            raise ModelUnavailableError(STOPPED, param="model") from error
-        return speech
+async def _begin(reading: Reading) -> None:
+    """Begin a reading, with the errors of our own."""
+    try:
+        await reading.begin()
+    except PromptError as error:
+        raise InvalidRequestError(str(error), param="input") from error
+    except QueueFull as error:
+        raise BusyError("too many requests are waiting already; try again soon") from error
+    except EngineStopped as error:
+        raise ModelUnavailableError(STOPPED, param="model") from error
 
 
 def _sampling(request: SpeechRequest, manifest: Manifest) -> Sampling:

@@ -33,6 +33,7 @@ class Engine:
     def __init__(self, bundle: OpenBundle, *, max_queue: int) -> None:
         self.manifest = bundle.manifest
         self.provider = bundle.provider
+        self.rows = bundle.talker.slots
         self._prompts = bundle.prompts
         self._synthesizer = Synthesizer(bundle)
         self._scheduler = Scheduler(bundle.talker.slots, max_queue)
@@ -54,6 +55,10 @@ class Engine:
     def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> NDArray[np.float32]:
         """Talker inputs for a text; see `PromptBuilder.build`. Quick, and safe from any thread."""
         return self._prompts.build(text, speaker=speaker, language=language, instruction=instruction)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text; as quick and safe."""
+        return self._prompts.count_tokens(text)
 
     def submit(self, job: Job) -> None:
         """Queue a job; its audio and its end come out of the job itself.

@@ -45,6 +45,7 @@ class FakeEngine:
     """Obeys the contract of `server.engine.worker.Engine`, for one job at a time."""
 
     provider = "cpu"
+    rows = 1
 
     def __init__(self, manifest: Manifest, max_queue: int) -> None:
         self.manifest = manifest
@@ -75,9 +76,14 @@ class FakeEngine:
         prompt[:, 0] = [ord(letter) for letter in text]
         return prompt
 
+    def count_tokens(self, text: str) -> int:
+        """One a word."""
+        return len(text.split())
+
     def submit(self, job: Job) -> None:
         with self._changed:
-            if len(self._waiting) + (self._running is not None) >= 1 + self._max_queue:
+            ordinary = sum(not waiting.spare for waiting in self._waiting)
+            if not job.spare and ordinary + (self._running is not None) >= 1 + self._max_queue:
                 raise QueueFull("full")
             job.on_consumer = self._wake
             self._waiting.append(job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import regex
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from server.text.chunks import FIRST_TOKENS, MAX_TOKENS, MIN_TOKENS, chunks
@@ -51,6 +51,7 @@ FRAGMENTS = st.sampled_from([*LATIN, *UNSPACED, *OTHERS])
 TEXTS = st.lists(FRAGMENTS | st.text(max_size=4), min_size=1, max_size=60).map("".join).filter(str.strip)
 
 
+@settings(deadline=None)
 @given(TEXTS, st.sampled_from(["en", "zh", "ja", "de", "fr", None]))
 @example("a" * 200, "en")
 @example("a!b" * 100, None)
@@ -74,6 +75,7 @@ def test_nothing_is_lost_and_nothing_is_torn(text: str, language: str | None) ->
         assert all(four_a_character(f" {word[0]}") > MAX_TOKENS - MIN_TOKENS for word in torn)
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_a_short_text_is_one_chunk_exactly_as_given(text: str) -> None:
     tokens = len(text) // 10
