@@ -165,7 +165,7 @@ class SpeechService:
         reading = Reading(engine, parts, make_job)
         encoder = make_encoder(request.response_format, manifest.sizes.codec.sample_rate)
         speech = Speech(reading, engine, encoder, seed=seed, model=bundle.id, repeatable=request.seed is not None)
-        await _begin(reading)
+        await _begin(reading, whole=budget is not None)
         return speech
 
     def _check_length(self, field: str, text: str) -> None:
@@ -175,12 +175,13 @@ class SpeechService:
             )
 
 
-async def _begin(reading: Reading) -> None:
-    """Begin a reading, with the errors of our own."""
+async def _begin(reading: Reading, *, whole: bool) -> None:
+    """Begin a reading, of a text that had to stay whole or not, with errors of our own."""
     try:
         await reading.begin()
     except PromptError as error:
-        raise InvalidRequestError(str(error), param="input") from error
+        hint = "; without max_new_tokens a long text is spoken in chunks" if whole else ""
+        raise InvalidRequestError(f"{error}{hint}", param="input") from error
     except QueueFull as error:
         raise BusyError("too many requests are waiting already; try again soon") from error
     except EngineStopped as error:

@@ -1,8 +1,8 @@
 """An engine that needs no model, and bundles for it: what the HTTP tests run against.
 
-The text says what the engine does: `fail-at-start`, `fail-later` (after three frames), `not-a-number`, `unfit` (a
-PromptError), `die` (the engine ends); any other text makes `max_frames` frames of a tone. What happened to each job
-goes to a file of JSON lines.
+The text, or how it ends, says what the engine does: `fail-at-start`, `die` (the engine ends). A whole text may be
+`fail-later` (after three frames), `not-a-number` or `unfit` (a PromptError); any other makes `max_frames` frames of a
+tone. What happened to each job goes to a file of JSON lines.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class FakeEngine:
             if job.cancelled:
                 self._note("dropped", seed=job.seed, frames=job.frames)
                 return
-            if text in ("fail-at-start", "die") or (text == "fail-later" and job.frames == 3):
+            if text.endswith(("fail-at-start", "die")) or (text == "fail-later" and job.frames == 3):
                 self._note("failed", seed=job.seed)
                 job.finish(RuntimeError("the graph /secret/place/talker.onnx failed"))
                 return
