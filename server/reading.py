@@ -34,10 +34,10 @@ its slot and be no further when it is heard. 600 frames are 4.6 MB at 24 kHz."""
 
 
 def chunk_seed(seed: int, number: int) -> int:
-    """Seed of a request's chunk, counted from 0: the first has the request's own, so that a short text is as ever."""
+    """Seed, in 63 bits, of a request's chunk, counted from 0; the first has the request's own, as a short text has."""
     if number == 0:
         return seed
-    return int(np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)[0])
+    return int(np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)[0] >> 1)
 
 
 class Reading:
