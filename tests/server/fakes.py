@@ -87,7 +87,8 @@ class FakeEngine:
                 raise QueueFull("full")
             job.on_consumer = self._wake
             self._waiting.append(job)
-            self._note("submitted", seed=job.seed, max_frames=job.max_frames, sampling=vars(job.sampling))
+            told = {name: getattr(job, name) for name in ("seed", "max_frames", "text_tokens", "spare", "capacity")}
+            self._note("submitted", **told, sampling=vars(job.sampling))
             self._changed.notify_all()
 
     def _wake(self) -> None:

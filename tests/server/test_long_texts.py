@@ -12,7 +12,7 @@ import pytest
 from server.audio.joins import Joiner
 from server.audio.pcm import to_s16le
 from server.engine.tokenizer import TextTokenizer
-from server.reading import PAUSE_SECONDS, chunk_seed
+from server.reading import CHUNK_CAPACITY, PAUSE_SECONDS, chunk_seed
 from server.text.chunks import Chunk, chunks
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import SAMPLE_RATE, tone, write_bundle
@@ -57,8 +57,18 @@ def test_a_book(fake: RunningServer) -> None:
         mp3 = client.post(SPEECH, json={**fields, "response_format": "mp3", "stream_format": "audio"})
         seconds = len(response.content) / 2 / SAMPLE_RATE
         assert seconds * 12_000 <= len(mp3.content) <= (seconds + 1) * 12_000
-    seeds = [event["seed"] for event in fake.events("submitted")][: len(parts)]
-    assert seeds == [chunk_seed(3, number) for number in range(len(parts))]
+    submitted = fake.events("submitted")[: len(parts)]
+    assert [event["seed"] for event in submitted] == [chunk_seed(3, number) for number in range(len(parts))]
+    assert [event["text_tokens"] for event in submitted] == [chunk.tokens for chunk in parts]
+    assert {event["capacity"] for event in submitted} == {CHUNK_CAPACITY}
+    assert not submitted[0]["spare"]
+
+
+def test_a_short_text_is_the_job_that_it_always_was(fake: RunningServer) -> None:
+    with fake.client() as client:
+        client.post(SPEECH, json={**GOOD, "input": " Hi there.\n", "max_new_tokens": None, "seed": 71})
+    job = fake.wait_event("submitted", seed=71)
+    assert (job["text_tokens"], job["spare"], job["capacity"]) == (2, False, 64)
 
 
 def test_a_last_chunk_that_fails_breaks_off_what_was_begun(fake: RunningServer) -> None:
@@ -79,7 +89,8 @@ def test_with_a_budget_of_frames_the_text_stays_whole(fake: RunningServer) -> No
     with fake.client() as client:
         fields = {**GOOD, "input": text, "max_new_tokens": 7, "response_format": "pcm", "seed": 70}
         assert len(client.post(SPEECH, json=fields).content) == 7 * 3840
-        assert fake.wait_event("submitted", seed=70)["max_frames"] == 7
+    job = fake.wait_event("submitted", seed=70)
+    assert (job["max_frames"], job["text_tokens"]) == (7, None)
 
 
 def test_a_text_that_must_stay_whole_and_cannot_is_told_how_to_be_spoken(bundle: Path, real: RunningServer) -> None:
