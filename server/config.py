@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         default=16, ge=0, le=100_000, description="Requests that may wait; one more is answered 429."
     )
     max_input_chars: int = Field(
-        default=4096, ge=1, le=1_000_000, description="Longest `input` and `instructions`, in characters."
+        default=100_000, ge=1, le=1_000_000, description="Longest `input` and `instructions`, in characters."
     )
 
     model_memory: ByteSize | None = Field(

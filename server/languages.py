@@ -30,6 +30,11 @@ def spoken(languages: Iterable[str]) -> list[str]:
     return sorted(name for name in languages if not name.endswith("_dialect"))
 
 
+def code(language: str) -> str | None:
+    """ISO 639-1 code of a language as `resolve` names it; None for `auto` and for languages unknown here."""
+    return _ISO_CODES[language][0] if language in _ISO_CODES else None
+
+
 def resolve(language: str, available: Iterable[str]) -> str:
     """Find the model's name of a language, given in any case.
 

@@ -1,11 +1,10 @@
-"""From a request to its audio: text, voice and language become a prompt, the prompt a job, the job's PCM a file.
+"""From a request to its audio: the text's chunks become jobs, the jobs' PCM one file.
 
 Knows nothing of HTTP; the command line uses it as the routes do.
 """
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -13,17 +12,19 @@ from typing import TypeVar
 
 from server import languages, voices
 from server.audio.encoders import Encoder, make_encoder
-from server.bundles import Bundle
 from server.engine.job import Job, Sampling
-from server.engine.prompt import Prompt, PromptError
+from server.engine.prompt import PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError, SpeechFailedError
 from server.graphs.manifest import Manifest
 from server.metrics import Outcome
 from server.pool import EnginePool
-from server.speech_engine import Lease, SpeechEngine
+from server.reading import CHUNK_CAPACITY, Reading, chunk_seed
+from server.speech_engine import Lease
 from server.speech_request import SpeechRequest
+from server.text.chunks import Chunk, chunks
+from server.text.sentences import Boundary
 
 GREEDY_BELOW = 0.01
 """Temperatures below this are taken as 0: dividing by them may overflow, and they draw the likeliest code anyway."""
@@ -34,13 +35,15 @@ _T = TypeVar("_T")
 
 
 class Speech:
-    """Audio in the making: one running job and the file its samples are encoded to. Whoever holds it must `stop` it."""
+    """Audio in the making: a text being read, and the file it is encoded to. Whoever holds it must `stop` it."""
 
-    def __init__(self, job: Job, lease: Lease, encoder: Encoder, *, model: str, repeatable: bool) -> None:
+    def __init__(
+        self, reading: Reading, lease: Lease, encoder: Encoder, *, seed: int, model: str, repeatable: bool
+    ) -> None:
         engine = lease.engine
-        self.seed = job.seed
+        self.seed = seed
         self.model = model
-        self._job = job
+        self._reading = reading
         self._lease = lease
         self._engine = engine
         self._encoder = encoder
@@ -68,18 +71,18 @@ class Speech:
 
     @property
     def wall_seconds(self) -> float:
-        """Time since the job was handed to the engine, until the file was whole."""
+        """Time since the speech was begun, until the file was whole."""
         return (self._ended or time.perf_counter()) - self._started
 
     @property
     def queue_seconds(self) -> float | None:
-        """How long the job waited for a row; None while it does."""
-        return self._job.queue_seconds
+        """How long its first chunk waited for a row; None while it does."""
+        return self._reading.queue_seconds
 
     @property
     def progress(self) -> object:
-        """Something else whenever this job has got on; while it waits for its first frame, whenever any job has."""
-        return self._job.frames, None if self._job.frames else self._engine.frames_made
+        """Something else whenever the reading has got on; while it waits for a frame, whenever any other has."""
+        return self._reading.progress
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The file in parts as they become ready, none of them empty.
@@ -88,7 +91,7 @@ class Speech:
             SpeechFailedError: the engine gave up, or made no audio.
         """
         try:
-            async for samples in self._job:
+            async for samples in self._reading:
                 self._samples += samples.size
                 if part := self._encoder.encode(samples):
                     self.ttfa_seconds = self.ttfa_seconds or self.wall_seconds
@@ -123,8 +126,8 @@ class Speech:
         return bytes(body)
 
     def stop(self) -> None:
-        """End the job wherever it is; harmless after its end."""
-        self._job.cancel()
+        """End its jobs wherever they are; harmless after their end."""
+        self._reading.stop()
         self._lease.release()
 
 
@@ -161,13 +164,43 @@ class SpeechService:
         sampling = _sampling(request, manifest)
         lease = await self.pool.lease(bundle, patient=wait)
         try:
-            prompt = await self._prompt(lease.engine, request, manifest, speaker, language)
-            frames = _max_frames(request, manifest, manifest.sizes.talker.max_positions - len(prompt))
-            seed = secrets.randbelow(_RANDOM_SEEDS) if request.seed is None else request.seed
-            return self._submit(Job(prompt, sampling, seed, frames), lease, bundle, request)
+            return await self._read(request, speaker, language, sampling, lease, bundle.id)
         except BaseException:
             lease.release()
             raise
+
+    async def _read(
+        self,
+        request: SpeechRequest,
+        speaker: str | None,
+        language: str,
+        sampling: Sampling,
+        lease: Lease,
+        model: str,
+    ) -> Speech:
+        engine, manifest = lease.engine, lease.engine.manifest
+        seed = secrets.randbelow(_RANDOM_SEEDS) if request.seed is None else request.seed
+        instruction = request.instructions if manifest.follows_instructions else None
+        budget = request.max_new_tokens
+
+        def make_job(chunk: Chunk, number: int) -> Job:
+            prompt = engine.prompt(chunk.text, speaker=speaker, language=language, instruction=instruction or None)
+            frames = _max_frames(request, manifest, manifest.sizes.talker.max_positions - len(prompt))
+            tokens = chunk.tokens if budget is None else None
+            job = Job(prompt, sampling, chunk_seed(seed, number), frames, text_tokens=tokens, spare=number > 0)
+            if number or chunk.boundary is not Boundary.TEXT:
+                job.capacity = CHUNK_CAPACITY
+            return job
+
+        if budget is None:
+            parts = chunks(request.input, languages.code(language), engine.count_tokens)
+        else:  # so many frames exactly is what one row can do, so that the text stays whole and must fit the model
+            parts = iter([Chunk(request.input, 0, Boundary.TEXT)])
+        reading = Reading(engine, parts, make_job)
+        encoder = make_encoder(request.response_format, manifest.sizes.codec.sample_rate)
+        speech = Speech(reading, lease, encoder, seed=seed, model=model, repeatable=request.seed is not None)
+        await _begin(reading, whole=budget is not None)
+        return speech
 
     def _check_length(self, field: str, text: str) -> None:
         if len(text) > self._max_input_chars:
@@ -175,29 +208,20 @@ class SpeechService:
                 f"{field} has {len(text)} characters; at most {self._max_input_chars} are allowed", param=field
             )
 
-    async def _prompt(
-        self, engine: SpeechEngine, request: SpeechRequest, manifest: Manifest, speaker: str | None, language: str
-    ) -> Prompt:
-        instruction = request.instructions if manifest.follows_instructions else None
-        try:
-            return await asyncio.to_thread(
-                engine.prompt, request.input, speaker=speaker, language=language, instruction=instruction or None
-            )
-        except PromptError as error:
-            raise InvalidRequestError(str(error), param="input") from error
 
-    def _submit(self, job: Job, lease: Lease, bundle: Bundle, request: SpeechRequest) -> Speech:
-        encoder = make_encoder(request.response_format, bundle.manifest.sizes.codec.sample_rate)
-        speech = Speech(job, lease, encoder, model=bundle.id, repeatable=request.seed is not None)
-        try:
-            lease.engine.submit(job)
-        except QueueFull as error:
-            raise BusyError("too many requests are waiting already; try again soon") from error
-        except EngineStopped as error:
-            raise ModelRestartingError(
-                "the engine of this model has stopped; another one is being started; try again soon", param="model"
-            ) from error
-        return speech
+async def _begin(reading: Reading, *, whole: bool) -> None:
+    """Begin a reading, of a text that had to stay whole or not, with errors of our own."""
+    try:
+        await reading.begin()
+    except PromptError as error:
+        hint = "; without max_new_tokens a long text is spoken in chunks" if whole else ""
+        raise InvalidRequestError(f"{error}{hint}", param="input") from error
+    except QueueFull as error:
+        raise BusyError("too many requests are waiting already; try again soon") from error
+    except EngineStopped as error:
+        raise ModelRestartingError(
+            "the engine of this model has stopped; another one is being started; try again soon", param="model"
+        ) from error
 
 
 def _sampling(request: SpeechRequest, manifest: Manifest) -> Sampling:

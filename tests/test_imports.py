@@ -15,6 +15,7 @@ HEAVY = {"torch", "transformers", "optimum", "onnx", "huggingface_hub", "export"
 ALLOWED = {
     "server/graphs": ("server.graphs",),
     "server/audio": ("server.audio",),
+    "server/text": ("server.text",),
     "server/engine": ("server.engine", "server.graphs"),
     "server/bench": ("server.bench", "server.engine", "server.graphs"),
 }

@@ -130,6 +130,11 @@ class Job:
 
     # The consumer's side.
 
+    def promote(self) -> None:
+        """Be no spare job any more: from now on it waits its turn as any other."""
+        self.spare = False
+        self.on_consumer()
+
     def cancel(self) -> None:
         """Stop the job; the engine drops the row before its next frame. Harmless after the end."""
         with self._lock:

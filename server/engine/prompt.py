@@ -55,6 +55,10 @@ class PromptBuilder:
         self.pad: Floats = np.array(text_embedding[manifest.ids.tts_pad])
         """Text side of every position after the prompt, `[hidden]`."""
 
+    def count_tokens(self, text: str) -> int:
+        """Positions that a text takes."""
+        return len(self._tokenizer.encode(text))
+
     def build(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
         """Embed a prompt.
 

@@ -73,6 +73,9 @@ class Scheduler:
     def _next_queue(self) -> deque[Job] | None:
         if not self._free:
             return None
+        # A job may be promoted while it waits: it came before those that wait now.
+        self._waiting.extendleft(reversed([job for job in self._spare if not job.spare]))
+        self._spare = deque(job for job in self._spare if job.spare)
         if self._waiting:
             return self._waiting
         spare = sum(job.spare for job in chain((row.job for row in self.rows), self._starting.values()))

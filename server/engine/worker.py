@@ -36,6 +36,7 @@ class Engine:
         self.provider = bundle.provider
         self.frames_made = 0
         """Steps done so far, whatever their rows: a sign of life."""
+        self.rows = bundle.talker.slots
         self._prompts = bundle.prompts
         self._events = events or NoEvents()
         self._synthesizer = Synthesizer(bundle, self._events)
@@ -78,6 +79,10 @@ class Engine:
     def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
         """Talker inputs for a text; see `PromptBuilder.build`. Quick, and safe from any thread."""
         return self._prompts.build(text, speaker=speaker, language=language, instruction=instruction)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text; as quick and safe."""
+        return self._prompts.count_tokens(text)
 
     def submit(self, job: Job) -> None:
         """Queue a job; its audio and its end come out of the job itself.

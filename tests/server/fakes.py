@@ -1,8 +1,8 @@
 """An engine that needs no model, and bundles for it: what the HTTP tests run against.
 
-The text says what the engine does: `fail-at-start`, `fail-later` (after three frames), `not-a-number`, `unfit` (a
-PromptError), `die` (the engine ends), `hang` (nothing after the first frame); any other text makes `max_frames` frames
-of a tone. What happened to each job goes to a file of JSON lines.
+The text, or how it ends, says what the engine does: `fail-at-start`, `die` (the engine ends). A whole text may be
+`hang` (nothing after the first frame), `fail-later` (after three frames), `not-a-number` or `unfit` (a PromptError);
+any other makes `max_frames` frames of a tone. What happened to each job goes to a file of JSON lines.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class FakeEngine:
     """Obeys the contract of `server.engine.worker.Engine`, for one job at a time."""
 
     provider = "cpu"
+    rows = 1
 
     def __init__(self, manifest: Manifest, max_queue: int, events: EngineEvents) -> None:
         self.manifest = manifest
@@ -78,14 +79,20 @@ class FakeEngine:
         embeddings[:, 0] = [ord(letter) for letter in text]
         return Prompt(embeddings, prefix=0)
 
+    def count_tokens(self, text: str) -> int:
+        """One a word."""
+        return len(text.split())
+
     def submit(self, job: Job) -> None:
         with self._changed:
-            if len(self._waiting) + (self._running is not None) >= 1 + self._max_queue:
+            ordinary = sum(not waiting.spare for waiting in self._waiting)
+            if not job.spare and ordinary + (self._running is not None) >= 1 + self._max_queue:
                 raise QueueFull("full")
             job.on_consumer = self._wake
             job.submitted = time.perf_counter()
             self._waiting.append(job)
-            self._note("submitted", seed=job.seed, max_frames=job.max_frames, sampling=vars(job.sampling))
+            told = {name: getattr(job, name) for name in ("seed", "max_frames", "text_tokens", "spare", "capacity")}
+            self._note("submitted", **told, sampling=vars(job.sampling))
             self._changed.notify_all()
 
     def _wake(self) -> None:
@@ -137,7 +144,7 @@ class FakeEngine:
                 self._events.cancelled()
                 self._note("dropped", seed=job.seed, frames=job.frames)
                 return
-            if text in ("fail-at-start", "die") or (text == "fail-later" and job.frames == 3):
+            if text.endswith(("fail-at-start", "die")) or (text == "fail-later" and job.frames == 3):
                 self._note("failed", seed=job.seed)
                 self._closed = text == "die"
                 job.finish(RuntimeError("the graph /secret/place/talker.onnx failed"))

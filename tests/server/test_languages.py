@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from server.errors import InvalidRequestError
-from server.languages import _ISO_CODES, resolve, spoken
+from server.languages import _ISO_CODES, code, resolve, spoken
 
 AVAILABLE = [*_ISO_CODES, "beijing_dialect"]
 
@@ -49,3 +49,8 @@ def test_a_language_that_this_model_lacks() -> None:
 
 def test_dialects_are_not_listed() -> None:
     assert spoken(["english", "beijing_dialect", "chinese"]) == ["chinese", "english"]
+
+
+def test_iso_codes_of_what_a_request_resolves_to() -> None:
+    names = [resolve(name, [*AVAILABLE, "latin"]) for name in ("en", "GER", "zh-Hans", "latin", "auto")]
+    assert [code(name) for name in names] == ["en", "de", "zh", None, None]

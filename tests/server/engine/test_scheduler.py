@@ -57,9 +57,17 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.scheduler.add(job)
             self.queues[spare].append(job)
 
+    @precondition(lambda self: self.queues[True])
+    @rule(data=st.data())
+    def promote(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.queues[True])).promote()
+
     @rule()
     def admit(self) -> None:
         free = self.slots - len(self.held())
+        if free:  # a promoted job came before those that wait now
+            self.queues[False][:0] = [job for job in self.queues[True] if not job.spare]
+            self.queues[True] = [job for job in self.queues[True] if job.spare]
         expected = None
         if free and self.queues[False]:
             expected = self.queues[False]

@@ -1,0 +1,89 @@
+"""Pieces of speech made one by one, joined with pauses and without clicks, while they come in."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+
+QUIET = 10 ** (-50 / 20)
+"""Samples below this, -50 dB of full scale, are silence: noise floors lie below it, breath and speech above."""
+
+KEPT_BEFORE_SECONDS = 0.05
+KEPT_AFTER_SECONDS = 0.1
+"""Silence that stays at the joined ends of pieces: soft onsets and the fading end of a last vowel lie within it."""
+
+FADE_SECONDS = 0.005
+"""Of each side of a join: too short to be heard as a fade, long enough that the step to silence is no click."""
+
+
+class Joiner:
+    """Joins pieces as a stream: it holds back a fade's length, and silence for as long as it may be a piece's last.
+
+    The beginning of the first piece and the end of the last one stay as they are, and so does a single piece.
+
+    Args:
+        sample_rate: in Hz.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self._rate = sample_rate
+        self._before = round(KEPT_BEFORE_SECONDS * sample_rate)
+        self._after = round(KEPT_AFTER_SECONDS * sample_rate)
+        steps = np.arange(round(FADE_SECONDS * sample_rate), dtype=np.float32)
+        self._fade = 0.5 - 0.5 * np.cos(np.pi * (steps + 0.5) / len(steps))
+        self._held: Samples = np.zeros(0, np.float32)
+        self._begun = True
+        self._allowed = 0
+
+    def feed(self, samples: Samples, *, last: bool) -> Samples:
+        """Take in samples `[n]` of a piece, the last one or not; returns what can go out by now, `[m]`."""
+        self._held = np.concatenate((self._held, samples))
+        if not self._begun:
+            self._trim_beginning()
+            if len(self._held) < len(self._fade) or not _loud(self._held).size:
+                return self._release(0)
+            self._fade_in()
+        if last:
+            return self._release(len(self._held))
+        return self._release(min(self._end(), len(self._held)) - len(self._fade))
+
+    def end(self, pause: float | None) -> Samples:
+        """End a piece: what is left of it, and `pause` seconds of silence if another one follows, else None."""
+        if not self._begun:
+            self._fade_in()
+        if pause is None:
+            return self._release(len(self._held))
+        rest = self._held[: self._end()].copy()
+        fade = self._fade[: len(rest)]
+        rest[len(rest) - len(fade) :] *= fade[::-1]
+        self._held, self._begun = self._held[:0], False
+        return np.concatenate((rest, np.zeros(round(pause * self._rate), np.float32)))
+
+    def _trim_beginning(self) -> None:
+        loud = _loud(self._held)
+        first = int(loud[0]) if loud.size else len(self._held)
+        self._held = self._held[max(0, first - self._before) :]
+
+    def _fade_in(self) -> None:
+        fade = self._fade[: len(self._held)]
+        self._held = np.concatenate((self._held[: len(fade)] * fade, self._held[len(fade) :]))
+        self._begun, self._allowed = True, self._after
+
+    def _end(self) -> int:
+        """Where what is held would be cut off if the piece ended now; beyond its length if more may follow."""
+        loud = _loud(self._held)
+        return int(loud[-1]) + 1 + self._after if loud.size else self._allowed
+
+    def _release(self, count: int) -> Samples:
+        """Give away the first samples held, and remember how much silence may still follow them."""
+        count = max(0, count)
+        self._allowed = self._end() - count
+        released, self._held = self._held[:count], self._held[count:]
+        return released
+
+
+def _loud(samples: Samples) -> NDArray[np.intp]:
+    """Places of samples that are no silence; one that is not a number is none, so that it cannot be trimmed away."""
+    return np.flatnonzero(~(np.abs(samples) < QUIET))

@@ -1,0 +1,365 @@
+"""Chunks side by side: heard in order, bounded in number, stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+
+import numpy as np
+import pytest
+
+from server.engine.job import Job, JobError, Sampling
+from server.graphs.manifest import Manifest
+from server.reading import PAUSE_SECONDS, Reading, chunk_seed
+from server.text.chunks import Chunk, chunks
+from server.text.sentences import Boundary
+from tests.server.fakes import FRAME, SAMPLE_RATE, manifest_of
+
+SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
+MANIFEST = Manifest.model_validate(manifest_of("fake"))
+TIMEOUT = 60
+CAPACITY = 4
+"""Of the jobs here, in frames."""
+
+
+class HandEngine:
+    """Does nothing by itself: the test makes the audio."""
+
+    manifest = MANIFEST
+    provider = "cpu"
+    alive = True
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.jobs: list[Job] = []
+
+    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> np.ndarray:
+        raise NotImplementedError
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    async def wait_for(self, count: int) -> list[Job]:
+        await until(lambda: len(self.jobs) >= count)
+        return self.jobs
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def make_job(chunk: Chunk, number: int) -> Job:
+    return Job(np.zeros((1, 1), np.float32), SAMPLING, number, 1, CAPACITY, spare=number > 0)
+
+
+def numbered(count: int, boundary: Boundary = Boundary.SENTENCE) -> Iterator[Chunk]:
+    """So many chunks, as a generator that ends after them."""
+    for number in range(count):
+        yield Chunk(str(number), 10, Boundary.TEXT if number == count - 1 else boundary)
+
+
+def level(number: int) -> np.ndarray:
+    """One frame of the audio of a chunk, by which it is known."""
+    return np.full(FRAME, (number + 1) / 100, np.float32)
+
+
+async def heard(reading: Reading) -> list[np.ndarray]:
+    return [samples async for samples in reading]
+
+
+def order(samples: list[np.ndarray]) -> list[int]:
+    """Numbers of the chunks, in the order in which they are heard."""
+    levels = np.round(np.concatenate(samples) * 100).astype(int)
+    return [number - 1 for number, run in itertools.groupby(levels.tolist()) if number and len(list(run)) > FRAME // 2]
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(TIMEOUT):
+            await test()
+
+    asyncio.run(limited())
+
+
+def test_later_chunks_that_are_ready_first_are_heard_in_their_turn() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=3)
+        reading = Reading(engine, numbered(4), make_job)
+        await reading.begin()
+        task = asyncio.create_task(heard(reading))
+        engine.jobs[0].put(level(0), 1)
+        for number, job in reversed(list(enumerate(await engine.wait_for(4)))):
+            if number:
+                job.put(level(number), 1)
+            job.finish()
+        assert order(await task) == [0, 1, 2, 3]
+
+    run(test)
+
+
+def test_as_many_ahead_as_there_are_rows_and_only_what_is_heard_is_no_spare_job() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=3)
+        ended = 0
+        ahead: list[int] = []
+
+        def make(chunk: Chunk, number: int) -> Job:
+            ahead.append(len(engine.jobs) - ended)
+            return make_job(chunk, number)
+
+        reading = Reading(engine, numbered(9), make)
+        await reading.begin()
+        task = asyncio.create_task(heard(reading))
+        for number in range(9):
+            assert len(engine.jobs) == min(number + 3, 9) or number == 0
+            await until(lambda number=number: not engine.jobs[number].spare)
+            engine.jobs[number].put(level(number), 1)
+            jobs = await engine.wait_for(min(number + 4, 9))
+            assert [job.spare for job in jobs] == [False] * (number + 1) + [True] * (len(jobs) - number - 1)
+            ended += 1
+            jobs[number].finish()
+        assert order(await task) == list(range(9))
+        assert ahead == [0, 1, 2, 3, 3, 3, 3, 3, 3]
+
+    run(test)
+
+
+def test_a_first_chunk_that_waits_takes_no_place_for_others() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=3)
+        begun: list[int] = []
+
+        def make(chunk: Chunk, number: int) -> Job:
+            begun.append(number)
+            return make_job(chunk, number)
+
+        reading = Reading(engine, numbered(4), make)
+        await reading.begin()
+        samples = aiter(reading)
+        first = asyncio.ensure_future(anext(samples))
+        await asyncio.sleep(0)
+        assert begun == [0]
+        engine.jobs[0].put(level(0), 1)
+        await first
+        assert begun == [0], "the first audio waits for no other prompt"
+        reading.stop()
+
+    run(test)
+
+
+def test_a_chunk_that_comes_to_be_heard_while_it_waits_wakes_the_engine() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=1)
+        reading = Reading(engine, numbered(2), make_job)
+        await reading.begin()
+        task = asyncio.create_task(heard(reading))
+        engine.jobs[0].put(level(0), 1)
+        second = (await engine.wait_for(2))[1]
+        promoted = asyncio.Event()
+        second.on_consumer = lambda: promoted.set() if not second.spare else None
+        assert second.spare
+        engine.jobs[0].finish()
+        await promoted.wait()
+        second.put(level(1), 1)
+        second.finish()
+        assert order(await task) == [0, 1]
+
+    run(test)
+
+
+@pytest.mark.parametrize("boundary", [b for b in Boundary if b is not Boundary.TEXT])
+def test_pauses_are_those_of_what_ends(boundary: Boundary) -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=2)
+        reading = Reading(engine, numbered(3, boundary), make_job)
+        await reading.begin()
+        task = asyncio.create_task(heard(reading))
+        engine.jobs[0].put(level(0), 1)
+        for job in await engine.wait_for(3):
+            if job is not engine.jobs[0]:
+                job.put(level(1), 1)
+            job.finish()
+        pause = round((PAUSE_SECONDS[boundary] or 0) * SAMPLE_RATE)
+        whole = np.concatenate(await task)
+        assert len(whole) == 3 * FRAME + 2 * pause
+        assert not whole[FRAME : FRAME + pause].any()
+        assert whole[FRAME - 1] and whole[FRAME + pause]
+
+    run(test)
+
+
+def test_a_single_chunk_is_heard_as_it_is() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=2)
+        reading = Reading(engine, numbered(1), make_job)
+        await reading.begin()
+        (job,) = engine.jobs
+        parts = [np.zeros(FRAME, np.float32), level(3), np.zeros(FRAME, np.float32)]
+        for part in parts:
+            job.put(part, 1)
+        job.finish()
+        np.testing.assert_array_equal(await heard(reading), parts)
+        assert not job.spare
+
+    run(test)
+
+
+def test_an_error_of_a_later_chunk_comes_after_what_was_said_before_it() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=4)
+        reading = Reading(engine, numbered(5), make_job)
+        await reading.begin()
+        engine.jobs[0].put(level(0), 1)
+        samples: list[np.ndarray] = []
+
+        async def listen() -> None:
+            async for part in reading:
+                samples[len(samples) :] = [part]
+
+        task = asyncio.create_task(listen())
+        jobs = await engine.wait_for(5)
+        jobs[2].finish(JobError("it failed"))
+        jobs[1].put(level(1), 1)
+        jobs[0].finish()
+        jobs[1].finish()
+        with pytest.raises(JobError, match="it failed"):
+            await task
+        assert order(samples) == [0, 1]
+        reading.stop()
+        assert all(job.cancelled for job in jobs[2:])
+
+    run(test)
+
+
+def test_a_chunk_that_cannot_be_made_ends_the_reading() -> None:
+    def fail_at_two(chunk: Chunk, number: int) -> Job:
+        if number == 2:
+            raise ValueError("too long")
+        return make_job(chunk, number)
+
+    async def test() -> None:
+        engine = HandEngine(rows=2)
+        reading = Reading(engine, numbered(4), fail_at_two)
+        await reading.begin()
+        engine.jobs[0].put(level(0), 1)
+        with pytest.raises(ValueError, match="too long"):
+            await heard(reading)
+
+    run(test)
+
+
+def test_stopping_ends_every_job_and_begins_no_other() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=3)
+        held, begun = threading.Event(), threading.Event()
+
+        def slow(chunk: Chunk, number: int) -> Job:
+            if number == 3:
+                begun.set()
+                held.wait(TIMEOUT)
+            return make_job(chunk, number)
+
+        reading = Reading(engine, numbered(9), slow)
+        await reading.begin()
+        engine.jobs[0].put(level(0), 1)
+        task = asyncio.create_task(heard(reading))
+        await asyncio.to_thread(begun.wait, TIMEOUT)
+        reading.stop()
+        held.set()
+        with pytest.raises(JobError, match="cancelled"):
+            await task
+        assert len(engine.jobs) == 3
+        assert all(job.cancelled for job in engine.jobs)
+
+    run(test)
+
+
+class BusyEngine(HandEngine):
+    """Makes frames in a thread: eight a job, for as many jobs as it has rows, in order of arrival."""
+
+    frames_a_job = 8
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows)
+        self.most_jobs = self.most_unread = 0
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        with self._changed:
+            job.on_consumer = self._wake
+            self.jobs.append(job)
+            live = [job for job in self.jobs if job._unread or job.frames < self.frames_a_job]
+            self.most_jobs = max(self.most_jobs, len(live))
+            self._changed.notify()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake()
+        self._thread.join()
+
+    def runnable(self) -> list[Job]:
+        live = [job for job in self.jobs if job.frames < self.frames_a_job]
+        return [job for job in live[: self.rows] if not job.full]
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self.runnable())
+                if self._closed:
+                    return
+                running = self.runnable()
+            for job in running:
+                job.frames += 1
+                job.put(level(job.seed % 90)[:1], 1)
+                if job.frames == self.frames_a_job:
+                    job.finish()
+            self.most_unread = max(self.most_unread, sum(job._unread for job in self.jobs))
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_book_takes_bounded_memory(rows: int) -> None:
+    text = ("It was late, and nobody came to the station. " * 2500)[:100_000]
+
+    async def test() -> None:
+        engine = BusyEngine(rows)
+        reading = Reading(engine, chunks(text, "en", engine.count_tokens), make_job)
+        try:
+            await reading.begin()
+            parts: list[np.ndarray] = []
+            async for samples in reading:
+                parts[len(parts) :] = [samples]
+                if len(parts) % 50 == 0:  # a reader so slow that the engine has nothing more to do
+                    await until(lambda: not engine.runnable())
+            expected = list(chunks(text, "en", engine.count_tokens))
+            assert len(expected) == len(engine.jobs) > 100
+            assert engine.most_jobs <= rows + 1
+            assert CAPACITY < engine.most_unread <= (rows + 1) * CAPACITY
+            pauses = sum(round((PAUSE_SECONDS[chunk.boundary] or 0) * SAMPLE_RATE) for chunk in expected)
+            assert sum(map(len, parts)) == len(expected) * engine.frames_a_job + pauses
+        finally:
+            engine.close()
+
+    run(test)
+
+
+def test_seeds_of_chunks() -> None:
+    assert chunk_seed(5, 0) == 5
+    seeds = [chunk_seed(seed, number) for seed in (0, 5, 2**63 - 1) for number in range(100)]
+    assert len(set(seeds)) == len(seeds)
+    assert chunk_seed(5, 1) == 3462322709277726755, "a request with a seed sounds tomorrow as it does today"
