@@ -61,7 +61,8 @@ class RowSampler:
         self._banned = np.zeros(vocab_size, bool)
         self._banned[vocab_size - RESERVED_CODES :] = True
         self._banned[self._end] = False
-        self._drawn: list[int] = []
+        self.drawn: list[int] = []
+        """Codes accepted so far."""
 
     def uniforms(self) -> Floats:
         """This frame's uniforms in [0, 1), float32 `[groups]`; zeros where the row is greedy."""
@@ -74,7 +75,7 @@ class RowSampler:
 
     def draw_code_0(self, logits: Floats, uniform: float) -> int | None:
         """The talker's next code from `logits` `[vocab_size]`, to be accepted; None is end-of-speech."""
-        code = self.choose(logits, uniform, may_end=len(self._drawn) >= MIN_FRAMES)
+        code = self.choose(logits, uniform, may_end=len(self.drawn) >= MIN_FRAMES)
         return None if code == self._end else code
 
     def choose(self, logits: Floats, uniform: float, *, may_end: bool) -> int:
@@ -93,12 +94,12 @@ class RowSampler:
     def accept(self, code: int) -> None:
         """Count a code as drawn: from now on the repetition penalty holds for it."""
         self._seen[code] = True
-        self._drawn.append(code)
+        self.drawn.append(code)
 
     def go_back(self, frames: int, attempt: int) -> None:
         """Forget all codes but the first `frames`, and draw from another stream: the seed's child of that number."""
-        del self._drawn[frames:]
+        del self.drawn[frames:]
         self._seen[:] = False
-        self._seen[self._drawn] = True
+        self._seen[self.drawn] = True
         child = np.random.SeedSequence(self._seed, spawn_key=(attempt,))
         self._random = np.random.Generator(np.random.Philox(child))

@@ -84,10 +84,10 @@ def decoder_of(bundle: OpenBundle, fault: Callable[[np.ndarray, np.ndarray], Non
     return dataclasses.replace(bundle, code_predictor=Marks(bundle), codec_decoder=decoder)
 
 
-def talker_of(bundle: OpenBundle, fault: Callable[[np.ndarray, np.ndarray], None]) -> OpenBundle:
+def talker_of(bundle: OpenBundle, fault: Callable[[np.ndarray, np.ndarray], None], output_name: str) -> OpenBundle:
     def decode(first_slot: int, inputs: np.ndarray, lengths: np.ndarray) -> TalkerOutput:
         output = bundle.talker.decode(first_slot, inputs, lengths)
-        fault(output.logits, marked(inputs, bundle.prompts.pad))
+        fault(getattr(output, output_name), marked(inputs, bundle.prompts.pad))
         return output
 
     talker = Wrapped(bundle.talker, decode=decode)
@@ -107,8 +107,9 @@ FAULTS: dict[str, Callable[[OpenBundle], OpenBundle]] = {
     "predictor raises": predictor_raises,
     "decoder raises": lambda bundle: decoder_of(bundle, raises),
     "decoder gives no numbers": lambda bundle: decoder_of(bundle, not_a_number),
-    "talker raises": lambda bundle: talker_of(bundle, raises),
-    "talker gives no numbers": lambda bundle: talker_of(bundle, not_a_number),
+    "talker raises": lambda bundle: talker_of(bundle, raises, "logits"),
+    "talker gives no logits": lambda bundle: talker_of(bundle, not_a_number, "logits"),
+    "talker gives no hidden state": lambda bundle: talker_of(bundle, not_a_number, "hidden"),
 }
 
 

@@ -193,6 +193,7 @@ def test_a_row_set_back_is_as_if_it_had_never_been_there(random_bundle: OpenBund
             retries = row.retries
             kept[made - 1 :] = [row.state.guard.recent[0]] if made else []
             assert job.frames == made == len(kept)
+            assert row.sampler.drawn == [codes[0] for codes in kept], "the penalty counts codes thrown away"
             if made % 8 == 0 and not row.finished:
                 inputs = talker.inputs(1, row.state.length)
                 straight = random_bundle.talker.prefill(2, inputs)
