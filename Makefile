@@ -33,8 +33,7 @@ export-tools: $(VENV)/.export-$(RUNTIME)
 # The bundle that makes noise: rebuilt from a tiny random checkpoint by the export pipeline.
 random-model: $(VENV)/.dev-$(RUNTIME)
 	$(BIN)/python -m tests.checkpoints tiny .cache/random
-	$(BIN)/python export/convert.py --model .cache/random --output models/qwen3_tts_random --precision fp32 --force \
-		--description "Random weights: it makes noise, not speech. For trying the server and for its tests."
+	$(BIN)/python export/convert.py --model .cache/random --output models/qwen3_tts_random --precision fp32 --noise --force
 
 $(VENV)/.made:
 	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else \

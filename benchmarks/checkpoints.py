@@ -26,7 +26,7 @@ def full_size_bundle(size: str, precision: str) -> Path:
     make_checkpoint(checkpoint, SIZES[size])
     try:
         # A process of its own, or the memory it takes would count as the benchmark's.
-        options = ("--model", checkpoint, "--output", bundle, "--precision", precision, "--description", "Random.")
+        options = ("--model", checkpoint, "--output", bundle, "--precision", precision, "--noise")
         subprocess.run([sys.executable, "-m", "export.convert", *map(str, options)], check=True)
     finally:
         shutil.rmtree(checkpoint)

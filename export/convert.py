@@ -58,7 +58,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="of the weights; mixed is an int4 talker with an int8 code predictor (default: %(default)s)",
     )
     parser.add_argument("--revision", help="branch, tag or commit on the Hub (default: the main branch)")
-    parser.add_argument("--description", help="what the server says of the model in /models")
+    parser.add_argument(
+        "--noise", action="store_true", help="the weights are random: the server says so and judges no speech by them"
+    )
     parser.add_argument(
         "--verify",
         type=Path,
@@ -101,7 +103,7 @@ def convert(options: argparse.Namespace) -> None:
             checkpoint=checkpoint,
             output=unfinished,
             bundle_id=output.name,
-            description=options.description,
+            noise=options.noise,
             precision=options.precision,
         )
         for number, stage in enumerate(STAGES, 1):

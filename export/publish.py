@@ -46,16 +46,17 @@ _CODEC_IDS = {
 }
 
 
-def describe(
-    checkpoint: Checkpoint, folder: Path, *, bundle_id: str, description: str | None, precision: str
-) -> Manifest:
+_NOISE = "Random weights: it makes noise, not speech. For trying the server and for its tests."
+
+
+def describe(checkpoint: Checkpoint, folder: Path, *, bundle_id: str, noise: bool, precision: str) -> Manifest:
     """The manifest of the graphs in `folder`, still without file hashes and parity report.
 
     Args:
         checkpoint: what the bundle is made from.
         folder: holds every graph of the bundle.
         bundle_id: the model id the server will offer.
-        description: one sentence for `/models`; None makes one from what the checkpoint holds.
+        noise: whether the weights are random, so that nothing should be expected of the sound.
         precision: of the graphs.
 
     Raises:
@@ -67,7 +68,8 @@ def describe(
             {
                 "format": FORMAT_VERSION,
                 "id": bundle_id,
-                "description": description or _description(checkpoint),
+                "description": _NOISE if noise else _description(checkpoint),
+                "noise": noise,
                 "source": Source(model=checkpoint.name, revision=checkpoint.revision),
                 "model_type": checkpoint.config["tts_model_type"],
                 "model_size": checkpoint.config.get("tts_model_size", ""),

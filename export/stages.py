@@ -33,7 +33,7 @@ class Conversion:
         checkpoint: what is converted.
         output: the folder being filled; renamed to the bundle's name at the end.
         bundle_id: the model id the server will offer.
-        description: one sentence for `/models`, or None for the usual one.
+        noise: whether the weights are random.
         precision: of the graphs.
         parity: what the parity stage found; it goes into the manifest and the closing table.
         tick: a stage's progress: so much done, of so much.
@@ -42,7 +42,7 @@ class Conversion:
     checkpoint: Checkpoint
     output: Path
     bundle_id: str
-    description: str | None = None
+    noise: bool = False
     precision: str = "fp32"
     parity: dict[str, Any] = field(default_factory=dict)
     tick: Callable[[int, int], None] = lambda done, total: None
@@ -53,7 +53,7 @@ class Conversion:
             self.checkpoint,
             self.output,
             bundle_id=self.bundle_id,
-            description=self.description,
+            noise=self.noise,
             precision=self.precision,
         )
 

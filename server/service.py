@@ -186,7 +186,7 @@ class SpeechService:
         def make_job(chunk: Chunk, number: int) -> Job:
             prompt = engine.prompt(chunk.text, speaker=speaker, language=language, instruction=instruction or None)
             frames = _max_frames(request, manifest, manifest.sizes.talker.max_positions - len(prompt))
-            tokens = chunk.tokens if budget is None else None
+            tokens = None if manifest.noise or budget is not None else chunk.tokens
             job = Job(prompt, sampling, chunk_seed(seed, number), frames, text_tokens=tokens, spare=number > 0)
             if number or chunk.boundary is not Boundary.TEXT:
                 job.capacity = CHUNK_CAPACITY

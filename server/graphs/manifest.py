@@ -145,6 +145,7 @@ class Manifest(_Strict):
     format: int
     id: str
     description: str
+    noise: bool = Field(default=False, description="The weights are random: no runaway guard can judge the sound.")
     source: Source
     model_type: ModelType
     model_size: str

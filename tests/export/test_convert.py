@@ -50,7 +50,7 @@ def made(checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     """A bundle with the default output name, and what the command printed."""
     root = tmp_path_factory.mktemp("project")
     checkpoint = shutil.copytree(checkpoint_of("tiny"), root / "Qwen3-TTS-12Hz-0.1B-Tiny")
-    result = convert("--model", checkpoint, "--precision", "fp32", "--description", "Makes noise.", cwd=root)
+    result = convert("--model", checkpoint, "--precision", "fp32", "--noise", cwd=root)
     assert result.returncode == 0, result.stderr
     assert [path.name for path in (root / "models").iterdir()] == ["qwen3_tts_0_1b_tiny_fp32"]
     return root / "models" / "qwen3_tts_0_1b_tiny_fp32", result.stdout
@@ -69,7 +69,8 @@ def test_the_bundle_is_whole(made: tuple[Path, str]) -> None:
 
 def test_the_manifest_tells_what_the_checkpoint_holds(made: tuple[Path, str]) -> None:
     manifest = read_manifest(made[0])
-    assert (manifest.id, manifest.description) == ("qwen3_tts_0_1b_tiny_fp32", "Makes noise.")
+    assert (manifest.id, manifest.noise) == ("qwen3_tts_0_1b_tiny_fp32", True)
+    assert "noise" in manifest.description
     assert (manifest.source.model, manifest.source.revision) == ("Qwen3-TTS-12Hz-0.1B-Tiny", None)
     assert (manifest.model_type, manifest.model_size, manifest.follows_instructions) == ("custom_voice", "0b6", False)
     assert {name: speaker.dialect for name, speaker in manifest.speakers.items()} == {
