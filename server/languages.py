@@ -21,6 +21,8 @@ _ISO_CODES = {
     "spanish": ("es", "spa"),
     "italian": ("it", "ita"),
 }
+KNOWN = tuple(_ISO_CODES)
+"""Languages that any Qwen3-TTS model may have."""
 _NAME_OF_CODE = {code: name for name, codes in _ISO_CODES.items() for code in codes}
 _TAG = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*")
 

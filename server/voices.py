@@ -3,18 +3,20 @@
 A bare speaker name is its own voice. OpenAI's names and Kokoro's ids are aliases (`voices.json`) of the nine speakers
 of Qwen3-TTS, women for women's names and men for men's; in a bundle with other speakers each alias still means one of
 them, always the same. A VoiceDesign model has no speakers: its voice is `design`, described by the instructions.
+A profile adds a way to speak, and a weighted formula of any of these means its heaviest.
 """
 
 from __future__ import annotations
 
-import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
+from server import formulas
 from server.errors import InvalidRequestError
 from server.graphs.manifest import Manifest
+from server.languages import AUTO
+from server.profiles import Profile, built_in, plain
 
 DESIGN = "design"
 
@@ -30,27 +32,11 @@ class Voice:
     alias_of: str | None = None
 
 
-@dataclass(frozen=True)
-class _Catalogue:
-    speakers: dict[str, dict[str, str]]
-    openai: dict[str, str]
-    kokoro: dict[str, str]
-
-    @property
-    def aliases(self) -> dict[str, str]:
-        return {**self.openai, **self.kokoro}
-
-
-@cache
-def _catalogue() -> _Catalogue:
-    return _Catalogue(**json.loads(Path(__file__).with_name("voices.json").read_text("utf-8")))
-
-
 def _stand_in(alias: str, speaker: str, available: list[str]) -> str:
     """The speaker an alias means where its own is missing: of its gender if one is known, chosen by the alias' hash."""
-    known = _catalogue().speakers
-    gender = known[speaker]["gender"]
-    alike = [name for name in available if known.get(name, {}).get("gender") == gender]
+    known = built_in().speakers
+    gender = known[speaker].gender
+    alike = [name for name in available if name in known and known[name].gender == gender]
     choices = alike or available
     return choices[zlib.crc32(alias.encode()) % len(choices)]
 
@@ -59,20 +45,22 @@ def _meaning(alias: str, manifest: Manifest) -> str:
     """What an alias means in this model: one of its speakers, or `design`."""
     if not manifest.speakers:
         return DESIGN
-    speaker = _catalogue().aliases[alias]
+    speaker = built_in().aliases[alias]
     return speaker if speaker in manifest.speakers else _stand_in(alias, speaker, sorted(manifest.speakers))
 
 
 def voices_of(manifest: Manifest) -> list[Voice]:
     """Every voice of a model: its own first, then OpenAI's names, then Kokoro's ids."""
-    known = _catalogue().speakers
+    known = built_in().speakers
     own = [
-        Voice(id=name, **known.get(name, {"name": name.replace("_", " ").title()}))
+        Voice(name, facts.name, facts.gender, facts.language)
+        if (facts := known.get(name))
+        else Voice(name, name.replace("_", " ").title())
         for name in sorted(manifest.speakers)
     ] or [Voice(id=DESIGN, name="Design (described by the instructions)")]
     by_id = {voice.id: voice for voice in own}
     aliases = []
-    for alias in _catalogue().aliases:
+    for alias in built_in().aliases:
         target = by_id[_meaning(alias, manifest)]
         aliases.append(
             Voice(alias, f"{alias} ({target.name.partition(' (')[0]})", target.gender, target.language, target.id)
@@ -94,11 +82,11 @@ def resolve(voice: str, manifest: Manifest) -> str | None:
     Raises:
         InvalidRequestError: the model has no such voice.
     """
-    wanted = voice.strip().lower().replace(" ", "_")
+    wanted = plain(voice)
     speaker = {name.lower(): name for name in manifest.speakers}.get(wanted)
     if speaker is not None:
         return speaker
-    if wanted in _catalogue().aliases:
+    if wanted in built_in().aliases:
         return _meaning(wanted, manifest) if manifest.speakers else None
     if wanted == DESIGN and not manifest.speakers:
         return None
@@ -106,3 +94,51 @@ def resolve(voice: str, manifest: Manifest) -> str | None:
     raise InvalidRequestError(
         f"this model's voices are {own}, and the OpenAI and Kokoro names listed by /v1/audio/voices", param="voice"
     )
+
+
+def profile(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Profile:
+    """Find what a voice means in a model: a profile, a speaker, an alias or a formula of them, in any case.
+
+    Args:
+        voice: as the request has it.
+        manifest: the model's.
+        profiles: by id, as `load_profiles` has them; one may take a speaker's or an alias' place.
+
+    Returns:
+        A profile that fits the model: its speaker is one of the model's (None where it has none), its language too.
+
+    Raises:
+        InvalidRequestError: the model has no such voice, or the formula is none.
+    """
+    if not formulas.is_formula(voice):
+        return _single(voice, manifest, profiles)
+    try:
+        terms = formulas.parse(voice)
+    except formulas.FormulaError as error:
+        raise InvalidRequestError(str(error), param="voice") from None
+    meant = {term: _single(term.voice, manifest, profiles) for term in terms}
+    return meant[formulas.heaviest(terms)]
+
+
+def _single(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Profile:
+    found = profiles.get(plain(voice))
+    if found is None:
+        speaker = resolve(voice, manifest)
+        facts = built_in().speakers.get(speaker or "")
+        return Profile(speaker=speaker, gender=facts.gender if facts else None)
+    language = found.language if found.language in manifest.languages else AUTO
+    return found.model_copy(update={"speaker": _speaker(voice, found.speaker, manifest), "language": language})
+
+
+def _speaker(voice: str, speaker: str | None, manifest: Manifest) -> str | None:
+    """The model's speaker for a profile; for one of ours that it lacks, one that stands in."""
+    if speaker is None or not manifest.speakers:
+        return resolve(default_voice(manifest), manifest)
+    if speaker in built_in().speakers and speaker not in manifest.speakers:
+        return _stand_in(plain(voice), speaker, sorted(manifest.speakers))
+    try:
+        return resolve(speaker, manifest)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(
+            f"the voice {plain(voice)} needs the speaker {speaker}: {error.message}", param="voice"
+        ) from None

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import struct
-from typing import Literal, Protocol, get_args
+import io
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal, Protocol, cast, get_args
 
+import av
 import lameenc
 import numpy as np
 from numpy.typing import NDArray
 
 from server.audio.pcm import to_s16le
 
-AudioFormat = Literal["mp3", "wav", "pcm"]
+AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 FORMATS: tuple[str, ...] = get_args(AudioFormat)
 
 MP3_KILOBITS = 96
 """A second, constant, so that a player can tell the time from the bytes; speech in 24 kHz mono needs no more."""
 
 _MP3_QUALITY = 2
-_WAV_HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
-_UNKNOWN_SIZE = 0xFFFFFFFF
 
 
 class Encoder(Protocol):
@@ -52,37 +53,6 @@ class PcmEncoder:
         """Bare samples need no completing."""
 
 
-class WavEncoder:
-    """WAV of 16-bit mono; sizes read 0xFFFFFFFF ("until the end") until the body is sealed."""
-
-    content_type = "audio/wav"
-
-    def __init__(self, sample_rate: int) -> None:
-        self._sample_rate = sample_rate
-        self._started = False
-
-    def _header(self, riff_size: int, data_size: int) -> bytes:
-        rate = self._sample_rate
-        return _WAV_HEADER.pack(
-            b"RIFF", riff_size, b"WAVE", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16, b"data", data_size
-        )
-
-    def _opening(self) -> bytes:
-        if self._started:
-            return b""
-        self._started = True
-        return self._header(_UNKNOWN_SIZE, _UNKNOWN_SIZE)
-
-    def encode(self, samples: NDArray[np.float32]) -> bytes:
-        return self._opening() + to_s16le(samples)
-
-    def finish(self) -> bytes:
-        return b""
-
-    def seal(self, body: bytearray) -> None:
-        body[: _WAV_HEADER.size] = self._header(len(body) - 8, len(body) - _WAV_HEADER.size)
-
-
 class Mp3Encoder:
     """One continuous MP3 stream, mono, at the sample rate it is given."""
 
@@ -107,8 +77,111 @@ class Mp3Encoder:
         """Frames of constant size need no completing."""
 
 
+@dataclass(frozen=True)
+class _Recipe:
+    """How libav writes one format; rates and sizes are meant for speech in 24 kHz mono."""
+
+    content_type: str
+    container: str
+    codec: str
+    codec_options: dict[str, str] = field(default_factory=dict)
+    container_options: dict[str, str] = field(default_factory=dict)
+
+
+_RECIPES = {
+    # RFC 7845 registers Ogg Opus as audio/ogg; audio/opus means RTP packets, and Firefox plays no file of that type.
+    # A page holds 80 ms, one codec frame: the muxer's own second would be heard as delay, a page a packet is 11 kb/s.
+    "opus": _Recipe("audio/ogg", "ogg", "libopus", {"b": "48000"}, {"page_duration": "80000"}),
+    # ADTS cannot say that its first 1024 samples are the encoder's delay: players play them, as silence.
+    "aac": _Recipe("audio/aac", "adts", "aac", {"b": "64000"}),
+    # 40 ms a block, where libsndfile would wait for 4096 samples, and none of the 8 KiB that libav pads headers with.
+    "flac": _Recipe("audio/flac", "flac", "flac", {"frame_size": "960"}, {"metadata_header_padding": "0"}),
+    # Sizes are 0xFFFFFFFF ("until the end") until the body is sealed.
+    "wav": _Recipe("audio/wav", "wav", "pcm_s16le"),
+}
+
+
+class _Sink:
+    """The file libav writes: bytes are taken away as they come, and what is written over taken ones is kept apart."""
+
+    def __init__(self) -> None:
+        self.corrections: list[tuple[int, bytes]] = []
+        self._fresh = bytearray()
+        self._taken = 0
+        self._position = 0
+
+    def write(self, data: bytes) -> int:
+        """Write at the position, as a file does."""
+        offset = self._position - self._taken
+        if offset < 0:
+            self.corrections.append((self._position, bytes(data)))
+        else:
+            self._fresh[offset : offset + len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the position, as a file does."""
+        end = self._taken + len(self._fresh)
+        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: end}[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def take(self) -> bytes:
+        """The bytes since the last time."""
+        taken, self._fresh = bytes(self._fresh), bytearray()
+        self._taken += len(taken)
+        return taken
+
+
+class LibavEncoder:
+    """One continuous stream of one of libav's codecs, mono."""
+
+    def __init__(self, recipe: _Recipe, sample_rate: int) -> None:
+        self.content_type = recipe.content_type
+        self._time_base = Fraction(1, sample_rate)
+        self._samples = 0
+        self._sink = _Sink()
+        # Bit-exact: no random serial number and no version of the library in the file.
+        options = {"fflags": "+bitexact", **recipe.container_options}
+        self._container = av.open(self._sink, "w", format=recipe.container, options=options)
+        codec_options = {"flags": "+bitexact", **recipe.codec_options}
+        stream = self._container.add_stream(recipe.codec, rate=sample_rate, layout="mono", options=codec_options)
+        self._stream = cast(av.AudioStream, stream)
+        self._container.start_encoding()
+
+    def encode(self, samples: NDArray[np.float32]) -> bytes:
+        if samples.size:
+            pcm = np.frombuffer(to_s16le(samples), "<i2")
+            frame = av.AudioFrame.from_ndarray(pcm[np.newaxis], format="s16", layout="mono")
+            frame.sample_rate = self._time_base.denominator
+            frame.time_base = self._time_base
+            frame.pts = self._samples
+            self._samples += samples.size
+            self._container.mux(self._stream.encode(frame))
+        return self._sink.take()
+
+    def finish(self) -> bytes:
+        opening = self._sink.take()
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        return opening + self._sink.take()
+
+    def seal(self, body: bytearray) -> None:
+        for position, data in self._sink.corrections:
+            body[position : position + len(data)] = data
+
+
 def make_encoder(audio_format: AudioFormat, sample_rate: int) -> Encoder:
-    """A fresh encoder for mono audio at `sample_rate` Hz."""
+    """A fresh encoder for mono audio at `sample_rate` Hz.
+
+    Encoders raise ValueError for samples that are not finite.
+    """
     if audio_format == "mp3":
         return Mp3Encoder(sample_rate)
-    return WavEncoder(sample_rate) if audio_format == "wav" else PcmEncoder()
+    if audio_format == "pcm":
+        return PcmEncoder()
+    return LibavEncoder(_RECIPES[audio_format], sample_rate)

@@ -128,7 +128,7 @@ def test_say_designs_a_voice(models: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        (["say", "Hello", "-o", "{}/out.ogg"], 2, ".mp3, .wav, .pcm"),
+        (["say", "Hello", "-o", "{}/out.ogg"], 2, ".mp3, .opus, .aac, .flac, .wav, .pcm"),
         (["say", "Hello", "-o", "{}/absent/out.wav"], 2, "there is no folder"),
         (["say", " ", "-o", "{}/out.wav"], 2, "input is empty"),
         (["say", "Hello", "-o", "{}/out.wav", "--voice", "nobody"], 2, "voices are"),

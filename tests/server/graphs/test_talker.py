@@ -7,9 +7,8 @@ from math import prod
 import numpy as np
 import pytest
 
-from export.graphs import layers
 from server.engine.bundle import OpenBundle, open_bundle
-from server.graphs.talker import KERNEL_HEAD_DIM_MULTIPLE, cache_bytes
+from server.graphs.talker import cache_bytes
 from tests.bundles import RANDOM_BUNDLE
 
 SLOTS = 3
@@ -34,7 +33,6 @@ def test_memory_of_the_real_sizes(bundle: OpenBundle) -> None:
     real = sizes.model_copy(update={"num_layers": 28, "num_kv_heads": 8, "head_dim": 128, "max_positions": 8192})
     assert cache_bytes(real, 8) == 8 * 8192 * 224 * 1024
     assert cache_bytes(real.model_copy(update={"head_dim": 120}), 8) == cache_bytes(real, 8), "padded for the kernel"
-    assert KERNEL_HEAD_DIM_MULTIPLE == layers.KERNEL_HEAD_DIM_MULTIPLE
 
 
 def test_rows_that_change_places_go_on_as_before(bundle: OpenBundle) -> None:

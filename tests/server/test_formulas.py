@@ -1,0 +1,88 @@
+"""Weighted voice formulas."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.formulas import FormulaError, Term, heaviest, is_formula, parse
+
+
+@pytest.mark.parametrize(
+    ("formula", "terms"),
+    [
+        ("af_heart", [("af_heart", "1")]),
+        (" af_heart\n", [("af_heart", "1")]),
+        ("+af_heart+", [("af_heart", "1")]),
+        ("af_heart*1", [("af_heart", "1")]),
+        ("af_heart*0.5+af_bella*0.5", [("af_heart", "0.5"), ("af_bella", "0.5")]),
+        ("a*0.3333 + b_2*0.3333 + c-3*0.3333", [("a", ".3333"), ("b_2", ".3333"), ("c-3", ".3333")]),
+        ("a * .25 + b * 0.75 + c * 0.", [("a", "0.25"), ("b", "0.75"), ("c", "0")]),
+    ],
+)
+def test_formulas(formula: str, terms: list[tuple[str, str]]) -> None:
+    assert parse(formula) == [Term(voice, Decimal(weight)) for voice, weight in terms]
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        ("", "must name a voice"),
+        (" + ", "must name a voice"),
+        ("a,b", "letters, digits"),
+        ("ä*1", "letters, digits"),
+        ("a/../b", "letters, digits"),
+        ("a+b", 'term 1 of the voice formula, "a", must be'),
+        ("a*0.5+b", 'term 2 of the voice formula, "b", must be'),
+        ("*0.5+b*0.5", "term 1"),
+        ("a*0.5*b*0.5", "term 1"),
+        ("a*+b*1", "term 1"),
+        ("a*x", "term 1"),
+        ("a*-1+b*2", "term 1"),
+        ("a*nan", "term 1"),
+        ("a*1_0", "term 1"),
+        ("a*1.1", "weight in term 1 .* from 0 to 1"),
+        ("a*0+b*" + "9" * 5000, "weight in term 2"),
+        ("a*0.5", "add up to 1, not 0.5000"),
+        ("a*0.5+b*0.6", "add up to 1, not 1.1000"),
+    ],
+)
+def test_what_is_no_formula_says_why(formula: str, message: str) -> None:
+    with pytest.raises(FormulaError, match=message):
+        parse(formula)
+
+
+@pytest.mark.parametrize(
+    ("formula", "voice"),
+    [("a*0.2+b*0.8", "b"), ("a*0.5+b*0.5", "a"), ("a*0.2+b*0.4+c*0.4", "b"), ("a", "a")],
+)
+def test_the_heaviest_wins_and_the_first_of_equals(formula: str, voice: str) -> None:
+    assert heaviest(parse(formula)).voice == voice
+
+
+@pytest.mark.parametrize(("voice", "expected"), [("ryan", False), ("Uncle Fu", False), ("a*1", True), ("a+b", True)])
+def test_a_name_is_no_formula(voice: str, expected: bool) -> None:
+    assert is_formula(voice) is expected
+
+
+IDS = st.text("abcXYZ019_-", min_size=1, max_size=8)
+
+
+@given(st.lists(st.tuples(IDS, st.integers(1, 100)), min_size=2, max_size=6), st.sampled_from(["+", " + ", "\n+\t"]))
+def test_what_is_written_is_read(shares: list[tuple[str, int]], plus: str) -> None:
+    total = sum(share for _, share in shares)
+    terms = [Term(voice, round(Decimal(share) / total, 6)) for voice, share in shares]
+    assert parse(plus.join(f"{term.voice}*{term.weight}" for term in terms)) == terms
+
+
+@given(st.text("ab*+. 01-", max_size=30))
+def test_any_text_is_a_formula_or_an_error_that_says_so(text: str) -> None:
+    try:
+        terms = parse(text)
+    except FormulaError as error:
+        assert "voice formula" in str(error)
+    else:
+        assert sum(term.weight for term in terms) == pytest.approx(1, abs=1e-4)

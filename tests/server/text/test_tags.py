@@ -1,0 +1,162 @@
+"""Silence tags."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.text.tags import MAX_SILENCE_SECONDS, Part, Silence, Spoken, TagError, parse, samples
+
+
+def silence(seconds: str) -> Silence:
+    return Silence(Decimal(seconds))
+
+
+@pytest.mark.parametrize(
+    ("tag", "seconds"),
+    [
+        ("[1s]", "1"),
+        ("[0.5s]", "0.5"),
+        ("[007.250s]", "7.25"),
+        ("[0s]", "0"),
+        ("[pause:0.5s]", "0.5"),
+        ("[pause:12s]", "12"),
+        ('<break time="500ms"/>', "0.5"),
+        ('<break time="0.5ms"/>', "0.0005"),
+        ('<break time="1.5s"/>', "1.5"),
+        ("<break time='2s' />", "2"),
+        ('<break\n  time = " 250ms " />', "0.25"),
+    ],
+)
+def test_a_tag_is_silence_wherever_it_stands(tag: str, seconds: str) -> None:
+    assert parse(tag) == [silence(seconds)]
+    assert parse(f"Hello, {tag}world.") == [Spoken("Hello, "), silence(seconds), Spoken("world.")]
+    assert parse(f"{tag}Hello{tag}") == [silence(seconds), Spoken("Hello"), silence(seconds)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " \n",
+        "...",
+        "Hello",
+        "[abc]",
+        "[s]",
+        "[.5s]",
+        "[1.s]",
+        "[0.5 s]",
+        "[ 0.5s]",
+        "[-1s]",
+        "[+1s]",
+        "[1e3s]",
+        "[1,5s]",
+        "[5]",
+        "[5S]",
+        "[500ms]",
+        "[٣s]",
+        "[pause: 1s]",
+        "[pause]",
+        "[1s",
+        "1s]",
+        "<break/>",
+        "<break time=1s/>",
+        "<break time=\"1s'/>",
+        '<break time="1s">',
+        '<break time="1"/>',
+        '<breaktime="1s"/>',
+        '<break strength="weak"/>',
+    ],
+)
+def test_what_only_looks_like_a_tag_is_text(text: str) -> None:
+    assert parse(text) == [Spoken(text)]
+
+
+def test_adjacent_silences_add() -> None:
+    assert parse('a[0.1s][0.2s] \n[pause:1s]<break time="1ms"/>b') == [Spoken("a"), silence("1.301"), Spoken("b")]
+
+
+def test_punctuation_that_a_tag_leaves_alone_is_not_spoken() -> None:
+    assert parse("Breathe in [4s]. [2s]… Breathe out [1s].") == [
+        Spoken("Breathe in "),
+        silence("6"),
+        Spoken("… Breathe out "),
+        silence("1"),
+    ]
+    assert parse("5 [1s] %") == [Spoken("5 "), silence("1")]
+    assert parse("5 [1s] +") == [Spoken("5 "), silence("1"), Spoken(" +")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[{MAX_SILENCE_SECONDS + 1}s]",
+        f"[{MAX_SILENCE_SECONDS}.0001s]",
+        f"a[{MAX_SILENCE_SECONDS - 1}s]b[1s]c[0.001s]",
+        f"[{'9' * 10_000}s]",
+        f'<break time="{MAX_SILENCE_SECONDS}001ms"/>',
+    ],
+)
+def test_more_silence_than_allowed_is_an_error(text: str) -> None:
+    with pytest.raises(TagError, match=f"more than {MAX_SILENCE_SECONDS} seconds"):
+        parse(text)
+
+
+def test_as_much_silence_as_allowed_is_none() -> None:
+    assert parse(f"[{MAX_SILENCE_SECONDS - 1}.5s]a[0.5s]")[-1] == silence("0.5")
+    assert parse(f"[0.{'0' * 5000}1s]") == [silence(f"0.{'0' * 5000}1")]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate", "expected"),
+    [
+        ("0", 24_000, 0),
+        ("0.5", 24_000, 12_000),
+        ("0.1", 24_000, 2400),
+        ("0.29", 24_000, 6960),  # as floats, 0.29 * 24000 is less
+        ("0.0000208", 24_000, 0),
+        ("0.0000209", 24_000, 1),
+        ("0.5", 44_101, 22_051),
+        ("299.999958", 24_000, 7_199_999),
+    ],
+)
+def test_silence_is_exact_to_the_sample(seconds: str, rate: int, expected: int) -> None:
+    assert samples(Decimal(seconds), rate) == expected
+
+
+WORDS = st.text(st.sampled_from("ab Ü.,[]<>/s15:\n"), max_size=12)
+TAGS = st.builds(lambda n, f: f"[{n}.{f}s]", st.integers(0, 5), st.sampled_from(["0", "5", "125"]))
+
+
+@given(st.lists(WORDS | TAGS, max_size=12).map("".join))
+def test_parts_are_the_text_without_its_tags(text: str) -> None:
+    parts = parse(text)
+    assert all(type(one) is not type(next_one) for one, next_one in pairwise(parts))
+    at = 0
+    for part in parts:
+        if isinstance(part, Spoken):
+            at = text.index(part.text, at) + len(part.text)
+            assert parse(part.text) == [part]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["One.", " two, ", "3\n", "四"]), st.integers(0, 20_000)), min_size=1))
+def test_what_is_put_together_comes_apart(pieces: list[tuple[str, int]]) -> None:
+    pieces = [(text, milliseconds % (1000 * MAX_SILENCE_SECONDS // len(pieces))) for text, milliseconds in pieces]
+    text = "".join(f"{text}[{milliseconds // 1000}.{milliseconds % 1000:03}s]" for text, milliseconds in pieces)
+    expected: list[Part] = []
+    for spoken, milliseconds in pieces:
+        expected += [Spoken(spoken), Silence(Decimal(milliseconds) / 1000)]
+    assert parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["[", "[1", "[1.1", "[pause:", "<break ", "<break time", "<break time = ", "<break time='1s' ", " ", "1", "]"],
+)
+def test_no_text_takes_long(unit: str) -> None:
+    text = unit * (400_000 // len(unit))  # in quadratic time, minutes
+    assert parse(text) == [Spoken(text)]
