@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from server.errors import ApiError
 from server.graphs.manifest import BundleError
 from server.metrics import Metrics
 from server.pool import EnginePool, PoolLimits
+from server.profiles import Profile, ProfileError, load_profiles
 from server.speech_engine import Loader
 from server.speech_request import build
 
@@ -96,6 +97,18 @@ def open_bundles(settings: Settings) -> Bundles:
     return Bundles(found, settings.model, settings.precision)
 
 
+def profiles_of(settings: Settings) -> Mapping[str, Profile]:
+    """The voice profiles, the operator's own among them.
+
+    Raises:
+        CommandError: `KW_VOICES_FILE` cannot be used.
+    """
+    try:
+        return load_profiles(settings.voices_file)
+    except ProfileError as error:
+        raise CommandError(f"{config.PREFIX}VOICES_FILE: {error}", USAGE_ERROR) from None
+
+
 def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metrics) -> EnginePool:
     """The engines of these bundles, none of them loaded yet.
 
@@ -126,7 +139,7 @@ def run_server(settings: Settings, load: Loader) -> None:
     from server import app, lifecycle
 
     log.configure()
-    bundles = open_bundles(settings)
+    bundles, profiles = open_bundles(settings), profiles_of(settings)
     metrics = Metrics()
     pool = open_pool(settings, bundles, load, metrics)
     for name in config.unknown_variables():
@@ -137,7 +150,7 @@ def run_server(settings: Settings, load: Loader) -> None:
         reason = error.strerror or str(error)
         raise CommandError(f"cannot listen on {settings.address} port {settings.port}: {reason}") from None
     lifecycle.serve(
-        app.create_app(settings, pool, metrics),
+        app.create_app(settings, pool, profiles, metrics),
         sock,
         lambda: _announce(settings, bundles, sock),
         settings.drain_seconds,
@@ -188,7 +201,10 @@ async def _say_to_file(arguments: argparse.Namespace, settings: Settings, pool: 
         **{name: getattr(arguments, name) for name in SAY_OPTIONS},
     )
     try:
-        print(await say(SpeechService(pool, settings.max_input_chars), request, arguments.output), file=sys.stderr)
+        print(
+            await say(SpeechService(pool, profiles_of(settings), settings.max_input_chars), request, arguments.output),
+            file=sys.stderr,
+        )
     finally:
         await pool.close()
 
@@ -196,9 +212,10 @@ async def _say_to_file(arguments: argparse.Namespace, settings: Settings, pool: 
 def _voices(arguments: argparse.Namespace, settings: Settings) -> None:
     bundles = open_bundles(settings)
     bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
-    for voice in voices.voices_of(bundle.manifest):
-        about = f"means {voice.alias_of}" if voice.alias_of else ", ".join(filter(None, (voice.gender, voice.language)))
-        print(f"{voice.id:<16} {about}".rstrip())
+    for voice in voices.voices_of(bundle.manifest, profiles_of(settings)):
+        about = ", ".join(filter(None, (voice.description, voice.gender, voice.language)))
+        about = f"means {voice.alias_of}" if voice.alias_of else about
+        print(f"{voice.id:<20} {about}".rstrip())
 
 
 def _models(arguments: argparse.Namespace, settings: Settings) -> None:

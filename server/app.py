@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from sanic import Blueprint, Request, Sanic
@@ -17,6 +18,7 @@ from server.config import Settings
 from server.errors import JsonErrors, StoppingError
 from server.metrics import Metrics
 from server.pool import EnginePool
+from server.profiles import Profile
 from server.routes.health import health_routes
 from server.routes.models import model_routes
 from server.routes.speech import speech_routes
@@ -47,12 +49,15 @@ class SpeechHttpRequest(Request):
         return str(self._id)
 
 
-def create_app(settings: Settings, pool: EnginePool, metrics: Metrics) -> Sanic[Any, Any]:
+def create_app(
+    settings: Settings, pool: EnginePool, profiles: Mapping[str, Profile], metrics: Metrics
+) -> Sanic[Any, Any]:
     """Build the app; it loads the default model in the background once it runs.
 
     Args:
         settings: what the operator chose.
         pool: the models to serve; closed when the server stops.
+        profiles: voices with a way to speak, by id.
         metrics: told of every speech request, and served.
     """
     app = Sanic(
@@ -63,10 +68,10 @@ def create_app(settings: Settings, pool: EnginePool, metrics: Metrics) -> Sanic[
     )
     app.ctx.draining = False
     _configure(app, settings)
-    service = SpeechService(pool, settings.max_input_chars)
+    service = SpeechService(pool, profiles, settings.max_input_chars)
     bundles = pool.bundles
     api = Blueprint.group(
-        speech_routes(service, metrics, settings.request_timeout), model_routes(pool), voice_routes(bundles)
+        speech_routes(service, metrics, settings.request_timeout), model_routes(pool), voice_routes(bundles, profiles)
     )
     for number, prefix in enumerate(API_PREFIXES):
         app.blueprint(api, url_prefix=prefix, name_prefix=f"api{number}")

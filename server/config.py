@@ -76,6 +76,10 @@ class Settings(BaseSettings):
         default=None,
         description="fp32, int8, mixed or int4: the bundle that an id means where `ID_PRECISION` lies beside `ID`.",
     )
+    voices_file: Path | None = Field(
+        default=None,
+        description='JSON file of voice profiles beside the built-in ones: {"profiles": {"ID": {"speaker": ...}}}.',
+    )
     execution_provider: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="What computes; auto takes the CPU as yet."
     )

@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
+from server import languages
 from server.audio.joins import Joiner
+from server.audio.stretch import TimeStretch
 from server.engine.job import Job
+from server.errors import InvalidRequestError
+from server.plan import Plan
 from server.speech_engine import SpeechEngine
-from server.text.chunks import MAX_TOKENS, Chunk
+from server.text import tags
+from server.text.chunks import MAX_TOKENS, Chunk, chunks
 from server.text.sentences import Boundary
 
 Samples = NDArray[np.float32]
@@ -33,6 +41,10 @@ CHUNK_CAPACITY = 5 * MAX_TOKENS
 its slot and be no further when it is heard. 600 frames are 4.6 MB at 24 kHz."""
 
 
+_UNSPEAKABLE = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
+"""What takes tokens and no time to say: dashes, emoji."""
+
+
 def chunk_seed(seed: int, number: int) -> int:
     """Seed, in 63 bits, of a request's chunk, counted from 0; the first has the request's own, as a short text has."""
     if number == 0:
@@ -40,27 +52,86 @@ def chunk_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)[0] >> 1)
 
 
-class Reading:
-    """Chunks under way: the one that is heard, and as many ahead of it as the engine has rows.
+@dataclass(frozen=True)
+class Utterance:
+    """A chunk, numbered from 0 through the whole request, and its job."""
 
-    Only the first is a job like any other. Those ahead of what is heard take slots that nobody waits for; each waits
-    its turn as any other from when it is the next to be heard, so that it is never left out for good.
+    chunk: Chunk
+    number: int
+    job: Job
+
+
+def read(plan: Plan, engine: SpeechEngine) -> Reading:
+    """The reading of what is planned; `Reading.begin` starts it.
+
+    With a budget of frames each part of speech is one chunk: so many frames exactly is what one row can do, so that
+    the text must fit the model.
+    """
+    manifest = engine.manifest
+
+    def make_job(chunk: Chunk, number: int) -> Job:
+        prompt = engine.prompt(chunk.text, speaker=plan.speaker, language=plan.language, instruction=plan.instruction)
+        room = manifest.sizes.talker.max_positions - len(prompt)
+        if plan.budget is not None and plan.budget > room:
+            raise InvalidRequestError(
+                f"max_new_tokens must be at most {room} for this model and text", param="max_new_tokens"
+            )
+        judged = plan.budget is None and not manifest.noise
+        job = Job(
+            prompt,
+            plan.sampling,
+            chunk_seed(plan.seed, number),
+            plan.budget or min(manifest.generation.max_new_tokens, room),
+            text_tokens=engine.count_tokens(_UNSPEAKABLE.sub(" ", chunk.text)) if judged else None,
+            spare=number > 0,
+        )
+        if number or chunk.boundary is not Boundary.TEXT:
+            job.capacity = CHUNK_CAPACITY
+        return job
+
+    def pieces() -> Iterator[Chunk | tags.Silence]:
+        for part in plan.parts:
+            if isinstance(part, tags.Silence):
+                yield part
+            elif plan.budget is None:
+                yield from chunks(part.text, languages.code(plan.language), engine.count_tokens)
+            else:
+                yield Chunk(part.text, engine.count_tokens(part.text), Boundary.TEXT)
+
+    return Reading(engine, pieces(), make_job, plan.speed)
+
+
+class Reading:
+    """Pieces under way: the one that is heard, and as many chunks ahead of it as the engine has rows.
+
+    Only the first chunk is a job like any other. Those ahead of what is heard take slots that nobody waits for; each
+    waits its turn as any other from when it is the next to be heard, so that it is never left out for good.
 
     Args:
         engine: what makes the jobs' audio.
-        chunks: at least one, taken as they are needed.
+        pieces: at least one, taken as they are needed; a chunk that ends with `Boundary.TEXT` ends a part of speech.
         make_job: the job of a chunk and its number, counted from 0; called in a thread.
+        speed: of the speech; silences keep their length to the sample.
     """
 
-    def __init__(self, engine: SpeechEngine, chunks: Iterator[Chunk], make_job: Callable[[Chunk, int], Job]) -> None:
+    def __init__(
+        self,
+        engine: SpeechEngine,
+        pieces: Iterator[Chunk | tags.Silence],
+        make_job: Callable[[Chunk, int], Job],
+        speed: float = 1.0,
+    ) -> None:
         self._engine = engine
-        self._chunks = enumerate(chunks)
+        self._pieces = pieces
         self._make_job = make_job
-        self._joiner = Joiner(engine.manifest.sizes.codec.sample_rate)
-        self._ahead: deque[tuple[Job, Boundary]] = deque()
+        self._speed = speed
+        self._rate = engine.manifest.sizes.codec.sample_rate
+        self._ahead: deque[Utterance | tags.Silence] = deque()
         self._more = True
-        self._heard = 0
+        self._numbers = count()
         self._first: Job | None = None
+        self._heard = 0
+        self._tokens = self._frames = 0
 
     @property
     def queue_seconds(self) -> float | None:
@@ -68,9 +139,15 @@ class Reading:
         return self._first.queue_seconds if self._first else None
 
     @property
+    def usage(self) -> tuple[int, int]:
+        """Tokens of the chunks heard so far, and codec frames made of them."""
+        return self._tokens, self._frames
+
+    @property
     def progress(self) -> object:
         """Something else whenever the chunk that is heard has got on; before its first frame, whenever any job has."""
-        frames = self._ahead[0][0].frames if self._ahead else 0
+        current = self._ahead[0] if self._ahead else None
+        frames = current.job.frames if isinstance(current, Utterance) else 0
         return self._heard, frames, None if frames else self._engine.frames_made
 
     async def begin(self) -> None:
@@ -78,38 +155,72 @@ class Reading:
         await self._submit_next()
 
     async def _submit_next(self) -> None:
-        job, boundary = await asyncio.to_thread(self._next)
-        if self._more:
-            self._engine.submit(job)
-            self._first = self._first or job
-            self._ahead.append((job, boundary))
-            self._more = boundary is not Boundary.TEXT
+        """Take pieces up to the next chunk, which is handed to the engine."""
+        while self._more:
+            taken = await asyncio.to_thread(self._next)
+            if taken is None:
+                self._more = False
+            elif self._more:  # else it was stopped meanwhile
+                self._ahead.append(taken)
+                if isinstance(taken, Utterance):
+                    self._engine.submit(taken.job)
+                    self._first = self._first or taken.job
+                    return
 
-    def _next(self) -> tuple[Job, Boundary]:
-        number, chunk = next(self._chunks)
-        return self._make_job(chunk, number), chunk.boundary
+    def _next(self) -> Utterance | tags.Silence | None:
+        piece = next(self._pieces, None)
+        if not isinstance(piece, Chunk):
+            return piece
+        number = next(self._numbers)
+        return Utterance(piece, number, self._make_job(piece, number))
 
     async def __aiter__(self) -> AsyncIterator[Samples]:
-        """The samples `[n]` of all chunks, with their pauses."""
+        """The samples `[n]` of all pieces, with their pauses."""
+        joiner, stretch = self._new_part()
         while self._ahead:
-            job, boundary = self._ahead[0]
-            job.promote()
-            async for samples in job:
-                if (ready := self._joiner.feed(samples, last=boundary is Boundary.TEXT)).size:
-                    yield ready
-                await self._look_ahead()
-            if (rest := self._joiner.end(PAUSE_SECONDS[boundary])).size:
-                yield rest
+            piece = self._ahead[0]
+            if isinstance(piece, tags.Silence):
+                yield np.zeros(tags.samples(piece.seconds, self._rate), np.float32)
+            else:
+                async for samples in self._joined(piece, joiner):
+                    if (ready := await _stretched(stretch, samples)).size:
+                        yield ready
+                if piece.chunk.boundary is Boundary.TEXT:
+                    if stretch is not None and (rest := await asyncio.to_thread(stretch.finish)).size:
+                        yield rest
+                    joiner, stretch = self._new_part()
             await self._look_ahead()
             self._ahead.popleft()
             self._heard += 1
 
+    def _new_part(self) -> tuple[Joiner, TimeStretch | None]:
+        return Joiner(self._rate), TimeStretch(self._speed, self._rate) if self._speed != 1 else None
+
+    async def _joined(self, utterance: Utterance, joiner: Joiner) -> AsyncIterator[Samples]:
+        """A chunk's samples, its pause behind them."""
+        job, boundary = utterance.job, utterance.chunk.boundary
+        job.promote()
+        async for samples in job:
+            if (ready := joiner.feed(samples, last=boundary is Boundary.TEXT)).size:
+                yield ready
+            await self._look_ahead()
+        if (rest := joiner.end(PAUSE_SECONDS[boundary])).size:
+            yield rest
+        self._tokens += utterance.chunk.tokens
+        self._frames += job.frames
+
     async def _look_ahead(self) -> None:
-        while self._more and len(self._ahead) <= self._engine.rows:
+        while self._more and sum(isinstance(piece, Utterance) for piece in self._ahead) <= self._engine.rows:
             await self._submit_next()
 
     def stop(self) -> None:
         """End every job wherever it is, and begin no other; harmless after the end."""
         self._more = False
-        for job, _ in self._ahead:
-            job.cancel()
+        for piece in self._ahead:
+            if isinstance(piece, Utterance):
+                piece.job.cancel()
+
+
+async def _stretched(stretch: TimeStretch | None, samples: Samples) -> Samples:
+    """In a thread, since stretching a second of audio may take some 20 ms."""
+    return samples if stretch is None else await asyncio.to_thread(stretch.process, samples)

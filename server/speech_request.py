@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from server.audio.encoders import FORMATS, AudioFormat
+from server.audio.stretch import MAX_SPEED, MIN_SPEED
 from server.errors import InvalidRequestError
 
 
@@ -31,9 +32,9 @@ class SpeechRequest(BaseModel):
     input: str
     voice: str | VoiceReference
     response_format: AudioFormat = "mp3"
-    speed: float = 1.0
+    speed: float = Field(1.0, ge=MIN_SPEED, le=MAX_SPEED)
     instructions: str | None = None
-    stream_format: Literal["audio"] | None = None
+    stream_format: Literal["audio", "sse"] | None = None
     language: str = "auto"
     seed: int | None = Field(None, ge=0, lt=2**63)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -52,13 +53,6 @@ class SpeechRequest(BaseModel):
     def _something_to_say(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("is empty; send the text to speak")
-        return value
-
-    @field_validator("speed")
-    @classmethod
-    def _only_natural_speed(cls, value: float) -> float:
-        if value != 1:
-            raise ValueError("other than 1 is not supported yet")
         return value
 
     @property
@@ -91,7 +85,7 @@ def _explain(error: ErrorDetails) -> tuple[str, str | None]:
     if field == "response_format":
         return f"response_format must be one of {', '.join(FORMATS)}", field
     if field == "stream_format":
-        return "stream_format must be 'audio', or absent for the whole file at once; 'sse' is not supported yet", field
+        return "stream_format must be 'audio' or 'sse', or absent for the whole file at once", field
     bounds = {"greater_than_equal": ("at least", "ge"), "less_than_equal": ("at most", "le")}
     bounds |= {"greater_than": ("more than", "gt"), "less_than": ("less than", "lt")}
     if kind in bounds:

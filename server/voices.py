@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from server import formulas
 from server.errors import InvalidRequestError
@@ -23,13 +24,29 @@ DESIGN = "design"
 
 @dataclass(frozen=True)
 class Voice:
-    """One entry of `/audio/voices`."""
+    """One entry of `/audio/voices`.
+
+    Attributes:
+        id: what a request's `voice` may be.
+        name: for people.
+        gender: `female` or `male`, where it is known.
+        language: the speaker's own.
+        alias_of: the voice that it means.
+        speaker: the model's speaker, None where the model has none.
+        description: one line.
+        languages: that it can speak, by the model's names.
+        instruction_used: whether the voice brings an instruction, or a request's is followed, by this model.
+    """
 
     id: str
     name: str
     gender: str | None = None
     language: str | None = None
     alias_of: str | None = None
+    speaker: str | None = None
+    description: str = ""
+    languages: tuple[str, ...] = ()
+    instruction_used: bool = False
 
 
 def _stand_in(alias: str, speaker: str, available: list[str]) -> str:
@@ -49,23 +66,42 @@ def _meaning(alias: str, manifest: Manifest) -> str:
     return speaker if speaker in manifest.speakers else _stand_in(alias, speaker, sorted(manifest.speakers))
 
 
-def voices_of(manifest: Manifest) -> list[Voice]:
-    """Every voice of a model: its own first, then OpenAI's names, then Kokoro's ids."""
+def voices_of(manifest: Manifest, profiles: Mapping[str, Profile]) -> list[Voice]:
+    """Every voice of a model: its own first, then profiles, OpenAI's names and Kokoro's ids."""
     known = built_in().speakers
+    common: dict[str, Any] = {
+        "languages": tuple(manifest.languages),
+        "instruction_used": manifest.follows_instructions,
+    }
     own = [
-        Voice(name, facts.name, facts.gender, facts.language)
+        Voice(name, facts.name, facts.gender, facts.language, speaker=name, **common)
         if (facts := known.get(name))
-        else Voice(name, name.replace("_", " ").title())
+        else Voice(name, name.replace("_", " ").title(), speaker=name, **common)
         for name in sorted(manifest.speakers)
-    ] or [Voice(id=DESIGN, name="Design (described by the instructions)")]
+    ] or [Voice(id=DESIGN, name="Design (described by the instructions)", **common)]
     by_id = {voice.id: voice for voice in own}
+    styled = []
+    for name in profiles:
+        found = profile(name, manifest, profiles)
+        of = by_id.get(found.speaker or DESIGN)
+        styled.append(
+            Voice(
+                name,
+                name.replace("_", " ").title(),
+                found.gender,
+                of.language if of else None,
+                speaker=found.speaker,
+                description=found.description,
+                **common,
+            )
+        )
     aliases = []
     for alias in built_in().aliases:
         target = by_id[_meaning(alias, manifest)]
-        aliases.append(
-            Voice(alias, f"{alias} ({target.name.partition(' (')[0]})", target.gender, target.language, target.id)
-        )
-    return own + aliases
+        name = f"{alias} ({target.name.partition(' (')[0]})"
+        aliases.append(replace(target, id=alias, name=name, alias_of=target.id))
+    taken = set(profiles)
+    return [voice for voice in own if voice.id not in taken] + styled + [v for v in aliases if v.id not in taken]
 
 
 def default_voice(manifest: Manifest) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from optimum.exporters.onnx import export_models, validate_models_outputs
 from optimum.exporters.onnx.base import OnnxConfig
 from optimum.utils import NormalizedConfig
@@ -73,7 +74,20 @@ def export_graph(name: str, config: GraphConfig, folder: Path) -> Path:
     path = folder / f"{name}.onnx"
     if not data_path(path).exists():
         save_graph(onnx.load(path), path)
+    _declare_sizes(path, config)
     return path
+
+
+def _declare_sizes(path: Path, config: GraphConfig) -> None:
+    """Write the fixed sizes of the outputs into the graph: behind operators of its own the exporter knows none."""
+    with torch.inference_mode():
+        results = config.module(**config.sample_inputs())
+    model = onnx.load(path, load_external_data=False)
+    for value, result, axes in zip(model.graph.output, results, config.outputs.values(), strict=True):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if axis not in axes:
+                dim.dim_value = result.shape[axis]
+    onnx.save(model, path)
 
 
 def data_path(path: Path) -> Path:

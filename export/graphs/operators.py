@@ -120,8 +120,6 @@ class AddNorm(torch.autograd.Function):
     def symbolic(g: Any, x: Any, delta: Any, weight: Any, eps: float) -> Any:
         name = "com.microsoft::SkipSimplifiedLayerNormalization"
         normed, _, _, total = g.op(name, x, delta, weight, epsilon_f=eps, outputs=4)
-        for result in (normed, total):
-            result.setType(x.type())
         return normed, total
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable
 from typing import TypeVar, cast
 
 from sanic import Blueprint, Request
@@ -14,10 +16,13 @@ from server import log
 from server.errors import ApiError, NoProgressError, SpeechFailedError
 from server.metrics import UNKNOWN, Metrics, Outcome
 from server.routes.progress import while_progressing
-from server.service import Speech, SpeechService
+from server.service import SpeechService
+from server.speech import Speech
 from server.speech_request import SpeechRequest, parse
 
 T = TypeVar("T")
+
+EVENT_STREAM = "text/event-stream"
 
 SENT_AT_A_TIME = 1 << 16
 """Bytes of a whole file: what the connection has taken of it is noticed so often."""
@@ -56,8 +61,10 @@ def speech_routes(service: SpeechService, metrics: Metrics, timeout: float) -> B
             # An HTTP/1.0 client cannot read a body of unknown length, so it waits for the whole.
             if order.stream_format is None or request.version == "1.0":
                 await _send_whole(request, speech, timeout)
+            elif order.stream_format == "sse":
+                await _stream(request, speech, _events(speech), EVENT_STREAM, timeout)
             else:
-                await _stream(request, speech, timeout)
+                await _stream(request, speech, speech.parts(), speech.content_type, timeout)
         finally:
             speech.stop()
             _log(request, order, speech)
@@ -67,7 +74,21 @@ def speech_routes(service: SpeechService, metrics: Metrics, timeout: float) -> B
 
 
 def _headers(speech: Speech) -> dict[str, str]:
-    return {"x-seed": str(speech.seed)}
+    dropped = {"x-instructions": "ignored"} if speech.instruction_dropped else {}
+    return {"x-seed": str(speech.seed), **dropped}
+
+
+async def _events(speech: Speech) -> AsyncIterator[bytes]:
+    """The file as OpenAI's server-sent events: base64 deltas, then the end with what was used."""
+    async for part in speech.parts():
+        yield _event({"type": "speech.audio.delta", "audio": b64encode(part).decode()})
+    tokens, frames = speech.usage
+    usage = {"input_tokens": tokens, "output_tokens": frames, "total_tokens": tokens + frames}
+    yield _event({"type": "speech.audio.done", "usage": usage})
+
+
+def _event(data: dict[str, object]) -> bytes:
+    return f"data: {json.dumps(data)}\n\n".encode()
 
 
 async def _send_whole(request: Request, speech: Speech, timeout: float) -> None:
@@ -83,13 +104,14 @@ async def _send_whole(request: Request, speech: Speech, timeout: float) -> None:
     await response.eof()
 
 
-async def _stream(request: Request, speech: Speech, timeout: float) -> None:
+async def _stream(
+    request: Request, speech: Speech, parts: AsyncIterator[bytes], content_type: str, timeout: float
+) -> None:
     """Send parts as they become ready; an error before the first is still an error answer."""
-    parts = speech.parts()
     part: bytes | None = await _made(anext(parts), speech, timeout)
     # x-accel-buffering: nginx would otherwise hold the stream back until its buffer is full.
     headers = {**_headers(speech), "x-accel-buffering": "no"}
-    response = await request.respond(content_type=speech.content_type, headers=headers)
+    response = await request.respond(content_type=content_type, headers=headers)
     try:
         while part is not None:
             await _send(response, part, speech, timeout)

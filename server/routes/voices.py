@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse, json
 
 from server.bundles import Bundles
+from server.profiles import Profile
 from server.voices import voices_of
 
 
-def voice_routes(bundles: Bundles) -> Blueprint:
+def voice_routes(bundles: Bundles, profiles: Mapping[str, Profile]) -> Blueprint:
     """The route over `bundles`: the default model's voices, or with `?model=ID` that model's."""
     blueprint = Blueprint("voices")
 
@@ -21,6 +23,6 @@ def voice_routes(bundles: Bundles) -> Blueprint:
         if name is None and not bundles.all():
             return json({"voices": []})
         bundle = bundles.default() if name is None else bundles.resolve(name)
-        return json({"voices": [asdict(voice) for voice in voices_of(bundle.manifest)]})
+        return json({"voices": [asdict(voice) for voice in voices_of(bundle.manifest, profiles)]})
 
     return blueprint

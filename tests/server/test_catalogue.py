@@ -55,7 +55,17 @@ def test_models(client: httpx.Client, prefix: str) -> None:
 
 def test_voices(client: httpx.Client) -> None:
     voices = client.get("/v1/audio/voices").json()["voices"]
-    assert {"id": "ryan", "name": "Ryan", "gender": "male", "language": "english", "alias_of": None} in voices
+    (ryan,) = [voice for voice in voices if voice["id"] == "ryan"]
+    assert {name: ryan[name] for name in ("name", "speaker", "gender", "language", "alias_of", "instruction_used")} == {
+        "name": "Ryan",
+        "speaker": "ryan",
+        "gender": "male",
+        "language": "english",
+        "alias_of": None,
+        "instruction_used": False,
+    }
+    assert "english" in ryan["languages"]
+    assert {"serena_meditation", "ryan_clear"} <= {voice["id"] for voice in voices if voice["description"]}
     assert {"alloy", "af_heart"} <= {voice["id"] for voice in voices}
     design = client.get("/api/v1/audio/voices", params={"model": "design"}).json()["voices"]
     assert design[0]["id"] == "design"

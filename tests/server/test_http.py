@@ -147,9 +147,12 @@ def test_model_names(client: httpx.Client, name: str) -> None:
         ({"max_new_tokens": 4600}, "max_new_tokens"),
         ({"max_new_tokens": 10**30}, "max_new_tokens"),
         ({"seed": "5"}, "seed"),
-        ({"speed": 2}, "speed"),
+        ({"speed": 5.1}, "speed"),
+        ({"speed": 0.2}, "speed"),
+        ({"voice": "serena*0.5+ryan*0.4"}, "voice"),
+        ({"input": "Wait [301s] for it."}, "input"),
         ({"response_format": "ogg"}, "response_format"),
-        ({"stream_format": "sse"}, "stream_format"),
+        ({"stream_format": "event-stream"}, "stream_format"),
     ],
 )
 def test_wrong_requests(client: httpx.Client, fields: dict[str, Any], param: str) -> None:

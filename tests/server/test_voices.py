@@ -8,7 +8,8 @@ import pytest
 
 from server.errors import InvalidRequestError
 from server.graphs.manifest import Manifest
-from server.voices import default_voice, resolve, voices_of
+from server.profiles import Profile, load_profiles
+from server.voices import default_voice, profile, resolve, voices_of
 from tests.server.fakes import SPEAKERS, manifest_of
 
 OPENAI = [
@@ -51,7 +52,7 @@ def test_a_speaker_of_two_words() -> None:
 
 
 def test_aliases_keep_the_gender() -> None:
-    listed = {voice.id: voice for voice in voices_of(manifest())}
+    listed = {voice.id: voice for voice in voices_of(manifest(), {})}
     kokoro = [voice for voice in listed.values() if voice.id[1:3] in ("f_", "m_")]
     assert len(kokoro) == 54
     assert all(voice.gender == ("female" if voice.id[1] == "f" else "male") for voice in kokoro)
@@ -61,7 +62,7 @@ def test_aliases_keep_the_gender() -> None:
 
 def test_the_list_holds_exactly_what_resolves() -> None:
     small = manifest(speakers=speakers("ryan", "stranger"))
-    for voice in voices_of(small):
+    for voice in voices_of(small, {}):
         assert resolve(voice.id, small) == (voice.alias_of or voice.id)
 
 
@@ -74,7 +75,7 @@ def test_other_speakers_stand_in_by_gender_and_always_the_same() -> None:
 
 def test_a_design_model_has_one_voice() -> None:
     design = manifest(model_type="voice_design", speakers={})
-    assert [voice.id for voice in voices_of(design) if not voice.alias_of] == ["design"]
+    assert [voice.id for voice in voices_of(design, {}) if not voice.alias_of] == ["design"]
     assert {resolve(voice, design) for voice in ("design", "Design", "alloy", "af_heart")} == {None}
     assert default_voice(design) == "design"
 
@@ -88,3 +89,25 @@ def test_unknown_voices_are_refused_with_the_list(voice: str, changes: dict[str,
         resolve(voice, manifest(**changes))
     assert caught.value.param == "voice"
     assert ("design" if changes else "ryan") in caught.value.message
+
+
+def test_profiles_are_listed_as_they_speak_here() -> None:
+    small = manifest(speakers=speakers("ryan", "stranger"))
+    profiles = load_profiles(None)
+    listed = {voice.id: voice for voice in voices_of(small, profiles)}
+    assert set(profiles) <= set(listed)
+    for name in profiles:
+        voice = listed[name]
+        assert voice.speaker == profile(name, small, profiles).speaker
+        assert voice.description
+        assert voice.alias_of is None
+    assert not listed["ryan_clear"].instruction_used
+    following = manifest(speakers=speakers("ryan"), follows_instructions=True)
+    assert {voice.instruction_used for voice in voices_of(following, profiles)} == {True}
+
+
+def test_a_profile_may_take_a_speakers_place() -> None:
+    small = manifest(speakers=speakers("ryan"))
+    mine = {"ryan": Profile(speaker="ryan", speed=0.9, description="Slower.")}
+    (listed,) = [voice for voice in voices_of(small, mine) if voice.id == "ryan"]
+    assert listed.description == "Slower."

@@ -1,0 +1,110 @@
+"""What a request asks of a model: its fields, the voice's profile and the model's defaults, put together. Pure."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from server import languages, voices
+from server.audio.stretch import MAX_SPEED, MIN_SPEED
+from server.engine.job import Sampling
+from server.errors import InvalidRequestError
+from server.graphs.manifest import Manifest
+from server.profiles import Profile, ProfileSampling
+from server.speech_request import SpeechRequest
+from server.text import tags
+
+GREEDY_BELOW = 0.01
+"""Temperatures below this are taken as 0: dividing by them may overflow, and they draw the likeliest code anyway."""
+
+_RANDOM_SEEDS = 2**31
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be spoken, and how.
+
+    Attributes:
+        parts: speech and silences, in order.
+        speaker: a key of the manifest's speakers, or None where the model has none.
+        language: a key of the manifest's languages, or `auto`.
+        instruction: how to speak, None where there is none or the model follows none.
+        instruction_dropped: whether there was one that the model does not follow.
+        sampling: how codes are drawn.
+        speed: of the speech; silences keep their length.
+        seed: of the first chunk.
+        budget: codec frames of each part at most, exactly as the caller wants it; None leaves it to the model.
+    """
+
+    parts: tuple[tags.Part, ...]
+    speaker: str | None
+    language: str
+    instruction: str | None
+    instruction_dropped: bool
+    sampling: Sampling
+    speed: float
+    seed: int
+    budget: int | None
+
+
+def plan(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile]) -> Plan:
+    """Understand a request: what it says goes before the voice's profile, and that before the model's defaults.
+
+    Raises:
+        InvalidRequestError: something in it does not fit the model.
+    """
+    profile = voices.profile(request.voice_name, manifest, profiles)
+    language = languages.resolve(request.language, manifest.languages)
+    instruction = request.instructions or profile.instruction
+    follows = manifest.follows_instructions
+    try:
+        parts = tuple(tags.parse(request.input))
+    except tags.TagError as error:
+        raise InvalidRequestError(str(error), param="input") from None
+    return Plan(
+        parts=parts,
+        speaker=profile.speaker,
+        language=profile.language if language == languages.AUTO else language,
+        instruction=instruction if follows else None,
+        instruction_dropped=bool(instruction) and not follows,
+        sampling=_sampling(request, profile.sampling, manifest),
+        # Clients send a speed of 1 without being asked: a profile's own is a part of its voice.
+        speed=min(max(request.speed * profile.speed, MIN_SPEED), MAX_SPEED),
+        seed=secrets.randbelow(_RANDOM_SEEDS) if request.seed is None else request.seed,
+        budget=request.max_new_tokens,
+    )
+
+
+def _sampling(request: SpeechRequest, profile: ProfileSampling, manifest: Manifest) -> Sampling:
+    """The request, or the profile, or the model's defaults; the first two hold for talker and code predictor alike."""
+    defaults = manifest.generation
+    most = manifest.sizes.talker.vocab_size
+    top_k = _pick(request.top_k, profile.top_k)
+    if top_k is not None and top_k > most:
+        raise InvalidRequestError(f"top_k must be at most {most} for this model", param="top_k")
+
+    temperature = _pick(request.temperature, profile.temperature)
+    if temperature is not None and temperature < GREEDY_BELOW:
+        temperature = 0.0
+    top_p = _pick(request.top_p, profile.top_p)
+    return Sampling(
+        temperature=_pick(temperature, defaults.temperature if defaults.do_sample else 0.0),
+        top_k=_pick(top_k, defaults.top_k),
+        top_p=_pick(top_p, defaults.top_p),
+        repetition_penalty=_pick(
+            _pick(request.repetition_penalty, profile.repetition_penalty), defaults.repetition_penalty
+        ),
+        predictor_temperature=_pick(
+            temperature, defaults.subtalker_temperature if defaults.subtalker_dosample else 0.0
+        ),
+        predictor_top_k=_pick(top_k, defaults.subtalker_top_k),
+        predictor_top_p=_pick(top_p, defaults.subtalker_top_p),
+    )
+
+
+def _pick(asked: _T | None, default: _T) -> _T:
+    return default if asked is None else asked
