@@ -24,6 +24,7 @@ from server.config import Settings
 from server.errors import JsonErrors
 from server.routes.health import health_routes
 from server.routes.models import model_routes
+from server.routes.pages import page_routes
 from server.routes.speech import speech_routes
 from server.routes.voices import voice_routes
 from server.service import SpeechService
@@ -75,6 +76,7 @@ def create_app(settings: Settings, bundles: Bundles) -> Sanic[Any, Any]:
     for number, prefix in enumerate(API_PREFIXES):
         app.blueprint(api, url_prefix=prefix, name_prefix=f"api{number}")
     app.blueprint(health_routes(bundles))
+    app.blueprint(page_routes())
     _guard(app, settings)
     _identify(app)
 
