@@ -69,7 +69,7 @@ def page_routes() -> Blueprint:
 
     async def part(request: Request, name: str) -> HTTPResponse:
         if name not in files:
-            raise NotFound(f"there is no file {name}")
+            raise NotFound("the pages have no such file")
         return files[name].answer(request)
 
     for path, file in PAGES.items():

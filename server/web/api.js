@@ -58,10 +58,10 @@ async function request(path, { body, signal } = {}) {
 }
 
 async function failure(response) {
-  const body = await response.json().catch(() => ({}));
-  const { message = `The server answered ${response.status}`, code, param } = body.error ?? {};
+  const body = await response.json().catch(() => null); // a proxy's page, perhaps
+  const { message, code, param } = body?.error ?? {};
   const retryAfter = Number(response.headers.get("retry-after")) || 0;
-  return new ApiError(message, { status: response.status, code, param, retryAfter });
+  return new ApiError(message || `The server answered ${response.status}`, { status: response.status, code, param, retryAfter });
 }
 
 /** All that a model says of itself; without a key that fits, only the ids, and `locked` is true. */
@@ -79,7 +79,7 @@ export async function listVoices(model) {
   return (await (await request(`audio/voices${query}`)).json()).voices;
 }
 
-/** Whether the server takes the key. */
+/** Find out whether the server takes the key; an ApiError says that it does not. */
 export async function tryKey() {
   await request("models");
 }

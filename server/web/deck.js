@@ -96,7 +96,7 @@ export class Deck {
   showFacts() {
     const { ttfa, wall, seed, whole } = this.take;
     const facts = [
-      ["First sound", ttfa && seconds(ttfa)],
+      ["First sound (TTFA)", ttfa && seconds(ttfa)],
       ["Audio", this.duration && seconds(this.duration)],
       ["Made in", wall && seconds(wall)],
       ["Seed", seed !== undefined && String(seed)],

@@ -99,6 +99,7 @@ export async function showModel() {
   const ignored = instructions === false;
   form.elements.instructions.disabled = ignored;
   byId("instructions-help").textContent = ignored ? "This model does not follow instructions." : "How to say it, in your own words.";
+  showVoices([]); // an error must not leave another model's
   const voices = await listVoices(id);
   if (id !== model().id) return;
   showVoices(voices);

@@ -10,10 +10,10 @@ const count = byId("voice-count");
 let voices = [];
 let chosen = "";
 
-function row(voice) {
+function makeRow(voice) {
   const radio = make("input", { type: "radio", name: "voice", value: voice.id, checked: voice.id === chosen });
   const text = make("span", { class: "voice-text" }, make("strong", {}, voice.name ?? voice.id));
-  if (voice.name !== voice.id) text.append(" ", make("code", {}, voice.id));
+  if (voice.name && voice.name !== voice.id) text.append(" ", make("code", {}, voice.id));
   if (voice.description) text.append(make("span", { class: "hint" }, voice.description));
   const facts = factsOf(voice);
   if (facts) text.append(make("span", { class: "hint" }, facts));
@@ -28,20 +28,21 @@ function draw() {
   list.replaceChildren();
   for (const kind of ["Profiles", "Speakers", "Other names"]) {
     const group = shown.filter((voice) => kindOf(voice) === kind);
-    if (group.length) list.append(make("p", { class: "group" }, kind), ...group.map(row));
+    if (group.length) list.append(make("p", { class: "group" }, kind), ...group.map(makeRow));
   }
+  const row = wanted.length ? null : list.querySelector(":checked")?.parentElement;
+  list.scrollTop = row ? row.offsetTop - list.clientHeight / 3 : 0; // scrollIntoView would move the page too
+  const found = wanted.length ? shown.filter((voice) => fits(voice, wanted)) : shown;
   const others = voices.length - shown.length;
-  count.textContent = wanted.length
-    ? `${shown.filter((voice) => fits(voice, wanted)).length} of ${voices.length} voices`
-    : `${shown.length} voices` + (others ? `, and ${others} names of OpenAI's and Kokoro's: search for them` : "");
+  if (wanted.length) count.textContent = `${found.length} of ${voices.length} voices`;
+  else count.textContent = `${found.length} voices` + (others ? `, and ${others} other names: search for them` : "");
 }
 
 /** Show a model's voices; the chosen one stays where the model has it. */
 export function showVoices(listed) {
   voices = listed;
-  if (!voices.some((voice) => voice.id === chosen)) chosen = voices[0]?.id ?? "";
+  if (voices.length && !chosenVoice()) chosen = voices[0].id;
   draw();
-  list.querySelector(":checked")?.closest("label").scrollIntoView({ block: "nearest" });
 }
 
 export const chosenVoice = () => voices.find((voice) => voice.id === chosen);

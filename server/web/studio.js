@@ -154,15 +154,21 @@ function insertPause() {
   showCounts();
 }
 
-async function showAll() {
+async function showing(work) {
+  calm();
   try {
-    if (await showModels()) askForKey();
+    await work();
   } catch (error) {
     if (error.status === undefined) throw error;
     complain(error);
   }
   showButtons();
 }
+
+const showAll = () =>
+  showing(async () => {
+    if (await showModels()) askForKey();
+  });
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -173,15 +179,7 @@ form.elements.input.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) speakForm();
 });
 form.addEventListener("input", showCounts);
-form.elements.model.addEventListener("change", async () => {
-  calm();
-  try {
-    await showModel();
-  } catch (error) {
-    if (error.status === undefined) throw error;
-    complain(error);
-  }
-});
+form.elements.model.addEventListener("change", () => showing(showModel));
 byId("pause-tag").addEventListener("click", insertPause);
 byId("sample").addEventListener("click", speakSample);
 byId("download").addEventListener("click", download);
