@@ -15,7 +15,9 @@ ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
 
+# The tests of the pages want Chromium, which no package of Python or Node brings along.
 test: $(VENV)/.dev-$(RUNTIME) tests/node/node_modules
+	$(BIN)/python -m tests.web.chromium
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev-$(RUNTIME)

@@ -21,6 +21,7 @@ from server.pool import EnginePool
 from server.profiles import Profile
 from server.routes.health import health_routes
 from server.routes.models import model_routes
+from server.routes.pages import page_routes
 from server.routes.speech import speech_routes
 from server.routes.voices import voice_routes
 from server.service import SpeechService
@@ -76,6 +77,7 @@ def create_app(
     for number, prefix in enumerate(API_PREFIXES):
         app.blueprint(api, url_prefix=prefix, name_prefix=f"api{number}")
     app.blueprint(health_routes(pool, metrics))
+    app.blueprint(page_routes())
     _guard(app, settings)
     _refuse_when_draining(app)
     _identify(app)

@@ -1,0 +1,158 @@
+// The deck: the take that plays, its waveform, its facts and its files.
+
+import { byId, clock, make, seconds } from "./dom.js";
+import { Player } from "./player.js";
+import { pcmFile, wavFile } from "./wav.js";
+import { Waveform } from "./waveform.js";
+
+const canvas = byId("wave");
+const seek = byId("seek");
+const playButton = byId("play");
+const format = byId("response_format");
+
+export class Deck {
+  take = null;
+  #player;
+  #wave = new Waveform(canvas);
+  #files = new Map();
+  #arriving = false;
+  #drawing = 0;
+  #onstate;
+
+  /** `onstate` is called when playing starts or ends. */
+  constructor(onstate) {
+    this.#onstate = onstate;
+    this.#player = new Player(() => this.#changed());
+    playButton.addEventListener("click", () => this.#toggle());
+    seek.addEventListener("input", () => this.#player.seek(Number(seek.value)));
+    format.addEventListener("change", () => this.#showHelp());
+    new ResizeObserver(() => this.#changed()).observe(canvas);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#changed());
+    this.#showHelp();
+  }
+
+  /** Whether it plays, or waits for more to play. */
+  get sounding() {
+    return ["playing", "waiting"].includes(this.#player.state);
+  }
+
+  get duration() {
+    return this.#player.duration;
+  }
+
+  get samples() {
+    return this.#player.samples;
+  }
+
+  /** A new take, to be played while it arrives. */
+  open(take) {
+    this.#begin(take, true);
+    this.#player.open();
+  }
+
+  /** A take that is here already. */
+  load(take) {
+    this.#begin(take, false);
+    this.#player.load(take.samples);
+    this.#player.play();
+  }
+
+  push(samples) {
+    this.#player.push(samples);
+  }
+
+  /** No more comes of a take; nothing happens if another one has its place. */
+  end(take) {
+    if (take !== this.take) return;
+    this.#arriving = false;
+    this.#player.end();
+    this.showFacts();
+  }
+
+  pause() {
+    if (this.sounding) this.#player.pause();
+  }
+
+  /** The file of the take, or null where the server has to make it. */
+  async file(wanted) {
+    if (wanted === "wav") return wavFile(this.samples);
+    if (wanted === "pcm") return await pcmFile(this.samples);
+    return this.#files.get(wanted) ?? null;
+  }
+
+  /** Keep a file that the server made of a take. */
+  keep(take, file, wanted) {
+    if (take === this.take) this.#files.set(wanted, file);
+  }
+
+  save(file, wanted) {
+    const { order, seed, whole } = this.take;
+    const part = whole ? "" : "-part";
+    const link = make("a", { href: URL.createObjectURL(file), download: `${order.voice}-${seed}${part}.${wanted}` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  }
+
+  showFacts() {
+    const { ttfa, wall, seed, whole } = this.take;
+    const facts = [
+      ["First sound (TTFA)", ttfa && seconds(ttfa)],
+      ["Audio", this.duration && seconds(this.duration)],
+      ["Made in", wall && seconds(wall)],
+      ["Seed", seed !== undefined && String(seed)],
+      ["Ended", !this.#arriving && !whole && this.duration && "early"],
+    ].filter(([, value]) => value);
+    byId("facts").replaceChildren(
+      ...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))),
+    );
+  }
+
+  #begin(take, arriving) {
+    this.take = take;
+    this.#arriving = arriving;
+    this.#files.clear();
+    this.#wave.clear();
+    byId("take-text").textContent = take.sample ? `Sample of ${take.voice}` : take.order.input;
+    this.showFacts();
+    this.#showHelp();
+  }
+
+  #toggle() {
+    if (this.sounding) this.#player.pause();
+    else this.#player.play();
+  }
+
+  #showHelp() {
+    const local = ["wav", "pcm"].includes(format.value);
+    byId("format-help").textContent = local
+      ? ""
+      : this.take && !this.take.whole && !this.#arriving
+        ? "This take ended early: it can be downloaded as WAV or PCM."
+        : "The server makes this file when you download it: the same speech again, from the same seed.";
+    const empty = !this.take || this.#arriving || this.duration === 0;
+    byId("download").disabled = empty || (!local && !this.take.whole);
+  }
+
+  #changed() {
+    const { state, duration, position } = this.#player;
+    const going = this.sounding;
+    playButton.disabled = duration === 0;
+    playButton.setAttribute("aria-label", going ? "Pause" : "Play");
+    playButton.dataset.state = going ? "pause" : "play";
+    seek.disabled = duration === 0;
+    seek.max = duration;
+    seek.value = position;
+    seek.setAttribute("aria-valuetext", `${seconds(position)} of ${seconds(duration)}`);
+    canvas.dataset.state = state;
+    byId("time").textContent = `${clock(position)} / ${clock(duration)}`;
+    this.#wave.draw(this.samples, position, this.#arriving);
+    this.#showHelp();
+    if (going && !this.#drawing) {
+      this.#drawing = requestAnimationFrame(() => {
+        this.#drawing = 0;
+        this.#changed();
+      });
+    }
+    this.#onstate();
+  }
+}

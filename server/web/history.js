@@ -1,0 +1,41 @@
+// Recent results, kept in this browser's IndexedDB.
+
+const MOST_TAKES = 20;
+const MOST_SAMPLES = 50_000_000; // about 100 MB
+
+let opened;
+
+function database() {
+  opened ??= new Promise((resolve, reject) => {
+    const asked = indexedDB.open("qwen3-tts-edge", 1);
+    asked.onupgradeneeded = () => asked.result.createObjectStore("takes", { keyPath: "created" });
+    asked.onsuccess = () => resolve(asked.result);
+    asked.onerror = () => reject(asked.error);
+  });
+  return opened;
+}
+
+async function inStore(mode, work) {
+  const transaction = (await database()).transaction("takes", mode);
+  const asked = work(transaction.objectStore("takes"));
+  return await new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve(asked.result);
+    transaction.onabort = () => reject(transaction.error);
+  });
+}
+
+/** Newest first. */
+export const allTakes = async () => (await inStore("readonly", (store) => store.getAll())).reverse();
+
+export const removeTake = (take) => inStore("readwrite", (store) => store.delete(take.created));
+
+export const removeAllTakes = () => inStore("readwrite", (store) => store.clear());
+
+/** Keep a take; the oldest make room. */
+export async function addTake(take) {
+  await inStore("readwrite", (store) => store.put(take));
+  let room = MOST_SAMPLES;
+  const kept = await allTakes();
+  const over = kept.filter((old, i) => (room -= old.samples.length) < 0 ? i > 0 : i >= MOST_TAKES);
+  for (const old of over) await removeTake(old);
+}

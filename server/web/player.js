@@ -1,0 +1,140 @@
+// Plays samples through Web Audio while they still arrive. Positions are in seconds of the audio.
+
+import { SAMPLE_RATE } from "./api.js";
+
+const LEAD_FRAMES = 0.03 * SAMPLE_RATE;
+const FIRST_BUFFER = 0.16;
+const LONGEST_BUFFER = 4;
+
+export class Player {
+  #context;
+  #samples = new Int16Array(0);
+  #length = 0;
+  #cursor = 0; // next sample to schedule
+  #nextFrame = 0; // when, in frames of the context's clock
+  #sources = new Set();
+  #complete = true;
+  #wanted = false;
+  #buffer = FIRST_BUFFER;
+  #onchange;
+
+  /** `onchange` is called whenever `state` may have changed. */
+  constructor(onchange) {
+    this.#onchange = onchange;
+  }
+
+  /** Forget everything and play what will be pushed. Call it from a click: browsers allow sound only then. */
+  open() {
+    this.load(new Int16Array(0));
+    this.#complete = false;
+    this.play();
+  }
+
+  /** Take whole audio, without playing it. */
+  load(samples) {
+    this.#silence();
+    this.#samples = samples;
+    this.#length = samples.length;
+    this.#cursor = 0;
+    this.#complete = true;
+    this.#wanted = false;
+    this.#buffer = FIRST_BUFFER;
+    this.#onchange();
+  }
+
+  push(samples) {
+    if (this.#length + samples.length > this.#samples.length) {
+      const larger = new Int16Array(Math.max(2 * this.#samples.length, this.#length + samples.length));
+      larger.set(this.samples);
+      this.#samples = larger;
+    }
+    this.#samples.set(samples, this.#length);
+    this.#length += samples.length;
+    this.#pump();
+  }
+
+  /** No more will be pushed. */
+  end() {
+    this.#complete = true;
+    this.#pump();
+  }
+
+  play() {
+    // At the samples' own rate: buffers that are resampled one by one would click at their seams.
+    this.#context ??= new AudioContext({ sampleRate: SAMPLE_RATE });
+    if (this.#complete && this.#cursor === this.#length && !this.#sources.size) this.#cursor = 0;
+    this.#wanted = true;
+    this.#context.resume();
+    this.#pump();
+  }
+
+  pause() {
+    this.#wanted = false;
+    this.#context?.suspend();
+    this.#onchange();
+  }
+
+  seek(position) {
+    this.#silence();
+    this.#cursor = Math.min(Math.max(0, Math.round(position * SAMPLE_RATE)), this.#length);
+    this.#pump();
+  }
+
+  get samples() {
+    return this.#samples.subarray(0, this.#length);
+  }
+
+  get duration() {
+    return this.#length / SAMPLE_RATE;
+  }
+
+  get position() {
+    const ahead = this.#sources.size ? this.#nextFrame / SAMPLE_RATE - this.#context.currentTime : 0;
+    return Math.min(Math.max(0, this.#cursor / SAMPLE_RATE - Math.max(0, ahead)), this.duration);
+  }
+
+  /** "idle", "playing", "paused", or "waiting" where the samples come too slowly. */
+  get state() {
+    if (this.#wanted) return this.#sources.size ? "playing" : "waiting";
+    return this.#sources.size || (this.#cursor > 0 && this.#cursor < this.#length) ? "paused" : "idle";
+  }
+
+  #silence() {
+    for (const source of this.#sources) {
+      source.onended = null;
+      source.stop();
+    }
+    this.#sources.clear();
+  }
+
+  /** Schedule what is there; after a gap wait for a little more than before it. */
+  #pump() {
+    const left = this.#length - this.#cursor;
+    const starving = this.#sources.size === 0;
+    if (this.#wanted && this.#complete && left === 0 && starving) {
+      this.#wanted = false;
+      this.#context.suspend();
+    }
+    if (this.#wanted && left > 0 && (!starving || this.#complete || left >= this.#buffer * SAMPLE_RATE)) {
+      if (starving) this.#nextFrame = Math.ceil(this.#context.currentTime * SAMPLE_RATE + LEAD_FRAMES);
+      const floats = Float32Array.from(this.#samples.subarray(this.#cursor, this.#length), (sample) => sample / 32768);
+      const audio = this.#context.createBuffer(1, left, SAMPLE_RATE);
+      audio.copyToChannel(floats, 0);
+      const source = new AudioBufferSourceNode(this.#context, { buffer: audio });
+      source.connect(this.#context.destination);
+      source.onended = () => this.#ended(source);
+      source.start(this.#nextFrame / SAMPLE_RATE);
+      this.#sources.add(source);
+      this.#nextFrame += left;
+      this.#cursor = this.#length;
+    }
+    this.#onchange();
+  }
+
+  #ended(source) {
+    this.#sources.delete(source);
+    if (this.#sources.size) return;
+    if (!this.#complete) this.#buffer = Math.min(2 * this.#buffer, LONGEST_BUFFER);
+    this.#pump();
+  }
+}

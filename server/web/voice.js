@@ -1,0 +1,25 @@
+// What the server tells of a voice, in words.
+
+import { capital } from "./dom.js";
+
+/** What kind of name a voice is: a curated profile, a speaker of the model, or another name for one of those. */
+export function kindOf(voice) {
+  if (voice.alias_of) return "Other names";
+  return voice.speaker && voice.speaker !== voice.id ? "Profiles" : "Speakers";
+}
+
+/** A line of facts: gender and languages, as far as the server tells them. */
+export function factsOf(voice) {
+  const languages = voice.languages ?? (voice.language ? [voice.language] : []);
+  const spoken = languages.length > 3 ? [`${languages.length} languages`] : languages.map(capital);
+  return [voice.gender, ...spoken].filter(Boolean).join(" · ");
+}
+
+export const wordsOf = (text) => text.toLowerCase().split(/[^\p{L}\p{N}]+/u).filter(Boolean);
+
+/** Whether each wanted word begins a word of what is known of the voice. */
+export function fits(voice, wanted) {
+  const { id, name, description, gender, language, languages, tags } = voice;
+  const words = wordsOf([id, name, description, gender, language, languages, tags].flat().filter(Boolean).join(" "));
+  return wanted.every((word) => words.some((own) => own.startsWith(word)));
+}

@@ -1,0 +1,56 @@
+// Draws samples as bars, what has been played in another colour.
+
+import { SAMPLE_RATE } from "./api.js";
+
+const BAR = 3;
+const GAP = 2;
+const SHORTEST_SECONDS = 4; // while audio arrives, the drawing first grows to the right and then shrinks
+
+export class Waveform {
+  #canvas;
+  #peaks = [];
+  #step = SAMPLE_RATE / 50;
+  #counted = 0;
+
+  constructor(canvas) {
+    this.#canvas = canvas;
+  }
+
+  clear() {
+    this.#peaks = [];
+    this.#counted = 0;
+  }
+
+  draw(samples, played, growing) {
+    this.#count(samples);
+    const { clientWidth: width, clientHeight: height } = this.#canvas;
+    const scale = devicePixelRatio;
+    this.#canvas.width = width * scale;
+    this.#canvas.height = height * scale;
+    const pen = this.#canvas.getContext("2d");
+    pen.scale(scale, scale);
+    const style = getComputedStyle(this.#canvas);
+    const ahead = style.getPropertyValue("--wave");
+    const behind = style.getPropertyValue("--accent");
+    const bars = Math.floor((width + GAP) / (BAR + GAP));
+    const floor = growing ? (SHORTEST_SECONDS * SAMPLE_RATE) / this.#step : 1;
+    const perBar = Math.max(this.#peaks.length, floor) / bars;
+    for (let bar = 0; bar < bars; bar++) {
+      const from = Math.floor(bar * perBar);
+      const peak = Math.max(0, ...this.#peaks.slice(from, Math.max(from + 1, Math.floor((bar + 1) * perBar))));
+      const tall = Math.max(BAR, peak * height);
+      pen.fillStyle = (bar + 0.5) * perBar * this.#step < played * SAMPLE_RATE ? behind : ahead;
+      pen.beginPath();
+      pen.roundRect(bar * (BAR + GAP), (height - tall) / 2, BAR, tall, BAR / 2);
+      pen.fill();
+    }
+  }
+
+  #count(samples) {
+    for (; this.#counted + this.#step <= samples.length; this.#counted += this.#step) {
+      let peak = 0;
+      for (let i = this.#counted; i < this.#counted + this.#step; i++) peak = Math.max(peak, Math.abs(samples[i]));
+      this.#peaks.push(peak / 32768);
+    }
+  }
+}

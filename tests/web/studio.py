@@ -1,0 +1,66 @@
+"""The studio as a person uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from playwright.sync_api import Locator, Page, expect
+
+RECORD_PLAYING = """() => {
+window.played = [];
+const start = AudioBufferSourceNode.prototype.start;
+AudioBufferSourceNode.prototype.start = function (when) {
+  window.played.push({ when, rate: this.buffer.sampleRate, samples: [...this.buffer.getChannelData(0)] });
+  return start.call(this, when);
+};
+}"""
+"""Script that notes what is handed to the loudspeaker, and when it is to sound."""
+
+
+def text_of(page: Page) -> Locator:
+    """The field for the text."""
+    return page.get_by_role("textbox", name="Text", exact=True)
+
+
+def record_playing(page: Page) -> None:
+    """Note from now on what is played."""
+    page.evaluate(RECORD_PLAYING)
+
+
+def played(page: Page) -> tuple[NDArray[np.int16], NDArray[np.float64], NDArray[np.float64]]:
+    """The samples played so far, and when each part begins and ends."""
+    parts: list[dict[str, Any]] = page.evaluate("window.played")
+    assert {part["rate"] for part in parts} == {24000}
+    begins = np.array([part["when"] for part in parts])
+    lengths = np.array([len(part["samples"]) for part in parts])
+    samples = np.concatenate([part["samples"] for part in parts])
+    return np.round(samples * 32768).astype(np.int16), begins, begins + lengths / 24000
+
+
+def write(page: Page, text: str, **settings: object) -> None:
+    """Fill the form once the voices are there; settings by the name of their field."""
+    expect(page.locator("#voices input").first).to_be_attached()
+    text_of(page).fill(text)
+    if settings:
+        page.locator("#advanced").evaluate("details => (details.open = true)")
+    for name, value in settings.items():
+        page.locator(f"#{name}").fill(str(value))
+
+
+def speak(page: Page, text: str, **settings: object) -> None:
+    """Speak and wait for the end of the stream."""
+    write(page, text, **settings)
+    page.get_by_role("button", name="Speak", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Done: ")
+
+
+def download(page: Page, audio_format: str) -> tuple[str, bytes]:
+    """Name and content of the file that the download button gives."""
+    page.get_by_label("Download format").select_option(audio_format)
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download").click()
+    file = waiting.value
+    return file.suggested_filename, Path(file.path()).read_bytes()
