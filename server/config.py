@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         default="auto", description="What computes; auto takes the CPU as yet."
     )
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the engine; 0 takes all physical cores.")
-    max_rows: int = Field(default=1, ge=1, le=1024, description="Requests computed side by side.")
+    max_rows: int = Field(default=4, ge=1, le=1024, description="Requests computed side by side.")
     max_queue: int = Field(
         default=16, ge=0, le=100_000, description="Requests that may wait; one more is answered 429."
     )
