@@ -12,8 +12,9 @@ from sanic.http import Http
 from sanic.response import BaseHTTPResponse
 
 from server import log
-from server.auth import KeyRing
+from server.auth import KeyLimit, KeyRing
 from server.config import Settings
+from server.cors import allow_origins
 from server.errors import JsonErrors, StoppingError
 from server.metrics import Metrics
 from server.pool import EnginePool
@@ -54,6 +55,9 @@ def create_app(settings: Settings, pool: EnginePool, metrics: Metrics) -> Sanic[
         settings: what the operator chose.
         pool: the models to serve; closed when the server stops.
         metrics: told of every speech request, and served.
+
+    Raises:
+        KeyFileError, OSError: the file of keys cannot be read.
     """
     app = Sanic(
         "qwen3-tts-edge",
@@ -66,12 +70,15 @@ def create_app(settings: Settings, pool: EnginePool, metrics: Metrics) -> Sanic[
     service = SpeechService(pool, settings.max_input_chars)
     bundles = pool.bundles
     api = Blueprint.group(
-        speech_routes(service, metrics, settings.request_timeout), model_routes(pool), voice_routes(bundles)
+        speech_routes(service, metrics, KeyLimit(settings.max_requests_per_key), settings.request_timeout),
+        model_routes(pool),
+        voice_routes(bundles),
     )
     for number, prefix in enumerate(API_PREFIXES):
         app.blueprint(api, url_prefix=prefix, name_prefix=f"api{number}")
     app.blueprint(health_routes(pool, metrics))
     _guard(app, settings)
+    allow_origins(app, settings.cors_origins)
     _refuse_when_draining(app)
     _identify(app)
 
@@ -98,14 +105,13 @@ def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
 
 
 def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
-    """Ask every route for a key except those marked public."""
-    if not settings.requires_key:
-        return
-    keys = KeyRing(settings.secret_api_key)
+    """Ask every route for a key except those marked public; `request.ctx.key` is its label, None without one."""
+    keys = KeyRing(settings.secret_api_key, settings.api_keys_file) if settings.requires_key else None
 
     async def check_key(request: Request) -> None:
-        if request.route is not None and not getattr(request.route.ctx, "public", False):
-            keys.check(request.headers.get("authorization"))
+        request.ctx.key = None
+        if keys is not None and request.route is not None and not getattr(request.route.ctx, "public", False):
+            request.ctx.key = keys.check(request.headers.get("authorization"))
 
     app.register_middleware(check_key, "request")
 
@@ -135,6 +141,7 @@ def _identify(app: Sanic[Any, Any]) -> None:
             method=request.method,
             path=request.path,
             status=response.status,
+            key=getattr(request.ctx, "key", None),
         )
 
     app.register_middleware(identify, "response")

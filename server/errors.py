@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sanic import Request
-from sanic.exceptions import RequestCancelled, SanicException
+from sanic.exceptions import MethodNotAllowed, RequestCancelled, SanicException
 from sanic.handlers import ErrorHandler
 from sanic.response import HTTPResponse
 
@@ -80,6 +80,12 @@ class BusyError(ApiError):
     kind = "rate_limit_error"
     code = "queue_full"
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(QUEUE_RETRY_SECONDS)}
+
+
+class KeyLimitError(BusyError):
+    """This key has as many requests under way as it may have."""
+
+    code = "key_limit"
 
 
 class ModelLoadingError(ApiError):
@@ -149,6 +155,8 @@ class JsonErrors(ErrorHandler):
         if isinstance(exception, ApiError):
             body = body_of(exception.message, kind=exception.kind, param=exception.param, code=exception.code)
             return _response(exception.status, body, {**exception.headers, **exception.extra_headers})
+        if isinstance(exception, MethodNotAllowed) and request.method == "OPTIONS":  # no route has a handler for it
+            return HTTPResponse(status=204, headers={"allow": f"{exception.headers['Allow']}, OPTIONS"})
         if isinstance(exception, SanicException) and exception.status_code < 500:
             body = body_of(
                 str(exception), kind="invalid_request_error", code=_CODES.get(exception.status_code, "bad_request")
