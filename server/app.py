@@ -11,13 +11,14 @@ from sanic import Blueprint, Request, Sanic
 from sanic.http import Http
 from sanic.response import BaseHTTPResponse
 
-from server import log
+from server import log, openapi
 from server.auth import KeyLimit, KeyRing
 from server.config import Settings
 from server.cors import allow_origins
 from server.errors import JsonErrors, StoppingError
 from server.metrics import Metrics
 from server.pool import EnginePool
+from server.routes.docs import docs_routes
 from server.routes.health import health_routes
 from server.routes.models import model_routes
 from server.routes.speech import speech_routes
@@ -73,6 +74,7 @@ def create_app(settings: Settings, pool: EnginePool, metrics: Metrics) -> Sanic[
         speech_routes(service, metrics, KeyLimit(settings.max_requests_per_key), settings.request_timeout),
         model_routes(pool),
         voice_routes(bundles),
+        docs_routes(openapi.document(max_input_chars=settings.max_input_chars, needs_key=settings.requires_key)),
     )
     for number, prefix in enumerate(API_PREFIXES):
         app.blueprint(api, url_prefix=prefix, name_prefix=f"api{number}")
