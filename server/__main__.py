@@ -1,4 +1,4 @@
-"""The command `qwen3-tts`, also `python -m server`: serve, say, voices, models, bench."""
+"""The command `qwen3-tts`, also `python -m server`: serve, say, voices, models, bench, keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from server import config, log, voices
+from server import config, key_file, log, voices
 from server.arguments import SAY_OPTIONS, Command, make_parser
 from server.audio.encoders import FORMATS
 from server.bundles import Bundles, find
@@ -21,6 +21,7 @@ from server.config import Settings, SettingsError
 from server.engine.events import EngineEvents
 from server.errors import ApiError
 from server.graphs.manifest import BundleError
+from server.key_file import KeyFileError
 from server.metrics import Metrics
 from server.pool import EnginePool, PoolLimits
 from server.profiles import Profile, ProfileError, load_profiles
@@ -145,12 +146,16 @@ def run_server(settings: Settings, load: Loader) -> None:
     for name in config.unknown_variables():
         log.event("unknown_setting", variable=name)
     try:
+        served = app.create_app(settings, pool, profiles, metrics)
+    except KeyFileError as error:
+        raise CommandError(f"{config.PREFIX}API_KEYS_FILE: {error}", USAGE_ERROR) from None
+    try:
         sock = lifecycle.listen(settings.address, settings.port)
     except OSError as error:
         reason = error.strerror or str(error)
         raise CommandError(f"cannot listen on {settings.address} port {settings.port}: {reason}") from None
     lifecycle.serve(
-        app.create_app(settings, pool, profiles, metrics),
+        served,
         sock,
         lambda: _announce(settings, bundles, sock),
         settings.drain_seconds,
@@ -167,7 +172,7 @@ def _announce(settings: Settings, bundles: Bundles, sock: socket.socket) -> None
     shown = f"[{host}]" if ":" in host else host
     access = "key" if settings.requires_key else "open to all"
     if not settings.requires_key and settings.auth == "on":
-        access = f"loopback only, as {config.PREFIX}SECRET_API_KEY is not set"
+        access = f"loopback only, as there is no key in {config.PREFIX}SECRET_API_KEY or {config.PREFIX}API_KEYS_FILE"
     log.event("listening", url=f"http://{shown}:{port}", access=access, models=len(bundles.all()))
     for problem in bundles.problems:
         log.event("model_unavailable", reason=problem)
@@ -253,12 +258,30 @@ def _bench(arguments: argparse.Namespace, settings: Settings) -> None:
     print(report(measured))
 
 
+def _keys(arguments: argparse.Namespace, settings: Settings) -> None:
+    path = settings.api_keys_file
+    if path is None:
+        raise CommandError(f"set {config.PREFIX}API_KEYS_FILE to the file that holds the keys", USAGE_ERROR)
+    try:
+        if arguments.action == "new":
+            print(key_file.add(path, arguments.label))
+            print("this is the only time the key is shown; the file holds its hash", file=sys.stderr)
+        elif arguments.action == "revoke":
+            key_file.revoke(path, arguments.label)
+        else:
+            for label in key_file.read(path):
+                print(label)
+    except KeyFileError as error:
+        raise CommandError(str(error)) from None
+
+
 _COMMANDS: dict[str, Command] = {
     "serve": _serve,
     "say": _say,
     "voices": _voices,
     "models": _models,
     "bench": _bench,
+    "keys": _keys,
 }
 
 

@@ -12,13 +12,15 @@ from sanic import Blueprint, Request, Sanic
 from sanic.http import Http
 from sanic.response import BaseHTTPResponse
 
-from server import log
-from server.auth import KeyRing
+from server import log, openapi
+from server.auth import KeyLimit, KeyRing
 from server.config import Settings
+from server.cors import allow_origins
 from server.errors import JsonErrors, StoppingError
 from server.metrics import Metrics
 from server.pool import EnginePool
 from server.profiles import Profile
+from server.routes.docs import docs_routes
 from server.routes.health import health_routes
 from server.routes.models import model_routes
 from server.routes.pages import page_routes
@@ -60,6 +62,9 @@ def create_app(
         pool: the models to serve; closed when the server stops.
         profiles: voices with a way to speak, by id.
         metrics: told of every speech request, and served.
+
+    Raises:
+        KeyFileError, OSError: the file of keys cannot be read.
     """
     app = Sanic(
         "qwen3-tts-edge",
@@ -72,13 +77,17 @@ def create_app(
     service = SpeechService(pool, profiles, settings.max_input_chars)
     bundles = pool.bundles
     api = Blueprint.group(
-        speech_routes(service, metrics, settings.request_timeout), model_routes(pool), voice_routes(bundles, profiles)
+        speech_routes(service, metrics, KeyLimit(settings.max_requests_per_key), settings.request_timeout),
+        model_routes(pool),
+        voice_routes(bundles, profiles),
+        docs_routes(openapi.document(max_input_chars=settings.max_input_chars, needs_key=settings.requires_key)),
     )
     for number, prefix in enumerate(API_PREFIXES):
         app.blueprint(api, url_prefix=prefix, name_prefix=f"api{number}")
     app.blueprint(health_routes(pool, metrics))
     app.blueprint(page_routes())
     _guard(app, settings)
+    allow_origins(app, settings.cors_origins)
     _refuse_when_draining(app)
     _identify(app)
 
@@ -105,14 +114,13 @@ def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
 
 
 def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
-    """Ask every route for a key except those marked public."""
-    if not settings.requires_key:
-        return
-    keys = KeyRing(settings.secret_api_key)
+    """Ask every route for a key except those marked public; `request.ctx.key` is its label, None without one."""
+    keys = KeyRing(settings.secret_api_key, settings.api_keys_file) if settings.requires_key else None
 
     async def check_key(request: Request) -> None:
-        if request.route is not None and not getattr(request.route.ctx, "public", False):
-            keys.check(request.headers.get("authorization"))
+        request.ctx.key = None
+        if keys is not None and request.route is not None and not getattr(request.route.ctx, "public", False):
+            request.ctx.key = keys.check(request.headers.get("authorization"))
 
     app.register_middleware(check_key, "request")
 
@@ -142,6 +150,7 @@ def _identify(app: Sanic[Any, Any]) -> None:
             method=request.method,
             path=request.path,
             status=response.status,
+            key=getattr(request.ctx, "key", None),
         )
 
     app.register_middleware(identify, "response")

@@ -66,7 +66,7 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run["serve"])
-    commands = parser.add_subparsers(title="commands", metavar="serve (default) | say | voices | models | bench")
+    commands = parser.add_subparsers(title="commands", metavar="serve (default) | say | voices | models | bench | keys")
     command(commands, "serve", "serve the API until stopped")
     say = command(commands, "say", "speak a text into a file")
     say.add_argument("text", help="what to say")
@@ -89,4 +89,11 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
     for each in (say, listing, bench):
         each.add_argument("--model", help="a model from `qwen3-tts models`; by default the default model")
     command(commands, "models", "list the models")
+    keys = command(commands, "keys", "make, list and revoke the API keys of KW_API_KEYS_FILE")
+    actions = keys.add_subparsers(dest="action", required=True, metavar="new LABEL | list | revoke LABEL")
+    for action, about in (("new", "make a key and print it, once"), ("revoke", "take a key away")):
+        actions.add_parser(action, help=about, description=about).add_argument(
+            "label", help="whose key it is; logs and metrics show it"
+        )
+    actions.add_parser("list", help="list the labels", description="list the labels")
     return parser

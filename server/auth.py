@@ -1,29 +1,36 @@
-"""Bearer keys."""
+"""Bearer keys: who may come in, under which label, and how much one key may ask for at once."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-from server.errors import UnauthorizedError
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+from server.errors import KeyLimitError, UnauthorizedError
+from server.key_file import KeyFile, digest
 
 
 class KeyRing:
     """The keys that open the server.
 
     Keys are held and compared as digests of one length, all of them on every request: the time taken tells nothing.
+
+    Args:
+        keys: their labels are `key1`, `key2`, ...
+        file: more keys, see `server.key_file`.
+
+    Raises:
+        KeyFileError, OSError: the file cannot be read.
     """
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._digests = [_digest(key) for key in keys]
+    def __init__(self, keys: Sequence[str], file: Path | None = None) -> None:
+        self._own = {f"key{number}": digest(key) for number, key in enumerate(keys, 1)}
+        self._file = KeyFile(file) if file else None
 
-    def check(self, authorization: str | None) -> None:
-        """Check the `Authorization` header of a request.
+    def check(self, authorization: str | None) -> str:
+        """The label of the key in the `Authorization` header of a request.
 
         Raises:
             UnauthorizedError: no bearer key, or none of ours.
@@ -31,7 +38,39 @@ class KeyRing:
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise UnauthorizedError("send an API key as the header 'Authorization: Bearer KEY'")
-        given = _digest(key.strip())
-        matches = [hmac.compare_digest(given, known) for known in self._digests]
-        if not any(matches):
+        given = digest(key.strip())
+        known = {**self._own, **(self._file.keys() if self._file else {})}
+        matches = [label for label, kept in known.items() if hmac.compare_digest(given, kept)]
+        if not matches:
             raise UnauthorizedError("this API key is not known here")
+        return matches[0]
+
+
+class KeyLimit:
+    """How many requests one key may have under way.
+
+    Args:
+        most: 0 is no limit.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._under_way: Counter[str] = Counter()
+
+    @contextmanager
+    def one_more(self, label: str | None) -> Iterator[None]:
+        """Count what runs inside; without a label it is not counted.
+
+        Raises:
+            KeyLimitError: the key has as many already.
+        """
+        if label is None or not self._most:
+            yield
+            return
+        if self._under_way[label] >= self._most:
+            raise KeyLimitError(f"this API key has {self._most} requests under way, its limit; try again soon")
+        self._under_way[label] += 1
+        try:
+            yield
+        finally:
+            self._under_way[label] -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -33,6 +34,9 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+")
+"""As a browser sends it (https://www.rfc-editor.org/rfc/rfc6454#section-6.2); extensions have schemes of their own."""
+
 Seconds = Annotated[float, Field(ge=0, le=366 * 24 * 3600, allow_inf_nan=False)]
 
 
@@ -51,7 +55,15 @@ class Settings(BaseSettings):
     secret_api_key: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         repr=False,
-        description="API keys, comma-separated. Without one the server listens on loopback only.",
+        description="API keys, comma-separated. Without one, here or in a file, the server listens on loopback only.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of more keys, as labelled hashes: `qwen3-tts keys` makes and edits it, and a running server "
+        "reads it again when it changes.",
+    )
+    max_requests_per_key: int = Field(
+        default=0, ge=0, le=100_000, description="Speech requests that one key may have under way; 0 is no limit."
     )
     auth: Literal["on", "off"] = Field(
         default="on", description="`off` answers without a key, even where others can reach the server."
@@ -62,6 +74,11 @@ class Settings(BaseSettings):
         json_schema_extra={"default": "0.0.0.0 with a key, else 127.0.0.1"},
     )
     port: int = Field(default=3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins whose pages may call the API from a browser, comma-separated, such as "
+        "https://app.example; * is every one.",
+    )
     models_dir: Path = Field(
         default_factory=_default_models_dir,
         description="Folder that holds one folder per model bundle.",
@@ -128,6 +145,17 @@ class Settings(BaseSettings):
             raise ValueError("holds no key; leave it unset to run without one")
         return keys
 
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        origins = tuple(origin.strip().lower().rstrip("/") for origin in value.split(",") if origin.strip())
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin such as https://app.example, without a path")
+        return origins
+
     @field_validator("models_dir")
     @classmethod
     def _folder_exists(cls, value: Path) -> Path:
@@ -140,7 +168,7 @@ class Settings(BaseSettings):
         if self.host and not self.requires_key and self.auth == "on" and not _is_loopback(self.host):
             raise ValueError(
                 f"{PREFIX}HOST={self.host} can be reached by others, but there is no key: "
-                f"set {PREFIX}SECRET_API_KEY, or {PREFIX}AUTH=off to serve everyone"
+                f"set {PREFIX}SECRET_API_KEY or {PREFIX}API_KEYS_FILE, or {PREFIX}AUTH=off to serve everyone"
             )
         return self
 
@@ -154,7 +182,7 @@ class Settings(BaseSettings):
     @property
     def requires_key(self) -> bool:
         """Whether requests need a key."""
-        return self.auth == "on" and bool(self.secret_api_key)
+        return self.auth == "on" and bool(self.secret_api_key or self.api_keys_file)
 
     @property
     def address(self) -> str:

@@ -13,8 +13,9 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from pydantic import BaseModel, Field
 from sanic import Request
-from sanic.exceptions import RequestCancelled, SanicException
+from sanic.exceptions import MethodNotAllowed, RequestCancelled, SanicException
 from sanic.handlers import ErrorHandler
 from sanic.response import HTTPResponse
 
@@ -82,6 +83,12 @@ class BusyError(ApiError):
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(QUEUE_RETRY_SECONDS)}
 
 
+class KeyLimitError(BusyError):
+    """This key has as many requests under way as it may have."""
+
+    code = "key_limit"
+
+
 class ModelLoadingError(ApiError):
     """The model will be there soon."""
 
@@ -126,9 +133,26 @@ class NoProgressError(ApiError, TimeoutError):
     code = "timeout"
 
 
+class ErrorDetail(BaseModel):
+    """What OpenAI's SDKs read of an error."""
+
+    message: str = Field(description="What is wrong and what to do.")
+    type: str = Field(description="The kind of error.")
+    param: str | None = Field(description="The field of the request that is to blame.")
+    code: str | None = Field(description="Which error it is, for programs.")
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every error."""
+
+    error: ErrorDetail
+    message: str = Field(description="The same message, where Kokoro Web's clients look for it.")
+
+
 def body_of(message: str, *, kind: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """The JSON shape of every error."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}, "message": message}
+    detail = ErrorDetail(message=message, type=kind, param=param, code=code)
+    return ErrorAnswer(error=detail, message=message).model_dump()
 
 
 def _response(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> HTTPResponse:
@@ -149,9 +173,11 @@ class JsonErrors(ErrorHandler):
         if isinstance(exception, ApiError):
             body = body_of(exception.message, kind=exception.kind, param=exception.param, code=exception.code)
             return _response(exception.status, body, {**exception.headers, **exception.extra_headers})
+        if isinstance(exception, MethodNotAllowed) and request.method == "OPTIONS":  # no route has a handler for it
+            return HTTPResponse(status=204, headers={"allow": f"{exception.headers['Allow']}, OPTIONS"})
         if isinstance(exception, SanicException) and exception.status_code < 500:
             body = body_of(
-                str(exception), kind="invalid_request_error", code=_CODES.get(exception.status_code, "bad_request")
+                str(exception), kind="invalid_request_error", code=SANIC_CODES.get(exception.status_code, "bad_request")
             )
             return _response(exception.status_code, body, _plain_headers(exception))
         if isinstance(exception, RequestCancelled):  # nobody is left to read it; the status is for the log
@@ -169,7 +195,7 @@ class JsonErrors(ErrorHandler):
         return _response(500, body, {})
 
 
-_CODES = {
+SANIC_CODES = {
     404: "not_found",
     405: "method_not_allowed",
     408: "request_timeout",

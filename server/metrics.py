@@ -14,7 +14,7 @@ PREFIX = "qwen3_tts"
 UNKNOWN = "unknown"
 """Label of a request that was refused before its model or format was known."""
 
-Outcome = Literal["done", "failed", "stopped", "timed_out", "queue_full", "unavailable", "invalid"]
+Outcome = Literal["done", "failed", "stopped", "timed_out", "queue_full", "key_limit", "unavailable", "invalid"]
 """How a speech request ended; `stopped` means that its client left."""
 
 _WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -48,6 +48,12 @@ class Metrics:
             return Histogram(f"{PREFIX}_{name}", about, ("model",), registry=registry, buckets=buckets)
 
         self._requests = counter("requests", "Speech requests by how they ended.", "format", "outcome")
+        self._key_requests = Counter(
+            f"{PREFIX}_key_requests",
+            "Speech requests by the label of their API key and how they ended.",
+            ("key", "outcome"),
+            registry=registry,
+        )
         self._audio = counter("audio_seconds", "Audio made, in seconds.")
         self._ttfa = histogram("ttfa_seconds", "From a request's start to its first audio.", _WAIT_BUCKETS)
         self._rtf = histogram(
@@ -84,9 +90,11 @@ class Metrics:
             self._cancellations.labels(model),
         )
 
-    def request(self, model: str, audio_format: str, outcome: Outcome) -> None:
-        """A speech request has ended."""
+    def request(self, model: str, audio_format: str, outcome: Outcome, key: str | None) -> None:
+        """A speech request has ended; `key` is its key's label, None where none is asked for."""
         self._requests.labels(model, audio_format, outcome).inc()
+        if key is not None:
+            self._key_requests.labels(key, outcome).inc()
 
     def speech(self, model: str, *, audio_seconds: float, ttfa_seconds: float | None, rtf: float | None) -> None:
         """What a request that reached an engine made and took; no `rtf` unless it was made to its end."""

@@ -6,6 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse, json, raw
 
+from server.answers import Alive, Ready
 from server.errors import StoppingError, body_of
 from server.metrics import Metrics
 from server.pool import EnginePool
@@ -17,14 +18,14 @@ def health_routes(pool: EnginePool, metrics: Metrics) -> Blueprint:
 
     @blueprint.get("/livez", ctx_public=True)
     async def live(request: Request) -> HTTPResponse:
-        return json({"status": "alive"})
+        return json(Alive().model_dump())
 
     @blueprint.get("/readyz", ctx_public=True)
     async def ready(request: Request) -> HTTPResponse:
         if request.app.ctx.draining:
             body = body_of("the server is stopping", kind=StoppingError.kind, code=StoppingError.code)
             return json({"status": "draining", **body}, status=StoppingError.status)
-        return json({"status": "ready", "model": pool.check_ready(), "problems": pool.bundles.problems})
+        return json(Ready(model=pool.check_ready(), problems=pool.bundles.problems).model_dump())
 
     @blueprint.get("/metrics")
     async def show_metrics(request: Request) -> HTTPResponse:

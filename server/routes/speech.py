@@ -13,7 +13,8 @@ from sanic import Blueprint, Request
 from sanic.response import HTTPResponse
 
 from server import log
-from server.errors import ApiError, NoProgressError, SpeechFailedError
+from server.auth import KeyLimit
+from server.errors import ApiError, KeyLimitError, NoProgressError, SpeechFailedError
 from server.metrics import UNKNOWN, Metrics, Outcome
 from server.routes.progress import while_progressing
 from server.service import SpeechService
@@ -30,12 +31,13 @@ SENT_AT_A_TIME = 1 << 16
 _REFUSALS: dict[int, Outcome] = {429: "queue_full", 503: "unavailable"}
 
 
-def speech_routes(service: SpeechService, metrics: Metrics, timeout: float) -> Blueprint:
+def speech_routes(service: SpeechService, metrics: Metrics, limit: KeyLimit, timeout: float) -> Blueprint:
     """The route, speaking through `service`.
 
     Args:
         service: what speaks.
         metrics: told of every request.
+        limit: of requests under way with one key.
         timeout: seconds without progress, of the engine or of the client, after which a request is ended; 0 is never.
     """
     blueprint = Blueprint("speech")
@@ -48,14 +50,22 @@ def speech_routes(service: SpeechService, metrics: Metrics, timeout: float) -> B
             model = service.pool.bundles.resolve(order.model).id
             return order, await service.start(order)
         except ApiError as error:
-            metrics.request(model, audio_format, _REFUSALS.get(error.status, "invalid"))
+            metrics.request(model, audio_format, _REFUSALS.get(error.status, "invalid"), request.ctx.key)
             raise
         except asyncio.CancelledError:  # the client has left while the model was loaded
-            metrics.request(model, audio_format, "stopped")
+            metrics.request(model, audio_format, "stopped", request.ctx.key)
             raise
 
     @blueprint.post("/audio/speech")
     async def create_speech(request: Request) -> None:
+        try:
+            with limit.one_more(request.ctx.key):
+                await answer(request)
+        except KeyLimitError:
+            metrics.request(UNKNOWN, UNKNOWN, "key_limit", request.ctx.key)
+            raise
+
+    async def answer(request: Request) -> None:
         order, speech = await start(request)
         try:
             # An HTTP/1.0 client cannot read a body of unknown length, so it waits for the whole.
@@ -68,7 +78,7 @@ def speech_routes(service: SpeechService, metrics: Metrics, timeout: float) -> B
         finally:
             speech.stop()
             _log(request, order, speech)
-            _count(metrics, order, speech)
+            _count(metrics, order, speech, request.ctx.key)
 
     return blueprint
 
@@ -153,6 +163,7 @@ def _log(request: Request, order: SpeechRequest, speech: Speech) -> None:
     log.event(
         "speech",
         id=request.id,
+        key=request.ctx.key,
         model=speech.model,
         voice=order.voice_name,
         format=order.response_format,
@@ -169,8 +180,8 @@ def _log(request: Request, order: SpeechRequest, speech: Speech) -> None:
     )
 
 
-def _count(metrics: Metrics, order: SpeechRequest, speech: Speech) -> None:
-    metrics.request(speech.model, order.response_format, speech.outcome)
+def _count(metrics: Metrics, order: SpeechRequest, speech: Speech, key: str | None) -> None:
+    metrics.request(speech.model, order.response_format, speech.outcome, key)
     whole = speech.outcome == "done"
     metrics.speech(
         speech.model,

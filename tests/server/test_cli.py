@@ -11,6 +11,7 @@ import soundfile
 
 from server import __main__ as command
 from server import config
+from server.auth import KeyRing
 from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, write_bundle
 from tests.server.running import ROOT, clean_environment
 
@@ -151,3 +152,32 @@ def test_say_with_a_damaged_bundle_says_which_file(
     (models / "custom" / "talker.onnx").write_bytes(b"\x08" * 1000)
     assert command.main(["say", "Hello", "-o", str(tmp_path / "out.wav")]) == 1
     assert "talker.onnx is damaged" in capsys.readouterr().err
+
+
+def test_keys(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["keys", "list"]) == 2
+    assert "set KW_API_KEYS_FILE" in capsys.readouterr().err
+    path = tmp_path / "keys"
+    monkeypatch.setenv("KW_API_KEYS_FILE", str(path))
+    assert command.main(["keys", "list"]) == 1
+    assert "keys new LABEL" in capsys.readouterr().err
+    assert command.main(["keys", "new", "alice"]) == 0
+    key = capsys.readouterr().out.removesuffix("\n")
+    assert KeyRing([], path).check(f"Bearer {key}") == "alice"
+    assert key not in path.read_text()
+    assert command.main(["keys", "new", "alice"]) == 1
+    assert "already" in capsys.readouterr().err
+    assert command.main(["keys", "list"]) == 0
+    assert capsys.readouterr().out == "alice\n"
+    assert command.main(["keys", "revoke", "alice"]) == 0
+    assert command.main(["keys", "list"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_serving_with_a_key_file_that_cannot_be_used(models: Path, tmp_path: Path) -> None:
+    done = run(KW_MODELS_DIR=str(models), KW_API_KEYS_FILE=str(tmp_path / "absent"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("qwen3-tts: KW_API_KEYS_FILE: ")
+    assert "keys new LABEL" in done.stderr

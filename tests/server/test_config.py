@@ -31,10 +31,27 @@ def test_with_a_key_it_listens_everywhere(monkeypatch: pytest.MonkeyPatch) -> No
     assert "key-1" not in repr(settings)
 
 
+def test_a_file_of_keys_counts_as_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KW_API_KEYS_FILE", "/run/keys")
+    settings = config.load()
+    assert (settings.address, settings.requires_key) == ("0.0.0.0", True)
+
+
+def test_origins_are_taken_as_browsers_send_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.load().cors_origins == ()
+    monkeypatch.setenv("KW_CORS_ORIGINS", " https://App.example/ ,http://127.0.0.1:8080, *, chrome-extension://abc")
+    assert config.load().cors_origins == (
+        "https://app.example",
+        "http://127.0.0.1:8080",
+        "*",
+        "chrome-extension://abc",
+    )
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "speech.example"])
 def test_strangers_need_a_key_or_an_explicit_word(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KW_HOST", host)
-    with pytest.raises(SettingsError, match=r"KW_SECRET_API_KEY.*KW_AUTH=off"):
+    with pytest.raises(SettingsError, match=r"KW_SECRET_API_KEY or KW_API_KEYS_FILE.*KW_AUTH=off"):
         config.load()
     monkeypatch.setenv("KW_AUTH", "off")
     assert config.load().address == host
@@ -76,6 +93,9 @@ def test_authentication_off_does_not_open_the_door_by_itself(monkeypatch: pytest
         ("KW_REQUEST_TIMEOUT", "inf"),
         ("KW_DRAIN_SECONDS", "soon"),
         ("KW_SECRET_API_KEY", " , "),
+        ("KW_MAX_REQUESTS_PER_KEY", "-1"),
+        ("KW_CORS_ORIGINS", "app.example"),
+        ("KW_CORS_ORIGINS", "https://app.example/page"),
     ],
 )
 def test_a_wrong_value_names_its_variable(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:

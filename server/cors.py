@@ -1,0 +1,43 @@
+"""Which pages of other origins may call the API from a browser.
+
+The protocol is https://fetch.spec.whatwg.org/#http-cors-protocol. Keys travel in the `Authorization` header, never in
+cookies, so that credentials in the protocol's sense are not allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from sanic import Request, Sanic
+from sanic.response import BaseHTTPResponse
+
+EXPOSED_HEADERS = ("x-request-id", "x-seed", "retry-after", "x-should-retry")
+"""Headers of ours that a page may read beside the safelisted ones."""
+
+_REMEMBER_SECONDS = 3600
+
+
+def allow_origins(app: Sanic[Any, Any], origins: Collection[str]) -> None:
+    """Let pages of these origins (`*` is all of them) send requests and read the answers."""
+    if not origins:
+        return
+    to_all = "*" in origins
+
+    async def allow(request: Request, response: BaseHTTPResponse) -> None:
+        headers = response.headers
+        if not to_all:
+            headers.add("vary", "Origin")
+        origin = request.headers.getone("origin", "")
+        if not to_all and origin.lower() not in origins:
+            return
+        headers["access-control-allow-origin"] = "*" if to_all else origin
+        headers["access-control-expose-headers"] = ", ".join(EXPOSED_HEADERS)
+        if request.method == "OPTIONS":
+            # Echoed, as clients send headers of their own (x-stainless-...) and a `*` would not cover Authorization.
+            wanted = request.headers.getone("access-control-request-headers", "authorization, content-type")
+            headers["access-control-allow-headers"] = wanted
+            headers["access-control-allow-methods"] = headers.get("allow", "")
+            headers["access-control-max-age"] = str(_REMEMBER_SECONDS)
+
+    app.register_middleware(allow, "response")

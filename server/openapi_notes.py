@@ -1,0 +1,129 @@
+"""What the OpenAPI document says that no model says of itself: words, examples, headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.errors import (
+    ApiError,
+    BusyError,
+    InvalidRequestError,
+    KeyLimitError,
+    ModelLoadingError,
+    ModelRestartingError,
+    ModelUnavailableError,
+    NoProgressError,
+    SpeechFailedError,
+    StoppingError,
+    UnauthorizedError,
+    UnknownModelError,
+)
+
+Json = dict[str, Any]
+
+ABOUT = """Text to speech by Qwen3-TTS, as OpenAI's SDKs, Kokoro Web's clients, Open WebUI and SillyTavern ask for it.
+
+The same routes lie under `/v1` and `/api/v1`; `OPTIONS` is answered on each of them, without a key."""
+
+FIELDS: dict[str, Json] = {
+    "model": {
+        "description": "An id of `GET /models`; `tts-1`, `tts-1-hd` and `gpt-4o-mini-tts` mean the default model.",
+        "examples": ["tts-1"],
+    },
+    "input": {
+        "description": "The text to speak.",
+        "examples": ["Hello from my own machine."],
+        "pattern": r"\S",
+    },
+    "voice": {
+        "description": "An id of `GET /audio/voices`, in any case; OpenAI's names and Kokoro's ids are among them.",
+        "examples": ["alloy", {"id": "serena"}],
+    },
+    "response_format": {"description": "The kind of file; `pcm` is signed 16 bit, little-endian, 24 kHz, mono."},
+    "speed": {
+        "description": "How fast to speak, at the same pitch; 2 takes half the time.",
+        "minimum": 0.25,
+        "maximum": 5,
+    },
+    "instructions": {
+        "description": "How to speak; for a VoiceDesign model, which voice. Models that do not follow it drop it.",
+        "examples": ["Calm and slow, as if reading a bedtime story."],
+    },
+    "stream_format": {
+        "description": "`audio` sends the file while it is made; absent, it is sent whole and with its length.",
+    },
+    "language": {
+        "description": "A language's name, an ISO 639 code, or `auto`; any case.",
+        "examples": ["English", "en", "auto"],
+    },
+    "seed": {"description": "The same seed gives the same audio; `x-seed` tells the one that was used."},
+    "temperature": {"description": "0 always takes the likeliest code; absent, the model's own."},
+    "top_k": {"description": "Draw from so many likeliest codes, 0 from all; absent, the model's own."},
+    "top_p": {"description": "Draw from the likeliest codes of so much probability; absent, the model's own."},
+    "repetition_penalty": {"description": "How much codes that were there before are held back; absent, the model's."},
+    "max_new_tokens": {"description": "Codec frames of 80 ms, exactly; the text is then not cut into chunks."},
+}
+"""What the request's model does not say of its fields; what it does say goes before."""
+
+REQUESTS: dict[str, Json] = {
+    "whole": {
+        "summary": "A whole MP3 file",
+        "value": {"model": "tts-1", "input": "Hello from my own machine.", "voice": "alloy"},
+    },
+    "streamed": {
+        "summary": "Raw samples, sent while they are made",
+        "value": {
+            "model": "tts-1",
+            "input": "Hello from my own machine.",
+            "voice": "serena",
+            "language": "English",
+            "response_format": "pcm",
+            "stream_format": "audio",
+        },
+    },
+    "reproducible": {
+        "summary": "The same audio each time",
+        "value": {"model": "tts-1", "input": "Once more.", "voice": "ryan", "response_format": "wav", "seed": 7},
+    },
+}
+
+ERRORS: tuple[tuple[type[ApiError], str, str | None], ...] = (
+    (InvalidRequestError, "seed must be at least 0", "seed"),
+    (UnauthorizedError, "this API key is not known here", None),
+    (UnknownModelError, "there is no such model; there are qwen3_tts_0_6b_customvoice, tts-1", "model"),
+    (BusyError, "too many requests are waiting already; try again soon", None),
+    (KeyLimitError, "this API key has 2 requests under way, its limit; try again soon", None),
+    (SpeechFailedError, "the speech could not be made to its end; the server's log says why", None),
+    (ModelLoadingError, "the model qwen3_tts_0_6b_customvoice is being loaded; try again soon", "model"),
+    (ModelRestartingError, "the engine of this model has stopped; another one is being started", "model"),
+    (ModelUnavailableError, "this model cannot be served: talker.onnx is damaged", "model"),
+    (StoppingError, "the server is stopping; try again soon", None),
+    (NoProgressError, "the engine has made nothing for 120 seconds; try again", None),
+)
+"""Each with a message such as it has, and the field that is to blame."""
+
+HEADERS: dict[str, Json] = {
+    "x-request-id": {
+        "description": "The request's id in the server's log: its own `x-request-id` where it sent one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+    },
+    "x-seed": {
+        "description": "The seed that reproduces this audio.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "retry-after": {
+        "description": "Seconds after which it may work.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "x-should-retry": {
+        "description": "`false` where the same request would fail again; OpenAI's SDKs heed it.",
+        "schema": {"type": "string", "enum": ["false"]},
+    },
+    "www-authenticate": {
+        "description": "How to authenticate.",
+        "required": True,
+        "schema": {"type": "string", "enum": ["Bearer"]},
+    },
+}
