@@ -97,8 +97,8 @@ def test_models_of_an_empty_folder(tmp_path: Path) -> None:
 def test_voices(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["voices"]) == 0
     printed = capsys.readouterr().out
-    assert "ryan             male, english\n" in printed
-    assert "alloy            means serena\n" in printed
+    assert f"{'ryan':<20} male, english\n" in printed
+    assert f"{'alloy':<20} means serena\n" in printed
     assert command.main(["voices", "--model", "design"]) == 0
     assert capsys.readouterr().out.startswith("design\n")
     assert command.main(["voices", "--model", "absent"]) == 2
