@@ -58,7 +58,7 @@ class _File:
 def page_routes() -> Blueprint:
     """The routes; public, as the pages ask for a key themselves."""
     blueprint = Blueprint("pages")
-    files = {path.name: _File.read(path) for path in WEB.iterdir()}
+    files = {path.name: _File.read(path) for path in WEB.iterdir() if path.is_file()}
     pages = {path: files.pop(name) for path, name in PAGES.items()}
 
     async def page(request: Request) -> HTTPResponse:

@@ -44,6 +44,11 @@ export class Deck {
     return this.#player.samples;
   }
 
+  /** Make way for a new take, which may fail to come; call it from a click or a key. */
+  prepare() {
+    this.#player.prepare();
+  }
+
   /** A new take, to be played while it arrives. */
   open(take) {
     this.#begin(take, true);

@@ -6,6 +6,9 @@ const LEAD_FRAMES = 0.03 * SAMPLE_RATE;
 const FIRST_BUFFER = 0.16;
 const LONGEST_BUFFER = 4;
 
+/** At the samples' own rate: buffers that are resampled one by one would click at their seams. */
+const newContext = () => new AudioContext({ sampleRate: SAMPLE_RATE });
+
 export class Player {
   #context;
   #samples = new Int16Array(0);
@@ -23,7 +26,16 @@ export class Player {
     this.#onchange = onchange;
   }
 
-  /** Forget everything and play what will be pushed. Call it from a click: browsers allow sound only then. */
+  /** Fall silent, and get leave to sound later. Call it from a click or a key: browsers give it only then. */
+  prepare() {
+    const position = this.position;
+    this.#wanted = false;
+    this.seek(position);
+    this.#context ??= newContext();
+    this.#context.resume();
+  }
+
+  /** Forget everything and play what will be pushed. */
   open() {
     this.load(new Int16Array(0));
     this.#complete = false;
@@ -60,8 +72,7 @@ export class Player {
   }
 
   play() {
-    // At the samples' own rate: buffers that are resampled one by one would click at their seams.
-    this.#context ??= new AudioContext({ sampleRate: SAMPLE_RATE });
+    this.#context ??= newContext();
     if (this.#complete && this.#cursor === this.#length && !this.#sources.size) this.#cursor = 0;
     this.#wanted = true;
     this.#context.resume();

@@ -95,11 +95,13 @@ async function speak(order, { sample = false } = {}) {
   await run(async (signal) => {
     const asked = performance.now();
     const take = { order, sample, created: Date.now(), voice: chosenVoice()?.name ?? order.voice, whole: false };
-    deck.open(take);
+    deck.prepare();
     say(sample ? "Asking for a sample …" : "Waiting for the first sound …");
+    const speech = await startPatiently(order, signal);
+    signal.throwIfAborted();
+    take.seed = speech.seed;
+    deck.open(take);
     try {
-      const speech = await startPatiently(order, signal);
-      take.seed = speech.seed;
       for await (const part of speech.parts) {
         signal.throwIfAborted();
         take.ttfa ??= (performance.now() - asked) / 1000;

@@ -9,7 +9,7 @@ from server.routes.pages import PAGES, WEB
 from tests.server.answers import check_error
 from tests.server.running import RunningServer
 
-FILES = {**PAGES, **{f"/web/{path.name}": path.name for path in WEB.iterdir() if path.suffix != ".html"}}
+FILES = {**PAGES, **{f"/web/{path.name}": path.name for path in WEB.glob("*.[!h]*") if path.is_file()}}
 TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",

@@ -8,8 +8,9 @@ from html.parser import HTMLParser
 
 from server.routes.pages import PAGES, WEB
 
+FILES = sorted(path for path in WEB.iterdir() if path.is_file())
 HTML = sorted(PAGES.values())
-SCRIPTS = sorted(path.name for path in WEB.glob("*.js"))
+SCRIPTS = [path.name for path in FILES if path.suffix == ".js"]
 VOID = {"input", "img", "link", "meta", "br"}
 
 

@@ -101,6 +101,17 @@ def test_what_the_server_refuses_is_said(
     expect(page.locator("[aria-invalid=true]")).to_have_count(0)
 
 
+def test_what_was_made_before_stays_when_the_next_fails(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    speak(page, "The good one.", max_new_tokens=3, seed=64)
+    wav = download(page, "wav")
+    write(page, "fail-at-start")
+    press_speak(page)
+    expect(page.locator("#error")).not_to_be_empty()
+    expect(page.locator("#take-text")).to_have_text("The good one.")
+    assert download(page, "wav") == wav
+
+
 def test_a_stream_that_breaks_off_is_not_taken_for_the_whole(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server)
     write(page, "fail-later")
@@ -149,17 +160,3 @@ def test_a_proxy_that_answers_with_a_page(open_page: OpenPage, slow_server: Runn
     write(page, "Hello")
     press_speak(page)
     expect(page.locator("#error")).to_have_text("The server answered 502.")
-
-
-def test_models_differ(open_page: OpenPage, slow_server: RunningServer) -> None:
-    page = open_page(slow_server)
-    write(page, "Hello", max_new_tokens=2)
-    expect(page.get_by_label("Instructions", exact=True)).to_be_disabled()
-    page.get_by_label("Model").select_option("design")
-    expect(page.locator("#voices input[value=design]")).to_be_checked()
-    page.get_by_label("Instructions", exact=True).fill("An old man, amused.")
-    page.get_by_label("Language").select_option("english")
-    press_speak(page)
-    expect(page.locator("#status")).to_contain_text("Done: ")
-    last = slow_server.events("prompt")[-1]
-    assert (last["speaker"], last["language"], last["instruction"]) == (None, "english", "An old man, amused.")
