@@ -142,8 +142,9 @@ def _watch(pipe: Connection, url: str, key: str | None) -> None:
 
     async def work() -> None:
         async with connect(url, key) as http, asyncio.TaskGroup() as group:
-            probing = group.create_task(_probe(http, seen))
+            await asyncio.gather(_live(http, seen), _look(http, seen))
             pipe.send(None)
+            probing = group.create_task(_probe(http, seen))
             await asyncio.to_thread(pipe.recv)
             probing.cancel()
 
@@ -153,22 +154,23 @@ def _watch(pipe: Connection, url: str, key: str | None) -> None:
 
 async def _probe(http: httpx.AsyncClient, seen: Seen) -> None:
     """Ask for `/livez` at fixed times, however long the answers take, and now and then for `/metrics`."""
-
-    async def live() -> None:
-        began = time.perf_counter()
-        (await http.get("/livez")).raise_for_status()
-        seen.probes.append(Probe(began, time.perf_counter() - began))
-
-    async def look() -> None:
-        response = (await http.get("/metrics")).raise_for_status()
-        seen.states.append(_state(response.text))
-
     async with asyncio.TaskGroup() as group:
         for number in itertools.count():
-            group.create_task(live())
+            group.create_task(_live(http, seen))
             if number % PROBES_A_STATE == 0:
-                group.create_task(look())
+                group.create_task(_look(http, seen))
             await asyncio.sleep(PROBE_SECONDS)
+
+
+async def _live(http: httpx.AsyncClient, seen: Seen) -> None:
+    began = time.perf_counter()
+    (await http.get("/livez")).raise_for_status()
+    seen.probes.append(Probe(began, time.perf_counter() - began))
+
+
+async def _look(http: httpx.AsyncClient, seen: Seen) -> None:
+    response = (await http.get("/metrics")).raise_for_status()
+    seen.states.append(_state(response.text))
 
 
 def _state(metrics: str) -> State:

@@ -20,7 +20,7 @@ def plot(phases: Sequence[Phase], seen: Seen, title: str, file: Path) -> None:
     known = [(state.at - zero, state.rss / 1e9) for state in seen.states if state.rss is not None]
     memory.plot(*zip(*known, strict=True) if known else ([], []))
     memory.set_ylabel("server RSS, GB")
-    memory.set_ylim(bottom=0)
+    memory.set_ylim(0, 1.1 * max((rss for _, rss in known), default=1))
 
     times = [state.at - zero for state in seen.states]
     rows.step(times, [state.running for state in seen.states], label="rows running")
