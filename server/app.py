@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from sanic import Blueprint, Request, Sanic
+from sanic.exceptions import RequestTimeout
 from sanic.http import Http
 from sanic.response import BaseHTTPResponse
 
@@ -50,6 +52,17 @@ class SpeechHttpRequest(Request):
             given = self.headers.get("x-request-id", "")
             self._id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         return str(self._id)
+
+    async def receive_body(self) -> None:
+        """Receive the body, in the time that Sanic has a limit on for the header only."""
+        try:
+            async with asyncio.timeout(self.app.config.REQUEST_TIMEOUT):
+                await super().receive_body()  # type: ignore[no-untyped-call]
+        except TimeoutError as error:
+            stream = cast(Http, self.stream)
+            stream.request_body = None  # else Sanic waits for the rest before it closes
+            stream.keep_alive = False
+            raise RequestTimeout("the request did not come to its end in time") from error
 
 
 def create_app(
@@ -109,6 +122,7 @@ def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
     app.config.REQUEST_MAX_SIZE = max(_BODY_BYTES, 2 * _BYTES_PER_CHAR * settings.max_input_chars)
     # Sanic stops reading from a connection whose buffer is full, and then cannot notice that the client has left.
     app.config.REQUEST_BUFFER_SIZE = 2 * app.config.REQUEST_MAX_SIZE
+    app.config.REQUEST_TIMEOUT = settings.request_timeout or _RESPONSE_SECONDS
     # Long texts take minutes on a small machine: what is limited is the time without progress, in the speech route.
     app.config.RESPONSE_TIMEOUT = _RESPONSE_SECONDS
 

@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         default=120,
         description="A request that makes no progress for so long is ended and its row freed: the engine makes "
         "nothing for it, or its client takes nothing of it. How long it takes in all does not count, nor does waiting "
-        "in the queue while others get on; 0 is never.",
+        "in the queue while others get on. Its client has as long to send it. 0 is never.",
     )
     drain_seconds: Seconds = Field(
         default=8,

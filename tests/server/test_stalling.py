@@ -14,7 +14,7 @@ from tests.server import clock
 from tests.server.answers import GOOD, check_error
 from tests.server.clock import skip
 from tests.server.fakes import write_bundle
-from tests.server.running import FAKE, RunningServer, run_server, wait_until
+from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, run_server, wait_until
 from tests.server.test_leaving import raw_request
 
 
@@ -60,6 +60,15 @@ def test_a_client_that_reads_nothing_of_a_whole_file(server: RunningServer) -> N
     head, _, body = received.partition(b"\r\n\r\n")
     assert b"content-length: 15360000" in head
     assert len(body) < 4000 * 3840
+
+
+@pytest.mark.parametrize("missing", [1, 50, 200])
+def test_a_client_that_sends_half_a_request(server: RunningServer, missing: int) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS) as connection:
+        connection.sendall(raw_request(seed=5, input="x" * 100)[:-missing])
+        received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert received.startswith(b"HTTP/1.1 408 ")
+    assert b'"code": "request_timeout"' in received
 
 
 def test_what_gets_on_may_take_long() -> None:

@@ -1,0 +1,184 @@
+"""HTTP clients of a speech server: they stream over real connections, and some leave early or read slowly."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import multiprocessing
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.observed import Heard, Outcome, Part, Probe, Seen, State
+from server.metrics import PREFIX
+
+BYTES_PER_SECOND = 2 * 24_000
+"""Of PCM as Qwen3-TTS makes it."""
+FRAME_SECONDS = 0.08
+PATIENCE_SECONDS = 600.0
+PROBE_SECONDS = 0.05
+PROBES_A_STATE = 20
+LEAVES_AT_ONCE = 0.01
+"""Seconds after which a client that does not wait for any answer hangs up."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request to be made.
+
+    Attributes:
+        text: to be spoken.
+        frames: codec frames that it lasts at most; None leaves the end to the model.
+        seed: of its draws.
+        leave: of its frames, how many are heard before the client hangs up; 0 waits for no answer.
+        pace: seconds of audio read in a second, at most; None reads all there is.
+    """
+
+    text: str
+    frames: int | None
+    seed: int
+    leave: int | None = None
+    pace: float | None = None
+
+
+def connect(url: str, key: str | None) -> httpx.AsyncClient:
+    """A client without a limit on connections."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return httpx.AsyncClient(
+        base_url=url, headers=headers, timeout=PATIENCE_SECONDS, limits=httpx.Limits(), trust_env=False
+    )
+
+
+async def listen(http: httpx.AsyncClient, ask: Ask) -> Heard:
+    """Make a request and hear it to its end, or as far as `ask` says. Errors are what it gives, none is raised."""
+    parts: list[Part] = []
+    status: int | None = None
+    outcome: Outcome = "failed"
+    problem: str | None = None
+    fields = {"model": "tts-1", "voice": "alloy", "language": "en", "input": ask.text, "seed": ask.seed}
+    fields |= {"response_format": "pcm", "stream_format": "audio", "max_new_tokens": ask.frames}
+    began = time.perf_counter()
+    try:
+        async with (
+            asyncio.timeout(LEAVES_AT_ONCE if ask.leave == 0 else None),
+            http.stream("POST", "/v1/audio/speech", json=fields) as response,
+        ):
+            status = response.status_code
+            if status != 200:
+                outcome, problem = ("refused", None) if status in (429, 503) else ("failed", f"status {status}")
+            else:
+                outcome = await _play(response, ask, parts)
+    except TimeoutError:
+        outcome = "left"
+    except httpx.TransportError as error:
+        problem = f"{type(error).__name__}: {error}"
+    ended = time.perf_counter()
+    return Heard(began, ended, outcome, status, tuple(parts), slow=ask.pace is not None, problem=problem)
+
+
+async def _play(response: httpx.Response, ask: Ask, parts: list[Part]) -> Outcome:
+    heard = 0.0
+    async for data in response.aiter_raw():
+        part = Part(time.perf_counter(), len(data) / BYTES_PER_SECOND)
+        parts.append(part)
+        heard += part.audio
+        if ask.leave is not None and heard >= ask.leave * FRAME_SECONDS:
+            return "left"
+        if ask.pace is not None:
+            await asyncio.sleep(part.audio / ask.pace)
+    return "whole"
+
+
+async def take_turns(http: httpx.AsyncClient, callers: int, asks: Iterable[Ask]) -> list[Heard]:
+    """So many callers at once, each of whom makes the next request as soon as its last one is over."""
+    rest = iter(asks)
+
+    async def call() -> list[Heard]:
+        return [await listen(http, ask) for ask in rest]
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(call()) for _ in range(callers)]
+    return [heard for task in tasks for heard in task.result()]
+
+
+async def arrive(http: httpx.AsyncClient, seconds: float, asks: Iterable[Ask]) -> list[Heard]:
+    """A new caller every so many seconds, whatever has become of those before."""
+    async with asyncio.TaskGroup() as group:
+        tasks = []
+        for ask in asks:
+            tasks.append(group.create_task(listen(http, ask)))
+            await asyncio.sleep(seconds)
+    return [task.result() for task in tasks]
+
+
+@contextmanager
+def watching(url: str, key: str | None, seen: Seen) -> Iterator[None]:
+    """Fill `seen` while this lasts, from a process of its own, so that busy clients do not count as a slow server.
+
+    Raises:
+        EOFError: something was not answered; the process has said what.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_watch, args=(there, url, key), daemon=True)
+    process.start()
+    there.close()
+    here.recv()
+    yield
+    here.send(None)
+    found: Seen = here.recv()
+    process.join()
+    seen.probes += found.probes
+    seen.states += found.states
+
+
+def _watch(pipe: Connection, url: str, key: str | None) -> None:
+    seen = Seen()
+
+    async def work() -> None:
+        async with connect(url, key) as http, asyncio.TaskGroup() as group:
+            await asyncio.gather(_live(http, seen), _look(http, seen))
+            pipe.send(None)
+            probing = group.create_task(_probe(http, seen))
+            await asyncio.to_thread(pipe.recv)
+            probing.cancel()
+
+    asyncio.run(work())
+    pipe.send(seen)
+
+
+async def _probe(http: httpx.AsyncClient, seen: Seen) -> None:
+    """Ask for `/livez` at fixed times, however long the answers take, and now and then for `/metrics`."""
+    async with asyncio.TaskGroup() as group:
+        for number in itertools.count():
+            group.create_task(_live(http, seen))
+            if number % PROBES_A_STATE == 0:
+                group.create_task(_look(http, seen))
+            await asyncio.sleep(PROBE_SECONDS)
+
+
+async def _live(http: httpx.AsyncClient, seen: Seen) -> None:
+    began = time.perf_counter()
+    (await http.get("/livez")).raise_for_status()
+    seen.probes.append(Probe(began, time.perf_counter() - began))
+
+
+async def _look(http: httpx.AsyncClient, seen: Seen) -> None:
+    response = (await http.get("/metrics")).raise_for_status()
+    seen.states.append(_state(response.text))
+
+
+def _state(metrics: str) -> State:
+    families = {family.name: family for family in text_string_to_metric_families(metrics)}
+
+    def values(name: str) -> Iterator[float]:
+        return (sample.value for sample in families[name].samples) if name in families else iter(())
+
+    rss = next(values("process_resident_memory_bytes"), None)
+    running, waiting = (int(sum(values(f"{PREFIX}_{name}"))) for name in ("rows_running", "queue_depth"))
+    return State(time.perf_counter(), None if rss is None else int(rss), running, waiting)
