@@ -11,8 +11,11 @@ from pathlib import Path
 from server.errors import ModelUnavailableError, UnknownModelError
 from server.graphs.manifest import MANIFEST_NAME, BundleError, Manifest, Precision, read_manifest
 
-DEFAULT_ALIASES = frozenset({"tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
-"""OpenAI's model names: whoever sends one means the default model."""
+OPENAI_MODELS = frozenset({"tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
+KOKORO_MODELS = frozenset(
+    "model" + kind for kind in ("", "_fp16", "_quantized", "_q8f16", "_uint8", "_uint8f16", "_q4", "_q4f16")
+)
+"""What Kokoro Web calls its model's precisions. Whoever sends one of these or of OpenAI's means the default model."""
 
 
 @dataclass
@@ -112,7 +115,7 @@ class Bundles:
         if name in self._by_id:
             return self._by_id[name]
         default = self.default()
-        if name in DEFAULT_ALIASES:
+        if name in OPENAI_MODELS | KOKORO_MODELS:
             return default
-        known = ", ".join([*self._by_id, *sorted(DEFAULT_ALIASES)])
+        known = ", ".join([*self._by_id, *sorted(OPENAI_MODELS)])
         raise UnknownModelError(f"there is no such model; there are {known}", param="model")

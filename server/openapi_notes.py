@@ -25,15 +25,18 @@ ABOUT = """Text to speech by Qwen3-TTS, as OpenAI's SDKs, Kokoro Web's clients, 
 
 The same routes lie under `/v1` and `/api/v1`; `OPTIONS` is answered on each of them, without a key."""
 
+NOT_BLANK = r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+r"""Something that `str.strip` leaves; what `\s` means differs between Python and JSON Schema's ECMA-262."""
+
 FIELDS: dict[str, Json] = {
     "model": {
-        "description": "An id of `GET /models`; `tts-1`, `tts-1-hd` and `gpt-4o-mini-tts` mean the default model.",
+        "description": "An id of `GET /models`; OpenAI's names (`tts-1`, …) and Kokoro Web's mean the default model.",
         "examples": ["tts-1"],
     },
     "input": {
         "description": "The text to speak.",
         "examples": ["Hello from my own machine."],
-        "pattern": r"\S",
+        "pattern": NOT_BLANK,
     },
     "voice": {
         "description": "An id of `GET /audio/voices`, in any case; OpenAI's names and Kokoro's ids are among them.",
