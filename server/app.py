@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from sanic import Blueprint, Request, Sanic
-from sanic.exceptions import RequestTimeout
+from sanic.exceptions import BadURL, RequestTimeout
 from sanic.http import Http
 from sanic.response import BaseHTTPResponse
 
@@ -39,11 +39,20 @@ _BYTES_PER_CHAR = 12
 
 _RESPONSE_SECONDS = 24 * 3600
 
+_NO_URL = b"/no-url"
+"""Stands for what cannot be parsed; no route is there, so that the answer is a 404."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class SpeechHttpRequest(Request):
     """A request whose id is the caller's `X-Request-Id` where that is harmless to repeat, else a new one."""
+
+    def __init__(self, url_bytes: bytes, *arguments: Any, **named: Any) -> None:
+        try:
+            super().__init__(url_bytes, *arguments, **named)
+        except BadURL:  # Sanic makes a request of the same URL to answer with, and so gives no answer
+            super().__init__(_NO_URL, *arguments, **named)
 
     @property
     def id(self) -> str:

@@ -145,7 +145,9 @@ def _audio() -> Json:
     if "sse" in _choices(SpeechRequest.model_json_schema()["properties"]["stream_format"]):
         content["text/event-stream"] = {
             "schema": {
-                "type": "string",
+                "type": "object",
+                "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
+                "required": ["data"],
                 "description": "Events `speech.audio.delta` with `audio`, a part of the file in base64, "
                 "then one `speech.audio.done` with `usage`.",
             }

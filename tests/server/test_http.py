@@ -170,6 +170,13 @@ def test_what_the_model_lacks_is_listed(client: httpx.Client) -> None:
     assert "dialect" not in message
 
 
+def test_a_request_line_without_an_url_is_answered(fake_server: RunningServer) -> None:
+    host, port = fake_server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(b"GET nonsense HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 404")
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]"])
 def test_bodies_that_are_no_request(client: httpx.Client, body: bytes) -> None:
     check_error(client.post("/v1/audio/speech", content=body), 400, "invalid_value")

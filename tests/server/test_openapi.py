@@ -93,7 +93,7 @@ def test_speech_names_every_error_that_there_is() -> None:
 def test_every_route_is_there(tmp_path: Path) -> None:
     settings = Settings(models_dir=tmp_path)
     metrics = Metrics()
-    app = create_app(settings, open_pool(settings, Bundles([], None), FakeEngine.load, metrics), metrics)
+    app = create_app(settings, open_pool(settings, Bundles([], None), FakeEngine.load, metrics), {}, metrics)
     Sanic.unregister_app(app)
     served = {(route.uri, method.lower()) for route in app.router.routes for method in route.methods}
     for path, method in OPERATIONS:
