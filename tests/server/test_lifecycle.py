@@ -51,7 +51,7 @@ def test_a_request_waits_for_the_default_model(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "a")
     gate = tmp_path / "gate"
     settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "FAKE_GATE": str(gate), "KW_LOAD_WAIT_SECONDS": "600"}
-    with run_server(FAKE, tmp_path, **settings, KW_MAX_QUEUE="0") as server:
+    with run_server(FAKE, tmp_path, **settings, KW_MAX_ROWS="1", KW_MAX_QUEUE="0") as server:
         check_error(get(server, "/readyz"), 503, "model_loading", "model")
         with ThreadPoolExecutor() as threads:
             asking = [threads.submit(ask, server) for _ in range(2)]
@@ -196,7 +196,9 @@ def test_a_model_in_several_precisions(tmp_path: Path) -> None:
 def test_models_take_turns_where_memory_is_for_one(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_bundle(tmp_path / "models", name)
-    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL_MEMORY="1MB") as server:
+    with run_server(
+        FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL_MEMORY="1MB", KW_MAX_ROWS="1"
+    ) as server:
         server.wait_ready()
         for name in ("b", "a", "b"):
             assert ask(server, model=name).status_code == 200
@@ -208,7 +210,9 @@ def test_models_take_turns_where_memory_is_for_one(tmp_path: Path) -> None:
 
 def test_a_model_that_memory_is_too_small_for(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "a")
-    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL_MEMORY="500KB") as server:
+    with run_server(
+        FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL_MEMORY="500KB", KW_MAX_ROWS="1"
+    ) as server:
         for response in (get(server, "/readyz"), ask(server)):
             message = check_error(response, 503, "model_unavailable", "model")
             assert "a needs 589.8KB of memory and KW_MODEL_MEMORY allows 500.0KB" in message

@@ -33,7 +33,7 @@ def test_everything_that_is_chosen_is_sent(open_page: OpenPage, slow_server: Run
     write(page, "Hello", **SAMPLING)
     page.get_by_label("Model").select_option("design")
     expect(page.locator("#voices input[value=design]")).to_be_checked()
-    page.get_by_label("Language").select_option("german")
+    page.get_by_label("Language", exact=True).select_option("german")
     page.get_by_label("Speed").fill("1.5")
     expect(page.locator("#speed-shown")).to_have_text("1.5×")
     page.get_by_label("Instructions", exact=True).fill(" Like a cat. ")
@@ -58,7 +58,7 @@ def test_models_differ(open_page: OpenPage, slow_server: RunningServer) -> None:
     page.get_by_label("Model").select_option("design")
     expect(page.locator("#voices input[value=design]")).to_be_checked()
     page.get_by_label("Instructions", exact=True).fill("An old man, amused.")
-    page.get_by_label("Language").select_option("english")
+    page.get_by_label("Language", exact=True).select_option("english")
     page.get_by_role("button", name="Speak", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Done: ")
     last = slow_server.events("prompt")[-1]
