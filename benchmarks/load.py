@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -167,7 +168,7 @@ class Scenario:
 
 
 SCENARIOS = {
-    "callers": Scenario(callers, {"callers": 8, "frames": 50, "requests": 1, "rounds": 6}),
+    "callers": Scenario(callers, {"callers": 8, "frames": 50, "requests": 2, "rounds": 4}),
     "long": Scenario(long, {"characters": 2000, "frames": 100, "rounds": 2}),
     "livez": Scenario(livez, {"callers": 8, "frames": 100, "requests": 2}),
     "leavers": Scenario(leavers, {"callers": 8, "frames": 8, "requests": 500}),
@@ -266,4 +267,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a server that was started here ends too
     main()
