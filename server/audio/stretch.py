@@ -48,8 +48,9 @@ class TimeStretch:
         self._tolerance = round(sample_rate * TOLERANCE_SECONDS)
         window = np.hanning(2 * self._hop + 1)[:-1]
         self._rise, self._fall = window[: self._hop], window[self._hop :]
-        self._offset = -(self._hop + self._tolerance)
-        """Position in the input of the buffer's first sample; before 0 lies silence."""
+        self._offset = -(2 * self._hop + self._tolerance)
+        """Position in the input of the buffer's first sample; before 0 lies silence, as far back as the last windows of
+        a short and slow stretch reach: half a window before their own first half."""
         self._input = np.zeros(-self._offset, np.float32)
         self._read = 0
         self._centre = 0
@@ -123,7 +124,7 @@ class TimeStretch:
     def _joined(self, parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         """The parts as one; input that no later window looks at is let go."""
         nearest = round(self._speed * self._windows * self._hop) - self._tolerance
-        passed = min(self._centre, nearest) - self._hop - self._offset
+        passed = min(self._centre, nearest) - 2 * self._hop - self._offset
         if passed > 0:
             self._input = self._input[passed:].copy()
             self._offset += passed

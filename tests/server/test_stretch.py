@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -36,6 +36,7 @@ CLICK = np.hanning(24).astype(np.float32)
 
 
 @given(samples=st.integers(0, 6000), speed=st.floats(MIN_SPEED, MAX_SPEED))
+@example(samples=117, speed=0.25)
 @settings(deadline=None)
 def test_the_length_is_exact(samples: int, speed: float) -> None:
     stretched = stretch(noise(samples), speed)
