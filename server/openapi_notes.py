@@ -45,8 +45,6 @@ FIELDS: dict[str, Json] = {
     "response_format": {"description": "The kind of file; `pcm` is signed 16 bit, little-endian, 24 kHz, mono."},
     "speed": {
         "description": "How fast to speak, at the same pitch; 2 takes half the time.",
-        "minimum": 0.25,
-        "maximum": 5,
     },
     "instructions": {
         "description": "How to speak; for a VoiceDesign model, which voice. Models that do not follow it drop it.",

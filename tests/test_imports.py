@@ -20,7 +20,7 @@ ALLOWED = {
     "server/bench": ("server.bench", "server.engine", "server.graphs"),
 }
 """Rooms that may import no other room of the server than these."""
-ENTRANCES = {"server/app.py", "server/__main__.py", "server/arguments.py"}
+ENTRANCES = {"server/app.py", "server/__main__.py", "server/arguments.py", "server/opening.py"}
 """Only these may import settings and routes."""
 
 

@@ -34,7 +34,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_bundle(folder, "custom")
     write_bundle(folder, "design", model_type="voice_design", speakers={}, follows_instructions=True)
     monkeypatch.setenv("KW_MODELS_DIR", str(folder))
-    monkeypatch.setattr(command, "_engine_loader", lambda settings: FakeEngine.load)
+    monkeypatch.setattr(command, "engine_loader", lambda settings: FakeEngine.load)
     return folder
 
 

@@ -16,13 +16,13 @@ from jsonschema_rs import Draft202012Validator, meta
 from sanic import Sanic
 
 from server import errors, openapi
-from server.__main__ import open_pool
 from server.app import API_PREFIXES, create_app
 from server.audio.encoders import FORMATS, make_encoder
 from server.bundles import Bundles
 from server.config import Settings
 from server.metrics import Metrics
 from server.openapi_notes import NOT_BLANK
+from server.opening import open_pool
 from server.speech_request import SpeechRequest
 from tests.server.answers import PREFIXES
 from tests.server.fakes import FakeEngine, write_bundle
@@ -150,8 +150,6 @@ def suit_the_model(body: Any) -> None:
     for name, most in {"top_k": 3072, "max_new_tokens": 5}.items():
         if isinstance(body.get(name), int) and body[name] > most:
             body[name] = most
-    if isinstance(body.get("speed"), int | float) and 0.25 <= body["speed"] <= 5:
-        body["speed"] = 1  # the only one as yet
 
 
 API = schemathesis.openapi.from_dict(DOCUMENT)

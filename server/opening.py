@@ -1,0 +1,132 @@
+"""What the commands of the command line begin with: settings in, bundles, profiles and engines out."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from server import config, log
+from server.bundles import Bundles, find
+from server.config import Settings
+from server.engine.events import EngineEvents
+from server.graphs.manifest import BundleError
+from server.metrics import Metrics
+from server.pool import EnginePool, PoolLimits
+from server.profiles import Profile, ProfileError, load_profiles
+from server.speech_engine import Loader
+
+USAGE_ERROR = 2
+FAILURE = 1
+
+
+class CommandError(Exception):
+    """What stops a command; the message is for its user.
+
+    Args:
+        message: one line.
+        status: the exit code.
+    """
+
+    def __init__(self, message: str, status: int = FAILURE) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def check_runtime(settings: Settings) -> None:
+    """See that graphs can be run. Both packages of ONNX Runtime have one import name, so that none or one is there.
+
+    Raises:
+        CommandError: they cannot.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise CommandError(
+            "ONNX Runtime is not installed: install qwen3-tts-edge[cpu], or qwen3-tts-edge[cuda] for an NVIDIA GPU"
+        )
+    from server.graphs.session import ProviderError, choose_provider  # needs ONNX Runtime
+
+    try:
+        choose_provider(settings.execution_provider)
+    except ProviderError as error:
+        raise CommandError(str(error), USAGE_ERROR) from None
+
+
+def engine_loader(settings: Settings) -> Loader:
+    """What loads engines.
+
+    Raises:
+        CommandError: as for `check_runtime`.
+    """
+    check_runtime(settings)
+    from server.engine.worker import Engine  # this and the next need ONNX Runtime
+    from server.graphs.session import ProviderError
+
+    def load(folder: Path, events: EngineEvents) -> Engine:
+        try:
+            return Engine.load(
+                folder,
+                provider=settings.execution_provider,
+                threads=settings.threads,
+                max_rows=settings.max_rows,
+                max_queue=settings.max_queue,
+                events=events,
+            )
+        except ProviderError as error:  # a reason to tell like any other why this bundle cannot be served
+            raise BundleError(str(error)) from error
+
+    return load
+
+
+def open_bundles(settings: Settings) -> Bundles:
+    """The bundles of the models folder.
+
+    Raises:
+        CommandError: `KW_MODEL` is not among them; an empty folder is no error, a server may wait for its bundles.
+    """
+    found = find(settings.models_dir)
+    ids = [bundle.id for bundle in found]
+    wanted = {settings.model, f"{settings.model}_{settings.precision}"}
+    if settings.model is not None and found and not wanted & set(ids):
+        raise CommandError(
+            f"{config.PREFIX}MODEL: no model {settings.model!r}; there are {', '.join(ids)}", USAGE_ERROR
+        )
+    return Bundles(found, settings.model, settings.precision)
+
+
+def profiles_of(settings: Settings) -> Mapping[str, Profile]:
+    """The voice profiles, the operator's own among them.
+
+    Raises:
+        CommandError: `KW_VOICES_FILE` cannot be used.
+    """
+    try:
+        return load_profiles(settings.voices_file)
+    except ProfileError as error:
+        raise CommandError(f"{config.PREFIX}VOICES_FILE: {error}", USAGE_ERROR) from None
+
+
+def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metrics) -> EnginePool:
+    """The engines of these bundles, none of them loaded yet.
+
+    Raises:
+        CommandError: the default model cannot run in the memory of this machine.
+    """
+    from server import memory  # needs ONNX Runtime
+
+    default = next(iter(bundles.all()), None)
+    if default is not None and default.readable is not None:
+        try:
+            warning = memory.check(default.readable, settings.max_rows, memory.machine())
+        except memory.MemoryShortage as error:
+            raise CommandError(str(error)) from None
+        if warning:
+            log.event("memory", level=logging.WARNING, reason=warning)
+    limits = PoolLimits(
+        memory=settings.model_memory,
+        idle_seconds=settings.idle_unload_seconds,
+        wait_seconds=settings.load_wait_seconds,
+        max_waiting=settings.max_rows + settings.max_queue,
+    )
+    return EnginePool(bundles, load, partial(memory.model_bytes, rows=settings.max_rows), limits, metrics)
