@@ -34,24 +34,24 @@ FIELDS: dict[str, Json] = {
         "examples": ["tts-1"],
     },
     "input": {
-        "description": "The text to speak.",
+        "description": 'The text to speak; `[0.5s]`, `[pause:0.5s]` and `<break time="500ms"/>` are silence.',
         "examples": ["Hello from my own machine."],
         "pattern": NOT_BLANK,
     },
     "voice": {
-        "description": "An id of `GET /audio/voices`, in any case; OpenAI's names and Kokoro's ids are among them.",
-        "examples": ["alloy", {"id": "serena"}],
+        "description": "An id of `GET /audio/voices`, any case: profiles, speakers, OpenAI's names, Kokoro's ids. "
+        "Of a weighted formula the heaviest is taken.",
+        "examples": ["alloy", {"id": "serena"}, "serena_meditation", "af_heart*0.7+af_bella*0.3"],
     },
     "response_format": {"description": "The kind of file; `pcm` is signed 16 bit, little-endian, 24 kHz, mono."},
-    "speed": {
-        "description": "How fast to speak, at the same pitch; 2 takes half the time.",
-    },
+    "speed": {"description": "How fast to speak, at the same pitch; 2 takes half the time."},
     "instructions": {
         "description": "How to speak; for a VoiceDesign model, which voice. Models that do not follow it drop it.",
         "examples": ["Calm and slow, as if reading a bedtime story."],
     },
     "stream_format": {
-        "description": "`audio` sends the file while it is made; absent, it is sent whole and with its length.",
+        "description": "`audio` sends the file while it is made, `sse` so too, as events; absent, it is sent whole and "
+        "with its length.",
     },
     "language": {
         "description": "A language's name, an ISO 639 code, or `auto`; any case.",
@@ -113,6 +113,10 @@ HEADERS: dict[str, Json] = {
         "description": "The seed that reproduces this audio.",
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
+    },
+    "x-instructions": {
+        "description": "`ignored` where the model does not follow the instructions that the request or its voice has.",
+        "schema": {"type": "string", "enum": ["ignored"]},
     },
     "retry-after": {
         "description": "Seconds after which it may work.",
