@@ -58,7 +58,7 @@ $(VENV)/.export-$(RUNTIME): $(VENV)/.made pyproject.toml
 # The official package is the tests' oracle; what it pins and what it needs for its 25 Hz tokenizer stays away.
 $(VENV)/.dev-$(RUNTIME): $(VENV)/.export-$(RUNTIME)
 	$(PIP) install -e '.[$(RUNTIME),export,dev]'
-	$(PIP) install --no-deps qwen-tts==0.1.1 dashscope==2.0.2
+	$(PIP) install --no-deps qwen-tts==0.1.1 dashscope==2.0.2 faster-whisper==1.2.1 hibari-tts==0.2.1
 	touch $@
 
 tests/node/node_modules: tests/node/package-lock.json

@@ -65,7 +65,8 @@ def check_space(output: Path, needed: int) -> None:
 def staged(output: Path) -> Iterator[Path]:
     """A new folder beside `output` that takes its place when the block ends, and is removed if the block fails.
 
-    A bundle that is there already stays until the new one is whole.
+    A bundle that is there already stays until the new one is whole. Folders inside it are not the bundle's (a bundle
+    has files only): they move into the new one.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     folder, old = (output.with_name(f".{output.name}.{word}-{os.getpid()}") for word in ("new", "old"))
@@ -84,4 +85,6 @@ def staged(output: Path) -> Iterator[Path]:
         if folder.exists():
             shutil.rmtree(folder)
     if old.exists():
+        for inner in [entry for entry in old.iterdir() if entry.is_dir()]:
+            inner.rename(output / inner.name)
         shutil.rmtree(old)

@@ -17,6 +17,7 @@ from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
 from export.graphs.frame_loop import frame_loop
 from export.graphs.graph import export_graph, save_graph
 from export.graphs.talker import Talker, TalkerOnnxConfig
+from export.halves import store_halves
 from export.parity import measure, reference
 from export.publish import describe, publish
 from export.quantise import PRECISIONS, quantise_graph
@@ -103,12 +104,21 @@ def _codec_decoder(context: Conversion) -> None:
 
 def _quantise(context: Conversion) -> None:
     formats = PRECISIONS[context.precision]
-    for done, (name, how) in enumerate(formats.items(), 1):
+    halves = {
+        "talker": context.checkpoint.weights.in_halves(Talker.PREFIX),
+        "code_predictor": context.checkpoint.weights.in_halves(CodePredictorStep.PREFIX),
+        "codec_decoder": context.checkpoint.codec_weights.in_halves(CodecDecoder.PREFIX),
+    }
+    chosen = [name for name, half in halves.items() if half or name in formats]
+    for done, name in enumerate(chosen, 1):
         path = context.output / f"{name}.onnx"
         model = onnx.load(path)
-        quantise_graph(model, how)
+        if name in formats:
+            quantise_graph(model, formats[name])
+        if halves[name]:
+            store_halves(model)
         save_graph(model, path)
-        context.tick(done, len(formats))
+        context.tick(done, len(chosen))
 
 
 def _parity(context: Conversion) -> None:

@@ -84,6 +84,10 @@ class Weights:
         """Number of values in all tensors whose names begin with `prefix`."""
         return sum(prod(self.shape(name)) for name in self.names(prefix))
 
+    def in_halves(self, prefix: str) -> bool:
+        """Whether every tensor whose name begins with `prefix` is stored in float16."""
+        return all(self._files[self._file_of[name]].get_slice(name).get_dtype() == "F16" for name in self.names(prefix))
+
     def read(self, name: str) -> Tensor:
         """The tensor in its stored dtype."""
         tensor: Tensor = self._files[self._file_of[name]].get_tensor(name)

@@ -96,3 +96,15 @@ def test_the_estimate_covers_the_bundle(checkpoint_of: Callable[[str], Path], bu
     size = sum(path.stat().st_size for path in bundle_of("1.7B-like").rglob("*"))
     needed = bytes_needed(open_checkpoint(str(checkpoint_of("1.7B-like"))))
     assert size < needed < 2 * size
+
+
+def test_folders_in_a_bundle_outlive_its_replacement(tmp_path: Path) -> None:
+    output = tmp_path / "voice"
+    write_old_bundle(output)
+    (output / "recipe").mkdir()
+    (output / "recipe" / "notes.md").write_text("mine")
+    with staged(output) as folder:
+        (folder / "manifest.json").write_text("new")
+    assert (output / "manifest.json").read_text() == "new"
+    assert (output / "recipe" / "notes.md").read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [output]

@@ -1,0 +1,194 @@
+"""`python train_talker.py --minutes 60 WORK`: the talker and its code predictor learn to say the texts in codes.
+
+Matrices learn by Muon (Jordan et al. 2024), the rest by AdamW. The rate is flat and falls in the last part of the given
+time. A run goes on from `talker.pt` if it is there; `talker.csv` gets a line every 50 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from layout import CODEBOOK_SIZE, CODEBOOKS
+from speech_data import PHONES, finished_shards, load_shard
+from talker import Batch, Losses, Talker, prompt_ids
+from teacher import SHARD
+from tokenizer import load
+
+POSITIONS = 3000
+"""Of a batch, padding included."""
+_MOST_FRAMES = 280
+_WARM_UP, _FALL_FROM = 150, 0.75
+_NOISE_SHARE, _LOST_SHARE = 0.03, 0.06
+"""Codes, and frames, that are replaced by others before they go in: the model's own errors will be there."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Text ids and the word of each; codes `[frames, CODEBOOKS]`, phones `[frames, PHONES]`, words `[frames]`."""
+
+    body: list[int]
+    body_words: NDArray[np.int64]
+    codes: NDArray[np.int16]
+    phones: NDArray[np.int64]
+    words: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.body) + len(self.codes) + 12
+
+
+def examples(work: Path, tokenizer: Tokenizer, texts: list[str], numbers: list[int]) -> list[Example]:
+    """All utterances of these shards that are not too long."""
+    found = []
+    for number in numbers:
+        shard, codes = load_shard(work, number), np.load(work / f"codes-{number:03d}.npy")
+        for row, text in enumerate(texts[number * SHARD : (number + 1) * SHARD]):
+            start, end = shard.starts[row], shard.starts[row + 1]
+            if not 2 <= end - start <= _MOST_FRAMES:
+                continue
+            encoded = tokenizer.encode(text)
+            ends = np.array([match.end() for match in re.finditer(r"\S+", text)])
+            of_token = np.searchsorted(ends, [last for _, last in encoded.offsets])
+            found.append(
+                Example(encoded.ids, of_token, codes[start:end], shard.phones[start:end], shard.words[start:end])
+            )
+    return found
+
+
+def batches(found: list[Example], draw: np.random.Generator) -> Iterator[list[Example]]:
+    """Endlessly: batches of like lengths in random order."""
+    while True:
+        lengths = np.array([len(example) for example in found]) * draw.uniform(0.9, 1.1, len(found))
+        groups: list[list[int]] = [[]]
+        for index in np.argsort(lengths):
+            longest = max(len(found[index]), *(len(found[other]) for other in groups[-1])) if groups[-1] else 0
+            if longest * (len(groups[-1]) + 1) > POSITIONS:
+                groups.append([])
+            groups[-1].append(int(index))
+        for group in draw.permutation(len(groups)):
+            yield [found[index] for index in groups[group]]
+
+
+def collate(group: list[Example], special: dict[str, int], role: list[int], draw: np.random.Generator) -> Batch:
+    prompts = [prompt_ids(special, role, example.body, draw.random() < 0.5) for example in group]
+    longest = max(len(text) for text, _ in prompts)
+    most = max(len(example.codes) for example in group)
+    count = len(group)
+    text, codec = np.zeros((count, longest), np.int64), np.full((count, longest), -1)
+    codes, phones = np.zeros((count, most, CODEBOOKS), np.int64), np.zeros((count, most, PHONES), np.int64)
+    spoken = np.zeros((count, most, longest), bool)
+    for row, ((text_ids, codec_ids), example) in enumerate(zip(prompts, group, strict=True)):
+        text[row, : len(text_ids)], codec[row, : len(codec_ids)] = text_ids, codec_ids
+        frames = len(example.codes)
+        codes[row, :frames], phones[row, :frames] = example.codes, example.phones
+        first = len(text_ids) - 2 - len(example.body)
+        same = (example.words[:, None] == example.body_words[None]) & (example.words >= 0)[:, None]
+        spoken[row, :frames, first : first + len(example.body)] = same
+    return Batch(*map(torch.from_numpy, (text, codec)), torch.tensor([len(text_ids) for text_ids, _ in prompts]),
+                 torch.from_numpy(codes), torch.tensor([len(example.codes) for example in group]),
+                 torch.from_numpy(phones), torch.from_numpy(spoken))  # fmt: skip
+
+
+def corrupted(codes: Tensor) -> Tensor:
+    """Codes with some entries, and some whole frames, replaced by others."""
+    wrong = torch.rand(codes.shape) < _NOISE_SHARE
+    wrong |= (torch.rand(codes.shape[:2]) < _LOST_SHARE)[..., None]
+    return torch.where(wrong, torch.randint(CODEBOOK_SIZE, codes.shape), codes)
+
+
+def _optimizers(talker: Talker, rate: float) -> list[torch.optim.Optimizer]:
+    matrices = [value for name, value in talker.named_parameters() if value.ndim == 2 and ".layers." in name]
+    chosen = {id(value) for value in matrices}
+    others = [value for value in talker.parameters() if id(value) not in chosen]
+    return [
+        torch.optim.Muon(matrices, rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
+
+
+def _numbers(losses: Losses) -> NDArray[np.float64]:
+    return np.array([losses.first.item(), losses.rest.item(), losses.phonemes.item(), losses.guide.item()])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the talker.")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--share", type=float, default=0.2, help="of the frames, that the code predictor learns from")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("work", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    draw = np.random.default_rng(arguments.seed)
+    work: Path = arguments.work
+    tokenizer, special = load(work)
+    role = [special["<|im_start|>"], *tokenizer.encode("assistant\n").ids]
+    texts = (work / "texts.txt").read_text("utf-8").splitlines()
+    numbers = [number for number in finished_shards(work) if (work / f"codes-{number:03d}.npy").exists()]
+    found = examples(work, tokenizer, texts, numbers[1:])
+    held_out = examples(work, tokenizer, texts, numbers[:1])[:120]
+    print(len(found), "utterances,", sum(len(example.codes) for example in found), "frames", flush=True)
+    talker, step = Talker(special), 0
+    if (work / "talker.pt").exists():
+        state = torch.load(work / "talker.pt")
+        talker.load_state_dict(state["talker"])
+        step = state["step"]
+    optimizers = _optimizers(talker, arguments.rate)
+    tests = [collate(held_out[at : at + 20], special, role, np.random.default_rng(at)) for at in range(0, 120, 20)]
+    began, first_step, totals = time.monotonic(), step, np.zeros(4)
+    for group in batches(found, draw):
+        passed = (time.monotonic() - began) / (arguments.minutes * 60)
+        if passed >= 1:
+            break
+        step += 1
+        rate = (
+            arguments.rate * min(1, (step - first_step) / _WARM_UP) * min(1, max(1 - passed, 0.02) / (1 - _FALL_FROM))
+        )
+        for optimizer in optimizers:
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = rate
+        batch = collate(group, special, role, draw)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = talker(batch, corrupted(batch.codes), arguments.share)
+        losses.total(1.0 if step < 2000 else 0.2).backward()
+        torch.nn.utils.clip_grad_norm_(talker.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        totals += _numbers(losses)
+        if step % 50 == 0:
+            line = f"{step},{time.monotonic() - began:.0f}," + ",".join(
+                f"{value:.3f}" for value in totals / min(step - first_step, 50)
+            )
+            totals[:] = 0
+            if step % 250 == 0:
+                with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+                    line += "," + ",".join(
+                        f"{v:.3f}" for v in np.mean([_numbers(talker(t, t.codes, 1.0)) for t in tests], 0)
+                    )
+                _save(work, talker, step)
+            print(line, flush=True)
+            with (work / "talker.csv").open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+    _save(work, talker, step)
+
+
+def _save(work: Path, talker: Talker, step: int) -> None:
+    torch.save({"talker": talker.state_dict(), "step": step}, work / "talker.tmp")
+    (work / "talker.tmp").replace(work / "talker.pt")
+
+
+if __name__ == "__main__":
+    main()
