@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from export.graphs.operators import AddNorm, GroupQueryAttention, MergeHeads, SplitHeads
-from server.graphs.talker import KERNEL_HEAD_DIM_MULTIPLE
+from server.graphs.caches import KERNEL_HEAD_DIM_MULTIPLE
 
 
 @dataclass(frozen=True)
