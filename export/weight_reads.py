@@ -43,8 +43,6 @@ def _inside(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def _weights(graph: onnx.GraphProto) -> int:
-    """Bytes of the initializers that this graph's own nodes multiply by."""
-    used = {name for node in graph.node if node.op_type in WEIGHT_NODES for name in node.input[1:]}
-    return sum(
-        prod(t.dims) * tensor_dtype_to_np_dtype(t.data_type).itemsize for t in graph.initializer if t.name in used
-    )
+    """Bytes of the initializers that this graph's own nodes multiply by, each as often as a node does."""
+    sizes = {t.name: prod(t.dims) * tensor_dtype_to_np_dtype(t.data_type).itemsize for t in graph.initializer}
+    return sum(sizes.get(name, 0) for node in graph.node if node.op_type in WEIGHT_NODES for name in node.input[1:])
