@@ -33,6 +33,10 @@ ELEMENT_TYPES = {
 class DeviceStep(CodePredictorStep):
     """One step as `CodePredictorStep`, with its head `[hidden, codes]` and lengths int32 `[rows]` among its inputs."""
 
+    heads: Tensor
+    embeddings: Tensor
+    cos: Tensor
+
     def prepare(self) -> Self:
         super().prepare().register_buffer("ranks", torch.arange(1, self.codes + 1)[None], persistent=False)
         return self
@@ -99,17 +103,19 @@ def frame_unrolled(step_path: Path, step: DeviceStep, code_0_embedding: np.ndarr
     constants = {
         "axis_1": np.array([1], np.int64),
         "no_row": np.array(0, np.int32),
-        "cache_tail": np.array([sizes.num_kv_heads, step.groups, sizes.cache_head_dim], np.int64),
+        "no_code": np.array(0, np.int64),
         **{f"step.{i}": np.array(i, np.int64) for i in range(steps)},
         **{f"length.{i}": np.array(i + 2, np.int32) for i in range(steps)},
     }
     tensors = [
         stored(CODE_0_EMBEDDING, torch.from_numpy(code_0_embedding).to(step.embeddings.dtype)),
         *(stored(f"head.{i}", head) for i, head in enumerate(step.heads)),
+        stored(
+            "one_cache", torch.zeros(1, sizes.num_kv_heads, step.groups, sizes.cache_head_dim, dtype=step.cos.dtype)
+        ),
         *(numpy_helper.from_array(value, name) for name, value in constants.items()),
         *weights,
     ]
-    zero = helper.make_tensor("zero", ELEMENT_TYPES[step.cos.dtype], [1], [0.0])
     uniforms, forced = ([f"{name}.column.{i}" for i in range(steps)] for name in ("uniform", "forced"))
     node = helper.make_node
     nodes = [
@@ -120,9 +126,9 @@ def frame_unrolled(step_path: Path, step: DeviceStep, code_0_embedding: np.ndarr
         node("Concat", ["first_position", "second_position"], ["inputs_embeds.0"], axis=1),
         node("Cast", ["code_0"], ["code_0.narrow"], to=TensorProto.INT32),
         node("Mul", ["code_0.narrow", "no_row"], ["no_length"]),
-        node("Shape", ["code_0"], ["rows"]),
-        node("Concat", ["rows", "cache_tail"], ["cache_shape"], axis=0),
-        node("ConstantOfShape", ["cache_shape"], ["empty_cache"], value=zero),
+        # As many empty caches as rows, without the arithmetic of shapes, which runs on the host.
+        node("Mul", ["code_0", "no_code"], ["row_of_zeros"]),
+        node("Gather", ["one_cache", "row_of_zeros"], ["empty_cache"], axis=0),
         node("Split", ["uniforms"], uniforms, axis=1, num_outputs=steps),
         node("Split", ["forced_codes"], forced, axis=1, num_outputs=steps),
         *(each for each in exported.graph.node if each.op_type == "Constant"),

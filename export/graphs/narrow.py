@@ -1,11 +1,11 @@
 """bf16 and fp16 modules for the CUDA execution provider, and their export.
 
-Weights, KV caches, activations and embedding tables take the narrow type. Wide stay: rotary angles (float32 until their
-cosines and sines are rounded), the sums in norms and softmax (inside the kernels), logits and sampling. In fp16 also the
-residual stream with its norms, SwiGLU and `down_proj`, which overflow.
+Weights, KV caches, activations and embedding tables take the narrow type. Wide stay: rotary angles (float32 until
+their cosines and sines are rounded), the sums in norms and softmax (inside the kernels), logits and sampling. In fp16
+also the residual stream with its norms, SwiGLU and `down_proj`, which overflow.
 
-ONNX Runtime's CPU kernels compute fp16 by casting, and lack bf16: `widen` makes a graph of the same structure and the same
-rounded weights that they can run.
+ONNX Runtime's CPU kernels compute fp16 by casting, and lack bf16: `widen` makes a graph of the same structure and the
+same rounded weights that they can run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def narrow(module: Module, precision: str) -> Module:
-    """Bring a module with its weights in place to bf16 or fp16, but for the islands; `fp32` leaves the weights alone."""
+    """Bring a module, its weights in place, to bf16 or fp16, but for the islands; `fp32` leaves the weights alone."""
     if precision in NARROW_TYPES:
         module.to(NARROW_TYPES[precision])
     for name, child in module.named_modules():

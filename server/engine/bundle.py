@@ -55,7 +55,9 @@ def open_prompts(folder: Path, manifest: Manifest) -> PromptBuilder:
     return PromptBuilder(manifest, TextTokenizer(folder / TOKENIZER), text, codec)
 
 
-def open_bundle(folder: Path, *, provider: Provider, threads: int, slots: int) -> OpenBundle:
+def open_bundle(
+    folder: Path, *, provider: Provider, threads: int, slots: int, positions: int | None = None
+) -> OpenBundle:
     """Verify the files of a bundle, unless they have not changed since the last time, and open it.
 
     Args:
@@ -63,12 +65,15 @@ def open_bundle(folder: Path, *, provider: Provider, threads: int, slots: int) -
         provider: execution provider, or `auto`.
         threads: of the CPU kernels; 0 leaves the number to ONNX Runtime.
         slots: rows that can be under way at once.
+        positions: of a row, prompt and frames; a GPU takes memory for all of them. None is as many as the graph has.
 
     Raises:
         BundleError: the bundle is damaged or of another format.
         ProviderError: the provider is not to be had here, or not for this bundle.
     """
     manifest = read_manifest(folder)
+    if positions is not None:
+        manifest = _with_positions(manifest, positions)
     chosen = choose_provider(provider, manifest.precision)
     verify_once(folder, manifest)
     if chosen == "cuda":
@@ -83,6 +88,12 @@ def open_bundle(folder: Path, *, provider: Provider, threads: int, slots: int) -
         why = "KW_EXECUTION_PROVIDER is cpu" if asked else "the installed ONNX Runtime has no CUDA execution provider"
         raise BundleError(_without_cuda(manifest, why))
     return _open(folder, manifest, "cpu", threads, slots)
+
+
+def _with_positions(manifest: Manifest, positions: int) -> Manifest:
+    talker = manifest.sizes.talker
+    talker = talker.model_copy(update={"max_positions": min(positions, talker.max_positions)})
+    return manifest.model_copy(update={"sizes": manifest.sizes.model_copy(update={"talker": talker})})
 
 
 def _fall_back(manifest: Manifest, provider: Provider, cause: str) -> None:

@@ -1,9 +1,9 @@
 """What ONNX Runtime's CUDA execution provider has kernels for, as far as our graphs ask.
 
-From `docs/OperatorKernels.md` of https://github.com/microsoft/onnxruntime (commit 001d12d2623fd411ce0f83d05abb5e82304a3389,
-section CUDAExecutionProvider, the newest entry at opset 18 or below), and the kernels' declarations for inputs that they
-take from the host. A later version may have more; a graph that keeps to these has no node on the CPU but for the
-arithmetic of shapes, which ONNX Runtime puts there on purpose.
+From `docs/OperatorKernels.md` of https://github.com/microsoft/onnxruntime (section CUDAExecutionProvider, the newest
+entry at opset 18 or below; commit 001d12d2623fd411ce0f83d05abb5e82304a3389), and the kernels' declarations for inputs
+that they take from the host. A later version may have more; a graph that keeps to these has no node on the CPU but
+for the arithmetic of shapes, which ONNX Runtime puts there on purpose.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ F32, F16, BF16, I32, I64, BOOL = T.FLOAT, T.FLOAT16, T.BFLOAT16, T.INT32, T.INT6
 _FLOATS, _ALL = {F32, F16, BF16}, {F32, F16, BF16, I32, I64, BOOL}
 _NUMBERS = _FLOATS | {I32, I64}
 
+_MOVED = """Cast Concat Expand Gather GatherElements Identity Reshape Shape Slice Split Squeeze Transpose Unsqueeze
+ConstantOfShape"""
+_COUNTED = "Add Sub Mul Div Min Pow ReduceSum Mod"
+_COMPUTED = """MatMul Gemm Sigmoid Exp Sqrt Erf Softmax SimplifiedLayerNormalization SkipSimplifiedLayerNormalization
+LayerNormalization"""
+_COMPARED = "Less LessOrEqual Greater GreaterOrEqual Equal"
+_NO_BF16 = "Conv ConvTranspose Cos Sin Round Reciprocal"
+
 KERNELS: dict[str, set[int]] = {
-    **dict.fromkeys(("Cast", "Concat", "Expand", "Gather", "GatherElements", "Identity", "Reshape", "Shape"), _ALL),
-    **dict.fromkeys(("Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "ConstantOfShape"), _ALL),
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Min", "Pow", "ReduceSum", "Mod"), _NUMBERS),
-    **dict.fromkeys(("MatMul", "Gemm", "Sigmoid", "Exp", "Sqrt", "Erf", "Softmax"), _FLOATS),
-    **dict.fromkeys(
-        ("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "LayerNormalization"), _FLOATS
-    ),
-    **dict.fromkeys(("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal"), {F32, F16, I32, I64}),
-    **dict.fromkeys(("Conv", "ConvTranspose", "Cos", "Sin", "Round", "Reciprocal"), {F32, F16}),
+    **dict.fromkeys(_MOVED.split(), _ALL),
+    **dict.fromkeys(_COUNTED.split(), _NUMBERS),
+    **dict.fromkeys(_COMPUTED.split(), _FLOATS),
+    **{kind: {F32, F16, I32, I64} for kind in _COMPARED.split()},
+    **{kind: {F32, F16} for kind in _NO_BF16.split()},
     "Clip": {F32, F16, I64},
     "CumSum": {F32, F16, I32, I64},
     "TopK": {F32, F16, I32, I64},
@@ -81,9 +85,10 @@ def faults(graph: onnx.GraphProto) -> Iterator[Fault]:
         inputs = [types[i] if i else 0 for i in node.input]
         if set(used) <= constant:  # folded when the session opens
             constant |= outputs
-        elif kind == "Shape":
-            shapes |= outputs
-        elif set(used) <= shapes | constant and not shapes & {node.input[i] for i in read_on_host if i < len(inputs)}:
+        elif kind == "Shape" or (
+            set(used) <= shapes | constant
+            and not shapes & {node.input[i] for i in read_on_host if i < len(inputs)}  # the kernel's own host inputs
+        ):
             shapes |= outputs
         else:
             yield from (Fault(name, why) for why in _missing(node, inputs))

@@ -45,7 +45,9 @@ def test_cuda_has_a_kernel_for_every_node(folder: Path, graph: str) -> None:
     model = onnx.load(folder / f"{graph}.onnx")
     check_graph(model)
     assert list(faults(model.graph)) == []
-    assert not CONTROL_FLOW & {node.op_type for node in model.graph.node}
+    kinds = {node.op_type for node in model.graph.node}
+    assert not CONTROL_FLOW & kinds
+    assert graph == "codec_decoder" or "Shape" not in kinds, "the arithmetic of shapes runs on the host"
 
 
 def test_the_rule_finds_what_the_cpus_graphs_hold(bundle_of: Callable[..., Path]) -> None:
@@ -69,7 +71,7 @@ def test_onnx_runtime_finds_the_types_right(folder: Path, precision: str, graph:
 
 
 def test_casts_come_at_the_borders_and_the_islands_alone(folder: Path, precision: str) -> None:
-    """Into the talker, its two results; in fp16 each layer has two narrow parts, of which each is cast into and out of."""
+    """Into the talker and its two results; in fp16 into and out of both narrow parts of each layer."""
     layers = read_manifest(folder).sizes.talker.num_layers
     graph = onnx.load(folder / "talker.onnx", load_external_data=False).graph
     assert Counter(node.op_type for node in graph.node)["Cast"] == (3 if precision == "bf16" else 4 * layers + 2)
