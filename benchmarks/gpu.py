@@ -202,7 +202,14 @@ def _floor(manifest: Manifest, device: Chosen, probe_bytes: int) -> Iterator[tup
 
 def _open(folder: Path, device: Chosen, rows: int, options: argparse.Namespace) -> OpenBundle:
     positions = PROMPT_ROOM + options.frames
-    return open_bundle(folder, provider=device, threads=options.threads, slots=rows, positions=positions)
+    return open_bundle(
+        folder,
+        provider=device,
+        threads=options.threads,
+        slots=rows,
+        positions=positions,
+        cuda_graphs=options.cuda_graphs,
+    )
 
 
 def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Path] = full_size_bundle) -> int:
@@ -213,6 +220,7 @@ def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Pat
     parser.add_argument("--precision", choices=["bf16", "fp16"], help="bf16 by default; on the CPU fp16")
     parser.add_argument("--rows", type=int, nargs="+", default=[8, 32, 64, 128])
     parser.add_argument("--frames", type=int, default=125, help="codec frames a row (default: %(default)s, 10 s)")
+    parser.add_argument("--cuda-graphs", action="store_true", help="have CUDA capture and replay what a frame runs")
     parser.add_argument("--threads", type=int, default=0, help="of CPU kernels; 0 is ONNX Runtime's choice")
     parser.add_argument("--probe-bytes", type=int, default=PROBE_BYTES, help="read and written to find the bandwidth")
     options = parser.parse_args(arguments)
@@ -227,7 +235,8 @@ def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Pat
         print("This runs on the CPU: it shows that the benchmark works, and no figure below is a GPU's.\n")
     for size in options.sizes:
         folder = bundle_of(size, precision)
-        print(f"{size}, {precision}, {device}; {machine()}, ONNX Runtime {ort.__version__}, onnx {onnx.__version__}\n")
+        how = f"{device} with CUDA graphs" if options.cuda_graphs else device
+        print(f"{size}, {precision}, {how}; {machine()}, ONNX Runtime {ort.__version__}\n")
         print("| what | measured |\n|---|---|")
         try:
             for name, value in lines(folder, device, options):

@@ -173,7 +173,7 @@ def _codes_0(expected: Reference, logits: Floats, manifest: Manifest) -> Ints:
 
 
 def _predictor_logits(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
-    predictor = CodePredictor(open_session(folder / manifest.graphs["code_predictor"].file, device, threads))
+    predictor = CodePredictor(open_session(folder / manifest.graphs["code_predictor"].file, device, threads), device)
     return predictor.logits(expected.hidden, expected.codes)
 
 

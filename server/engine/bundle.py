@@ -56,7 +56,13 @@ def open_prompts(folder: Path, manifest: Manifest) -> PromptBuilder:
 
 
 def open_bundle(
-    folder: Path, *, provider: Provider, threads: int, slots: int, positions: int | None = None
+    folder: Path,
+    *,
+    provider: Provider,
+    threads: int,
+    slots: int,
+    positions: int | None = None,
+    cuda_graphs: bool = False,
 ) -> OpenBundle:
     """Verify the files of a bundle, unless they have not changed since the last time, and open it.
 
@@ -66,6 +72,7 @@ def open_bundle(
         threads: of the CPU kernels; 0 leaves the number to ONNX Runtime.
         slots: rows that can be under way at once.
         positions: of a row, prompt and frames; a GPU takes memory for all of them. None is as many as the graph has.
+        cuda_graphs: whether CUDA captures what a frame runs, and replays it. Off, since it has never run on a GPU.
 
     Raises:
         BundleError: the bundle is damaged or of another format.
@@ -78,7 +85,7 @@ def open_bundle(
     verify_once(folder, manifest)
     if chosen == "cuda":
         try:
-            return _try_out(_open(folder, manifest, "cuda", threads, slots))
+            return _try_out(_open(folder, manifest, "cuda", threads, slots, cuda_graphs))
         except BundleError:
             raise
         except Exception as error:  # CUDA's and ONNX Runtime's share no base class
@@ -115,14 +122,20 @@ def _without_cuda(manifest: Manifest, why: str) -> str:
     )
 
 
-def _open(folder: Path, manifest: Manifest, device: Chosen, threads: int, slots: int) -> OpenBundle:
-    sessions = {name: open_session(folder / graph.file, device, threads) for name, graph in manifest.graphs.items()}
+def _open(
+    folder: Path, manifest: Manifest, device: Chosen, threads: int, slots: int, captured: bool = False
+) -> OpenBundle:
+    options = {name: {"enable_cuda_graph": "1"} for name in ("talker", "code_predictor") if captured}
+    sessions = {
+        name: open_session(folder / graph.file, device, threads, options.get(name))
+        for name, graph in manifest.graphs.items()
+    }
     return OpenBundle(
         manifest=manifest,
         provider=device,
         prompts=open_prompts(folder, manifest),
-        talker=Talker(sessions["talker"], manifest.sizes.talker, slots, device),
-        code_predictor=CodePredictor(sessions["code_predictor"]),
+        talker=Talker(sessions["talker"], manifest.sizes.talker, slots, device, captured=captured),
+        code_predictor=CodePredictor(sessions["code_predictor"], device),
         codec_decoder=CodecDecoder(sessions["codec_decoder"]),
     )
 

@@ -129,7 +129,7 @@ def test_what_shows_only_when_kernels_run_counts_too(
 ) -> None:
     """A card that is too old, say: sessions open, and the first kernel fails."""
     real = open_session
-    monkeypatch.setattr(opening, "open_session", lambda path, device, threads: real(path, "cpu", threads))
+    monkeypatch.setattr(opening, "open_session", lambda path, device, threads, options: real(path, "cpu", threads))
     monkeypatch.setattr(opening, "Talker", _on_host)
     monkeypatch.setattr(opening, "CodePredictor", _NoKernels)
     with caplog.at_level(logging.INFO), pytest.raises(ProviderError, match="this card is not supported"):
@@ -156,14 +156,14 @@ def test_a_damaged_graph_is_the_bundles_fault(tmp_path: Path) -> None:
         open_session(tmp_path / "talker.onnx", "cpu", 1)
 
 
-def _on_host(graph: ort.InferenceSession, sizes: Any, slots: int, device: str) -> Any:
+def _on_host(graph: ort.InferenceSession, sizes: Any, slots: int, device: str, **more: Any) -> Any:
     from server.graphs.talker import Talker
 
     return Talker(graph, sizes, slots)
 
 
 class _NoKernels:
-    def __init__(self, graph: ort.InferenceSession) -> None:
+    def __init__(self, graph: ort.InferenceSession, device: str) -> None:
         pass
 
     def run(self, *feed: np.ndarray) -> None:
