@@ -60,7 +60,7 @@ class DeviceStep(CodePredictorStep):
         total = (step + 2).int().reshape(1)
         x, present = self.model(projection(inputs_embeds), past, lengths, total, self.cos, self.sin)
         hidden = self.model.norm(x[:, -1])
-        logits = as_type(as_type(hidden, head.dtype) @ head, torch.float32)
+        logits = as_type(hidden, head.dtype) @ head
         code = torch.where(forced < 0, draw_of_all(logits, temperature, top_k, top_p, uniform, self.ranks), forced)
         embedding = nn.functional.embedding(code + step * self.codes, self.embeddings)
         return code, embedding, logits, *present

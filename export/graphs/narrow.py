@@ -1,8 +1,8 @@
 """bf16 and fp16 modules for the CUDA execution provider, and their export.
 
 Weights, KV caches, activations and embedding tables take the narrow type. Wide stay: rotary angles (float32 until
-their cosines and sines are rounded), the sums in norms and softmax (inside the kernels), logits and sampling. In fp16
-also the residual stream with its norms, SwiGLU and `down_proj`, which overflow.
+their cosines and sines are rounded), the sums in norms and softmax (inside the kernels), heads, logits and sampling. In
+fp16 also the residual stream with its norms, SwiGLU and `down_proj`, which overflow.
 
 ONNX Runtime's CPU kernels compute fp16 by casting, and lack bf16: `widen` makes a graph of the same structure and the
 same rounded weights that they can run.
@@ -26,8 +26,11 @@ from export.graphs.layers import RMSNorm
 from export.graphs.operators import NORM
 
 NARROW_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-WIDE_IN_FP16 = ("input_layernorm", "post_attention_layernorm", "model.norm", "down_proj")
-"""Modules by the end of their names: the residual stream takes the type of its norms, SwiGLU that of `down_proj`."""
+_RESIDUAL = ("input_layernorm", "post_attention_layernorm", "model.norm")
+WIDE = {"bf16": ("codec_head",), "fp16": ("codec_head", "down_proj", *_RESIDUAL)}
+"""Modules that stay float32, by the end of their names. The residual stream takes the type of its norms, SwiGLU that of
+`down_proj`; logits rounded to bf16 would often be equal."""
+WIDE_TABLES = ("heads",)
 _NARROW = (TensorProto.BFLOAT16, TensorProto.FLOAT16)
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -35,13 +38,15 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def narrow(module: Module, precision: str) -> Module:
     """Bring a module, its weights in place, to bf16 or fp16, but for the islands; `fp32` leaves the weights alone."""
-    if precision in NARROW_TYPES:
-        module.to(NARROW_TYPES[precision])
     for name, child in module.named_modules():
-        if precision == "fp16" and name.endswith(WIDE_IN_FP16):
-            child.float()
         if isinstance(child, RMSNorm):
             child.one_node = True
+        if precision in NARROW_TYPES and not name.endswith(WIDE[precision]):
+            for parameter in child.parameters(recurse=False):
+                parameter.data = parameter.data.to(NARROW_TYPES[precision])
+            for key, table in [*child.named_buffers(recurse=False)]:
+                if table.is_floating_point() and key not in WIDE_TABLES:
+                    setattr(child, key, table.to(NARROW_TYPES[precision]))
     return module
 
 

@@ -56,9 +56,8 @@ class Talker(nn.Module):
         self, inputs_embeds: Tensor, lengths: Tensor, total_length: Tensor, past: list[Tensor]
     ) -> tuple[Tensor, ...]:
         x, present = self.model(inputs_embeds, past, lengths, total_length, self.cos, self.sin)
-        hidden = self.model.norm(self._last(x, lengths))
-        logits = self.codec_head(as_type(hidden, self.codec_head.weight.dtype))
-        return as_type(logits, torch.float32), as_type(hidden, torch.float32), *present
+        hidden = as_type(self.model.norm(self._last(x, lengths)), torch.float32)
+        return self.codec_head(hidden), hidden, *present
 
     def _last(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Each row's last new position; a first prompt may be padded on the right."""
