@@ -55,7 +55,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--precision",
         choices=get_args(Precision),
         default=DEFAULT_PRECISION,
-        help="of the weights; mixed is an int4 talker with an int8 code predictor (default: %(default)s)",
+        help="of the weights; mixed is an int4 talker with an int8 code predictor, bf16 and fp16 are for CUDA "
+        "(default: %(default)s)",
     )
     parser.add_argument("--revision", help="branch, tag or commit on the Hub (default: the main branch)")
     parser.add_argument(
@@ -168,6 +169,8 @@ def _report_parity(context: Conversion) -> None:
         print(f"{name:<20} {errors['of']:<8} {errors['max_error']:>10.2e} {errors['mean_error']:>11.2e}")
     for name, codes in parity["codes"].items():
         print(f"greedy codes equal, {name}: {codes['equal']} of {codes['compared']} over {parity['frames']} frames")
+    if "arithmetic" in parity:
+        print(f"measured in {parity['arithmetic']}")
     print()
     if context.precision == "fp32" and any(codes["equal"] < codes["compared"] for codes in parity["codes"].values()):
         print("warning: this fp32 bundle does not give PyTorch's codes everywhere; please report it\n")

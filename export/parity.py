@@ -26,8 +26,8 @@ from server.engine.sampling import RowSampler
 from server.engine.synthesizer import CHUNK_RAMP
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder
-from server.graphs.manifest import Manifest
-from server.graphs.session import open_session
+from server.graphs.manifest import Manifest, TalkerSizes
+from server.graphs.session import Chosen, open_session
 from server.graphs.talker import Talker
 
 Floats = NDArray[np.float32]
@@ -113,7 +113,9 @@ def _torch_waveform(checkpoint: Checkpoint, codes: Ints) -> Floats:
     return np.array(waveform[0])
 
 
-def measure(folder: Path, manifest: Manifest, expected: Reference, threads: int = 0) -> dict[str, Any]:
+def measure(
+    folder: Path, manifest: Manifest, expected: Reference, threads: int = 0, device: Chosen = "cpu"
+) -> dict[str, Any]:
     """Run the bundle's graphs on the reference's inputs.
 
     Every step is fed what PyTorch was fed (teacher forcing), so that errors do not add up: the greedy code of each is
@@ -123,14 +125,14 @@ def measure(folder: Path, manifest: Manifest, expected: Reference, threads: int 
         `frames`; `codes`: `equal` of `compared` for codebook 0 and for the others; `graphs`: for each what is compared,
         `max_error`, `mean_error`.
     """
-    talker_logits = _talker_logits(folder, manifest, expected, threads)
-    predictor_logits = _predictor_logits(folder, manifest, expected, threads)
+    talker_logits = _talker_logits(folder, manifest, expected, threads, device)
+    predictor_logits = _predictor_logits(folder, manifest, expected, threads, device)
     equal_0 = _codes_0(expected, talker_logits, manifest) == expected.codes[:, 0]
     equal_rest = predictor_logits.argmax(-1) == expected.codes[:, 1:]
     errors = {
         "talker": _error("logits", talker_logits, expected.logits),
         "code_predictor": _error("logits", predictor_logits, expected.predictor_logits),
-        "codec_decoder": _error("samples", _waveform(folder, manifest, expected, threads), expected.waveform),
+        "codec_decoder": _error("samples", _waveform(folder, manifest, expected, threads, device), expected.waveform),
     }
     codes = {
         name: {"equal": int(equal.sum()), "compared": equal.size}
@@ -144,9 +146,15 @@ def _error(of: str, found: Floats, expected: Floats) -> dict[str, Any]:
     return {"of": of, "max_error": float(difference.max()), "mean_error": float(difference.mean())}
 
 
-def _talker_logits(folder: Path, manifest: Manifest, expected: Reference, threads: int) -> Floats:
-    session = open_session(folder / manifest.graphs["talker"].file, "cpu", threads)
-    talker = Talker(session, manifest.sizes.talker, slots=1)
+def _short(manifest: Manifest, expected: Reference) -> TalkerSizes:
+    """The talker's sizes with no more positions than are needed: a device takes the memory of all of them."""
+    positions = min(len(expected.prompt) + FRAMES, manifest.sizes.talker.max_positions)
+    return manifest.sizes.talker.model_copy(update={"max_positions": positions})
+
+
+def _talker_logits(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
+    session = open_session(folder / manifest.graphs["talker"].file, device, threads)
+    talker = Talker(session, _short(manifest, expected), slots=1, device=device)
     logits = [talker.prefill(0, expected.prompt).logits]
     for frame in range(FRAMES - 1):
         length = np.array([len(expected.prompt) + frame], np.int32)
@@ -164,13 +172,13 @@ def _codes_0(expected: Reference, logits: Floats, manifest: Manifest) -> Ints:
     return np.array(found)
 
 
-def _predictor_logits(folder: Path, manifest: Manifest, expected: Reference, threads: int) -> Floats:
-    predictor = CodePredictor(open_session(folder / manifest.graphs["code_predictor"].file, "cpu", threads))
+def _predictor_logits(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
+    predictor = CodePredictor(open_session(folder / manifest.graphs["code_predictor"].file, device, threads), device)
     return predictor.logits(expected.hidden, expected.codes)
 
 
-def _waveform(folder: Path, manifest: Manifest, expected: Reference, threads: int) -> Floats:
-    decoder = CodecDecoder(open_session(folder / manifest.graphs["codec_decoder"].file, "cpu", threads))
+def _waveform(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
+    decoder = CodecDecoder(open_session(folder / manifest.graphs["codec_decoder"].file, device, threads))
     # In the engine's own chunks, so that the carried state is measured too.
     state, samples, start, turn = decoder.start(), [], 0, 0
     while start < FRAMES:

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from export.graphs.graph import CONTRIB_DOMAIN
+from export.graphs.narrow import NARROW_TYPES
 
 ACCURACY_LEVEL = 4
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
@@ -47,13 +48,15 @@ PRECISIONS: dict[str, dict[str, WeightFormat]] = {
     "mixed": {"talker": INT4, "code_predictor": INT8},
     "int4": {"talker": INT4, "code_predictor": INT4_FAST},
 }
-"""Formats by precision and graph; a graph that is not named stays float32."""
+"""Formats by precision and graph; a graph that is not named stays as it was exported."""
 HEADS = INT8
 """Of the matrices that give logits, whose errors go straight into the codes, in every quantised graph."""
 
 
 def graph_precision(precision: str, graph: str) -> str:
-    """What a bundle of some precision stores one of its graphs in: fp32, int8 or int4."""
+    """What a bundle of some precision stores one of its graphs in: fp32, int8, int4, bf16 or fp16."""
+    if precision in NARROW_TYPES:
+        return "fp32" if graph == "codec_decoder" else precision
     how = PRECISIONS[precision].get(graph)
     return f"int{how.bits}" if how else "fp32"
 

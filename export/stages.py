@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from export.checkpoint import Checkpoint, CheckpointError
 from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnnxConfig
 from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
 from export.graphs.frame_loop import frame_loop
+from export.graphs.frame_unrolled import DeviceStep, DeviceStepOnnxConfig, frame_unrolled
 from export.graphs.graph import export_graph, save_graph
-from export.graphs.talker import Talker, TalkerOnnxConfig
+from export.graphs.narrow import NARROW_TYPES, export_narrow, narrow, widen
+from export.graphs.talker import DeviceTalker, Talker, TalkerOnnxConfig
 from export.halves import store_halves
 from export.parity import measure, reference
 from export.publish import describe, publish
@@ -85,15 +88,23 @@ def _tables(context: Conversion) -> None:
 
 
 def _talker(context: Conversion) -> None:
+    if context.precision in NARROW_TYPES:
+        talker = narrow(DeviceTalker.from_checkpoint(context.checkpoint), context.precision)
+        export_narrow("talker", TalkerOnnxConfig(talker), context.output)
+        return
     export_graph("talker", TalkerOnnxConfig(Talker.from_checkpoint(context.checkpoint)), context.output)
 
 
 def _code_predictor(context: Conversion) -> None:
-    step = CodePredictorStep.from_checkpoint(context.checkpoint)
-    folder = context.output / "step"
+    folder, path = context.output / "step", context.output / "code_predictor.onnx"
     folder.mkdir()
-    exported = export_graph("step", CodePredictorStepOnnxConfig(step), folder)
-    frame_loop(exported, step, np.load(context.output / CODEC_TABLE), context.output / "code_predictor.onnx")
+    table = np.load(context.output / CODEC_TABLE)
+    if context.precision in NARROW_TYPES:
+        narrowed = narrow(DeviceStep.from_checkpoint(context.checkpoint), context.precision)
+        frame_unrolled(export_narrow("step", DeviceStepOnnxConfig(narrowed), folder), narrowed, table, path)
+    else:
+        step = CodePredictorStep.from_checkpoint(context.checkpoint)
+        frame_loop(export_graph("step", CodePredictorStepOnnxConfig(step), folder), step, table, path)
     shutil.rmtree(folder)
 
 
@@ -103,10 +114,10 @@ def _codec_decoder(context: Conversion) -> None:
 
 
 def _quantise(context: Conversion) -> None:
-    formats = PRECISIONS[context.precision]
+    formats, narrowed = PRECISIONS.get(context.precision, {}), context.precision in NARROW_TYPES
     halves = {
-        "talker": context.checkpoint.weights.in_halves(Talker.PREFIX),
-        "code_predictor": context.checkpoint.weights.in_halves(CodePredictorStep.PREFIX),
+        "talker": context.checkpoint.weights.in_halves(Talker.PREFIX) and not narrowed,
+        "code_predictor": context.checkpoint.weights.in_halves(CodePredictorStep.PREFIX) and not narrowed,
         "codec_decoder": context.checkpoint.codec_weights.in_halves(CodecDecoder.PREFIX),
     }
     chosen = [name for name, half in halves.items() if half or name in formats]
@@ -135,7 +146,14 @@ def check_bundle(context: Conversion, manifest: Manifest) -> None:
         raise CheckpointError(f"{context.output.name} was not made of {context.checkpoint.name}: their sizes differ")
     prompts, codec_table = open_prompts(context.output, manifest), np.load(context.output / CODEC_TABLE)
     expected = reference(context.checkpoint, manifest, prompts, codec_table, context.tick)
-    context.parity = measure(context.output, manifest, expected)
+    if context.precision != "bf16":
+        context.parity = measure(context.output, manifest, expected)
+        return
+    with TemporaryDirectory(dir=context.output.parent, prefix=".widened-") as folder:
+        for graph in manifest.graphs.values():
+            widen(context.output / graph.file, Path(folder, graph.file))
+        found = measure(Path(folder), manifest, expected)
+    context.parity = found | {"arithmetic": "fp32 with weights rounded to bf16: there are no CPU kernels for bf16"}
 
 
 def _manifest(context: Conversion) -> None:

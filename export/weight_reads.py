@@ -12,7 +12,8 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from export.halves import stored_as
 from server.graphs.manifest import WeightReads
 
-_FLOAT32 = 4  # bytes: what a weight stored in half precision takes once the graph is open
+_HALF, _FLOAT32 = 2, 4
+"""Bytes of a weight in half precision where it is stored, and where it is used."""
 WEIGHT_NODES = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "MatMulNBits"})
 
 
@@ -45,11 +46,7 @@ def _inside(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def _weights(graph: onnx.GraphProto) -> int:
-    """Bytes of the initializers that this graph's own nodes multiply by."""
-    used = {name for node in graph.node if node.op_type in WEIGHT_NODES for name in node.input[1:]}
-    halves = {stored for name, stored in stored_as(graph.node).items() if name in used}
-    return sum(
-        prod(t.dims) * (_FLOAT32 if t.name in halves else tensor_dtype_to_np_dtype(t.data_type).itemsize)
-        for t in graph.initializer
-        if t.name in used | halves
-    )
+    """Bytes of the initializers that this graph's own nodes multiply by, each as often as a node does."""
+    sizes = {t.name: prod(t.dims) * tensor_dtype_to_np_dtype(t.data_type).itemsize for t in graph.initializer}
+    sizes |= {name: sizes[stored] // _HALF * _FLOAT32 for name, stored in stored_as(graph.node).items()}
+    return sum(sizes.get(name, 0) for node in graph.node if node.op_type in WEIGHT_NODES for name in node.input[1:])

@@ -91,14 +91,17 @@ class Settings(BaseSettings):
     )
     precision: Precision | None = Field(
         default=None,
-        description="fp32, int8, mixed or int4: the bundle that an id means where `ID_PRECISION` lies beside `ID`.",
+        description="fp32, int8, mixed, int4, bf16 or fp16: the bundle that an id means where `ID_PRECISION` lies "
+        "beside `ID`.",
     )
     voices_file: Path | None = Field(
         default=None,
         description='JSON file of voice profiles beside the built-in ones: {"profiles": {"ID": {"speaker": ...}}}.',
     )
     execution_provider: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="What computes; auto takes the CPU as yet."
+        default="auto",
+        description="What computes. auto is CUDA for bf16 and fp16 bundles where it starts, else the CPU, with a line "
+        "in the log; cuda does not fall back.",
     )
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the engine; 0 takes all physical cores.")
     max_rows: int = Field(default=4, ge=1, le=1024, description="Requests computed side by side.")

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import psutil
 from pydantic import ByteSize
 
+from server.graphs.caches import cache_bytes
 from server.graphs.manifest import Manifest
-from server.graphs.talker import cache_bytes
 
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """What a container may take, as version 2 and 1 of Linux's control groups say it."""
@@ -43,7 +43,7 @@ def model_bytes(manifest: Manifest, rows: int) -> int:
 
     Less is used as a rule: files are mapped, and caches take memory only as far as rows get.
     """
-    return _file_bytes(manifest) + cache_bytes(manifest.sizes.talker, rows)
+    return _file_bytes(manifest) + cache_bytes(manifest, rows)
 
 
 def _file_bytes(manifest: Manifest) -> int:
@@ -56,8 +56,8 @@ def check(manifest: Manifest, rows: int, machine: Machine) -> str | None:
     Raises:
         MemoryShortage: not even one row fits.
     """
-    files, caches = _file_bytes(manifest), cache_bytes(manifest.sizes.talker, rows)
-    one_row = cache_bytes(manifest.sizes.talker, 1)
+    files, caches = _file_bytes(manifest), cache_bytes(manifest, rows)
+    one_row = cache_bytes(manifest, 1)
     if one_row > machine.total:
         raise MemoryShortage(
             f"{manifest.id} needs {_human(one_row)} for the KV cache of one row, and this machine has "

@@ -45,10 +45,10 @@ def check_runtime(settings: Settings) -> None:
         raise CommandError(
             "ONNX Runtime is not installed: install qwen3-tts-edge[cpu], or qwen3-tts-edge[cuda] for an NVIDIA GPU"
         )
-    from server.graphs.session import ProviderError, choose_provider  # needs ONNX Runtime
+    from server.graphs.session import ProviderError, check_provider  # needs ONNX Runtime
 
     try:
-        choose_provider(settings.execution_provider)
+        check_provider(settings.execution_provider)
     except ProviderError as error:
         raise CommandError(str(error), USAGE_ERROR) from None
 

@@ -6,6 +6,8 @@ that one call makes a whole frame and the weights exist once.
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
@@ -31,6 +33,23 @@ def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, unif
     """
     values, indices = TopK.apply(logits / temperature[:, None], top_k.max().reshape(1))
     rank = torch.ones_like(indices).cumsum(1)
+    return _draw_ranked(values, indices, rank, top_k, top_p, uniform)
+
+
+def draw_of_all(
+    logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor, ranks: Tensor
+) -> Tensor:
+    """`draw` for a GPU, where a number of candidates that the call learns would have to be copied to the host.
+
+    `ranks` is int64 `[1, codes]`, counting from 1.
+    """
+    values, indices = TopK.apply(logits / temperature[:, None], torch.tensor([ranks.shape[1]]))
+    return _draw_ranked(values, indices, ranks, top_k, top_p, uniform)
+
+
+def _draw_ranked(
+    values: Tensor, indices: Tensor, rank: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor
+) -> Tensor:
     weights = (values - values[:, :1]).exp() * (rank <= top_k[:, None]).float()
     before = weights.cumsum(1) - weights
     total = weights.sum(1, keepdim=True)
@@ -72,7 +91,7 @@ class CodePredictorStep(nn.Module):
             self.small_to_mtp_projection = nn.Linear(talker_hidden_size, sizes.hidden_size)
 
     @classmethod
-    def on_meta(cls, checkpoint: Checkpoint) -> CodePredictorStep:
+    def on_meta(cls, checkpoint: Checkpoint) -> Self:
         """Build the module without weights."""
         talker = checkpoint.config["talker_config"]
         config, groups = talker["code_predictor_config"], talker["num_code_groups"]
@@ -81,13 +100,13 @@ class CodePredictorStep(nn.Module):
             return cls(sizes, groups, config["vocab_size"], talker["hidden_size"])
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> CodePredictorStep:
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> Self:
         """Build the module with the checkpoint's weights, in float32."""
         step = cls.on_meta(checkpoint)
         checkpoint.load_into(step, cls.PREFIX)
         return step.prepare()
 
-    def prepare(self) -> CodePredictorStep:
+    def prepare(self) -> Self:
         """Stack heads and embeddings into tables that a step number can index; to be called once weights are there."""
         cos, sin = rotary_tables(self.sizes)
         tables = {

@@ -38,7 +38,7 @@ def frame_loop(step_path: Path, step: CodePredictorStep, code_0_embedding: np.nd
         path: where to write the frame graph.
     """
     model = onnx.load(step_path)
-    weights = _take_constants(model.graph)
+    weights = take_constants(model.graph)
     heads = _split_heads(model.graph, weights, step.groups - 1)
     body = _loop_body(model.graph, step)
     tensors = {t.name: t for t in [*model.graph.initializer, *weights.values(), *heads]}
@@ -97,7 +97,7 @@ def frame_loop(step_path: Path, step: CodePredictorStep, code_0_embedding: np.nd
     onnx.checker.check_model(path)
 
 
-def _take_constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
+def take_constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
     """Take tables out of the nodes in which the exporter leaves buffers; by name, as initializers."""
     tables: dict[str, TensorProto] = {}
     kept = []

@@ -74,11 +74,11 @@ def export_graph(name: str, config: GraphConfig, folder: Path) -> Path:
     path = folder / f"{name}.onnx"
     if not data_path(path).exists():
         save_graph(onnx.load(path), path)
-    _declare_sizes(path, config)
+    declare_sizes(path, config)
     return path
 
 
-def _declare_sizes(path: Path, config: GraphConfig) -> None:
+def declare_sizes(path: Path, config: GraphConfig) -> None:
     """Write the fixed sizes of the outputs into the graph: behind operators of its own the exporter knows none."""
     with torch.inference_mode():
         results = config.module(**config.sample_inputs())

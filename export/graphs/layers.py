@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.graphs.operators import AddNorm, GroupQueryAttention, MergeHeads, SplitHeads
-from server.graphs.talker import KERNEL_HEAD_DIM_MULTIPLE
+from export.graphs.operators import AddNorm, GroupQueryAttention, MergeHeads, Norm, SplitHeads, as_type
+from server.graphs.caches import KERNEL_HEAD_DIM_MULTIPLE
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,18 @@ def pad_halves(x: Tensor, size: int) -> Tensor:
     return torch.cat([nn.functional.pad(half, (0, missing)) for half in x.chunk(2, dim=-1)], dim=-1)
 
 
-def project(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    """Several projections of one input, as one product: the exporter folds the joined matrix into a constant."""
+def project(x: Tensor, *layers: nn.Linear, result: torch.dtype | None = None) -> tuple[Tensor, ...]:
+    """Several projections of one input, as one product: the exporter folds the joined matrix into a constant.
+
+    Args:
+        x: `[..., inner]`, brought to the type of the weights.
+        layers: which project it.
+        result: type of the results; None is that of the weights.
+    """
+    dtype = layers[0].weight.dtype
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-    joined = nn.functional.linear(x, torch.cat([layer.weight for layer in layers]), bias)
-    return joined.split([layer.out_features for layer in layers], dim=-1)
+    joined = nn.functional.linear(as_type(x, dtype), torch.cat([layer.weight for layer in layers]), bias)
+    return as_type(joined, result or dtype).split([layer.out_features for layer in layers], dim=-1)
 
 
 class RMSNorm(nn.Module):
@@ -93,13 +100,17 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size))
         self.eps = eps
+        self.one_node = False
+        """Whether to trace into the runtime's own operator, which computes in float32 whatever the type is."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.one_node:
+            return Norm.apply(x, self.weight, self.eps)
         return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps))
 
     def add(self, x: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
         """The norm of `x + delta`, and that sum."""
-        return AddNorm.apply(x, delta, self.weight, self.eps)
+        return AddNorm.apply(x, as_type(delta, x.dtype), self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -155,7 +166,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = project(x, self.gate_proj, self.up_proj)
+        gate, up = project(x, self.gate_proj, self.up_proj, result=self.down_proj.weight.dtype)
         return self.down_proj(nn.functional.silu(gate) * up)
 
 
@@ -212,12 +223,13 @@ class DecoderStack(nn.Module):
         Returns:
             Hidden states before the final norm `[rows, new, hidden_size]`, and the caches.
         """
+        x = as_type(x, self.norm.weight.dtype)
         present: list[Tensor] = []
         last, delta = lengths - 1, None
         for index, layer in enumerate(self.layers):
             x, delta, key, value = layer(x, delta, (past[2 * index], past[2 * index + 1]), last, total, cos, sin)
             present += [key, value]
-        return x + delta, present
+        return x + as_type(delta, x.dtype), present
 
 
 def cache_axes(direction: str, num_layers: int) -> dict[str, dict[int, str]]:
@@ -226,7 +238,7 @@ def cache_axes(direction: str, num_layers: int) -> dict[str, dict[int, str]]:
     return {f"{direction}.{name}": {0: "rows", 2: "capacity"} for name in names}
 
 
-def empty_caches(sizes: LayerSizes, rows: int, capacity: int) -> list[Tensor]:
+def empty_caches(sizes: LayerSizes, rows: int, capacity: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     """Zeroed caches of a stack, `[rows, kv_heads, capacity, head_dim]` each."""
     shape = (rows, sizes.num_kv_heads, capacity, sizes.cache_head_dim)
-    return [torch.zeros(shape) for _ in range(2 * sizes.num_layers)]
+    return [torch.zeros(shape, dtype=dtype) for _ in range(2 * sizes.num_layers)]

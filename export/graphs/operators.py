@@ -7,6 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+NORM = "SimplifiedLayerNormalization"
+
+
+def as_type(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` in this type; nothing is traced where it has it."""
+    return x if x.dtype == dtype else x.to(dtype)
+
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """NeoX rotary embedding of `x` `[..., head_dim]` by tables that broadcast to `[..., head_dim / 2]`."""
@@ -105,6 +112,25 @@ class GroupQueryAttention(torch.autograd.Function):
         return output, present_key, present_value
 
 
+class Norm(torch.autograd.Function):
+    """`SimplifiedLayerNormalization`: the root-mean-square norm of `x` `[..., size]`, weight `[size]`.
+
+    ONNX Runtime has it in ONNX's own domain, whose checker does not know it: it is exported in the contrib domain, and
+    `export.graphs.narrow` puts it where it belongs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        wide = as_type(x, torch.float32)
+        return as_type(weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)), x.dtype)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, weight: Any, eps: float) -> Any:
+        normed = g.op(f"com.microsoft::{NORM}", x, weight, axis_i=-1, epsilon_f=eps)
+        normed.setType(x.type())
+        return normed
+
+
 class AddNorm(torch.autograd.Function):
     """`com.microsoft.SkipSimplifiedLayerNormalization`: the root-mean-square norm of a sum, and the sum.
 
@@ -114,7 +140,8 @@ class AddNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         total = x + delta
-        return weight * (total * torch.rsqrt(total.pow(2).mean(-1, keepdim=True) + eps)), total
+        wide = as_type(total, torch.float32)
+        return as_type(weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)), x.dtype), total
 
     @staticmethod
     def symbolic(g: Any, x: Any, delta: Any, weight: Any, eps: float) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
@@ -9,6 +11,7 @@ from transformers import PretrainedConfig
 from export.checkpoint import Checkpoint
 from export.graphs.graph import Axes, GraphConfig
 from export.graphs.layers import DecoderStack, LayerSizes, cache_axes, empty_caches, rotary_tables
+from export.graphs.operators import as_type
 
 MAX_POSITIONS = 8192
 """Longest prompt plus frames: over ten minutes of audio in one row; the checkpoints allow 32768."""
@@ -32,7 +35,7 @@ class Talker(nn.Module):
         self.codec_head = nn.Linear(sizes.hidden_size, vocab_size, bias=False)
 
     @classmethod
-    def on_meta(cls, checkpoint: Checkpoint) -> Talker:
+    def on_meta(cls, checkpoint: Checkpoint) -> Self:
         """Build the module without weights."""
         config = checkpoint.config["talker_config"]
         sizes = LayerSizes.from_config(config, min(config["max_position_embeddings"], MAX_POSITIONS))
@@ -40,7 +43,7 @@ class Talker(nn.Module):
             return cls(sizes, config["vocab_size"])
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> Talker:
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> Self:
         """Build the module with the checkpoint's weights, in float32."""
         talker = cls.on_meta(checkpoint)
         checkpoint.load_into(talker, cls.PREFIX)
@@ -53,11 +56,21 @@ class Talker(nn.Module):
         self, inputs_embeds: Tensor, lengths: Tensor, total_length: Tensor, past: list[Tensor]
     ) -> tuple[Tensor, ...]:
         x, present = self.model(inputs_embeds, past, lengths, total_length, self.cos, self.sin)
-        # A first prompt may be padded on the right; otherwise every row's last new position is the last.
+        hidden = as_type(self.model.norm(self._last(x, lengths)), torch.float32)
+        return self.codec_head(hidden), hidden, *present
+
+    def _last(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Each row's last new position; a first prompt may be padded on the right."""
         end = lengths.long().clamp(max=x.size(1)) - 1
         last = x.gather(1, end[:, None, None].expand(-1, 1, self.sizes.hidden_size))
-        hidden = self.model.norm(last[:, 0])
-        return self.codec_head(hidden), hidden, *present
+        return last[:, 0]
+
+
+class DeviceTalker(Talker):
+    """For a GPU: rows of one call have equally many new positions, so that nothing depends on a shape's arithmetic."""
+
+    def _last(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return x[:, -1]
 
 
 class TalkerOnnxConfig(GraphConfig):
@@ -89,5 +102,5 @@ class TalkerOnnxConfig(GraphConfig):
             # Full caches: the runtime leaves the unused end of a cache that is not bound in place undefined.
             "lengths": torch.full((rows,), new, dtype=torch.int32),
             "total_length": torch.tensor([new], dtype=torch.int32),
-            "past": empty_caches(sizes, rows, new),
+            "past": empty_caches(sizes, rows, new, self.module.cos.dtype),
         }

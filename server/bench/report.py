@@ -19,6 +19,8 @@ _FASTER: dict[Precision, str] = {
     "int8": "a mixed or int4 bundle may help",
     "mixed": "an int4 bundle may help",
     "int4": "a smaller model or a faster machine may help",
+    "bf16": "a smaller model or a faster machine may help",
+    "fp16": "without a GPU an int8, mixed or int4 bundle may help",
 }
 
 

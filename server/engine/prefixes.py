@@ -33,6 +33,8 @@ class PrefixCache:
 
     def prefill(self, slot: int, prompt: Prompt) -> TalkerOutput:
         """Put a prompt into a slot, from position 0."""
+        if not self._talker.caches_copy_fast:
+            return self._talker.prefill(slot, prompt.embeddings)
         prefix = prompt.embeddings[: prompt.prefix]
         key = blake2b(prefix.tobytes()).digest()
         if key in self._kept:

@@ -2,49 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import onnxruntime as ort
 
-from server.graphs.manifest import BundleError
+from server.graphs.manifest import BundleError, Precision
 
 Provider = Literal["auto", "cpu", "cuda"]
+Chosen = Literal["cpu", "cuda"]
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+CUDA_PRECISIONS: frozenset[Precision] = frozenset({"bf16", "fp16"})
+"""Of the bundles that suit the CUDA execution provider: its attention kernel takes caches of these types alone."""
+CPU_LACKS: frozenset[Precision] = frozenset({"bf16"})
+"""ONNX Runtime's CPU kernels do not multiply these."""
+
+CAUSES = (
+    (("no kernel image", "compute capability", "sm_"), "this card is not supported"),
+    (("out of memory", "failed to allocate", "cublas_status_alloc_failed"), "the GPU has too little free memory"),
+    (
+        ("driver version", "no cuda-capable device", "failure 35", "failure 100"),
+        "the NVIDIA driver is missing or too old",
+    ),
+    (("cannot open shared object", "libcu", ".dll"), "a CUDA 13 or cuDNN 9 library does not load"),
+)
+"""What CUDA's and ONNX Runtime's messages hold, in lower case, and what it means."""
+QUIET_CAUSE = "the driver, or a library of CUDA 13 or cuDNN 9, is missing or does not load"
+"""ONNX Runtime then goes on with the CPU and says why in its own log alone."""
 
 
 class ProviderError(RuntimeError):
     """An execution provider that was asked for and cannot run here."""
 
 
-def choose_provider(wanted: Provider) -> Literal["cpu", "cuda"]:
-    """Resolve `auto`, and check that what is asked for by name is there.
+class CudaError(ProviderError):
+    """CUDA does not start or does not compute here; the message is the cause, without what to do about it."""
 
-    `auto` takes the CPU: the talker's caches live in host memory as yet, which CUDA kernels would copy at every frame.
+
+def has_cuda() -> bool:
+    """Whether the installed ONNX Runtime was built with the CUDA execution provider; that it starts is not said."""
+    return CUDA_PROVIDER in ort.get_available_providers()
+
+
+def check_provider(wanted: Provider) -> None:
+    """Refuse at once what no bundle could run on.
 
     Raises:
         ProviderError: `cuda` is wanted and this ONNX Runtime has no CUDA execution provider.
     """
-    cuda = "CUDAExecutionProvider" in ort.get_available_providers()
-    if wanted == "cuda" and not cuda:
+    if wanted == "cuda" and not has_cuda():
         raise ProviderError(
             "KW_EXECUTION_PROVIDER=cuda, but the installed ONNX Runtime has no CUDA execution provider; "
             "install the extra `cuda` instead of `cpu`, or set KW_EXECUTION_PROVIDER=cpu"
         )
-    return "cuda" if wanted == "cuda" else "cpu"
 
 
-def open_session(path: Path, provider: Literal["cpu", "cuda"], threads: int) -> ort.InferenceSession:
+def choose_provider(wanted: Provider, precision: Precision) -> Chosen:
+    """What to try first for a bundle: `auto` is CUDA where ONNX Runtime has it and the bundle suits it.
+
+    Raises:
+        ProviderError: `cuda` is wanted, and there is none or the bundle does not suit it.
+    """
+    check_provider(wanted)
+    suits = precision in CUDA_PRECISIONS
+    if wanted == "cuda" and not suits:
+        raise ProviderError(
+            f"KW_EXECUTION_PROVIDER=cuda, but this bundle is {precision}, which CUDA would compute in part only; "
+            "convert with --precision bf16 or fp16, or set KW_EXECUTION_PROVIDER=cpu"
+        )
+    return "cuda" if wanted != "cpu" and suits and has_cuda() else "cpu"
+
+
+def cause_of(error: BaseException) -> str:
+    """What an error of CUDA or ONNX Runtime means, in a few words."""
+    if isinstance(error, CudaError):
+        return str(error)
+    text = str(error).lower()
+    for signs, cause in CAUSES:
+        if any(sign in text for sign in signs):
+            return cause
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def open_session(
+    path: Path, provider: Chosen, threads: int, cuda_options: dict[str, Any] | None = None
+) -> ort.InferenceSession:
     """Open one graph.
 
     Args:
         path: the `.onnx` file; its weights lie beside it.
         provider: execution provider of every node that has a kernel there.
         threads: of the CPU kernels; 0 leaves the number to ONNX Runtime.
+        cuda_options: of the CUDA execution provider.
 
     Raises:
         BundleError: ONNX Runtime cannot load the file.
-        ProviderError: the provider does not start on this machine.
+        CudaError: CUDA does not start on this machine.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -53,17 +107,21 @@ def open_session(path: Path, provider: Literal["cpu", "cuda"], threads: int) -> 
     # Each session has its own threads, which go on spinning for a while after a call and take the cores from the next
     # graph's: without this a frame takes up to three times as long.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    names: Sequence[str] = ["CPUExecutionProvider"]
     if provider == "cuda":
-        ort.preload_dlls()  # finds the CUDA and cuDNN libraries of the extra `cuda`
-        names = ["CUDAExecutionProvider", *names]
+        return _open_on_cuda(path, options, cuda_options or {})
     try:
-        session = ort.InferenceSession(str(path), sess_options=options, providers=names)
+        return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise BundleError(f"{path.parent.name}: ONNX Runtime cannot load {path.name}; convert again") from error
-    if session.get_providers()[0] != names[0]:  # it goes on with the CPU when a CUDA library does not load
-        raise ProviderError(
-            "KW_EXECUTION_PROVIDER=cuda, but CUDA does not load here (driver, CUDA 13 or cuDNN 9 missing); "
-            "mend that or set KW_EXECUTION_PROVIDER=cpu"
-        )
+
+
+def _open_on_cuda(path: Path, options: ort.SessionOptions, cuda_options: dict[str, Any]) -> ort.InferenceSession:
+    try:
+        ort.preload_dlls()  # finds the CUDA and cuDNN libraries of the extra `cuda`
+        providers = [(CUDA_PROVIDER, cuda_options), "CPUExecutionProvider"]
+        session = ort.InferenceSession(str(path), sess_options=options, providers=providers)
+    except Exception as error:  # as above; whether the file or CUDA is at fault, the CPU will show
+        raise CudaError(cause_of(error)) from error
+    if session.get_providers()[0] != CUDA_PROVIDER:
+        raise CudaError(QUIET_CAUSE)
     return session

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import mmap
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from server.graphs.caches import Saved, open_caches
 from server.graphs.manifest import TalkerSizes
+from server.graphs.static_call import NO_GRAPH, StaticCall, run_options
 
 Floats = NDArray[np.float32]
-FLOAT_BYTES = 4
-
-KERNEL_HEAD_DIM_MULTIPLE = 16
-"""The attention kernel takes caches of no other head size; exported graphs pad theirs."""
 
 
 class TalkerOutput(NamedTuple):
@@ -24,25 +20,6 @@ class TalkerOutput(NamedTuple):
 
     logits: Floats
     hidden: Floats
-
-
-def _untouched(shape: tuple[int, ...]) -> Floats:
-    """Zeros that take memory page by page as they are written.
-
-    NumPy asks for huge pages, of which the few positions that a row uses in each head would take most of a gigabyte.
-    """
-    return np.frombuffer(mmap.mmap(-1, prod(shape) * FLOAT_BYTES), np.float32).reshape(shape)
-
-
-def cache_shape(sizes: TalkerSizes, slots: int) -> tuple[int, int, int, int]:
-    """Shape of the keys, or of the values, of one layer: `[slots, kv_heads, max_positions, padded head_dim]`."""
-    head_dim = -(-sizes.head_dim // KERNEL_HEAD_DIM_MULTIPLE) * KERNEL_HEAD_DIM_MULTIPLE
-    return slots, sizes.num_kv_heads, sizes.max_positions, head_dim
-
-
-def cache_bytes(sizes: TalkerSizes, slots: int) -> int:
-    """Bytes of the KV caches of all slots, if every row took all its positions: a page is taken when it is written."""
-    return 2 * sizes.num_layers * prod(cache_shape(sizes, slots)) * FLOAT_BYTES
 
 
 class Talker:
@@ -55,29 +32,42 @@ class Talker:
         session: of `talker.onnx`.
         sizes: from the manifest.
         slots: rows that can be under way at once.
+        device: where the caches live and the kernels run, cpu or cuda.
+        captured: whether the session captures CUDA graphs.
     """
 
-    def __init__(self, session: ort.InferenceSession, sizes: TalkerSizes, slots: int) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        sizes: TalkerSizes,
+        slots: int,
+        device: str = "cpu",
+        *,
+        captured: bool = False,
+    ) -> None:
         self._session = session
+        self._device, self._captured = device, captured
+        self._uncaptured = None if device == "cpu" else run_options(NO_GRAPH)
+        self._calls: dict[tuple[int, int], StaticCall] = {}
         self.sizes = sizes
         self.slots = slots
         self._names = [value.name for value in session.get_inputs() if value.name.startswith("past.")]
-        self._caches = [_untouched(cache_shape(sizes, slots)) for _ in self._names]
-        self._views: dict[tuple[int, int], list[ort.OrtValue]] = {}
+        self._caches = open_caches(session, sizes, slots, device)
+        self.caches_copy_fast = device == "cpu"
+        """Whether `save` and `restore` are worth their while: a GPU prefills a prefix in the time that one takes."""
 
     def prefill(self, slot: int, inputs_embeds: Floats, past: int = 0) -> TalkerOutput:
         """Put a prompt `[positions, hidden_size]` into a slot, behind the `past` positions that it holds."""
         length = past + len(inputs_embeds)
         return self._run(slot, slot + 1, inputs_embeds[None], np.array([length], np.int32))
 
-    def save(self, slot: int, positions: int) -> list[Floats]:
-        """A copy of a slot's first positions, for `restore`: `[kv_heads, positions, head_dim]`, two a layer."""
-        return [cache[slot, :, :positions].copy() for cache in self._caches]
+    def save(self, slot: int, positions: int) -> Saved:
+        """A copy of a slot's first positions, for `restore`."""
+        return self._caches.save(slot, positions)
 
-    def restore(self, slot: int, saved: list[Floats]) -> None:
+    def restore(self, slot: int, saved: Saved) -> None:
         """Make a slot begin with what `save` gave."""
-        for cache, kept in zip(self._caches, saved, strict=True):
-            cache[slot, :, : kept.shape[1]] = kept
+        self._caches.restore(slot, saved)
 
     def decode(self, first_slot: int, inputs_embeds: Floats, lengths: NDArray[np.int32]) -> TalkerOutput:
         """Add one position to each of the neighbouring slots from `first_slot` on.
@@ -87,14 +77,17 @@ class Talker:
             inputs_embeds: `[rows, hidden_size]`.
             lengths: `[rows]`, positions in each slot before this call.
         """
-        return self._run(first_slot, first_slot + len(lengths), inputs_embeds[:, None], lengths + np.int32(1))
+        stop, lengths = first_slot + len(lengths), lengths + np.int32(1)
+        if self._device == "cpu":
+            return self._run(first_slot, stop, inputs_embeds[:, None], lengths)
+        feed = {"inputs_embeds": inputs_embeds[:, None], "lengths": lengths}
+        if not self._captured:
+            feed["total_length"] = lengths.max(keepdims=True)
+        return TalkerOutput(*self._call(first_slot, stop).run(feed))
 
     def swap(self, one: int, other: int, positions: int) -> None:
         """Exchange the first `positions` of two slots."""
-        for cache in self._caches:
-            kept = cache[one, :, :positions].copy()
-            cache[one, :, :positions] = cache[other, :, :positions]
-            cache[other, :, :positions] = kept
+        self._caches.swap(one, other, positions)
 
     def _run(self, start: int, stop: int, inputs_embeds: Floats, lengths: NDArray[np.int32]) -> TalkerOutput:
         binding = self._session.io_binding()
@@ -103,15 +96,37 @@ class Talker:
         binding.bind_cpu_input("total_length", lengths.max(keepdims=True))
         binding.bind_output("logits")
         binding.bind_output("hidden")
-        for name, value in zip(self._names, self._view(start, stop), strict=True):
+        for name, value in zip(self._names, self._caches.view(start, stop), strict=True):
             binding.bind_ortvalue_input(name, value)
             binding.bind_ortvalue_output("next." + name.removeprefix("past."), value)
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, self._uncaptured)
         logits, hidden, *_ = binding.get_outputs()
         return TalkerOutput(logits.numpy(), hidden.numpy())
 
-    def _view(self, start: int, stop: int) -> list[ort.OrtValue]:
-        """The caches of slots `start` to `stop`, as tensors over the same memory."""
-        if (start, stop) not in self._views:
-            self._views[start, stop] = [ort.OrtValue.ortvalue_from_numpy(c[start:stop]) for c in self._caches]
-        return self._views[start, stop]
+    def _call(self, start: int, stop: int) -> StaticCall:
+        """One more position for these slots, over buffers that stay.
+
+        A captured graph has `total_length` as it was, which then must be the longest that there can be: it says how far
+        the caches go, and `lengths` how far a row does.
+        """
+        if (start, stop) not in self._calls:
+            rows, sizes = stop - start, self.sizes
+            inputs = {
+                "inputs_embeds": np.zeros((rows, 1, sizes.hidden_size), np.float32),
+                "lengths": np.ones(rows, np.int32),
+            }
+            view = self._caches.view(start, stop)
+            self._calls[start, stop] = StaticCall(
+                self._session,
+                self._device,
+                1 + start * self.slots + stop - 1,
+                inputs=inputs,
+                outputs={
+                    "logits": ((rows, sizes.vocab_size), np.float32),
+                    "hidden": ((rows, sizes.hidden_size), np.float32),
+                },
+                kept_inputs=dict(zip(self._names, view, strict=True)),
+                kept_outputs={f"next.{n.removeprefix('past.')}": v for n, v in zip(self._names, view, strict=True)},
+                on_host={"total_length": np.array([sizes.max_positions], np.int32)},
+            )
+        return self._calls[start, stop]

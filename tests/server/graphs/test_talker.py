@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from server.engine.bundle import OpenBundle, open_bundle
-from server.graphs.talker import cache_bytes
+from server.graphs.caches import FLOAT32, DeviceCaches, cache_bytes, cache_shape
+from server.graphs.session import open_session
 from tests.bundles import RANDOM_BUNDLE
 
 SLOTS = 3
@@ -19,24 +20,58 @@ def bundle() -> OpenBundle:
     return open_bundle(RANDOM_BUNDLE, provider="cpu", threads=1, slots=SLOTS)
 
 
+def on_a_device(bundle: OpenBundle) -> DeviceCaches:
+    """The caches that CUDA gets; the host is a device too."""
+    graph, sizes = bundle.manifest.graphs["talker"], bundle.manifest.sizes.talker
+    session = open_session(RANDOM_BUNDLE / graph.file, "cpu", 1)
+    return DeviceCaches(session, [FLOAT32] * 2 * sizes.num_layers, cache_shape(sizes, SLOTS), "cpu")
+
+
+def test_caches_on_a_device_save_and_restore(bundle: OpenBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    random, talker = np.random.default_rng(1), bundle.talker
+    prompt, step = (random.normal(size=(n, talker.sizes.hidden_size)).astype(np.float32) for n in (7, 1))
+    talker.prefill(0, prompt)
+    expected = talker.decode(0, step, np.array([7], np.int32))
+    monkeypatch.setattr(talker, "_caches", on_a_device(bundle))
+    talker.prefill(0, prompt)
+    saved = talker.save(0, 7)
+    talker.prefill(1, prompt[::-1])
+    talker.restore(1, saved)
+    for slot in (0, 1):
+        found = talker.decode(slot, step, np.array([7], np.int32))
+        np.testing.assert_array_equal(found.logits, expected.logits)
+
+
 def test_memory_is_that_of_the_graphs_caches(bundle: OpenBundle) -> None:
     sizes = bundle.manifest.sizes.talker
     specs = [spec for spec in bundle.manifest.graphs["talker"].inputs if spec.name.startswith("past.")]
     assert {len(spec.shape) for spec in specs} == {4}
     positions = [prod(length for length in spec.shape if isinstance(length, int)) for spec in specs]
-    assert cache_bytes(sizes, SLOTS) == 4 * SLOTS * sizes.max_positions * sum(positions)
+    assert cache_bytes(bundle.manifest, SLOTS) == 4 * SLOTS * sizes.max_positions * sum(positions)
 
 
 def test_memory_of_the_real_sizes(bundle: OpenBundle) -> None:
     """0.6B: 2 * 28 layers * 8 heads * 128 numbers of 4 bytes make 224 KiB a position."""
     sizes = bundle.manifest.sizes.talker
-    real = sizes.model_copy(update={"num_layers": 28, "num_kv_heads": 8, "head_dim": 128, "max_positions": 8192})
-    assert cache_bytes(real, 8) == 8 * 8192 * 224 * 1024
-    assert cache_bytes(real.model_copy(update={"head_dim": 120}), 8) == cache_bytes(real, 8), "padded for the kernel"
+    real = {"num_layers": 28, "num_kv_heads": 8, "head_dim": 128, "max_positions": 8192}
+
+    def bytes_of(precision: str, **other: int) -> int:
+        talker = sizes.model_copy(update=real | other)
+        update = {"precision": precision, "sizes": bundle.manifest.sizes.model_copy(update={"talker": talker})}
+        return cache_bytes(bundle.manifest.model_copy(update=update), 8)
+
+    assert bytes_of("int8") == 8 * 8192 * 224 * 1024
+    assert bytes_of("int8", head_dim=120) == bytes_of("int8"), "padded for the kernel"
+    assert bytes_of("bf16") == bytes_of("fp16") == bytes_of("int8") // 2
 
 
-def test_rows_that_change_places_go_on_as_before(bundle: OpenBundle) -> None:
+@pytest.mark.parametrize("device_caches", [False, True])
+def test_rows_that_change_places_go_on_as_before(
+    bundle: OpenBundle, device_caches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random, talker = np.random.default_rng(0), bundle.talker
+    if device_caches:
+        monkeypatch.setattr(talker, "_caches", on_a_device(bundle))
     size = talker.sizes.hidden_size
     prompts = [random.normal(size=(length, size)).astype(np.float32) for length in (9, 4)]
     step = random.normal(size=(2, size)).astype(np.float32)

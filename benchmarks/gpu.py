@@ -1,0 +1,251 @@
+"""How fast full-size models run on a GPU: `python -m benchmarks.gpu`.
+
+Builds random bundles of full size (once, under `.cache/benchmarks`), sees that every node of a frame's graphs runs on
+the device and that the device draws the CPU's codes, then measures the engine that serves: one row, and many that start
+at once. `--provider cpu --sizes tiny` runs all of it without a GPU, in seconds, and says nothing of speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from benchmarks.checkpoints import TINY, full_size_bundle
+from benchmarks.observed import percentile
+from benchmarks.placement import PROVIDERS, profiled
+from server.bench.report import machine
+from server.bench.speak import RAMP_FRAMES, TEXT, Stopwatch, speak, timed_bundle
+from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.job import Job, PcmChunk, Sampling
+from server.engine.synthesizer import Synthesizer
+from server.engine.worker import Engine
+from server.graphs.caches import BFLOAT16, FLOAT16, FLOAT32
+from server.graphs.manifest import BundleError, Manifest, read_manifest
+from server.graphs.session import Chosen, ProviderError, check_provider
+
+PROMPT_ROOM = 128
+"""Positions for the prompt, of which `TEXT` takes fewer."""
+_ELEMENT_TYPES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
+PROBE_BYTES, PROBE_RUNS = 1 << 29, 10
+
+
+@dataclass(frozen=True)
+class Together:
+    """Rows that started at once: codec frames of all, wall seconds, each row's seconds to its first audio, and frames
+    that came late for a player."""
+
+    rows: int
+    frames: int
+    wall: float
+    first_audio: list[float]
+    late: int
+
+
+class _Heard(Job):
+    """A job that keeps when each chunk of audio came, and how many frames it had."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.heard: list[tuple[float, int]] = []
+
+    def put(self, pcm: PcmChunk, frames: int) -> None:
+        self.heard.append((time.perf_counter(), frames))
+        super().put(pcm, frames)
+
+
+def bandwidth(device: Chosen, size: int) -> float:
+    """Bytes a second that the device reads and writes, by negating `size` bytes."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "probe", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    session = ort.InferenceSession(model.SerializeToString(), providers=[PROVIDERS[device]])
+    binding, one = session.io_binding(), np.ones(size // 8, np.float32)
+    binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(one, device, 0))
+    binding.bind_ortvalue_output("y", ort.OrtValue.ortvalue_from_shape_and_type(one.shape, np.float32, device, 0))
+    seconds = []
+    for _ in range(PROBE_RUNS):
+        start = time.perf_counter()
+        session.run_with_iobinding(binding)
+        seconds.append(time.perf_counter() - start)
+    return 2 * one.nbytes / median(seconds)
+
+
+def placement(folder: Path, manifest: Manifest, device: Chosen) -> int:
+    """Nodes of talker and code predictor, all of them on the device.
+
+    Raises:
+        PlacementError: one was not.
+    """
+    sizes, one = manifest.sizes, np.ones(1, np.float32)
+    caches = {
+        spec.name: ort.OrtValue.ortvalue_from_shape_and_type(
+            [1 if axis == "rows" else 16 if isinstance(axis, str) else axis for axis in spec.shape],
+            _ELEMENT_TYPES[spec.dtype],
+            device,
+            0,
+        )
+        for spec in manifest.graphs["talker"].inputs
+        if spec.name.startswith("past.")
+    }
+    length = np.array([1], np.int32)
+    embeds = np.zeros((1, 1, sizes.talker.hidden_size), np.float32)
+    talker = {"inputs_embeds": embeds, "lengths": length, "total_length": length, **caches}
+    groups = sizes.code_predictor.num_code_groups - 1
+    predictor = {
+        "hidden": embeds[0],
+        "code_0": np.zeros(1, np.int64),
+        "uniforms": np.zeros((1, groups), np.float32),
+        "forced_codes": np.full((1, groups), -1, np.int64),
+        "temperature": one,
+        "top_k": np.ones(1, np.int64),
+        "top_p": one,
+    }
+    feeds: dict[str, dict[str, Any]] = {"talker": talker, "code_predictor": predictor}
+    return sum(profiled(folder / manifest.graphs[name].file, device, feed) for name, feed in feeds.items())
+
+
+def together(bundle: OpenBundle, rows: int, frames: int, seed: int) -> Together:
+    """So many requests at once, through the engine's own thread; nobody reads slowly."""
+    defaults = bundle.manifest.generation
+    sampling = Sampling(
+        defaults.temperature, defaults.top_k, defaults.top_p, defaults.repetition_penalty,
+        defaults.subtalker_temperature, defaults.subtalker_top_k, defaults.subtalker_top_p,
+    )  # fmt: skip
+    engine = Engine(bundle, max_queue=rows)
+    try:
+        speaker = next(iter(bundle.manifest.speakers), None)
+        prompt = engine.prompt(TEXT, speaker=speaker, language="auto", instruction=None)
+        jobs = [_Heard(prompt, sampling, seed * rows + row, frames, frames + RAMP_FRAMES) for row in range(rows)]
+        start = time.perf_counter()
+        for job in jobs:
+            engine.submit(job)
+        for job in jobs:
+            for _ in job:
+                pass
+        wall = time.perf_counter() - start
+    finally:
+        engine.close()
+    second = bundle.manifest.sizes.codec.samples_per_frame / bundle.manifest.sizes.codec.sample_rate
+    late = sum(late_frames(job.heard, second) for job in jobs)
+    made, first = sum(job.frames for job in jobs), [job.heard[0][0] - start for job in jobs if job.heard]
+    return Together(rows, made, wall, first, late)
+
+
+def late_frames(heard: Sequence[tuple[float, int]], second: float) -> int:
+    """Frames that came after a player that starts with the first of them needed them.
+
+    Args:
+        heard: when each chunk came, in seconds, and its frames.
+        second: seconds of a frame.
+    """
+    late, due = 0, heard[0][0] if heard else 0.0
+    for at, frames in heard:
+        late += sum(at > due + index * second for index in range(frames))
+        due += frames * second
+    return late
+
+
+def lines(folder: Path, device: Chosen, options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """What is measured of one bundle, as rows of a table."""
+    from benchmarks.gpu_parity import parity  # torch, which takes its time to be imported
+
+    manifest = read_manifest(folder)
+    nodes = placement(folder, manifest, device)
+    yield f"nodes of talker and code predictor on {PROVIDERS[device]}", f"all {nodes}"
+    for name, codes in parity(folder, device, options.threads)["codes"].items():
+        yield f"greedy codes equal to the CPU's, {name}", f"{codes['equal']} of {codes['compared']}"
+    opened = _open(folder, device, 1, options)
+    watch = Stopwatch()
+    timed = timed_bundle(opened, watch)
+    speak(opened, Synthesizer(opened), RAMP_FRAMES, 0)
+    run = speak(timed, Synthesizer(timed), options.frames, 1)
+    codec = manifest.sizes.codec
+    audio = run.frames * codec.samples_per_frame / codec.sample_rate
+    for name, seconds in watch.seconds.items():
+        yield f"{name}, 1 row", f"{1e3 * median(seconds):.2f} ms a {'chunk' if name == 'codec decoder' else 'frame'}"
+    yield "steady frame, all stages, 1 row", f"{1e3 * run.steady_seconds:.2f} ms"
+    yield "RTF (wall / audio, below 1 is faster than real time), 1 row", f"{run.wall / audio:.3f}"
+    yield "TTFA without a server, 1 row", f"{1e3 * run.first_audio:.1f} ms"
+    yield from _floor(manifest, device, options.probe_bytes)
+    del opened, timed
+    for rows in options.rows:
+        bundle = _open(folder, device, rows, options)
+        together(bundle, rows, RAMP_FRAMES, 0)
+        found = together(bundle, rows, options.frames, 1)
+        speed = found.frames * codec.samples_per_frame / codec.sample_rate / found.wall
+        first = 1e3 * percentile(found.first_audio, 95)
+        yield (
+            f"{rows} rows that start at once",
+            f"{speed:.1f} s of audio a second, p95 TTFA {first:.0f} ms, "
+            f"{found.late} of {found.frames} frames late for real time",
+        )
+
+
+def _floor(manifest: Manifest, device: Chosen, probe_bytes: int) -> Iterator[tuple[str, str]]:
+    reads = [manifest.graphs[name].reads for name in ("talker", "code_predictor")]
+    total, speed = sum(read.total for read in reads if read), bandwidth(device, probe_bytes)
+    yield "weights read a frame, talker + code predictor", f"{total / 1e9:.3f} GB"
+    yield "memory bandwidth in this run, read and written", f"{speed / 1e9:.1f} GB/s"
+    yield "memory floor: that many bytes at that bandwidth", f"{1e3 * total / speed:.2f} ms a frame"
+
+
+def _open(folder: Path, device: Chosen, rows: int, options: argparse.Namespace) -> OpenBundle:
+    positions = PROMPT_ROOM + options.frames
+    return open_bundle(
+        folder,
+        provider=device,
+        threads=options.threads,
+        slots=rows,
+        positions=positions,
+        cuda_graphs=options.cuda_graphs,
+    )
+
+
+def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Path] = full_size_bundle) -> int:
+    """Parse the options, measure, print; 1 where a bundle cannot run on the provider or nodes are elsewhere."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--provider", choices=PROVIDERS, default="cuda")
+    parser.add_argument("--sizes", nargs="+", choices=["0.6b", "1.7b", TINY], default=["0.6b", "1.7b"])
+    parser.add_argument("--precision", choices=["bf16", "fp16"], help="bf16 by default; on the CPU fp16")
+    parser.add_argument("--rows", type=int, nargs="+", default=[8, 32, 64, 128])
+    parser.add_argument("--frames", type=int, default=125, help="codec frames a row (default: %(default)s, 10 s)")
+    parser.add_argument("--cuda-graphs", action="store_true", help="have CUDA capture and replay what a frame runs")
+    parser.add_argument("--threads", type=int, default=0, help="of CPU kernels; 0 is ONNX Runtime's choice")
+    parser.add_argument("--probe-bytes", type=int, default=PROBE_BYTES, help="read and written to find the bandwidth")
+    options = parser.parse_args(arguments)
+    device: Chosen = options.provider
+    precision = options.precision or ("bf16" if device == "cuda" else "fp16")
+    try:
+        check_provider(device)
+    except ProviderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if device == "cpu":
+        print("This runs on the CPU: it shows that the benchmark works, and no figure below is a GPU's.\n")
+    for size in options.sizes:
+        folder = bundle_of(size, precision)
+        how = f"{device} with CUDA graphs" if options.cuda_graphs else device
+        print(f"{size}, {precision}, {how}; {machine()}, ONNX Runtime {ort.__version__}\n")
+        print("| what | measured |\n|---|---|")
+        try:
+            for name, value in lines(folder, device, options):
+                print(f"| {name} | {value} |", flush=True)
+        except (AssertionError, BundleError, ProviderError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Where the talker's keys and values live: in host memory, or on the GPU where its kernels read and write them."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from server.graphs.manifest import Manifest, TalkerSizes
+
+KERNEL_HEAD_DIM_MULTIPLE = 16
+"""The attention kernel takes caches of no other head size; exported graphs pad theirs."""
+
+FLOAT32, FLOAT16, BFLOAT16 = 1, 10, 16
+"""ONNX's numbers of these types (https://onnx.ai/onnx/api/mapping.html); NumPy has no name for the last."""
+ELEMENT_TYPES = {"tensor(float)": FLOAT32, "tensor(float16)": FLOAT16, "tensor(bfloat16)": BFLOAT16}
+
+
+class _Bits(NamedTuple):
+    """An unsigned type of the same size, as ONNX and NumPy call it."""
+
+    element_type: int
+    dtype: np.dtype
+
+
+_UINT16, _UINT32 = _Bits(4, np.dtype(np.uint16)), _Bits(12, np.dtype(np.uint32))
+_BITS = {FLOAT32: _UINT32, FLOAT16: _UINT16, BFLOAT16: _UINT16, 4: _UINT16, 12: _UINT32}
+
+Shape = tuple[int, int, int, int]
+Saved = list[NDArray]
+"""A slot's first positions: two tensors a layer, or as many a head, of whatever type shows their bits."""
+
+
+def cache_shape(sizes: TalkerSizes, slots: int) -> Shape:
+    """Shape of the keys, or of the values, of one layer: `[slots, kv_heads, max_positions, padded head_dim]`."""
+    head_dim = -(-sizes.head_dim // KERNEL_HEAD_DIM_MULTIPLE) * KERNEL_HEAD_DIM_MULTIPLE
+    return slots, sizes.num_kv_heads, sizes.max_positions, head_dim
+
+
+def cache_bytes(manifest: Manifest, slots: int) -> int:
+    """Bytes of the KV caches of all slots, if every row took all its positions: host pages are taken when written."""
+    sizes = manifest.sizes.talker
+    narrow = manifest.precision in ("bf16", "fp16")
+    return 2 * sizes.num_layers * prod(cache_shape(sizes, slots)) * (2 if narrow else 4)
+
+
+class Caches(Protocol):
+    """KV caches of all slots, one tensor for the keys and one for the values of each layer."""
+
+    def view(self, start: int, stop: int) -> list[ort.OrtValue]:
+        """The caches of slots `start` to `stop`, as tensors over the same memory."""
+
+    def save(self, slot: int, positions: int) -> Saved:
+        """A copy of a slot's first positions, for `restore`."""
+
+    def restore(self, slot: int, saved: Saved) -> None:
+        """Make a slot begin with what `save` gave."""
+
+    def swap(self, one: int, other: int, positions: int) -> None:
+        """Exchange the first `positions` of two slots."""
+
+
+def open_caches(session: ort.InferenceSession, sizes: TalkerSizes, slots: int, device: str) -> Caches:
+    """Caches for the inputs of a talker's session whose names begin with `past.`, on `device` (cpu or cuda)."""
+    types = [ELEMENT_TYPES[value.type] for value in session.get_inputs() if value.name.startswith("past.")]
+    shape = cache_shape(sizes, slots)
+    return HostCaches(types, shape) if device == "cpu" else DeviceCaches(session, types, shape, device)
+
+
+class HostCaches:
+    """Caches in host memory, of which a slot takes only as much as it is used.
+
+    Args:
+        types: ONNX element type of each tensor, float32 or float16.
+        shape: of each.
+    """
+
+    def __init__(self, types: Sequence[int], shape: Shape) -> None:
+        self._caches = [_untouched(shape, np.float32 if t == FLOAT32 else np.float16) for t in types]
+        self._views: dict[tuple[int, int], list[ort.OrtValue]] = {}
+
+    def view(self, start: int, stop: int) -> list[ort.OrtValue]:
+        if (start, stop) not in self._views:
+            self._views[start, stop] = [ort.OrtValue.ortvalue_from_numpy(c[start:stop]) for c in self._caches]
+        return self._views[start, stop]
+
+    def save(self, slot: int, positions: int) -> Saved:
+        return [cache[slot, :, :positions].copy() for cache in self._caches]
+
+    def restore(self, slot: int, saved: Saved) -> None:
+        for cache, kept in zip(self._caches, saved, strict=True):
+            cache[slot, :, : kept.shape[1]] = kept
+
+    def swap(self, one: int, other: int, positions: int) -> None:
+        for cache in self._caches:
+            kept = cache[one, :, :positions].copy()
+            cache[one, :, :positions] = cache[other, :, :positions]
+            cache[other, :, :positions] = kept
+
+
+def _untouched(shape: Shape, dtype: type[np.floating]) -> NDArray:
+    """Zeros that take memory page by page as they are written.
+
+    NumPy asks for huge pages, of which the few positions that a row uses in each head would take most of a gigabyte.
+    """
+    size = prod(shape) * np.dtype(dtype).itemsize
+    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
+
+
+class DeviceCaches:
+    """Caches in a device's memory, all of it taken at once.
+
+    Rows change places through host memory: ONNX Runtime's Python interface copies whole tensors between host and device
+    only, so that a slot's first positions, which are one piece of memory a head, are copied as so many tensors.
+
+    Args:
+        session: of the talker; its bindings make tensors over addresses.
+        types: ONNX element type of each tensor.
+        shape: of each.
+        device: as ONNX Runtime calls it; `cpu` is for tests.
+    """
+
+    def __init__(self, session: ort.InferenceSession, types: Sequence[int], shape: Shape, device: str) -> None:
+        self._types, self._shape, self._device = types, shape, device
+        self._binding, self._output = session.io_binding(), session.get_outputs()[0].name
+        self._caches = [ort.OrtValue.ortvalue_from_shape_and_type(shape, t, device, 0) for t in types]
+        self._views: dict[tuple[int, int], list[ort.OrtValue]] = {}
+        self._clear()
+
+    def view(self, start: int, stop: int) -> list[ort.OrtValue]:
+        if (start, stop) not in self._views:
+            _, *tail = self._shape
+            pairs = zip(self._caches, self._types, strict=True)
+            self._views[start, stop] = [self._over(c, t, start * prod(tail), (stop - start, *tail)) for c, t in pairs]
+        return self._views[start, stop]
+
+    def save(self, slot: int, positions: int) -> Saved:
+        return [part.numpy().copy() for part in self._parts(slot, positions)]
+
+    def restore(self, slot: int, saved: Saved) -> None:
+        positions, _ = saved[0].shape
+        for part, kept in zip(self._parts(slot, positions), saved, strict=True):
+            part.update_inplace(kept)
+
+    def swap(self, one: int, other: int, positions: int) -> None:
+        first, second = self.save(one, positions), self.save(other, positions)
+        self.restore(one, second)
+        self.restore(other, first)
+
+    def _clear(self) -> None:
+        """What was in this memory before might be no number, which would outlive a weight of 0."""
+        _, _, capacity, head_dim = self._shape
+        zeros = {t: np.zeros((capacity, head_dim), _BITS[t].dtype) for t in set(self._types)}
+        kinds = [t for t in self._types for _ in range(self._shape[1])]
+        for slot in range(self._shape[0]):
+            for part, element_type in zip(self._parts(slot, capacity), kinds, strict=True):
+                part.update_inplace(zeros[element_type])
+
+    def _over(self, value: ort.OrtValue, element_type: int, first: int, shape: Sequence[int]) -> ort.OrtValue:
+        """A tensor over part of another's memory, from its item `first` on: what is bound is at once a tensor."""
+        address = value.data_ptr() + first * _BITS[element_type].dtype.itemsize
+        self._binding.bind_output(self._output, self._device, 0, element_type, shape, address)
+        (part,) = self._binding.get_outputs()
+        return part
+
+    def _parts(self, slot: int, positions: int) -> list[ort.OrtValue]:
+        """The first positions of a slot `[positions, head_dim]`, head by head and as bits, which NumPy knows."""
+        _, heads, capacity, head_dim = self._shape
+        return [
+            self._over(cache, _BITS[t].element_type, (slot * heads + head) * capacity * head_dim, (positions, head_dim))
+            for cache, t in zip(self._caches, self._types, strict=True)
+            for head in range(heads)
+        ]

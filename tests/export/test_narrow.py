@@ -1,0 +1,185 @@
+"""bf16 and fp16 graphs for CUDA: well formed, nothing in them that CUDA lacks, and the same codes as the CPU's graphs.
+
+No test here has seen a GPU. What CPU kernels lack is checked by type and structure, and by the same graph in float32.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from export.checkpoint import open_checkpoint
+from export.graphs.frame_unrolled import DeviceStep, DeviceStepOnnxConfig, frame_unrolled
+from export.graphs.narrow import check_graph, export_narrow, narrow
+from server.engine.bundle import CODEC_TABLE, open_bundle
+from server.engine.job import Job, Sampling
+from server.engine.synthesizer import Synthesizer
+from server.graphs.code_predictor import CodePredictor, DrawParameters
+from server.graphs.manifest import BundleError, read_manifest
+from server.graphs.session import open_session
+from tests.export.cuda_kernels import Fault, faults
+
+NARROW = ("bf16", "fp16")
+GRAPHS = ("talker", "code_predictor")
+CONTROL_FLOW = {"Loop", "If", "Scan"}
+
+
+@pytest.fixture(params=NARROW)
+def precision(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def folder(precision: str, bundle_of: Callable[..., Path]) -> Path:
+    return bundle_of("0.6B-like", precision)
+
+
+@pytest.mark.parametrize("graph", [*GRAPHS, "codec_decoder"])
+def test_cuda_has_a_kernel_for_every_node(folder: Path, graph: str) -> None:
+    model = onnx.load(folder / f"{graph}.onnx")
+    check_graph(model)
+    assert list(faults(model.graph)) == []
+    kinds = {node.op_type for node in model.graph.node}
+    assert not CONTROL_FLOW & kinds
+    assert graph == "codec_decoder" or "Shape" not in kinds, "the arithmetic of shapes runs on the host"
+
+
+def test_the_rule_finds_what_the_cpus_graphs_hold(bundle_of: Callable[..., Path]) -> None:
+    """float32 attention has no CUDA kernel, and a loop's condition is the host's."""
+    for graph, kind in (("talker", "GroupQueryAttention"), ("code_predictor", "Loop")):
+        model = onnx.load(bundle_of("0.6B-like") / f"{graph}.onnx", load_external_data=False)
+        found = list(faults(model.graph))
+        assert any(isinstance(fault, Fault) and fault.why.startswith(kind) for fault in found)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_onnx_runtime_finds_the_types_right(folder: Path, precision: str, graph: str) -> None:
+    """It infers every type before it looks for kernels: bf16 graphs fail on the CPU for want of these alone."""
+    if precision == "fp16":
+        open_session(folder / f"{graph}.onnx", "cpu", 1)
+        return
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    with pytest.raises(Exception, match="NOT_IMPLEMENTED : Could not find an implementation"):
+        onnxruntime.InferenceSession(folder / f"{graph}.onnx", options, providers=["CPUExecutionProvider"])
+
+
+def test_casts_come_at_the_borders_and_the_islands_alone(folder: Path, precision: str) -> None:
+    """Into the talker and its hidden state; in fp16 into and out of both narrow parts of each layer."""
+    layers = read_manifest(folder).sizes.talker.num_layers
+    graph = onnx.load(folder / "talker.onnx", load_external_data=False).graph
+    assert Counter(node.op_type for node in graph.node)["Cast"] == (2 if precision == "bf16" else 4 * layers)
+    for name in GRAPHS:
+        nodes = onnx.load(folder / f"{name}.onnx", load_external_data=False).graph.node
+        made_by = {output: node.op_type for node in nodes for output in node.output}
+        twice = [node.name for node in nodes if node.op_type == "Cast" and made_by.get(node.input[0]) == "Cast"]
+        assert twice == []
+
+
+def test_what_is_narrow_and_what_stays_wide(folder: Path, precision: str) -> None:
+    manifest = read_manifest(folder)
+    dtype = {"bf16": "bfloat16", "fp16": "float16"}[precision]
+    talker, predictor = manifest.graphs["talker"], manifest.graphs["code_predictor"]
+    caches = {spec.dtype for spec in (*talker.inputs, *talker.outputs) if "." in spec.name}
+    assert caches == {dtype}
+    results = {spec.name: spec.dtype for spec in (*talker.outputs, *predictor.outputs) if "." not in spec.name}
+    assert results.pop("codes") == "int64"
+    assert set(results.values()) == {"float32"}
+    assert {name: graph.precision for name, graph in manifest.graphs.items()} == {
+        "talker": precision, "code_predictor": precision, "codec_decoder": "fp32"
+    }  # fmt: skip
+    model = onnx.load(folder / "talker.onnx", load_external_data=False)
+    stored = {t.name: t.data_type for t in model.graph.initializer}
+    made_by = {output: node for node in model.graph.node for output in node.output}
+    assert stored[made_by["logits"].input[1]] == onnx.TensorProto.FLOAT
+    down = [node for node in model.graph.node if node.op_type == "MatMul" and "down_proj" in node.name]
+    assert len(down) == manifest.sizes.talker.num_layers
+    for node in down:
+        assert (stored[node.input[1]] == onnx.TensorProto.FLOAT) == (precision == "fp16")
+        gate = made_by[made_by[node.input[0]].input[0]]  # silu(gate) of silu(gate) * up
+        split = made_by[gate.input[0]]
+        assert (made_by[split.input[0]].op_type == "Cast") == (precision == "fp16"), "SwiGLU is wide in fp16"
+
+
+def test_the_frame_holds_its_weights_once(folder: Path, bundle_of: Callable[..., Path], precision: str) -> None:
+    """A joined and three other matrices a layer for all steps, and a head for each."""
+    manifest = read_manifest(folder)
+    sizes = manifest.sizes.code_predictor
+    graph = onnx.load(folder / "code_predictor.onnx", load_external_data=False).graph
+    uses = Counter(node.input[1] for node in graph.node if node.op_type == "MatMul")
+    steps = sizes.num_code_groups - 1
+    assert sorted(uses.values()) == [1] * steps + [steps] * 4 * sizes.num_layers
+    assert {tensor.name for tensor in graph.initializer} >= set(uses)
+    reads = [read_manifest(f).graphs["code_predictor"].reads for f in (folder, bundle_of("0.6B-like"))]
+    heads = 4 * steps * sizes.hidden_size * sizes.vocab_size
+    layers, wide_layers = (read.total - heads for read in reads)
+    assert layers == wide_layers // 2 if precision == "bf16" else wide_layers // 2 < layers < 0.7 * wide_layers
+
+
+def test_parity_is_in_the_manifest_and_says_how_it_was_found(folder: Path, precision: str) -> None:
+    parity = read_manifest(folder).parity
+    assert parity["graphs"]["talker"]["max_error"] < 0.1
+    for counts in parity["codes"].values():
+        assert counts["equal"] >= 0.9 * counts["compared"]
+    assert ("arithmetic" in parity) == (precision == "bf16")
+
+
+def test_a_model_with_a_projection(precision: str, bundle_of: Callable[..., Path]) -> None:
+    folder = bundle_of("1.7B-like", precision)
+    for graph in GRAPHS:
+        assert list(faults(onnx.load(folder / f"{graph}.onnx", load_external_data=False).graph)) == []
+    for counts in read_manifest(folder).parity["codes"].values():
+        assert counts["equal"] >= 0.9 * counts["compared"]
+
+
+@pytest.mark.parametrize("shape", ["0.6B-like", "1.7B-like", "odd"])
+def test_the_unrolled_frame_gives_the_loops_codes(
+    shape: str, checkpoint_of: Callable[[str], Path], bundle_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    """In float32, in which both run on the CPU."""
+    bundle = bundle_of(shape)
+    manifest = read_manifest(bundle)
+    step = narrow(DeviceStep.from_checkpoint(open_checkpoint(str(checkpoint_of(shape)), revision=None)), "fp32")
+    exported = export_narrow("step", DeviceStepOnnxConfig(step), tmp_path)
+    frame_unrolled(exported, step, np.load(bundle / CODEC_TABLE), tmp_path / "frame.onnx")
+
+    random, rows = np.random.default_rng(0), 3
+    groups, codes = manifest.sizes.code_predictor.num_code_groups, manifest.sizes.code_predictor.vocab_size
+    hidden = random.normal(size=(rows, manifest.sizes.talker.hidden_size)).astype(np.float32)
+    code_0 = random.integers(codes, size=rows)
+    uniforms = random.random((rows, groups - 1), dtype=np.float32)
+    parameters = DrawParameters(
+        np.array([0.9, 1.0, 1.4], np.float32), np.array([50, 1, codes]), np.array([1.0, 1.0, 0.7], np.float32)
+    )
+    paths = (bundle / "code_predictor.onnx", tmp_path / "frame.onnx")
+    loop, unrolled = (CodePredictor(open_session(path, "cpu", 1)) for path in paths)
+    expected, found = (predictor.run(hidden, code_0, uniforms, parameters) for predictor in (loop, unrolled))
+    np.testing.assert_array_equal(found.codes, expected.codes)
+    np.testing.assert_allclose(found.embedding, expected.embedding, atol=1e-5)
+    whole = np.concatenate((code_0[:, None], expected.codes), axis=1)
+    np.testing.assert_allclose(unrolled.logits(hidden, whole), loop.logits(hidden, whole), atol=1e-4)
+
+
+def test_an_fp16_bundle_speaks_on_the_cpu(bundle_of: Callable[..., Path]) -> None:
+    bundle = open_bundle(bundle_of("0.6B-like", "fp16"), provider="cpu", threads=1, slots=1)
+    prompt = bundle.prompts.build("Hello", speaker="ryan", language="english", instruction=None)
+    job = Job(prompt, Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0), seed=1, max_frames=5)
+    synthesizer = Synthesizer(bundle)
+    row = synthesizer.start(job, 0)
+    while not row.finished:
+        synthesizer.frame([row])
+    job.finish()
+    samples = np.concatenate(list(job))
+    assert len(samples) == 5 * bundle.manifest.sizes.codec.samples_per_frame
+    assert samples.std() > 1e-3
+
+
+def test_a_bf16_bundle_says_that_it_needs_cuda(bundle_of: Callable[..., Path]) -> None:
+    with pytest.raises(BundleError, match=r"is bf16.*--precision int8"):
+        open_bundle(bundle_of("0.6B-like", "bf16"), provider="cpu", threads=1, slots=1)

@@ -1,0 +1,170 @@
+"""Which execution provider computes a bundle, and what is said when CUDA cannot; ONNX Runtime's answers are rigged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from server.engine import bundle as opening
+from server.engine.bundle import open_bundle
+from server.graphs import session
+from server.graphs.manifest import BundleError, Manifest
+from server.graphs.session import CUDA_PROVIDER, CudaError, ProviderError, choose_provider, open_session
+from tests.bundles import RANDOM_BUNDLE
+
+GRAPH = RANDOM_BUNDLE / "talker.onnx"
+FAULTS = {
+    "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version": "driver is missing or too old",
+    "CUDA failure 100: no CUDA-capable device is detected": "driver is missing or too old",
+    "Failed to allocate memory for requested buffer of size 939524096": "too little free memory",
+    "CUDA error cudaErrorNoKernelImageForDevice: no kernel image is available for execution": "card is not supported",
+    "libcudnn.so.9: cannot open shared object file: No such file or directory": "library does not load",
+    "something else\nover two lines": "something else over two lines",
+}
+
+cpu_build = pytest.mark.skipif(session.has_cuda(), reason="this ONNX Runtime has CUDA: the CPU build is meant")
+
+
+@pytest.fixture
+def built_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ONNX Runtime that says it has the CUDA execution provider."""
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
+
+
+@pytest.fixture
+def starting(built_with_cuda: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes sessions on CUDA answer: an exception is raised, None falls back to the CPU without a word."""
+    real = ort.InferenceSession
+
+    def rig(error: Exception | None) -> None:
+        def start(path: str, sess_options: Any, providers: list[Any]) -> Any:
+            if providers != ["CPUExecutionProvider"] and error is not None:
+                raise error
+            return real(path, sess_options=sess_options, providers=["CPUExecutionProvider"])
+
+        monkeypatch.setattr(ort, "InferenceSession", start)
+        monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+
+    return rig
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """The committed bundle, said to be of another precision."""
+
+    def say(precision: str) -> Path:
+        read = opening.read_manifest
+
+        def said(folder: Path) -> Manifest:
+            return read(folder).model_copy(update={"precision": precision})
+
+        monkeypatch.setattr(opening, "read_manifest", said)
+        return RANDOM_BUNDLE
+
+    return say
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_auto_takes_cuda_for_bundles_that_suit_it(built_with_cuda: None, precision: str) -> None:
+    assert choose_provider("auto", precision) == "cuda"
+    assert choose_provider("cuda", precision) == "cuda"
+    assert choose_provider("cpu", precision) == "cpu"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "mixed", "int4"])
+def test_other_bundles_are_the_cpus(built_with_cuda: None, precision: str) -> None:
+    assert choose_provider("auto", precision) == "cpu"
+    with pytest.raises(ProviderError, match=f"this bundle is {precision}.*--precision bf16 or fp16"):
+        choose_provider("cuda", precision)
+
+
+@cpu_build
+def test_without_cuda_in_onnx_runtime() -> None:
+    assert choose_provider("auto", "fp16") == "cpu"
+    with pytest.raises(ProviderError, match="no CUDA execution provider; install the extra `cuda`"):
+        choose_provider("cuda", "bf16")
+
+
+@pytest.mark.parametrize(("fault", "said"), FAULTS.items())
+def test_a_session_that_does_not_start_says_why(starting: Callable[..., None], fault: str, said: str) -> None:
+    starting(RuntimeError(fault))
+    with pytest.raises(CudaError, match=said):
+        open_session(GRAPH, "cuda", 1)
+
+
+def test_a_session_that_quietly_goes_on_with_the_cpu_is_refused(starting: Callable[..., None]) -> None:
+    starting(None)
+    with pytest.raises(CudaError, match="driver, or a library of CUDA 13 or cuDNN 9"):
+        open_session(GRAPH, "cuda", 1)
+
+
+@pytest.mark.parametrize(("fault", "said"), FAULTS.items())
+def test_auto_falls_back_with_one_line(
+    starting: Callable[..., None],
+    narrow: Callable[[str], Path],
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+    said: str,
+) -> None:
+    starting(RuntimeError(fault))
+    with caplog.at_level(logging.INFO):
+        opened = open_bundle(narrow("fp16"), provider="auto", threads=1, slots=1)
+    assert opened.provider == "cpu"
+    (line,) = caplog.messages
+    assert said in line
+    assert "\n" not in line
+    with pytest.raises(ProviderError, match=f"KW_EXECUTION_PROVIDER=cuda, but .*{said}") as raised:
+        open_bundle(RANDOM_BUNDLE, provider="cuda", threads=1, slots=1)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_shows_only_when_kernels_run_counts_too(
+    built_with_cuda: None, narrow: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """A card that is too old, say: sessions open, and the first kernel fails."""
+    real = open_session
+    monkeypatch.setattr(opening, "open_session", lambda path, device, threads, options: real(path, "cpu", threads))
+    monkeypatch.setattr(opening, "Talker", _on_host)
+    monkeypatch.setattr(opening, "CodePredictor", _NoKernels)
+    with caplog.at_level(logging.INFO), pytest.raises(ProviderError, match="this card is not supported"):
+        open_bundle(narrow("fp16"), provider="cuda", threads=1, slots=1)
+    assert open_bundle(RANDOM_BUNDLE, provider="auto", threads=1, slots=1).provider == "cpu"
+    (line,) = caplog.messages
+    assert "this card is not supported" in line
+
+
+def test_bf16_needs_cuda(starting: Callable[..., None], narrow: Callable[[str], Path]) -> None:
+    starting(RuntimeError("CUDA failure 100: no CUDA-capable device is detected"))
+    folder = narrow("bf16")
+    with pytest.raises(BundleError, match=r"is bf16, which ONNX Runtime's CPU kernels lack, and .*driver.*int8"):
+        open_bundle(folder, provider="auto", threads=1, slots=1)
+    with pytest.raises(
+        BundleError, match="is bf16, which ONNX Runtime's CPU kernels lack, and KW_EXECUTION_PROVIDER is cpu"
+    ):
+        open_bundle(folder, provider="cpu", threads=1, slots=1)
+
+
+def test_a_damaged_graph_is_the_bundles_fault(tmp_path: Path) -> None:
+    (tmp_path / "talker.onnx").write_bytes(b"no graph")
+    with pytest.raises(BundleError, match=r"cannot load talker\.onnx"):
+        open_session(tmp_path / "talker.onnx", "cpu", 1)
+
+
+def _on_host(graph: ort.InferenceSession, sizes: Any, slots: int, device: str, **more: Any) -> Any:
+    from server.graphs.talker import Talker
+
+    return Talker(graph, sizes, slots)
+
+
+class _NoKernels:
+    def __init__(self, graph: ort.InferenceSession, device: str) -> None:
+        pass
+
+    def run(self, *feed: np.ndarray) -> None:
+        raise RuntimeError("no kernel image is available for execution on the device")
