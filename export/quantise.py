@@ -7,7 +7,7 @@ codebooks and rotary tables stay as they are. Activations stay float32 outside t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from export.graphs.graph import CONTRIB_DOMAIN
+from export.graphs.graph import CONTRIB_DOMAIN, with_subgraphs
 from export.graphs.narrow import NARROW_TYPES
 
 ACCURACY_LEVEL = 4
@@ -121,7 +121,7 @@ def quantise_matrix(weight: np.ndarray, how: WeightFormat) -> tuple[np.ndarray, 
 
 def quantise_graph(model: onnx.ModelProto, how: WeightFormat) -> None:
     """Replace, in place, every `MatMul` by a stored matrix, in the graph and its subgraphs."""
-    for graph in _graphs(model.graph):
+    for graph in with_subgraphs(model.graph):
         matrices = {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.data_type == TensorProto.FLOAT}
         formats: dict[str, WeightFormat] = {}
         for node in graph.node:
@@ -158,11 +158,3 @@ def _quantised_product(node: onnx.NodeProto, dims: Sequence[int], how: WeightFor
         block_size=how.block_size,
         accuracy_level=ACCURACY_LEVEL,
     )
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)

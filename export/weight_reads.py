@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import prod
 
 import onnx
 from onnx import numpy_helper
 from onnx.helper import tensor_dtype_to_np_dtype
 
+from export.graphs.graph import with_subgraphs
 from export.halves import stored_as
 from server.graphs.manifest import WeightReads
 
@@ -28,21 +28,13 @@ def weight_reads(graph: onnx.GraphProto) -> WeightReads:
     """
     looping = [node for node in graph.node if node.op_type == "Loop"]
     bodies = [attribute.g for node in looping for attribute in node.attribute if attribute.name == "body"]
-    branches = [inner for body in bodies for inner in _inside(body)]
+    branches = [inner for body in bodies for inner in list(with_subgraphs(body))[1:]]
     counts = [numpy_helper.to_array(t) for t in graph.initializer if t.name in {node.input[0] for node in looping}]
     return WeightReads(
         once=_weights(graph) + sum(map(_weights, branches)),
         looped=sum(map(_weights, bodies)),
         passes=sum(map(int, counts)),
     )
-
-
-def _inside(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield attribute.g
-                yield from _inside(attribute.g)
 
 
 def _weights(graph: onnx.GraphProto) -> int:

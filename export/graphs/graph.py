@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +112,12 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
 def state_axes(direction: str, names: Sequence[str], axes: dict[int, str]) -> Axes:
     """`past.NAME` or `next.NAME` for every carried tensor, all with the same dynamic axes."""
     return {f"{direction}.{name}": axes for name in names}
+
+
+def with_subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph, and all that lie in its loops and branches."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from with_subgraphs(attribute.g)

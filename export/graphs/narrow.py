@@ -10,7 +10,6 @@ same rounded weights that they can run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +20,7 @@ from onnx import TensorProto, numpy_helper
 from optimum.exporters.onnx import export
 from torch import nn
 
-from export.graphs.graph import CONTRIB_DOMAIN, OPSET, GraphConfig, declare_sizes, save_graph
+from export.graphs.graph import CONTRIB_DOMAIN, OPSET, GraphConfig, declare_sizes, save_graph, with_subgraphs
 from export.graphs.layers import RMSNorm
 from export.graphs.operators import NORM
 
@@ -56,7 +55,7 @@ def export_narrow(name: str, config: GraphConfig, folder: Path) -> Path:
     export(config.module, config, path, opset=OPSET, device="cpu", disable_dynamic_axes_fix=True)
     model = onnx.load(path)
     del model.graph.value_info[:]  # of the nodes' unused outputs the exporter knows no type, which no runtime reads
-    for graph in _graphs(model.graph):
+    for graph in with_subgraphs(model.graph):
         for node in graph.node:
             if node.op_type == NORM:
                 node.domain = ""
@@ -73,7 +72,7 @@ def check_graph(model: onnx.ModelProto) -> None:
     """
     known = onnx.ModelProto()
     known.CopyFrom(model)
-    for graph in _graphs(known.graph):
+    for graph in with_subgraphs(known.graph):
         for node in graph.node:
             if node.op_type == NORM:
                 node.domain = CONTRIB_DOMAIN
@@ -83,7 +82,7 @@ def check_graph(model: onnx.ModelProto) -> None:
 def widen(path: Path, target: Path) -> None:
     """Write a graph as it is, but in float32: values stay rounded to what they were, arithmetic is float32's."""
     model = onnx.load(path)
-    for graph in _graphs(model.graph):
+    for graph in with_subgraphs(model.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             kind = value.type.tensor_type
             kind.elem_type = TensorProto.FLOAT if kind.elem_type in _NARROW else kind.elem_type
@@ -101,11 +100,3 @@ def widen(path: Path, target: Path) -> None:
 def _widen(tensor: TensorProto) -> None:
     if tensor.data_type in _NARROW:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)

@@ -19,11 +19,11 @@ from export.graphs.frame_unrolled import DeviceStep, DeviceStepOnnxConfig, frame
 from export.graphs.narrow import check_graph, export_narrow, narrow
 from server.engine.bundle import CODEC_TABLE, open_bundle
 from server.engine.job import Job, Sampling
-from server.engine.synthesizer import Synthesizer
 from server.graphs.code_predictor import CodePredictor, DrawParameters
 from server.graphs.manifest import BundleError, read_manifest
 from server.graphs.session import open_session
 from tests.export.cuda_kernels import Fault, faults
+from tests.parity.test_official import speak
 
 NARROW = ("bf16", "fp16")
 GRAPHS = ("talker", "code_predictor")
@@ -170,12 +170,7 @@ def test_an_fp16_bundle_speaks_on_the_cpu(bundle_of: Callable[..., Path]) -> Non
     bundle = open_bundle(bundle_of("0.6B-like", "fp16"), provider="cpu", threads=1, slots=1)
     prompt = bundle.prompts.build("Hello", speaker="ryan", language="english", instruction=None)
     job = Job(prompt, Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0), seed=1, max_frames=5)
-    synthesizer = Synthesizer(bundle)
-    row = synthesizer.start(job, 0)
-    while not row.finished:
-        synthesizer.frame([row])
-    job.finish()
-    samples = np.concatenate(list(job))
+    _, samples = speak(bundle, job)
     assert len(samples) == 5 * bundle.manifest.sizes.codec.samples_per_frame
     assert samples.std() > 1e-3
 

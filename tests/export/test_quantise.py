@@ -15,8 +15,8 @@ from export.convert import main as convert
 from export.quantise import INT4, INT8, PRECISIONS, WeightFormat, fit_blocks, quantise_graph
 from server.engine.bundle import open_bundle
 from server.engine.job import Job, Sampling
-from server.engine.synthesizer import Synthesizer
 from server.graphs.manifest import read_manifest
+from tests.parity.test_official import speak
 
 
 def plain_rounding(blocks: torch.Tensor, bits: int) -> torch.Tensor:
@@ -92,12 +92,7 @@ def test_a_quantised_bundle_speaks_and_says_how_well(precision: str, bundle_of: 
     bundle = open_bundle(folder, provider="cpu", threads=1, slots=1)
     prompt = bundle.prompts.build("Hello", speaker="ryan", language="english", instruction=None)
     job = Job(prompt, Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0), seed=1, max_frames=6)
-    synthesizer = Synthesizer(bundle)
-    row = synthesizer.start(job, 0)
-    while not row.finished:
-        synthesizer.frame([row])
-    job.finish()
-    samples = np.concatenate(list(job))
+    _, samples = speak(bundle, job)
     assert len(samples) == 6 * manifest.sizes.codec.samples_per_frame
     assert np.isfinite(samples).all()
     assert samples.std() > 1e-3

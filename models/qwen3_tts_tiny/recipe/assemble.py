@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from layout import CODEBOOKS, codec_config, write_documents
+from layout import CODEBOOKS, SHAPE, write_documents
+from tests.checkpoints import codec_config
 from tests.oracle import official_package
 from tokenizer import load
 
@@ -24,7 +25,7 @@ def _codec_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     from qwen_tts.core import Qwen3TTSTokenizerV2Config, Qwen3TTSTokenizerV2Model
 
     torch.manual_seed(0)
-    model = Qwen3TTSTokenizerV2Model(Qwen3TTSTokenizerV2Config(**copy.deepcopy(codec_config())))
+    model = Qwen3TTSTokenizerV2Model(Qwen3TTSTokenizerV2Config(**copy.deepcopy(codec_config(SHAPE))))
     learned = {name.removeprefix("decoder."): value for name, value in state.items() if name.startswith("decoder.")}
     for level in range(CODEBOOKS):
         part = "rvq_first.vq.layers.0" if level == 0 else f"rvq_rest.vq.layers.{level - 1}"
