@@ -11,6 +11,7 @@ import wave
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 import soundfile
@@ -78,6 +79,16 @@ def test_python_sdk_errors(sdk: openai.OpenAI) -> None:
     assert wrong.value.request_id
     with pytest.raises(openai.AuthenticationError):
         sdk.with_options(api_key="wrong").models.list()
+
+
+@pytest.mark.parametrize(("extra", "attempts"), [({}, 3), ({"seed": 1}, 1)], ids=["another may work", "would repeat"])
+def test_python_sdk_retries_where_it_helps(fake_server: RunningServer, extra: dict[str, Any], attempts: int) -> None:
+    sent: list[httpx.Request] = []
+    http = httpx.Client(event_hooks={"request": [sent.append]}, trust_env=False)
+    sdk = openai.OpenAI(base_url=f"{fake_server.url}/v1", api_key=KEY, max_retries=2, http_client=http)
+    with sdk, pytest.raises(openai.InternalServerError):
+        sdk.audio.speech.create(**{**REQUEST, "input": "fail-at-start"}, extra_body=extra)
+    assert [request.headers["x-stainless-retry-count"] for request in sent] == [str(n) for n in range(attempts)]
 
 
 def test_python_sdk_models(sdk: openai.OpenAI, bundle: Path) -> None:
