@@ -111,7 +111,9 @@ def convert(options: argparse.Namespace) -> None:
             _with_progress(context, f"{number}/{len(STAGES)} {stage.name}", stage.run)
     _report(context, output)
     if options.precision == "int4":
-        print("note: int4 is known to hurt the code predictor's codes; --precision mixed keeps it in int8")
+        context.notes.append("int4 is known to hurt the code predictor's codes; --precision mixed keeps it in int8")
+    for note in context.notes:
+        print(f"note: {note}")
 
 
 def verify(options: argparse.Namespace) -> None:

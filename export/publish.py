@@ -115,9 +115,10 @@ def describe_graph(path: Path, precision: str) -> Graph:
     """A graph's inputs and outputs, and the weight bytes of a run, read without its weights."""
     graph = onnx.load(path, load_external_data=False).graph
     stored = {tensor.name for tensor in graph.initializer}
+    eight_bits = any(node.op_type == "QLinearConv" for node in graph.node)
     return Graph(
         file=path.name,
-        precision=precision,
+        precision="int8" if eight_bits else precision,
         reads=weight_reads(graph),
         inputs=tuple(_tensor(value) for value in graph.input if value.name not in stored),
         outputs=tuple(_tensor(value) for value in graph.output),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from export.calibration import LOUDEST_NOISE, quantise_quietly, spoken_codes
 from export.checkpoint import Checkpoint, CheckpointError
 from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnnxConfig
 from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
@@ -40,6 +41,7 @@ class Conversion:
         noise: whether the weights are random.
         precision: of the graphs.
         parity: what the parity stage found; it goes into the manifest and the closing table.
+        notes: what the user should know of, beside the closing table.
         tick: a stage's progress: so much done, of so much.
     """
 
@@ -49,6 +51,7 @@ class Conversion:
     noise: bool = False
     precision: str = "fp32"
     parity: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     tick: Callable[[int, int], None] = lambda done, total: None
 
     def manifest(self) -> Manifest:
@@ -118,7 +121,6 @@ def _quantise(context: Conversion) -> None:
     halves = {
         "talker": context.checkpoint.weights.in_halves(Talker.PREFIX) and not narrowed,
         "code_predictor": context.checkpoint.weights.in_halves(CodePredictorStep.PREFIX) and not narrowed,
-        "codec_decoder": context.checkpoint.codec_weights.in_halves(CodecDecoder.PREFIX),
     }
     chosen = [name for name, half in halves.items() if half or name in formats]
     for done, name in enumerate(chosen, 1):
@@ -130,6 +132,25 @@ def _quantise(context: Conversion) -> None:
             store_halves(model)
         save_graph(model, path)
         context.tick(done, len(chosen))
+
+
+def _convolutions(context: Conversion) -> None:
+    path = context.output / "codec_decoder.onnx"
+    quantise, halve = PRECISIONS.get(context.precision), context.checkpoint.codec_weights.in_halves(CodecDecoder.PREFIX)
+    if not (quantise or halve):
+        return
+    model = onnx.load(path)
+    if quantise:
+        codes = spoken_codes(context.output, context.manifest(), context.tick)
+        _, left = quantise_quietly(model, codes, always=context.noise)
+        if left:
+            context.notes.append(
+                f"{len(left)} of the codec decoder's blocks stay in float32, and slower: in 8 bits they would add "
+                f"noise of more than {LOUDEST_NOISE:.0f} dB of full scale"
+            )
+    if halve:
+        store_halves(model)
+    save_graph(model, path)
 
 
 def _parity(context: Conversion) -> None:
@@ -168,6 +189,7 @@ STAGES = (
     Stage("code predictor", _code_predictor),
     Stage("codec decoder", _codec_decoder),
     Stage("quantisation", _quantise),
+    Stage("convolutions", _convolutions),
     Stage("parity", _parity),
     Stage("manifest", _manifest),
 )
