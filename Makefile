@@ -10,7 +10,7 @@ OTHER_PACKAGE := $(if $(HAS_CUDA),onnxruntime,onnxruntime-gpu)
 OTHER_RUNTIME := $(if $(HAS_CUDA),cpu,cuda)
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test check format export-tools random-model clean
+.PHONY: serve test check format export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
@@ -35,7 +35,11 @@ export-tools: $(VENV)/.export-$(RUNTIME)
 # The bundle that makes noise: rebuilt from a tiny random checkpoint by the export pipeline.
 random-model: $(VENV)/.dev-$(RUNTIME)
 	$(BIN)/python -m tests.checkpoints tiny .cache/random
-	$(BIN)/python export/convert.py --model .cache/random --output models/qwen3_tts_random --precision fp32 --noise --force
+	$(BIN)/python export/convert.py --model .cache/random --output tests/models/qwen3_tts_random --precision fp32 --noise --force
+
+# The embedded model: its checkpoint converted again; how that was trained is in models/qwen3_tts_tiny/recipe.
+tiny-model: $(VENV)/.dev-$(RUNTIME)
+	$(BIN)/python export/convert.py --model models/qwen3_tts_tiny/checkpoint --output models/qwen3_tts_tiny --precision int8 --force
 
 $(VENV)/.made:
 	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else \

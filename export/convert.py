@@ -158,7 +158,7 @@ def _with_progress(context: Conversion, title: str, run: Callable[[Conversion], 
 
 def _report(context: Conversion, output: Path) -> None:
     _report_parity(context)
-    sizes = {path.name: path.stat().st_size for path in sorted(output.iterdir())}
+    sizes = {path.name: path.stat().st_size for path in sorted(output.iterdir()) if path.is_file()}
     for name, size in (*sizes.items(), ("total", sum(sizes.values()))):
         print(f"{name:<28} {size / 1e6:>10.2f} MB")
     print(f"\n{context.bundle_id}: {output}")

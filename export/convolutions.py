@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 Floats = NDArray[np.float32]
 
-HEADROOM = 0.1
-"""Of the range that calibration saw, on both sides of it: what is beyond is clipped."""
-STEPS, MIDDLE = 255, 128
-"""Of an activation's range, and the zero that `QLinearConv` is told of; channels have their own around it."""
+HEADROOM = 1.1
+"""Of the loudest value that calibration saw: what is louder is clipped."""
+LEVELS, MIDDLE = 127, 128
+"""Steps on either side of an activation's zero, and where that lies in uint8."""
 WEIGHT_LEVELS = 63
 """7 bits: two products of 8 bits would overflow the 16-bit sums of processors without VNNI."""
 _SMALLEST = 1e-6
@@ -71,33 +70,18 @@ def range_output(name: str) -> str:
     return _RANGE + name
 
 
-@dataclass(frozen=True)
-class _Steps:
-    """How the channels of a value are quantised: `scales` float32 and `zeros` uint8, both `[channels]`."""
-
-    scales: Floats
-    zeros: NDArray[np.uint8]
-
-    @classmethod
-    def of(cls, ends: Floats) -> _Steps:
-        """For a range `[2, channels]`; 0 is always in it, and exact."""
-        low, high = np.minimum(ends[0], 0), np.maximum(ends[1], 0)
-        room = HEADROOM * (high - low)
-        low, high = np.minimum(low - room, 0), np.maximum(high + room, 0)
-        scales: Floats = (np.maximum(high - low, _SMALLEST) / STEPS).astype(np.float32)
-        return cls(scales, np.round(-low / scales).clip(0, STEPS).astype(np.uint8))
-
-    @property
-    def shift(self) -> Floats:
-        """By how many steps the zeros lie above the middle."""
-        return self.zeros.astype(np.float32) - MIDDLE
+def _steps(ends: Floats) -> Floats:
+    """Size of a channel's step, for a range `[2, channels]`."""
+    steps: Floats = np.maximum(np.abs(ends).max(0) * np.float32(HEADROOM), np.float32(_SMALLEST)) / np.float32(LEVELS)
+    return steps
 
 
 def quantise_convolutions(model: onnx.ModelProto, ranges: dict[str, Floats], chosen: Collection[int]) -> None:
     """Let, in place, the convolutions of some upsampling blocks compute in 8 bits.
 
-    `QLinearConv` knows one scale and one zero for what goes in, and one for what comes out: the scales of the channels
-    go into the weights and into the scales of their rows, and their zeros into the bias.
+    The channels' scales are multiplications of their own, and go into the weights and the scales of their rows, so that
+    all quantised tensors have the scale 1: ONNX Runtime computes `QLinearConv` with channels last, where its
+    `QuantizeLinear` by channel is scalar and takes several times what the convolution does.
 
     Args:
         model: the codec decoder, in float32.
@@ -117,7 +101,7 @@ def quantise_convolutions(model: onnx.ModelProto, ranges: dict[str, Floats], cho
             continue
         weight, bias = (numpy_helper.to_array(weights[name]) for name in node.input[1:])
         gone.update(node.input[1:])
-        tensors = _quantised(weight, bias, *(_Steps.of(ranges[name]) for name in (node.input[0], node.output[0])))
+        tensors = _quantised(weight, bias, *(_steps(ranges[name]) for name in (node.input[0], node.output[0])))
         stem = node.input[1]
         added += [numpy_helper.from_array(value, f"{stem}.{name}") for name, value in tensors.items()]
         nodes += _product(node, stem)
@@ -127,22 +111,17 @@ def quantise_convolutions(model: onnx.ModelProto, ranges: dict[str, Floats], cho
     graph.node.extend(nodes)
 
 
-def _quantised(weight: Floats, bias: Floats, before: _Steps, after: _Steps) -> dict[str, NDArray[Any]]:
-    scaled = weight * before.scales[None, :, None]
+def _quantised(weight: Floats, bias: Floats, before: Floats, after: Floats) -> dict[str, NDArray[Any]]:
+    scaled = weight * before[None, :, None]
     loudest = np.abs(scaled).max((1, 2))
     row = np.where(loudest > 0, loudest, 1).astype(np.float32) / WEIGHT_LEVELS
-    q = np.round(scaled / row[:, None, None])
-    # In units of a row's sums: what the zeros of the input's channels add has to go, the output's own zero to come.
-    moved = bias / row - np.einsum("oik,i->o", q, before.shift) + after.shift * after.scales / row
     return {
-        "q": q.astype(np.int8),
-        "scales": row / after.scales,
+        "q": np.round(scaled / row[:, None, None]).astype(np.int8),
+        "scales": row / after,
         "zeros": np.zeros(len(row), np.int8),
-        "bias": np.round(moved).clip(-(2**31), 2**31 - 1).astype(np.int32),
-        "before": before.scales,
-        "before.zeros": before.zeros,
-        "after": after.scales,
-        "after.zeros": after.zeros,
+        "bias": np.round(bias / row).clip(-(2**31), 2**31 - 1).astype(np.int32),
+        "before": (1 / before)[:, None],
+        "after": after[:, None],
     }
 
 
@@ -157,7 +136,9 @@ def _product(node: onnx.NodeProto, stem: str) -> list[onnx.NodeProto]:
     )
     product.attribute.extend(node.attribute)
     return [
-        helper.make_node("QuantizeLinear", [source, f"{stem}.before", f"{stem}.before.zeros"], [f"{stem}.in"], axis=1),
+        helper.make_node("Mul", [source, f"{stem}.before"], [f"{stem}.in.steps"]),
+        helper.make_node("QuantizeLinear", [f"{stem}.in.steps", one, middle], [f"{stem}.in"]),
         product,
-        helper.make_node("DequantizeLinear", [f"{stem}.out", f"{stem}.after", f"{stem}.after.zeros"], [result], axis=1),
+        helper.make_node("DequantizeLinear", [f"{stem}.out", one, middle], [f"{stem}.out.steps"]),
+        helper.make_node("Mul", [f"{stem}.out.steps", f"{stem}.after"], [result]),
     ]

@@ -1,7 +1,10 @@
-"""Where the committed bundle of random weights lies."""
+"""Where the committed bundles lie."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-RANDOM_BUNDLE = Path(__file__).resolve().parent.parent / "models" / "qwen3_tts_random"
+RANDOM_BUNDLE = Path(__file__).resolve().parent / "models" / "qwen3_tts_random"
+"""Random weights: noise, for tests that want any codes at all."""
+TINY_BUNDLE = Path(__file__).resolve().parent.parent / "models" / "qwen3_tts_tiny"
+"""The embedded model."""

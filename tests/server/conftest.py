@@ -8,14 +8,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.bundles import RANDOM_BUNDLE
 from tests.server.fakes import write_bundle
-from tests.server.running import FAKE, REAL, ROOT, RunningServer, run_server
+from tests.server.running import FAKE, REAL, RunningServer, run_server
 
 
 @pytest.fixture(scope="session")
 def bundle() -> Path:
     """The bundle that the real clients talk to."""
-    return ROOT / "models" / "qwen3_tts_random"
+    return RANDOM_BUNDLE
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from tests.bundles import RANDOM_BUNDLE
 from tests.server.fakes import write_bundle
-from tests.server.running import FAKE, PATIENCE_SECONDS, REAL, ROOT, RunningServer, run_server
+from tests.server.running import FAKE, PATIENCE_SECONDS, REAL, RunningServer, run_server
 from tests.web import chromium
 
 DESKTOP = {"width": 1280, "height": 900}
@@ -35,7 +36,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """`python -m server` with the bundle that the repository ships, and no key."""
-    variables = {"KW_MODELS_DIR": str(ROOT / "models"), "KW_MODEL": "qwen3_tts_random", "KW_SECRET_API_KEY": ""}
+    variables = {"KW_MODELS_DIR": str(RANDOM_BUNDLE.parent), "KW_SECRET_API_KEY": ""}
     with run_server(REAL, tmp_path_factory.mktemp("real"), **variables) as server:
         server.wait_ready()
         yield server

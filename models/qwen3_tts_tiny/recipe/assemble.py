@@ -30,9 +30,8 @@ def _codec_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for level in range(CODEBOOKS):
         part = "rvq_first.vq.layers.0" if level == 0 else f"rvq_rest.vq.layers.{level - 1}"
         # A usage of 1 makes the sums the vectors themselves, which half precision then holds as exactly as any weight.
-        book = state["quantizer.sums"][level] / state["quantizer.usage"][level].clamp(min=1e-5)[:, None]
-        learned[f"quantizer.{part}._codebook.embedding_sum"] = book
-        learned[f"quantizer.{part}._codebook.cluster_usage"] = torch.ones(len(book))
+        learned[f"quantizer.{part}._codebook.embedding_sum"] = state["books"][level]
+        learned[f"quantizer.{part}._codebook.cluster_usage"] = torch.ones(len(state["books"][level]))
     model.decoder.load_state_dict(learned)
     return {
         name: value.half().contiguous() if value.is_floating_point() else value

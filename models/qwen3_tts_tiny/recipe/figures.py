@@ -23,7 +23,7 @@ SENTENCES = (
     "She paid 12 dollars for two tickets, and went home.",
 )
 CURVES = {
-    "codes": ("mel L1", "its change", "phonemes", "commitment"),
+    "trunk": ("mel L1", "its change"),
     "wave": ("magnitudes", "mel L1", "fooled", "features", "judges"),
     "talker": ("codebook 0", "other codebooks", "phonemes", "attention"),
 }
@@ -31,8 +31,9 @@ CURVES = {
 
 
 def losses(work: Path) -> None:
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4))
-    for axis, (name, columns) in zip(axes, CURVES.items(), strict=True):
+    curves = {name: columns for name, columns in CURVES.items() if (work / f"{name}.csv").exists()}
+    figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves), 4))
+    for axis, (name, columns) in zip(axes, curves.items(), strict=True):
         rows = [line.split(",") for line in (work / f"{name}.csv").read_text("utf-8").splitlines()]
         for number, column in enumerate(columns, 2):
             values = [float(row[number]) for row in rows]

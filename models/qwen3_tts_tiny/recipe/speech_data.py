@@ -17,8 +17,11 @@ HOP = 240
 MELS_A_FRAME = FRAME // HOP
 STEP = 300
 """Samples of one of the teacher's frames."""
-PHONES = 3
-"""Phonemes that are looked at in one codec frame."""
+_VOICED = 60.0
+_SILENT = (0, 16, 156, 157, 158)
+"""The teacher's padding, space, both stress marks and its length mark."""
+SLOTS = 4
+"""Places in a codec frame, evenly spread, at which the teacher's phoneme and pitch are looked up."""
 
 
 class LogMel(nn.Module):
@@ -42,16 +45,21 @@ class LogMel(nn.Module):
 class Shard:
     """Utterances of one shard, end to end.
 
-    `audio` int16 `[samples]`, memory-mapped; `starts` int64 `[utterances + 1]` in codec frames; `phones` int64
-    `[frames, PHONES]`, the teacher's phonemes spread evenly over each frame; `words` int64 `[frames]`, the word in the
-    middle of each, -1 where it is not known.
+    `audio` int16 `[samples]`, memory-mapped; `starts` int64 `[utterances + 1]` in codec frames. By frame: `phones`
+    int64 `[frames, SLOTS]`, the teacher's phonemes; `pitch` float32 `[frames, SLOTS]`, log2 of Hz, drawn on where
+    there is none; `words` int64 `[frames]`, the word in the middle, -1 where not known; `left` int64 `[frames]`, how
+    many of the teacher's steps the last slot's phoneme still lasts; `coming` int64 `[frames]`, the sound after it (the
+    teacher's vocabulary has spaces and stress marks in between).
     """
 
     number: int
     audio: NDArray[np.int16]
     starts: NDArray[np.int64]
     phones: NDArray[np.int64]
+    pitch: NDArray[np.float32]
     words: NDArray[np.int64]
+    left: NDArray[np.int64]
+    coming: NDArray[np.int64]
 
     def crop(self, frame: int, frames: int) -> NDArray[np.float32]:
         """Audio in [-1, 1) of that many frames."""
@@ -60,23 +68,46 @@ class Shard:
 
 def load_shard(work: Path, number: int) -> Shard:
     with np.load(work / f"spoken-{number:03d}.npz") as data:
-        lengths, phones, words = data["lengths"], data["phones"], data["words"]
+        lengths, phones, pitch, words = (data[name] for name in ("lengths", "phones", "pitch", "words"))
     # The last frame of an utterance may lack its last half step, so that steps start anew with each utterance.
     frames, steps = lengths // FRAME, lengths // STEP
     first = np.concatenate([[0], np.cumsum(steps)[:-1]])
     inside = np.concatenate([np.arange(count) for count in frames])
     owner = np.repeat(np.arange(len(frames)), frames)
 
-    def at(place: NDArray[np.float64]) -> NDArray[np.int64]:
+    def at(slot: int) -> NDArray[np.int64]:
+        place = inside + (slot + 0.5) / SLOTS
         return first[owner] + np.minimum((place * FRAME / STEP).astype(np.int64), steps[owner] - 1)
 
+    voiced = np.flatnonzero(pitch > _VOICED)
+    drawn = np.interp(np.arange(len(pitch)), voiced, np.log2(pitch[voiced])).astype(np.float32)
+    left, coming = _ahead(phones, first[steps > 0])
+    slots = np.stack([at(slot) for slot in range(SLOTS)], 1)
     return Shard(
         number,
         np.load(work / f"audio-{number:03d}.npy", mmap_mode="r"),
         np.concatenate([[0], np.cumsum(frames)]),
-        np.stack([phones[at(inside + (part + 0.5) / PHONES)] for part in range(PHONES)], 1).astype(np.int64),
-        words[at(inside + 0.5)].astype(np.int64),
+        phones[slots].astype(np.int64),
+        drawn[slots],
+        words[at(SLOTS // 2)].astype(np.int64),
+        left[slots[:, -1]],
+        coming[slots[:, -1]],
     )
+
+
+def _ahead(phones: NDArray[np.uint8], first: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Steps that are left of each step's phoneme, and the next sound in the same utterance (0 where there is none)."""
+    new = np.concatenate([[True], phones[1:] != phones[:-1]])
+    new[first] = True
+    begins = np.append(np.flatnonzero(new), len(phones))
+    run = np.cumsum(new) - 1
+    said = phones[begins[:-1]].astype(np.int64)
+    last_run = np.append(run[first[1:]], len(said))[np.searchsorted(first, begins[:-1], side="right") - 1]
+    sounds = np.flatnonzero(~np.isin(said, _SILENT))
+    place = np.searchsorted(sounds, np.arange(len(said)), side="right")
+    following = np.append(sounds, len(said))[place]
+    coming = np.where(following < last_run, np.append(said, 0)[following], 0)
+    return begins[run + 1] - np.arange(len(phones)), coming[run]
 
 
 def finished_shards(work: Path) -> list[int]:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from layout import CODEBOOK_SIZE, CODEBOOKS, CODEC_IDS, LANGUAGE_ID, SPEAKER_ID, empty_talker
-from speech_data import PHONES
+from speech_data import SLOTS
 
 PHONEMES = 256
 GUIDED_LAYER = 2
 PHONEME_LAYER = 3
-_WEIGHTS = torch.tensor([8.0, 5.0, 3.0, 1.5, 1.0, 0.7, 0.5][: CODEBOOKS - 1])
-"""Of codebooks 1 and up in the loss: words hang on the first three, the last four hardly change what is understood."""
+_WEIGHTS = torch.tensor([1.5, 1.5, 1.5, 1.5, 1.0, 1.0, 0.5])
+"""Of codebooks 1 to 7 in the loss: first the sounds, then pitch and spectrum."""
 _WEIGHTS /= _WEIGHTS.mean()
 _IGNORED = -100
 
@@ -31,7 +31,7 @@ class Batch:
 
     `text` int64 `[batch, positions]`, the text side up to codec BOS; `codec` the codec side, -1 where nothing is added;
     `prompt` int64 `[batch]`, positions of each prompt; `codes` int64 `[batch, frames, CODEBOOKS]`; `frames` int64
-    `[batch]`; `phones` int64 `[batch, frames, PHONES]`; `spoken` bool `[batch, frames, positions]`: the text positions
+    `[batch]`; `phones` int64 `[batch, frames, SLOTS]`; `spoken` bool `[batch, frames, positions]`: the text positions
     of the word that a frame is in (all False where unknown).
     """
 
@@ -108,7 +108,7 @@ class Talker(nn.Module):
     def __init__(self, special: dict[str, int]) -> None:
         super().__init__()
         self.official = empty_talker(special)
-        self.phoneme_head = nn.Linear(self.official.config.hidden_size, PHONES * PHONEMES)
+        self.phoneme_head = nn.Linear(self.official.config.hidden_size, SLOTS * PHONEMES)
         self._pad = special["<tts_pad>"]
 
     def embed_frames(self, codes: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class Talker(nn.Module):
         real = torch.arange(batch.phones.shape[1])[None] < batch.frames[:, None]
         logits = self.phoneme_head(hidden[real]).float()
         return functional.cross_entropy(
-            logits.unflatten(1, (PHONES, PHONEMES)).flatten(0, 1), batch.phones[real].flatten()
+            logits.unflatten(1, (SLOTS, PHONEMES)).flatten(0, 1), batch.phones[real].flatten()
         )
 
     def _rest(self, hidden: Tensor, codes: Tensor) -> Tensor:

@@ -1,16 +1,17 @@
 """`python teacher.py WORK`: says `texts.txt` with hibari-tts and keeps what is needed to learn from it.
 
 Shard `n` holds the texts from `n * SHARD` on: `audio-n.npy` (int16, 24 kHz, every utterance a whole number of codec
-frames) and `spoken-n.npz`: `lengths` (samples), and at 80 a second `phones` (the teacher's phoneme ids) and `words`
-(index into `text.split()`, or -1 where the teacher's words do not match the written ones). Shards that exist are kept,
-so that a run that was cut off goes on; several processes may share one folder (`--part 0/2`, `--part 1/2`).
+frames) and `spoken-n.npz`: `lengths` (samples), and at 80 a second `phones` (the teacher's phoneme ids), `pitch` (Hz,
+about 0 where it has none) and `words` (index into `text.split()`, or -1 where the teacher's words do not match the
+written ones). Shards that exist are kept, so that a run that was cut off goes on; several processes may share a folder
+(`--part 0/2`, `--part 1/2`).
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,12 @@ _STEPS_A_DURATION = 2
 
 @dataclass(frozen=True)
 class Utterance:
-    """Audio float32 `[samples]`; phoneme ids and word indices `[samples / STEP]`."""
+    """Audio float32 `[samples]`; at `[samples / STEP]` phoneme ids, word indices and pitch in Hz."""
 
     audio: NDArray[np.float32]
     phones: NDArray[np.uint8]
     words: NDArray[np.int16]
+    pitch: NDArray[np.float32]
 
 
 class Teacher:
@@ -64,13 +66,14 @@ class Teacher:
         if not parts:
             return None
         return Utterance(
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("audio", "phones", "words"))
+            *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Utterance))
         )
 
     def _sentence(self, sentence: str, phonemes: str, first: int, draw: np.random.Generator) -> Utterance:
         ids = self._hibari.ids(phonemes)
         feed = {"ids": np.array([ids], np.int64), "speed": np.ones(1, np.float32)}
         *spectrum, durations = self._session.run(None, feed)
+        pitch = spectrum[-1][0]
         audio = dsp.synth(*(part[0] for part in spectrum), draw)
         durations = durations.reshape(-1).astype(int) * _STEPS_A_DURATION
         if durations.sum() * STEP != len(audio):
@@ -80,9 +83,8 @@ class Teacher:
         if numbers[-1] + 1 - first != len(sentence.split()):
             numbers = np.full(len(known), -1)
         words = np.repeat(np.array([numbers[0], *numbers, numbers[-1]]), durations).astype(np.int16)
-        return _trimmed(
-            Utterance(audio.astype(np.float32), np.repeat(np.array(ids), durations).astype(np.uint8), words)
-        )
+        phones = np.repeat(np.array(ids), durations).astype(np.uint8)
+        return _trimmed(Utterance(audio.astype(np.float32), phones, words, pitch))
 
 
 def _trimmed(whole: Utterance) -> Utterance:
@@ -93,17 +95,20 @@ def _trimmed(whole: Utterance) -> Utterance:
         return whole
     start = max(int(loud.argmax()) - _LEAD, 0)
     end = min(steps - int(loud[::-1].argmax()) + _TAIL, steps)
-    return Utterance(whole.audio[start * STEP : end * STEP], whole.phones[start:end], whole.words[start:end])
+    kept = {field.name: getattr(whole, field.name)[start:end] for field in fields(Utterance)[1:]}
+    return Utterance(whole.audio[start * STEP : end * STEP], **kept)
 
 
 def _padded(utterance: Utterance) -> Utterance:
     """Up to whole codec frames, with silence."""
     samples = -(-len(utterance.audio) // FRAME) * FRAME
     steps = samples // STEP  # not a whole number for an odd count of frames: the last half step is left out
+    more = (0, steps - len(utterance.phones))
+    said = {name: np.pad(getattr(utterance, name), more) for name in ("phones", "pitch")}
     return Utterance(
         np.pad(utterance.audio, (0, samples - len(utterance.audio))),
-        np.pad(utterance.phones, (0, steps - len(utterance.phones)))[:steps],
-        np.pad(utterance.words, (0, steps - len(utterance.words)), mode="edge")[:steps],
+        words=np.pad(utterance.words, more, mode="edge"),
+        **said,
     )
 
 
@@ -121,19 +126,19 @@ def main() -> None:
     part, parts = map(int, arguments.part.split("/"))
     texts = (arguments.work / "texts.txt").read_text("utf-8").splitlines()
     teacher = Teacher()
-    empty = Utterance(np.zeros(0, np.float32), np.zeros(0, np.uint8), np.zeros(0, np.int16))
     for shard in range(part, -(-len(texts) // SHARD), parts):
         target = arguments.work / f"spoken-{shard:03d}.npz"
         if target.exists():
             continue
         first = shard * SHARD
-        said = [utterance or empty for utterance in _shard(teacher, texts[first : first + SHARD], first)]
-        audio = np.concatenate([np.clip(item.audio * 32767, -32768, 32767).astype(np.int16) for item in said])
+        said = list(_shard(teacher, texts[first : first + SHARD], first))
+        spoken = [utterance for utterance in said if utterance]
+        audio = np.concatenate([np.clip(item.audio * 32767, -32768, 32767).astype(np.int16) for item in spoken])
         np.save(arguments.work / f"audio-{shard:03d}.npy", audio)
         with (temporary := target.with_suffix(".tmp")).open("wb") as file:
-            np.savez(file, lengths=np.array([len(item.audio) for item in said]),
-                     phones=np.concatenate([item.phones for item in said]),
-                     words=np.concatenate([item.words for item in said]))  # fmt: skip
+            lengths = np.array([len(utterance.audio) if utterance else 0 for utterance in said])
+            parts = {field.name: [getattr(item, field.name) for item in spoken] for field in fields(Utterance)[1:]}
+            np.savez(file, lengths=lengths, **{name: np.concatenate(values) for name, values in parts.items()})
         temporary.replace(target)
         print(f"shard {shard}: {len(audio) / SAMPLE_RATE / 3600:.2f} h", flush=True)
 

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from layout import CODEBOOK_SIZE, CODEBOOKS
-from speech_data import PHONES, finished_shards, load_shard
+from speech_data import SLOTS, finished_shards, load_shard
 from talker import Batch, Losses, Talker, prompt_ids
 from teacher import SHARD
 from tokenizer import load
@@ -35,7 +35,7 @@ _NOISE_SHARE, _LOST_SHARE = 0.03, 0.06
 
 @dataclass(frozen=True)
 class Example:
-    """Text ids and the word of each; codes `[frames, CODEBOOKS]`, phones `[frames, PHONES]`, words `[frames]`."""
+    """Text ids and the word of each; codes `[frames, CODEBOOKS]`, phones `[frames, SLOTS]`, words `[frames]`."""
 
     body: list[int]
     body_words: NDArray[np.int64]
@@ -85,7 +85,7 @@ def collate(group: list[Example], special: dict[str, int], role: list[int], draw
     most = max(len(example.codes) for example in group)
     count = len(group)
     text, codec = np.zeros((count, longest), np.int64), np.full((count, longest), -1)
-    codes, phones = np.zeros((count, most, CODEBOOKS), np.int64), np.zeros((count, most, PHONES), np.int64)
+    codes, phones = np.zeros((count, most, CODEBOOKS), np.int64), np.zeros((count, most, SLOTS), np.int64)
     spoken = np.zeros((count, most, longest), bool)
     for row, ((text_ids, codec_ids), example) in enumerate(zip(prompts, group, strict=True)):
         text[row, : len(text_ids)], codec[row, : len(codec_ids)] = text_ids, codec_ids

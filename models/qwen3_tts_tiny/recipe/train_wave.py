@@ -2,7 +2,7 @@
 
 First it is asked for the magnitudes of several short-time Fourier transforms, which leaves phases open; with
 `--adversarial` small discriminators over the same transforms (as in EnCodec, Defossez et al. 2022) join and sharpen it.
-A run goes on from `wave.pt`, or starts from `codes.pt`; `wave.csv` gets a line every 50 steps.
+A run goes on from `wave.pt`, or starts from `trunk.pt`; `wave.csv` gets a line every 50 steps.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Crops:
 
 def decode(codec: Codec, codes: Tensor) -> Tensor:
     """Audio of the last `HEARD` frames."""
-    trunk = codec.trunk(codec.dequantize(codes)[0])
+    trunk = codec.trunk(codes)
     return codec.wave(trunk[..., -4 * (LEAD + HEARD) :])[:, -HEARD * FRAME :]
 
 
@@ -138,8 +138,8 @@ def main() -> None:
         if "judges" in state:
             judges.load_state_dict(state["judges"])
     else:
-        codec.load_state_dict(torch.load(work / "codes.pt"))
-    learned = [value for name, value in codec.decoder.named_parameters() if "_codebook" not in name]
+        codec.load_state_dict(torch.load(work / "trunk.pt"))
+    learned = codec.learned()
     optimizer = torch.optim.AdamW(learned, arguments.rate, betas=(0.8, 0.95), weight_decay=0.0, fused=True)
     judging = torch.optim.AdamW(judges.parameters(), arguments.rate, betas=(0.8, 0.95), weight_decay=0.0, fused=True)
     distance, crops = Distance(), Crops(work, np.random.default_rng(arguments.seed + step))

@@ -1,0 +1,80 @@
+"""The embedded model's checkpoint is an official one: the official package says the same with it, code for code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.calibration import LOUDEST_NOISE, noise_dbfs, spoken_codes
+from export.convert import main as convert
+from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.job import Job
+from server.graphs.manifest import read_manifest
+from tests.bundles import TINY_BUNDLE
+from tests.oracle import official_codes, official_waveform
+from tests.parity.test_official import GREEDY, speak
+
+CHECKPOINT = TINY_BUNDLE / "checkpoint"
+FRAMES = 60
+LARGEST = {TINY_BUNDLE: 25_000_000, CHECKPOINT: 30_000_000}
+"""Bytes that each may take."""
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint as an fp32 bundle."""
+    output = tmp_path_factory.mktemp("embedded") / "qwen3_tts_tiny"
+    assert convert(["--model", str(CHECKPOINT), "--output", str(output), "--precision", "fp32"]) == 0
+    return output
+
+
+@pytest.mark.parametrize("text", ["The quick brown fox jumps over the lazy dog.", "What time is it?", "7"])
+def test_greedy_codes_are_the_official_ones(converted: Path, text: str) -> None:
+    bundle = open_bundle(converted, provider="cpu", threads=1, slots=1)
+    expected = official_codes(CHECKPOINT, text, "hibari", "English", None, FRAMES)
+    prompt = bundle.prompts.build(text, speaker="hibari", language="english", instruction=None)
+    codes, samples = speak(bundle, Job(prompt, GREEDY, seed=1, max_frames=FRAMES))
+    np.testing.assert_array_equal(codes, expected)
+    np.testing.assert_allclose(samples, official_waveform(CHECKPOINT, expected), atol=1e-3)
+
+
+def test_the_bundle_is_this_checkpoint_converted(converted: Path) -> None:
+    committed, fresh = (json.loads((folder / "manifest.json").read_text()) for folder in (TINY_BUNDLE, converted))
+    assert committed["sizes"] == fresh["sizes"]
+    for table in ("text_embedding.npy", "codec_embedding.npy"):
+        np.testing.assert_array_equal(np.load(TINY_BUNDLE / table), np.load(converted / table))
+
+
+@pytest.fixture(scope="module")
+def spoken() -> np.ndarray:
+    """Codes of five sentences `[frames, groups]`."""
+    return np.concatenate(spoken_codes(TINY_BUNDLE, read_manifest(TINY_BUNDLE), lambda done, total: None))
+
+
+def decoded(bundle: OpenBundle, codes: np.ndarray, chunk: int) -> np.ndarray:
+    """The codec decoder's samples, so many frames at a time."""
+    state, samples = bundle.codec_decoder.start(), []
+    for start in range(0, len(codes), chunk):
+        waveform, (state,) = bundle.codec_decoder.decode(codes[None, start : start + chunk], [state])
+        samples.append(waveform[0])
+    return np.concatenate(samples)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 7, 10_000])
+def test_the_decoder_in_8_bits_is_quiet_however_it_is_cut(converted: Path, spoken: np.ndarray, chunk: int) -> None:
+    """A rounding may fall otherwise in another chunk; that is less than what 8 bits cost at all."""
+    exact, quantised = (open_bundle(folder, provider="cpu", threads=1, slots=1) for folder in (converted, TINY_BUNDLE))
+    assert quantised.manifest.graphs["codec_decoder"].precision == "int8"
+    wanted, found = decoded(exact, spoken, len(spoken)), decoded(quantised, spoken, chunk)
+    assert noise_dbfs(wanted, np.zeros_like(wanted)) > -40, "silence would prove nothing"
+    assert noise_dbfs(found, wanted) < LOUDEST_NOISE
+    assert noise_dbfs(found, decoded(quantised, spoken, len(spoken))) < LOUDEST_NOISE - 10
+
+
+@pytest.mark.parametrize("folder", LARGEST, ids=["bundle", "checkpoint"])
+def test_it_is_small(folder: Path) -> None:
+    files = folder.glob("*") if folder == TINY_BUNDLE else folder.rglob("*")
+    assert sum(file.stat().st_size for file in files if file.is_file()) <= LARGEST[folder]

@@ -1,0 +1,70 @@
+"""The embedded model says words: an independent recogniser writes them down, and none in noise or silence."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+from benchmarks.recogniser import hear, word_error_rate
+from tests.bundles import RANDOM_BUNDLE, TINY_BUNDLE
+from tests.server.running import REAL, run_server
+
+SENTENCES = ("The train leaves at seven in the morning.", "She found the old book under the table.")
+MOST_WRONG = 0.35
+"""Word error rate over both; noise has 1 or more."""
+
+
+@pytest.fixture(scope="module")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server as `make serve` starts it: no settings but a key and a free port."""
+    with run_server(REAL, tmp_path_factory.mktemp("speaks")) as server:
+        server.wait_ready()
+        with server.client() as client:
+            yield client
+
+
+def say(client: httpx.Client, text: str, **fields: object) -> np.ndarray:
+    body = {"model": "tts-1", "voice": "alloy", "input": text, "seed": 1, "response_format": "wav", **fields}
+    response = client.post("/v1/audio/speech", json=body)
+    assert response.status_code == 200, response.text
+    return soundfile.read(io.BytesIO(response.content), dtype="float32")[0]
+
+
+def test_the_default_model_is_the_one_that_speaks(speaker: httpx.Client) -> None:
+    first = speaker.get("/v1/models").json()["data"][0]
+    assert first["id"] == TINY_BUNDLE.name
+
+
+def test_sentences_are_recognised(speaker: httpx.Client) -> None:
+    heard = [hear(say(speaker, text), 24_000) for text in SENTENCES]
+    assert word_error_rate(list(SENTENCES), heard) <= MOST_WRONG, heard
+
+
+def test_another_sentence_is_not_taken_for_it(speaker: httpx.Client) -> None:
+    heard = [hear(say(speaker, text), 24_000) for text in SENTENCES]
+    assert word_error_rate(list(SENTENCES), heard[::-1]) > 2 * MOST_WRONG
+
+
+@pytest.mark.parametrize("sound", ["silence", "noise"])
+def test_nothing_is_recognised_where_nothing_is_said(sound: str) -> None:
+    draw = np.random.default_rng(0)
+    audio = np.zeros(72_000) if sound == "silence" else draw.normal(scale=0.1, size=72_000)
+    assert word_error_rate([SENTENCES[0]], [hear(audio.astype(np.float32), 24_000)]) > 2 * MOST_WRONG
+
+
+def test_random_weights_are_not_understood(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with run_server(REAL, tmp_path_factory.mktemp("noise"), KW_MODELS_DIR=str(RANDOM_BUNDLE.parent)) as server:
+        server.wait_ready()
+        with server.client() as client:
+            audio = say(client, SENTENCES[0], max_new_tokens=30)
+    assert word_error_rate([SENTENCES[0]], [hear(audio, 24_000)]) > 2 * MOST_WRONG
+
+
+@pytest.mark.parametrize("text", ["A", "7", "Yes.", "Hello there!", "What time is it?"])
+def test_short_inputs_end(speaker: httpx.Client, text: str) -> None:
+    assert 0.15 < len(say(speaker, text)) / 24_000 < 4
