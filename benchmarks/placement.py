@@ -12,7 +12,8 @@ import numpy as np
 import onnxruntime as ort
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_KERNEL = "_kernel_time"
+KERNEL_TIME = "_kernel_time"
+"""How the names of events end that say how long a node took."""
 
 
 class PlacementError(AssertionError):
@@ -30,9 +31,9 @@ def node_providers(profile: Path) -> dict[str, tuple[str, str]]:
     """
     events = json.loads(profile.read_text("utf-8"))
     placed = {
-        event["name"].removesuffix(_KERNEL): (event["args"].get("op_name", ""), event["args"]["provider"])
+        event["name"].removesuffix(KERNEL_TIME): (event["args"].get("op_name", ""), event["args"]["provider"])
         for event in events
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL) and "provider" in event.get("args", {})
+        if event.get("cat") == "Node" and event["name"].endswith(KERNEL_TIME) and "provider" in event.get("args", {})
     }
     if not placed:
         raise PlacementError(f"{profile.name} shows no node of any provider")

@@ -1,18 +1,22 @@
-"""What goes through the codec decoder when a bundle speaks: for scales that are fixed when it is made."""
+"""The codec decoder in 8 bits: calibrated with what the bundle says, as long as it is not heard."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.convolutions import Floats, blocks, quantise_convolutions, range_output, watched
+from export.graphs.codec_decoder import CodecDecoder as TorchCodecDecoder
+from export.graphs.codec_decoder import CodecDecoderOnnxConfig, decode_whole
+from export.graphs.codec_quantised import observe, quantise_decoder
+from export.graphs.graph import export_graph, save_graph
 from export.parity import TEXT, Tick
+from export.quantise import INT8, INT8_FINE, WeightFormat, quantise_graph
 from server.engine.bundle import OpenBundle, open_prompts
 from server.engine.job import Job, Sampling
 from server.engine.prompt import AUTO
@@ -23,6 +27,7 @@ from server.graphs.manifest import Manifest
 from server.graphs.session import open_session
 from server.graphs.talker import Talker
 
+Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 LOUDEST_NOISE = -60.0
@@ -35,6 +40,8 @@ _TEXTS = (
 )
 _FRAMES = 64
 _SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
+_MATRICES: tuple[WeightFormat | None, ...] = (INT8, INT8_FINE, None)
+"""How the decoder's matrices are stored, fastest first; None is in float32."""
 
 
 class _Deaf(CodecDecoder):
@@ -86,43 +93,50 @@ def spoken_codes(folder: Path, manifest: Manifest, tick: Tick) -> list[Ints]:
             synthesizer.frame([row])
         if row.error:
             raise row.error
-        if deaf.codes:
-            found.append(np.concatenate(deaf.codes))
-        deaf.codes = []
+        found.append(np.concatenate(deaf.codes))
+        deaf.codes.clear()
         tick(number + 1, len(texts))
     return found
 
 
-def quantise_quietly(model: onnx.ModelProto, codes: Sequence[Ints], *, always: bool) -> tuple[float, list[int]]:
-    """Quantise, in place, the convolutions of as many of the codec decoder's blocks as are not heard, first ones first.
+@dataclass(frozen=True)
+class Quietest:
+    """How much of the codec decoder computes in 8 bits: the noise that it adds to speech, in dB of full scale, the
+    upsampling blocks that stay in float32, and how matrices are stored, None being in float32."""
+
+    noise: float
+    float_blocks: list[int]
+    matrices: WeightFormat | None
+
+
+def export_quantised(
+    load: Callable[[], TorchCodecDecoder], codes: Sequence[Ints], folder: Path, *, always: bool
+) -> Quietest:
+    """Write `codec_decoder.onnx` with as much of it in 8 bits as is not heard: matrices, and first blocks first.
 
     Args:
-        model: the decoder, in float32.
-        codes: what it is calibrated with, and, last, what it is measured with.
-        always: whether to quantise them all, whatever the noise.
-
-    Returns:
-        The noise that this adds to the last codes' audio, in dB of full scale, and the blocks that stay in float32.
+        load: makes the decoder, in float32.
+        codes: what it is calibrated with, and, last, what its noise is measured with.
+        folder: where to write.
+        always: whether to quantise everything, whatever the noise.
     """
-    observed, names = watched(model)
-    decode, outputs = _session(observed), [range_output(name) for name in names]
-    ranges: dict[str, Floats] = {}
-    for frames in codes[:-1]:
-        for name, ends in zip(names, _run(decode, outputs, frames), strict=True):
-            low, high = ranges.setdefault(name, ends)
-            ranges[name] = np.stack([np.minimum(low, ends[0]), np.maximum(high, ends[1])])
-    (wanted,) = _run(decode, ["waveform"], codes[-1])
-    every = blocks(model.graph)
+    exact = load()
+    ranges, wanted = observe(exact, codes[:-1]), decode_whole(exact, codes[-1])
+    every = sorted(ranges)
     for count in range(len(every), 0, -1):
-        quantised = onnx.ModelProto()
-        quantised.CopyFrom(model)
-        quantise_convolutions(quantised, ranges, every[:count])
-        (found,) = _run(_session(quantised), ["waveform"], codes[-1])
-        noise = noise_dbfs(found, wanted)
-        if always or noise <= LOUDEST_NOISE:
-            model.CopyFrom(quantised)
-            return noise, every[count:]
-    return -np.inf, every
+        decoder = load()
+        quantise_decoder(decoder, ranges, every[:count])
+        path = export_graph("codec_decoder", CodecDecoderOnnxConfig(decoder), folder, validate=False)
+        for how in _MATRICES if count == len(every) else _MATRICES[-1:]:
+            model = onnx.load(path)
+            if how:
+                quantise_graph(model, how)
+            noise = noise_dbfs(_run(model, codes[-1]), wanted)
+            if always or noise <= LOUDEST_NOISE:
+                save_graph(model, path)
+                return Quietest(noise, every[count:], how)
+    export_graph("codec_decoder", CodecDecoderOnnxConfig(exact), folder)
+    return Quietest(-np.inf, every, None)
 
 
 def noise_dbfs(found: Floats, wanted: Floats) -> float:
@@ -131,16 +145,9 @@ def noise_dbfs(found: Floats, wanted: Floats) -> float:
     return float(10 * np.log10(power + 1e-20))
 
 
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+def _run(model: onnx.ModelProto, codes: Ints) -> Floats:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _run(session: onnxruntime.InferenceSession, outputs: list[str], codes: Ints) -> list[Any]:
-    past = {
-        value.name: np.zeros((1, *value.shape[1:]), np.float32)
-        for value in session.get_inputs()
-        if value.name.startswith("past.")
-    }
-    return session.run(outputs, {"codes": codes[None], "position": np.zeros(1, np.int64), **past})  # type: ignore[no-any-return]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    waveform, _ = CodecDecoder(session).decode(codes[None], [CodecDecoder(session).start()])
+    return waveform[0]  # type: ignore[no-any-return]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from export.checkpoint import Checkpoint
 from export.graphs.code_predictor import CodePredictorStep
 from export.graphs.codec_decoder import CodecDecoder as TorchCodecDecoder
+from export.graphs.codec_decoder import decode_whole
 from export.graphs.layers import empty_caches
 from export.graphs.talker import Talker as TorchTalker
 from server.engine.job import Sampling
@@ -85,7 +86,8 @@ def reference(
         tick(frame + 1, FRAMES)
     del talker, step, caches
     stacked = {name: np.stack(values) for name, values in rows.items()}
-    return Reference(prompt=prompt, waveform=_torch_waveform(checkpoint, stacked["codes"]), **stacked)
+    waveform = decode_whole(TorchCodecDecoder.from_checkpoint(checkpoint), stacked["codes"])
+    return Reference(prompt=prompt, waveform=waveform, **stacked)
 
 
 def _lengths(length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,13 +106,6 @@ def _predict(step: CodePredictorStep, hidden: torch.Tensor, first: torch.Tensor)
         logits.append(step_logits[0].numpy())
         inputs, total = embedding[:, None], total + embedding
     return codes, total, np.stack(logits)
-
-
-def _torch_waveform(checkpoint: Checkpoint, codes: Ints) -> Floats:
-    decoder = TorchCodecDecoder.from_checkpoint(checkpoint)
-    past = [torch.zeros(1, *spec.shape) for spec in decoder.states()]
-    waveform, *_ = decoder(torch.from_numpy(codes)[None], torch.zeros(1, dtype=torch.long), past)
-    return np.array(waveform[0])
 
 
 def measure(

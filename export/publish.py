@@ -115,7 +115,7 @@ def describe_graph(path: Path, precision: str) -> Graph:
     """A graph's inputs and outputs, and the weight bytes of a run, read without its weights."""
     graph = onnx.load(path, load_external_data=False).graph
     stored = {tensor.name for tensor in graph.initializer}
-    eight_bits = any(node.op_type == "QLinearConv" for node in graph.node)
+    eight_bits = precision == "fp32" and any(node.op_type in ("QLinearConv", "MatMulNBits") for node in graph.node)
     return Graph(
         file=path.name,
         precision="int8" if eight_bits else precision,

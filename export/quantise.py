@@ -41,7 +41,7 @@ class WeightFormat:
         return replace(self, block_size=size)
 
 
-INT8, INT4, INT4_FAST = WeightFormat(8, 128), WeightFormat(4, 32), WeightFormat(4, 64)
+INT8, INT8_FINE, INT4, INT4_FAST = (WeightFormat(*one) for one in ((8, 128), (8, 32), (4, 32), (4, 64)))
 PRECISIONS: dict[str, dict[str, WeightFormat]] = {
     "fp32": {},
     "int8": {"talker": INT8, "code_predictor": INT8},

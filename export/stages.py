@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from export.calibration import LOUDEST_NOISE, quantise_quietly, spoken_codes
+from export.calibration import LOUDEST_NOISE, Quietest, export_quantised, spoken_codes
 from export.checkpoint import Checkpoint, CheckpointError
 from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnnxConfig
 from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
@@ -111,11 +111,6 @@ def _code_predictor(context: Conversion) -> None:
     shutil.rmtree(folder)
 
 
-def _codec_decoder(context: Conversion) -> None:
-    decoder = CodecDecoder.from_checkpoint(context.checkpoint)
-    export_graph("codec_decoder", CodecDecoderOnnxConfig(decoder), context.output)
-
-
 def _quantise(context: Conversion) -> None:
     formats, narrowed = PRECISIONS.get(context.precision, {}), context.precision in NARROW_TYPES
     halves = {
@@ -134,23 +129,32 @@ def _quantise(context: Conversion) -> None:
         context.tick(done, len(chosen))
 
 
-def _convolutions(context: Conversion) -> None:
-    path = context.output / "codec_decoder.onnx"
-    quantise, halve = PRECISIONS.get(context.precision), context.checkpoint.codec_weights.in_halves(CodecDecoder.PREFIX)
-    if not (quantise or halve):
-        return
-    model = onnx.load(path)
-    if quantise:
+def _codec_decoder(context: Conversion) -> None:
+    def load() -> CodecDecoder:
+        return CodecDecoder.from_checkpoint(context.checkpoint)
+
+    if PRECISIONS.get(context.precision):
         codes = spoken_codes(context.output, context.manifest(), context.tick)
-        _, left = quantise_quietly(model, codes, always=context.noise)
-        if left:
-            context.notes.append(
-                f"{len(left)} of the codec decoder's blocks stay in float32, and slower: in 8 bits they would add "
-                f"noise of more than {LOUDEST_NOISE:.0f} dB of full scale"
-            )
-    if halve:
+        context.notes += _what_stays(export_quantised(load, codes, context.output, always=context.noise))
+        path = context.output / "codec_decoder.onnx"
+    else:
+        path = export_graph("codec_decoder", CodecDecoderOnnxConfig(load()), context.output)
+    if context.checkpoint.codec_weights.in_halves(CodecDecoder.PREFIX):
+        model = onnx.load(path)
         store_halves(model)
-    save_graph(model, path)
+        save_graph(model, path)
+
+
+def _what_stays(found: Quietest) -> list[str]:
+    """What the user should know of a codec decoder that is not wholly in 8 bits."""
+    kept = [f"{len(found.float_blocks)} of its blocks"] if found.float_blocks else []
+    kept += ["its matrices"] if found.matrices is None else []
+    if not kept:
+        return []
+    return [
+        f"{' and '.join(kept)} stay in float32 in the codec decoder, and slower: in 8 bits they would add noise of "
+        f"more than {LOUDEST_NOISE:.0f} dB of full scale"
+    ]
 
 
 def _parity(context: Conversion) -> None:
@@ -187,9 +191,8 @@ STAGES = (
     Stage("tables", _tables),
     Stage("talker", _talker),
     Stage("code predictor", _code_predictor),
-    Stage("codec decoder", _codec_decoder),
     Stage("quantisation", _quantise),
-    Stage("convolutions", _convolutions),
+    Stage("codec decoder", _codec_decoder),
     Stage("parity", _parity),
     Stage("manifest", _manifest),
 )

@@ -14,7 +14,9 @@ from server.graphs.manifest import WeightReads
 
 _HALF, _FLOAT32 = 2, 4
 """Bytes of a weight in half precision where it is stored, and where it is used."""
-WEIGHT_NODES = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "MatMulNBits", "QLinearConv"})
+WEIGHT_NODES = frozenset(
+    {"MatMul", "Gemm", "Conv", "ConvTranspose", "MatMulIntegerToFloat", "MatMulNBits", "QLinearConv"}
+)
 
 
 def weight_reads(graph: onnx.GraphProto) -> WeightReads:

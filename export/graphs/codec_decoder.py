@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
@@ -55,11 +57,13 @@ class SnakeBeta(nn.Module):
         self.alpha = nn.Parameter(torch.empty(channels))
         self.beta = nn.Parameter(torch.empty(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        turns = x * (self.alpha.exp() / math.pi)[:, None]
+    def forward(self, x: Tensor, axis: int = 1) -> Tensor:
+        """Of `x`, whose axis of channels is the last one, or the one before it."""
+        shape = (-1, 1) if axis < x.ndim - 1 else (-1,)
+        turns = x * (self.alpha.exp() / math.pi).view(shape)
         r = turns - turns.round()
         t = r * r
-        scale = (1.0 / (self.beta.exp() + SNAKE_EPSILON))[:, None]
+        scale = (1.0 / (self.beta.exp() + SNAKE_EPSILON)).view(shape)
         value = SQUARED_SINE[-1] * scale
         for coefficient in SQUARED_SINE[-2::-1]:
             value = value * t + coefficient * scale
@@ -173,6 +177,14 @@ class CodecDecoder(nn.Module):
             hidden = block(hidden, stream)
         waveform = last(snake(hidden), stream).clamp(-1, 1)
         return waveform.squeeze(1), *stream.next
+
+
+@torch.inference_mode()
+def decode_whole(decoder: CodecDecoder, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Samples of codes `[frames, num_quantizers]`, from nothing and in one go."""
+    past = [torch.zeros(1, *spec.shape) for spec in decoder.states()]
+    waveform, *_ = decoder(torch.from_numpy(codes)[None], torch.zeros(1, dtype=torch.long), past)
+    return np.array(waveform[0])
 
 
 class CodecDecoderOnnxConfig(GraphConfig):

@@ -1,0 +1,231 @@
+"""The codec decoder in 8 bits: its arithmetic, its calibration, and when it is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import Tensor, nn
+
+from export import calibration
+from export.calibration import Quietest, export_quantised, noise_dbfs, spoken_codes
+from export.checkpoint import open_checkpoint
+from export.graphs.byte_operators import BYTE_MIDDLE
+from export.graphs.codec_decoder import CodecDecoder, ResidualUnit, decode_whole
+from export.graphs.codec_quantised import (
+    HEADROOM,
+    LEVELS,
+    WEIGHT_LEVELS,
+    ConvAsProduct,
+    QuantisedUnit,
+    UnitRanges,
+    UpsampleAsProduct,
+    observe,
+    quantise_decoder,
+)
+from export.graphs.streaming import CausalConv, CausalConvTranspose, Stream
+from export.quantise import INT8, INT8_FINE
+from server.graphs.codec_decoder import CodecDecoder as Graph
+from server.graphs.manifest import read_manifest
+from server.graphs.session import open_session
+
+CHANNELS, DILATION = 6, 3
+
+
+def drawn(module: nn.Module, seed: int) -> nn.Module:
+    """The module with normal weights."""
+    torch.manual_seed(seed)
+    for value in module.parameters():
+        nn.init.normal_(value, std=0.3)
+    return module.requires_grad_(False)
+
+
+def streamed(module: nn.Module, x: Tensor, cuts: Sequence[int]) -> Tensor:
+    """What a causal layer makes of `x`, cut at these steps."""
+    past = [torch.zeros(len(x), *spec.shape) for spec in module.states("x")]
+    parts = []
+    for part in x.tensor_split(list(cuts), dim=2):
+        stream = Stream(past)
+        parts.append(module(part, stream))
+        past = stream.next
+    return torch.cat(parts, 2)
+
+
+CUTS = st.lists(st.integers(1, 39), max_size=4, unique=True).map(sorted)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=CUTS, kernel=st.integers(2, 7), dilation=st.integers(1, 4), rows=st.integers(1, 3))
+def test_a_convolution_is_a_product(cuts: list[int], kernel: int, dilation: int, rows: int) -> None:
+    convolution = drawn(CausalConv(5, 7, kernel, dilation), kernel)
+    x = torch.randn(rows, 5, 40)
+    torch.testing.assert_close(streamed(ConvAsProduct(convolution), x, cuts), streamed(convolution, x, []))
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=CUTS, stride=st.integers(2, 5), strides=st.integers(1, 2), rows=st.integers(1, 3))
+def test_a_transposed_convolution_is_a_product(cuts: list[int], stride: int, strides: int, rows: int) -> None:
+    transposed = drawn(CausalConvTranspose(5, 7, stride * strides, stride), stride)
+    x = torch.randn(rows, 5, 40)
+    torch.testing.assert_close(streamed(UpsampleAsProduct(transposed), x, cuts), streamed(transposed, x, []))
+
+
+def test_a_kernel_of_more_than_two_strides_is_refused() -> None:
+    with pytest.raises(ValueError, match="kernel 9 and stride 3"):
+        UpsampleAsProduct(CausalConvTranspose(5, 7, 9, 3))
+
+
+def unit_and_ranges(x: Tensor, seed: int, loudness: np.ndarray | None = None) -> tuple[ResidualUnit, UnitRanges]:
+    """A random unit whose inner channels are as loud as that, and the ranges that `x` drives it through."""
+    unit = drawn(ResidualUnit(CHANNELS, DILATION), seed)
+    if loudness is not None:
+        unit.conv1.conv.weight *= torch.from_numpy(loudness)[:, None, None]
+        unit.conv2.conv.weight /= torch.from_numpy(loudness)[:, None]
+    first = unit.act1(x)
+    middle = unit.conv1(first, Stream([torch.zeros(len(x), *unit.conv1.states("")[0].shape)]))
+    values = (x, first, middle, unit.act2(middle))
+    return unit, UnitRanges(*(value.abs().amax((0, 2)) for value in values))
+
+
+@settings(max_examples=20, deadline=None)
+@given(loudness=hnp.arrays(np.float32, CHANNELS, elements=st.floats(2**-6, 2**6, width=32)), seed=st.integers(0, 999))
+def test_each_channel_is_as_exact_as_its_own_loudness(loudness: np.ndarray, seed: int) -> None:
+    """Channels of very different loudness share a kernel, and none pays for another."""
+    x = (
+        torch.randn(2, CHANNELS, 60, generator=torch.Generator().manual_seed(seed))
+        * torch.from_numpy(loudness)[:, None]
+    )
+    unit, ranges = unit_and_ranges(x, seed, loudness)
+    quantised = QuantisedUnit(unit, ranges)
+    wanted = streamed_unit(unit, x)
+    found = streamed_unit(quantised, x.transpose(1, 2)).transpose(1, 2)
+    error = (found - wanted).square().mean((0, 2)).sqrt()
+    summands = unit.conv2.conv.weight[..., 0].abs() @ ranges.second
+    assert (error < 0.03 * summands).all()
+
+
+def streamed_unit(unit: nn.Module, x: Tensor) -> Tensor:
+    (spec,) = unit.states("x") if isinstance(unit, QuantisedUnit) else unit.conv1.states("x")
+    return unit(x, Stream([torch.zeros(len(x), *spec.shape)]))
+
+
+def test_weights_leave_room_for_processors_without_vnni() -> None:
+    """Those add pairs of products in 16 bits: 255 * 63 twice fits, 255 * 127 twice does not."""
+    assert 2 * 255 * WEIGHT_LEVELS < 2**15
+    x = torch.randn(1, CHANNELS, 60)
+    quantised = QuantisedUnit(*unit_and_ranges(x, 0))
+    for weight in (quantised.dilated, quantised.pointwise):
+        assert weight.dtype == torch.int8
+        assert weight.int().abs().max() == WEIGHT_LEVELS
+
+
+def test_what_is_louder_than_ever_heard_is_clipped_and_not_wrapped() -> None:
+    x = torch.rand(1, CHANNELS, 60)
+    quantised = QuantisedUnit(*unit_and_ranges(x, 0))
+    loudest = HEADROOM * x.amax((0, 2))
+    clipped = streamed_unit(quantised, loudest.expand(1, 60, -1)) - loudest
+    beyond = streamed_unit(quantised, (9 * loudest).expand(1, 60, -1)) - 9 * loudest
+    torch.testing.assert_close(beyond, clipped, rtol=0, atol=1e-4)
+    for table in (quantised.table_1, quantised.table_2):
+        assert table.int().sub(BYTE_MIDDLE).abs().max() <= LEVELS
+
+
+@pytest.fixture
+def load(checkpoint_of: Callable[[str], Path]) -> Callable[[], CodecDecoder]:
+    """Makes a random decoder."""
+    return lambda: CodecDecoder.from_checkpoint(open_checkpoint(str(checkpoint_of("0.6B-like")))).requires_grad_(False)
+
+
+@pytest.fixture
+def codes(load: Callable[[], CodecDecoder]) -> list[np.ndarray]:
+    """Codes of three texts."""
+    config, draw = load().codec_config, np.random.default_rng(0)
+    return [draw.integers(config["codebook_size"], size=(12, config["num_quantizers"])) for _ in range(3)]
+
+
+def test_ranges_are_what_speech_reaches(load: Callable[[], CodecDecoder], codes: list[np.ndarray]) -> None:
+    decoder = load()
+    alone = [observe(decoder, [one]) for one in codes]
+    for number, units in observe(decoder, codes).items():
+        assert len(units) == 3
+        for index, unit in enumerate(units):
+            for name, found in vars(unit).items():
+                expected = torch.stack([getattr(one[number][index], name) for one in alone]).amax(0)
+                torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_the_graph_computes_what_the_module_says(
+    load: Callable[[], CodecDecoder], codes: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for roundings: the module's sums are exact, ONNX Runtime's are float32 where they are scaled."""
+    monkeypatch.setattr(calibration, "_MATRICES", (None,))
+    decoder = load()
+    ranges = observe(decoder, codes[:-1])
+    export_quantised(load, codes, tmp_path, always=True)
+    quantise_decoder(decoder, ranges, sorted(ranges))
+    stored = onnx.load(tmp_path / "codec_decoder.onnx")
+    kinds = [node.op_type for node in stored.graph.node]
+    assert kinds.count("QLinearConv") == kinds.count("MatMulIntegerToFloat") == 4 * 3
+    assert "ConvTranspose" not in kinds
+    session = open_session(tmp_path / "codec_decoder.onnx", "cpu", 1)
+    graph = Graph(session)
+    (found,), _ = graph.decode(codes[-1][None], [graph.start()])
+    wanted = decode_whole(decoder, codes[-1])
+    loud = noise_dbfs(wanted, np.zeros_like(wanted))
+    assert noise_dbfs(found, wanted) < loud - 30
+
+
+def test_noise_decides(
+    load: Callable[[], CodecDecoder],
+    codes: list[np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    everything = export_quantised(load, codes, tmp_path, always=True)
+    assert (everything.float_blocks, everything.matrices) == ([], INT8)
+    assert "MatMulNBits" in {node.op_type for node in onnx.load(tmp_path / "codec_decoder.onnx").graph.node}
+    tried: list[float] = []
+
+    def kept(found: np.ndarray, wanted: np.ndarray) -> float:
+        tried.append(noise_dbfs(found, wanted))
+        return tried[-1]
+
+    monkeypatch.setattr(calibration, "noise_dbfs", kept)
+    monkeypatch.setattr(calibration, "LOUDEST_NOISE", -1000.0)
+    nothing = export_quantised(load, codes, tmp_path, always=False)
+    assert (nothing.float_blocks, nothing.matrices) == ([1, 2, 3, 4], None)
+    assert "QLinearConv" not in {node.op_type for node in onnx.load(tmp_path / "codec_decoder.onnx").graph.node}
+    assert tried == sorted(tried, reverse=True), "each step back is quieter"
+    expected = [([], INT8), ([], INT8_FINE), ([], None), ([4], None), ([3, 4], None), ([2, 3, 4], None)]
+    assert len(tried) == len(expected)
+    for place in (1, 4):
+        noise, (blocks, how) = tried[place], expected[place]
+        monkeypatch.setattr(calibration, "LOUDEST_NOISE", noise)
+        assert export_quantised(load, codes, tmp_path, always=False) == Quietest(noise, blocks, how)
+
+
+def test_noise_is_measured_against_full_scale() -> None:
+    silence, tone = np.zeros(1000, np.float32), np.ones(1000, np.float32)
+    assert noise_dbfs(tone, silence) == pytest.approx(0, abs=1e-6)
+    assert noise_dbfs(0.001 * tone, silence) == pytest.approx(-60, abs=1e-4)
+
+
+def test_what_calibrates_is_what_the_bundle_says(bundle_of: Callable[..., Path]) -> None:
+    folder = bundle_of("0.6B-like")
+    manifest = read_manifest(folder)
+    heard: list[tuple[int, int]] = []
+    codes = spoken_codes(folder, manifest, lambda done, total: heard.append((done, total)))
+    assert heard == [(i + 1, len(codes)) for i in range(len(codes))]
+    for frames in codes:
+        assert frames.shape[1] == manifest.sizes.codec.num_quantizers
+        assert len(np.unique(frames)) > 10
+    again = spoken_codes(folder, manifest, lambda done, total: None)
+    for one, other in zip(codes, again, strict=True):
+        np.testing.assert_array_equal(one, other)
