@@ -13,7 +13,7 @@ import pytest
 
 from server import __main__ as command
 from server.bench.floor import FloorProbe, frame_reads
-from server.bench.measure import Floor, Measured, PeakMemory, measure
+from server.bench.measure import Floor, Measured, Memory, Rss, measure
 from server.bench.report import report, verdict
 from server.bench.speak import RAMP_FRAMES, STEADY_CHUNK, Run, speak
 from server.engine.bundle import open_bundle
@@ -62,7 +62,12 @@ def measured(**changes: object) -> Measured:
         provider="cpu",
         threads=2,
         opening=3.0,
-        memory=PeakMemory(1_000_000_000, 1_200_000_000, 1_300_000_000),
+        memory=Memory(
+            opened=Rss(900_000_000, 1_000_000_000),
+            one_row=Rss(1_100_000_000, 1_200_000_000),
+            all_rows=Rss(1_250_000_000, 1_300_000_000),
+            requests=Rss(1_290_000_000, 1_900_000_000),
+        ),
         seconds={
             "talker": [0.01] * 4,
             "code predictor": [0.02] * 4,
@@ -98,14 +103,18 @@ def test_the_table_says_what_was_measured() -> None:
         "1 row": "25.0 frames a second without the prefill",
         "4 rows together": "50.0 frames a second, 2.00 times one row's",
         "opening the bundle": "3.0 s",
-        "peak RSS of the engine without a server, opened / after a request / after all rows": "1.00 / 1.20 / 1.30 GB",
+        "RSS of the engine without a server, opened / after a request / after all rows / after all requests": (
+            "0.90 / 1.10 / 1.25 / 1.29 GB"
+        ),
+        "peak RSS until then, opened / after a request / after all rows": "1.00 / 1.20 / 1.30 GB",
     }
 
 
 def test_what_was_not_measured_is_not_claimed() -> None:
     table = cells(report(measured(floor=None, together={}, memory=None)))
     assert "convert the checkpoint again" in table["floor: merely reading the weights of a frame"]
-    assert table["peak RSS"] == "not known on this system"
+    assert table["RSS"] == "not known on this system"
+    assert not [name for name in table if "peak" in name]
     assert not [name for name in table if "bandwidth" in name or "row" in name]
     assert "CPU only" in report(measured(floor=None, provider="cuda"))
 
@@ -144,6 +153,14 @@ def test_an_older_bundle_is_measured_without_its_floor(tmp_path: Path) -> None:
     found = measure(older, provider="cpu", threads=1, frames=2, requests=1)
     assert found.floor is None
     assert [run.frames for run in found.runs] == [2]
+
+
+def test_the_probe_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 1 << 28
+    monkeypatch.setattr("server.bench.measure.frame_reads", lambda manifest: [WeightReads(once=size)])
+    memory = measure(RANDOM_BUNDLE, provider="cpu", threads=1, frames=2, requests=1).memory
+    assert memory is not None
+    assert memory.requests.now < memory.one_row.now + size / 2
 
 
 def test_the_command_needs_no_more_than_the_server() -> None:
