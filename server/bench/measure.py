@@ -17,7 +17,7 @@ from typing import NamedTuple
 import psutil
 
 from server.bench.floor import FloorProbe, frame_reads
-from server.bench.speak import RAMP_FRAMES, Run, Stopwatch, speak, timed_bundle
+from server.bench.speak import Run, Stopwatch, speak, timed_bundle
 from server.engine.bundle import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.manifest import Manifest
@@ -33,15 +33,11 @@ class Rss(NamedTuple):
 
 @dataclass(frozen=True)
 class Memory:
-    """RSS: bundle opened, one row has spoken, all rows have spoken that were asked for, all requests have.
-
-    The floor's probe has gone by then, but the last peak includes it.
-    """
+    """RSS: bundle opened, one row has spoken, all rows have spoken that were asked for."""
 
     opened: Rss
     one_row: Rss
     all_rows: Rss
-    requests: Rss
 
 
 @dataclass(frozen=True)
@@ -124,11 +120,15 @@ def measure(
     watch = Stopwatch()
     timed = timed_bundle(bundle, watch)
     alone, side_by_side = Synthesizer(timed), Synthesizer(bundle)
-    for synthesizer, count in ((alone, [1]), (side_by_side, rows)):  # warms caches and arenas
+    for synthesizer, count in (
+        (alone, [1]),
+        (side_by_side, rows),
+    ):  # warms caches and arenas, which shows in the memory
         for number in count:
             progress(f"warming up, rows: {number}")
-            speak(bundle, synthesizer, min(frames, RAMP_FRAMES), 0, rows=number)
+            speak(bundle, synthesizer, frames, 0, rows=number)
         held.append(rss())
+    known = [one for one in held if one is not None]
     watch.seconds.clear()
 
     reads = frame_reads(bundle.manifest) if bundle.provider == "cpu" else None
@@ -144,10 +144,6 @@ def measure(
         for number, several in together.items():
             progress(f"request {seed} of {requests}, rows: {number}")
             several.append(speak(bundle, side_by_side, frames, seed, rows=number, between=between))
-    floor = Floor(probe.bytes_read, statistics.median(probe.seconds)) if probe else None
-    del probe, between
-    held.append(rss())
-    known = [one for one in held if one is not None]
     return Measured(
         manifest=bundle.manifest,
         provider=bundle.provider,
@@ -158,5 +154,5 @@ def measure(
         runs=runs,
         strange=strange,
         together=together,
-        floor=floor,
+        floor=Floor(probe.bytes_read, statistics.median(probe.seconds)) if probe else None,
     )

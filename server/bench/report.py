@@ -122,9 +122,8 @@ def _opening(measured: Measured) -> Iterator[tuple[str, str]]:
     memory = measured.memory
     shown = [memory.opened, memory.one_row, *([memory.all_rows] if measured.together else [])]
     when = f"opened / after a request{' / after all rows' if measured.together else ''}"
-    now, peak = _gigabytes([*(one.now for one in shown), memory.requests.now]), _gigabytes(one.peak for one in shown)
-    yield f"RSS of the engine without a server, {when} / after all requests", now
-    yield f"peak RSS until then, {when}", peak
+    yield f"RSS of the engine without a server, {when}", _gigabytes(one.now for one in shown)
+    yield f"peak RSS until then, {when}", _gigabytes(one.peak for one in shown)
 
 
 def _gigabytes(sizes: Iterable[int]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import server.bench.measure as bench
 from server import __main__ as command
 from server.bench.floor import FloorProbe, frame_reads
 from server.bench.measure import Floor, Measured, Memory, Rss, measure
@@ -66,7 +67,6 @@ def measured(**changes: object) -> Measured:
             opened=Rss(900_000_000, 1_000_000_000),
             one_row=Rss(1_100_000_000, 1_200_000_000),
             all_rows=Rss(1_250_000_000, 1_300_000_000),
-            requests=Rss(1_290_000_000, 1_900_000_000),
         ),
         seconds={
             "talker": [0.01] * 4,
@@ -103,9 +103,7 @@ def test_the_table_says_what_was_measured() -> None:
         "1 row": "25.0 frames a second without the prefill",
         "4 rows together": "50.0 frames a second, 2.00 times one row's",
         "opening the bundle": "3.0 s",
-        "RSS of the engine without a server, opened / after a request / after all rows / after all requests": (
-            "0.90 / 1.10 / 1.25 / 1.29 GB"
-        ),
+        "RSS of the engine without a server, opened / after a request / after all rows": "0.90 / 1.10 / 1.25 GB",
         "peak RSS until then, opened / after a request / after all rows": "1.00 / 1.20 / 1.30 GB",
     }
 
@@ -155,12 +153,21 @@ def test_an_older_bundle_is_measured_without_its_floor(tmp_path: Path) -> None:
     assert [run.frames for run in found.runs] == [2]
 
 
-def test_the_probe_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    size = 1 << 28
-    monkeypatch.setattr("server.bench.measure.frame_reads", lambda manifest: [WeightReads(once=size)])
-    memory = measure(RANDOM_BUNDLE, provider="cpu", threads=1, frames=2, requests=1).memory
-    assert memory is not None
-    assert memory.requests.now < memory.one_row.now + size / 2
+def test_memory_is_noted_after_whole_requests_and_before_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(bench, "rss", lambda: done.append("noted"))
+    monkeypatch.setattr(bench, "FloorProbe", lambda *given: done.append("probe") or FloorProbe(*given))
+
+    def watched(*given, **named) -> Run:
+        done.append((given[2], named.get("rows", 1)))
+        return speak(*given, **named)
+
+    monkeypatch.setattr(bench, "speak", watched)
+    frames = RAMP_FRAMES + 1
+    found = measure(RANDOM_BUNDLE, provider="cpu", threads=1, frames=frames, requests=1, rows=[2])
+    assert done[:6] == ["noted", (frames, 1), "noted", (frames, 2), "noted", "probe"]
+    assert "noted" not in done[6:]
+    assert found.memory is None  # where the system does not say
 
 
 def test_the_command_needs_no_more_than_the_server() -> None:
