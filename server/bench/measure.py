@@ -123,7 +123,7 @@ def measure(
     for synthesizer, count in (
         (alone, [1]),
         (side_by_side, rows),
-    ):  # warms caches and arenas, which shows in the memory
+    ):  # warms caches and arenas, all that requests take
         for number in count:
             progress(f"warming up, rows: {number}")
             speak(bundle, synthesizer, frames, 0, rows=number)
