@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
+
+from server.graphs.pages import trim_heap
 
 
 def give_back() -> None:
@@ -15,5 +15,4 @@ def give_back() -> None:
     libraries have no such function.
     """
     gc.collect()
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)
+    trim_heap()

@@ -12,22 +12,32 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 from server.bench.floor import FloorProbe, frame_reads
-from server.bench.speak import RAMP_FRAMES, Run, Stopwatch, speak, timed_bundle
+from server.bench.speak import Run, Stopwatch, speak, timed_bundle
 from server.engine.bundle import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.manifest import Manifest
 from server.graphs.session import Provider
 
 
-@dataclass(frozen=True)
-class PeakMemory:
-    """Peak RSS of the process in bytes: bundle opened, one row spoken, all rows spoken that were asked for."""
+class Rss(NamedTuple):
+    """Bytes of memory that this process holds now, and has held at most."""
 
-    opened: int
-    one_row: int
-    all_rows: int
+    now: int
+    peak: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """RSS: bundle opened, one row has spoken, all rows have spoken that were asked for."""
+
+    opened: Rss
+    one_row: Rss
+    all_rows: Rss
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Measured:
     provider: str
     threads: int
     opening: float
-    memory: PeakMemory | None
+    memory: Memory | None
     seconds: dict[str, list[float]]
     runs: list[Run]
     strange: list[Run]
@@ -67,13 +77,14 @@ class Measured:
     floor: Floor | None
 
 
-def peak_rss() -> int | None:
-    """Bytes of memory that this process has held at most, or None on Windows."""
+def rss() -> Rss | None:
+    """Memory of this process, or None on Windows, which does not say how much it was at most."""
     if sys.platform == "win32":
         return None
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Rss(psutil.Process().memory_info().rss, peak)
 
 
 def measure(
@@ -105,16 +116,19 @@ def measure(
     start = time.perf_counter()
     bundle = open_bundle(folder, provider=provider, threads=threads, slots=max([1, *rows]))
     opening = time.perf_counter() - start
-    peaks = [peak_rss()]
+    held = [rss()]
     watch = Stopwatch()
     timed = timed_bundle(bundle, watch)
     alone, side_by_side = Synthesizer(timed), Synthesizer(bundle)
-    for synthesizer, count in ((alone, [1]), (side_by_side, rows)):  # warms caches and arenas
+    for synthesizer, count in (
+        (alone, [1]),
+        (side_by_side, rows),
+    ):  # warms caches and arenas, all that requests take
         for number in count:
             progress(f"warming up, rows: {number}")
-            speak(bundle, synthesizer, min(frames, RAMP_FRAMES), 0, rows=number)
-        peaks.append(peak_rss())
-    known = [peak for peak in peaks if peak is not None]
+            speak(bundle, synthesizer, frames, 0, rows=number)
+        held.append(rss())
+    known = [one for one in held if one is not None]
     watch.seconds.clear()
 
     reads = frame_reads(bundle.manifest) if bundle.provider == "cpu" else None
@@ -135,7 +149,7 @@ def measure(
         provider=bundle.provider,
         threads=threads,
         opening=opening,
-        memory=PeakMemory(*known) if known else None,
+        memory=Memory(*known) if known else None,
         seconds=watch.seconds,
         runs=runs,
         strange=strange,

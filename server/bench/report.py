@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -117,12 +117,17 @@ def _together(measured: Measured) -> Iterator[tuple[str, str]]:
 def _opening(measured: Measured) -> Iterator[tuple[str, str]]:
     yield "opening the bundle", f"{measured.opening:.1f} s"
     if measured.memory is None:
-        yield "peak RSS", "not known on this system"
+        yield "RSS", "not known on this system"
         return
     memory = measured.memory
     shown = [memory.opened, memory.one_row, *([memory.all_rows] if measured.together else [])]
     when = f"opened / after a request{' / after all rows' if measured.together else ''}"
-    yield f"peak RSS of the engine without a server, {when}", f"{' / '.join(f'{size / 1e9:.2f}' for size in shown)} GB"
+    yield f"RSS of the engine without a server, {when}", _gigabytes(one.now for one in shown)
+    yield f"peak RSS until then, {when}", _gigabytes(one.peak for one in shown)
+
+
+def _gigabytes(sizes: Iterable[int]) -> str:
+    return f"{' / '.join(f'{size / 1e9:.2f}' for size in sizes)} GB"
 
 
 def machine() -> str:

@@ -13,6 +13,7 @@ from server.engine.tokenizer import TextTokenizer
 from server.graphs.code_predictor import CodePredictor, DrawParameters
 from server.graphs.codec_decoder import CodecDecoder
 from server.graphs.manifest import BundleError, Manifest, read_manifest
+from server.graphs.pages import MappedTable, give_back_mapped, trim_heap
 from server.graphs.session import (
     CPU_LACKS,
     Chosen,
@@ -43,13 +44,13 @@ class OpenBundle:
 
 
 def open_prompts(folder: Path, manifest: Manifest) -> PromptBuilder:
-    """The prompt builder of a bundle; its tables stay on disk, mapped into memory.
+    """The prompt builder of a bundle; its tables stay on disk.
 
     Raises:
         BundleError: a table or the tokenizer is missing or unreadable.
     """
     try:
-        text, codec = (np.load(folder / name, mmap_mode="r") for name in (TEXT_TABLE, CODEC_TABLE))
+        text, codec = (MappedTable(folder / name) for name in (TEXT_TABLE, CODEC_TABLE))
     except (OSError, ValueError) as error:
         raise BundleError(f"{folder.name}: an embedding table cannot be read; convert the checkpoint again") from error
     return PromptBuilder(manifest, TextTokenizer(folder / TOKENIZER), text, codec)
@@ -130,14 +131,17 @@ def _open(
         name: open_session(folder / graph.file, device, threads, options.get(name))
         for name, graph in manifest.graphs.items()
     }
-    return OpenBundle(
+    bundle = OpenBundle(
         manifest=manifest,
         provider=device,
         prompts=open_prompts(folder, manifest),
         talker=Talker(sessions["talker"], manifest.sizes.talker, slots, device, captured=captured),
         code_predictor=CodePredictor(sessions["code_predictor"], device),
-        codec_decoder=CodecDecoder(sessions["codec_decoder"]),
+        codec_decoder=CodecDecoder(sessions["codec_decoder"], device),
     )
+    give_back_mapped(folder)
+    trim_heap()
+    return bundle
 
 
 def _try_out(bundle: OpenBundle) -> OpenBundle:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.manifest import Manifest, Speaker
+from server.graphs.pages import MappedTable
 
 Floats = NDArray[np.float32]
 AUTO = "auto"
@@ -46,7 +47,11 @@ class PromptBuilder:
     """
 
     def __init__(
-        self, manifest: Manifest, tokenizer: TextTokenizer, text_embedding: Floats, codec_embedding: Floats
+        self,
+        manifest: Manifest,
+        tokenizer: TextTokenizer,
+        text_embedding: Floats | MappedTable,
+        codec_embedding: Floats | MappedTable,
     ) -> None:
         self._manifest = manifest
         self._tokenizer = tokenizer

@@ -109,6 +109,9 @@ def open_session(
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if provider == "cuda":
         return _open_on_cuda(path, options, cuda_options or {})
+    # A plan of the tensors' places is made for every shape of the inputs, and the memory of each is one piece: no run
+    # is faster for it, and what the pieces of other shapes take is not used again.
+    options.enable_mem_pattern = False
     try:
         return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class of their own

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import server.bench.measure as bench
 from server import __main__ as command
 from server.bench.floor import FloorProbe, frame_reads
-from server.bench.measure import Floor, Measured, PeakMemory, measure
+from server.bench.measure import Floor, Measured, Memory, Rss, measure
 from server.bench.report import report, verdict
 from server.bench.speak import RAMP_FRAMES, STEADY_CHUNK, Run, speak
 from server.engine.bundle import open_bundle
@@ -62,7 +63,11 @@ def measured(**changes: object) -> Measured:
         provider="cpu",
         threads=2,
         opening=3.0,
-        memory=PeakMemory(1_000_000_000, 1_200_000_000, 1_300_000_000),
+        memory=Memory(
+            opened=Rss(900_000_000, 1_000_000_000),
+            one_row=Rss(1_100_000_000, 1_200_000_000),
+            all_rows=Rss(1_250_000_000, 1_300_000_000),
+        ),
         seconds={
             "talker": [0.01] * 4,
             "code predictor": [0.02] * 4,
@@ -98,14 +103,16 @@ def test_the_table_says_what_was_measured() -> None:
         "1 row": "25.0 frames a second without the prefill",
         "4 rows together": "50.0 frames a second, 2.00 times one row's",
         "opening the bundle": "3.0 s",
-        "peak RSS of the engine without a server, opened / after a request / after all rows": "1.00 / 1.20 / 1.30 GB",
+        "RSS of the engine without a server, opened / after a request / after all rows": "0.90 / 1.10 / 1.25 GB",
+        "peak RSS until then, opened / after a request / after all rows": "1.00 / 1.20 / 1.30 GB",
     }
 
 
 def test_what_was_not_measured_is_not_claimed() -> None:
     table = cells(report(measured(floor=None, together={}, memory=None)))
     assert "convert the checkpoint again" in table["floor: merely reading the weights of a frame"]
-    assert table["peak RSS"] == "not known on this system"
+    assert table["RSS"] == "not known on this system"
+    assert not [name for name in table if "peak" in name]
     assert not [name for name in table if "bandwidth" in name or "row" in name]
     assert "CPU only" in report(measured(floor=None, provider="cuda"))
 
@@ -144,6 +151,23 @@ def test_an_older_bundle_is_measured_without_its_floor(tmp_path: Path) -> None:
     found = measure(older, provider="cpu", threads=1, frames=2, requests=1)
     assert found.floor is None
     assert [run.frames for run in found.runs] == [2]
+
+
+def test_memory_is_noted_after_whole_requests_and_before_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(bench, "rss", lambda: done.append("noted"))
+    monkeypatch.setattr(bench, "FloorProbe", lambda *given: done.append("probe") or FloorProbe(*given))
+
+    def watched(*given, **named) -> Run:
+        done.append((given[2], named.get("rows", 1)))
+        return speak(*given, **named)
+
+    monkeypatch.setattr(bench, "speak", watched)
+    frames = RAMP_FRAMES + 1
+    found = measure(RANDOM_BUNDLE, provider="cpu", threads=1, frames=frames, requests=1, rows=[2])
+    assert done[:6] == ["noted", (frames, 1), "noted", (frames, 2), "noted", "probe"]
+    assert "noted" not in done[6:]
+    assert found.memory is None  # where the system does not say
 
 
 def test_the_command_needs_no_more_than_the_server() -> None:

@@ -1,0 +1,107 @@
+"""Memory that this process has no more use for, given back to the system. Elsewhere than on Linux nothing happens."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAPPINGS = Path("/proc/self/smaps")
+_FIRST_LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S{4} \S+ \S+ \d+ +(/.*)")
+"""Of a mapped file: addresses, then permissions, offset, device, inode and path."""
+_WRITTEN = ("Anonymous:", "Swap:")
+"""Of a mapping's pages, those that are no longer the file's."""
+
+
+class Mapping(NamedTuple):
+    """A file, or a part of it, as it lies in this process' memory; `resident` and `written` are bytes."""
+
+    address: int
+    size: int
+    path: str
+    resident: int
+    written: int
+
+
+def mappings(folder: Path) -> list[Mapping]:
+    """The files of a folder that are mapped; none where the system does not tell."""
+    if sys.platform != "linux":
+        return []
+    try:
+        lines = MAPPINGS.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:  # no /proc, in some sandboxes
+        return []
+    return [mapping for mapping in _parse(lines) if Path(mapping.path).parent == folder.resolve()]
+
+
+def _parse(lines: Iterable[str]) -> Iterator[Mapping]:
+    found: Mapping | None = None
+    for line in lines:
+        if first := _FIRST_LINE.fullmatch(line):
+            if found:
+                yield found
+            start, stop = (int(address, 16) for address in first.group(1, 2))
+            found = Mapping(start, stop - start, first[3], 0, 0)
+        elif line[0] in "0123456789abcdef":  # a mapping of no file
+            if found:
+                yield found
+            found = None
+        elif found and line.startswith("Rss:"):
+            found = found._replace(resident=found.resident + _kilobytes(line))
+        elif found and line.startswith(_WRITTEN):
+            found = found._replace(written=found.written + _kilobytes(line))
+    if found:
+        yield found
+
+
+def _kilobytes(line: str) -> int:
+    return 1024 * int(line.split()[1])
+
+
+def give_back_mapped(folder: Path) -> None:
+    """Let go of the pages of mapped files in a folder; those that are read again come back by themselves.
+
+    ONNX Runtime copies most weights when it re-packs them, and their originals, which nobody reads again, would stay
+    counted. Pages come back from the file, so that a mapping that was written to keeps its own.
+    """
+    for mapping in mappings(folder):
+        if mapping.resident and not mapping.written:
+            _libc().madvise(ctypes.c_void_p(mapping.address), ctypes.c_size_t(mapping.size), mmap.MADV_DONTNEED)
+
+
+def trim_heap() -> None:
+    """Return free pages of the C heap to the system, which only glibc has a function for."""
+    if sys.platform == "linux" and (trim := getattr(_libc(), "malloc_trim", None)):
+        trim(0)
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
+class MappedTable:
+    """Rows of an `.npy` file that stays on disk.
+
+    Each look-up lets go of what it has mapped, which is sixteen pages for a row: the text table is larger than all
+    other weights together, and texts of many words would bring most of it into memory.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no array.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._rows: NDArray[Any] = np.load(path, mmap_mode="r")
+
+    def __getitem__(self, ids: int | list[int]) -> NDArray[Any]:
+        rows = np.array(self._rows[ids])
+        if isinstance(self._rows.base, mmap.mmap) and sys.platform == "linux":
+            self._rows.base.madvise(mmap.MADV_DONTNEED)
+        return rows

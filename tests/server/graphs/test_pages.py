@@ -1,0 +1,107 @@
+"""Memory goes back to the system, and what was in it stays right."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.engine.bundle import open_bundle
+from server.graphs import pages
+from server.graphs.code_predictor import DrawParameters
+from server.graphs.pages import MappedTable, give_back_mapped, mappings, trim_heap
+from tests.bundles import RANDOM_BUNDLE
+
+SIZE = 64 * mmap.PAGESIZE
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is mapped")
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    """A file of `SIZE` random bytes, mapped as ONNX Runtime maps weights, all of it in memory."""
+    path.write_bytes(np.random.default_rng(0).bytes(SIZE))
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), SIZE, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as view,
+    ):
+        assert bytes(view) == path.read_bytes()
+        yield view
+
+
+def resident(folder: Path) -> int:
+    return sum(mapping.resident for mapping in mappings(folder))
+
+
+@on_linux
+def test_pages_are_given_back_and_come_again(tmp_path: Path) -> None:
+    with mapped(tmp_path / "some weights") as view:
+        assert resident(tmp_path) == SIZE
+        give_back_mapped(tmp_path)
+        assert resident(tmp_path) == 0
+        assert bytes(view) == (tmp_path / "some weights").read_bytes()
+        assert resident(tmp_path) == SIZE
+
+
+@on_linux
+def test_what_was_written_is_kept(tmp_path: Path) -> None:
+    with mapped(tmp_path / "weights") as view:
+        view[5] ^= 0xFF
+        expected = bytes(view)
+        give_back_mapped(tmp_path)
+        assert [mapping.written for mapping in mappings(tmp_path)] == [mmap.PAGESIZE]
+        assert resident(tmp_path) == SIZE
+        assert bytes(view) == expected
+
+
+@on_linux
+def test_other_folders_keep_theirs(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    with mapped(tmp_path / "weights"), mapped(tmp_path / "inner" / "weights"):
+        give_back_mapped(tmp_path / "inner")
+        assert (resident(tmp_path), resident(tmp_path / "inner")) == (SIZE, 0)
+
+
+def test_other_systems_have_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mapped(tmp_path / "weights") as view:
+        monkeypatch.setattr(pages, "MAPPINGS", tmp_path / "absent")
+        give_back_mapped(tmp_path)
+        monkeypatch.setattr(sys, "platform", "win32")
+        monkeypatch.setattr(pages, "_libc", lambda: pytest.fail("there is no such library"))
+        assert mappings(tmp_path) == []
+        give_back_mapped(tmp_path)
+        trim_heap()
+        assert bytes(view) == (tmp_path / "weights").read_bytes()
+
+
+@on_linux
+def test_a_table_keeps_nothing_in_memory(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).standard_normal((5000, 7), np.float32)
+    np.save(tmp_path / "table.npy", table)
+    rows = MappedTable(tmp_path / "table.npy")
+    np.testing.assert_array_equal(rows[[4999, 0, 0, 17]], table[[4999, 0, 0, 17]])
+    np.testing.assert_array_equal(rows[42], table[42])
+    assert rows[[]].shape == (0, 7)
+    assert [mapping.resident for mapping in mappings(tmp_path)] == [0]
+
+
+@on_linux
+def test_an_opened_bundle_begins_with_no_file_in_memory() -> None:
+    bundle = open_bundle(RANDOM_BUNDLE, provider="cpu", threads=1, slots=1)
+    assert mappings(RANDOM_BUNDLE)
+    assert resident(RANDOM_BUNDLE) == 0
+    sizes, one = bundle.manifest.sizes, np.ones(1, np.float32)
+    hidden = np.random.default_rng(0).standard_normal((1, sizes.talker.hidden_size), np.float32)
+    uniforms = np.full((1, sizes.code_predictor.num_code_groups - 1), 0.5, np.float32)
+    frames = []
+    for _ in range(2):
+        parameters = DrawParameters(one, np.full(1, 50), one)
+        frames.append(bundle.code_predictor.run(hidden, np.zeros(1, np.int64), uniforms, parameters))
+        assert resident(RANDOM_BUNDLE) > 0  # its embeddings are read where they are
+        give_back_mapped(RANDOM_BUNDLE)
+    np.testing.assert_array_equal(frames[1].codes, frames[0].codes)
+    np.testing.assert_array_equal(frames[1].embedding, frames[0].embedding)
