@@ -29,7 +29,8 @@ from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job, PcmChunk, Sampling
 from server.engine.synthesizer import Synthesizer
 from server.engine.worker import Engine
-from server.graphs.caches import BFLOAT16, FLOAT16, FLOAT32
+from server.graphs.device_frame import IDLE, control_buffer
+from server.graphs.device_memory import BFLOAT16, FLOAT16, FLOAT32
 from server.graphs.manifest import BundleError, Manifest, read_manifest
 from server.graphs.session import Chosen, ProviderError, check_provider
 
@@ -86,7 +87,7 @@ def placement(folder: Path, manifest: Manifest, device: Chosen) -> int:
     Raises:
         PlacementError: one was not.
     """
-    sizes, one = manifest.sizes, np.ones(1, np.float32)
+    sizes = manifest.sizes
     caches = {
         spec.name: ort.OrtValue.ortvalue_from_shape_and_type(
             [1 if axis == "rows" else 16 if isinstance(axis, str) else axis for axis in spec.shape],
@@ -100,15 +101,14 @@ def placement(folder: Path, manifest: Manifest, device: Chosen) -> int:
     length = np.array([1], np.int32)
     embeds = np.zeros((1, 1, sizes.talker.hidden_size), np.float32)
     talker = {"inputs_embeds": embeds, "lengths": length, "total_length": length, **caches}
-    groups = sizes.code_predictor.num_code_groups - 1
+    groups, vocab_size = sizes.code_predictor.num_code_groups, sizes.talker.vocab_size
     predictor = {
+        "controls": control_buffer([IDLE], [np.zeros(groups, np.float32)]),
+        "talker_logits": np.zeros((1, vocab_size), np.float32),
         "hidden": embeds[0],
-        "code_0": np.zeros(1, np.int64),
-        "uniforms": np.zeros((1, groups), np.float32),
+        "seen": np.zeros((1, vocab_size), np.bool_),
         "forced_codes": np.full((1, groups), -1, np.int64),
-        "temperature": one,
-        "top_k": np.ones(1, np.int64),
-        "top_p": one,
+        "text_pad": embeds[0, 0],
     }
     feeds: dict[str, dict[str, Any]] = {"talker": talker, "code_predictor": predictor}
     return sum(profiled(folder / manifest.graphs[name].file, device, feed) for name, feed in feeds.items())

@@ -26,8 +26,9 @@ from server.engine.sampling import RowSampler
 from server.engine.synthesizer import CHUNK_RAMP
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.device_frame import forced_logits
 from server.graphs.manifest import Manifest, TalkerSizes
-from server.graphs.session import Chosen, open_session
+from server.graphs.session import CUDA_PRECISIONS, Chosen, open_session
 from server.graphs.talker import Talker
 
 Floats = NDArray[np.float32]
@@ -173,8 +174,10 @@ def _codes_0(expected: Reference, logits: Floats, manifest: Manifest) -> Ints:
 
 
 def _predictor_logits(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
-    predictor = CodePredictor(open_session(folder / manifest.graphs["code_predictor"].file, device, threads), device)
-    return predictor.logits(expected.hidden, expected.codes)
+    session = open_session(folder / manifest.graphs["code_predictor"].file, device, threads)
+    if manifest.precision in CUDA_PRECISIONS:
+        return forced_logits(session, expected.hidden, expected.codes)
+    return CodePredictor(session).logits(expected.hidden, expected.codes)
 
 
 def _waveform(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:

@@ -16,6 +16,7 @@ from export.calibration import LOUDEST_NOISE, quantise_quietly, spoken_codes
 from export.checkpoint import Checkpoint, CheckpointError
 from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnnxConfig
 from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
+from export.graphs.first_code import FirstCode, FirstCodeOnnxConfig
 from export.graphs.frame_loop import frame_loop
 from export.graphs.frame_unrolled import DeviceStep, DeviceStepOnnxConfig, frame_unrolled
 from export.graphs.graph import export_graph, save_graph
@@ -104,7 +105,11 @@ def _code_predictor(context: Conversion) -> None:
     table = np.load(context.output / CODEC_TABLE)
     if context.precision in NARROW_TYPES:
         narrowed = narrow(DeviceStep.from_checkpoint(context.checkpoint), context.precision)
-        frame_unrolled(export_narrow("step", DeviceStepOnnxConfig(narrowed), folder), narrowed, table, path)
+        talker = context.checkpoint.config["talker_config"]
+        first = FirstCode(len(table), talker["codec_eos_token_id"], narrowed.groups, narrowed.talker_hidden_size)
+        parts = {"step": DeviceStepOnnxConfig(narrowed), "first": FirstCodeOnnxConfig(first)}
+        step_path, first_path = (export_narrow(name, config, folder) for name, config in parts.items())
+        frame_unrolled(step_path, first_path, narrowed, table, path)
     else:
         step = CodePredictorStep.from_checkpoint(context.checkpoint)
         frame_loop(export_graph("step", CodePredictorStepOnnxConfig(step), folder), step, table, path)

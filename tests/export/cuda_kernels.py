@@ -41,6 +41,7 @@ KERNELS: dict[str, set[int]] = {
     "Pad": {F32, F16, BOOL},
     "Where": {BOOL},
     "And": {BOOL},
+    "Or": {BOOL},
     "Not": {BOOL},
     "GroupQueryAttention": {F16, BF16},
 }
@@ -55,7 +56,7 @@ ON_HOST = {
 }  # fmt: skip
 """Inputs that a kernel reads on the host: what a kernel on the device computes would be copied, and waited for."""
 
-_TO_BOOL = {"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Not"}
+_TO_BOOL = {"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or", "Not"}
 _SAME_TYPES = {"Add", "Sub", "Mul", "Div", "Min", "MatMul", "Concat", "SkipSimplifiedLayerNormalization"}
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from server.engine.bundle import OpenBundle, open_bundle
-from server.graphs.caches import FLOAT32, DeviceCaches, cache_bytes, cache_shape
+from server.graphs.caches import DeviceCaches, cache_bytes, cache_shape
+from server.graphs.device_memory import FLOAT32
 from server.graphs.session import open_session
 from tests.bundles import RANDOM_BUNDLE
 
