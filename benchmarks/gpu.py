@@ -172,7 +172,9 @@ def lines(folder: Path, device: Chosen, options: argparse.Namespace) -> Iterator
     codec = manifest.sizes.codec
     audio = run.frames * codec.samples_per_frame / codec.sample_rate
     for name, seconds in watch.seconds.items():
-        yield f"{name}, 1 row", f"{1e3 * median(seconds):.2f} ms a {'chunk' if name == 'codec decoder' else 'frame'}"
+        beside = "chunk, beside the talker" if opened.decodes_beside else "chunk"
+        each = beside if name == "codec decoder" else "frame"
+        yield f"{name}, 1 row", f"{1e3 * median(seconds):.2f} ms a {each}"
     yield "steady frame, all stages, 1 row", f"{1e3 * run.steady_seconds:.2f} ms"
     yield "RTF (wall / audio, below 1 is faster than real time), 1 row", f"{run.wall / audio:.3f}"
     yield "TTFA without a server, 1 row", f"{1e3 * run.first_audio:.1f} ms"

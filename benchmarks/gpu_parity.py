@@ -15,7 +15,7 @@ from server.engine.job import Job, Sampling
 from server.engine.prompt import AUTO, Prompt
 from server.engine.rows import Row, RowState
 from server.engine.sampling import RowSampler
-from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.codec_decoder import PooledCodecDecoder
 from server.graphs.device_frame import Controls, DevicePredictor, DeviceTalker, control_buffer, forced_logits
 from server.graphs.manifest import Manifest, read_manifest
 from server.graphs.session import Chosen, open_session
@@ -77,6 +77,6 @@ def _reference(bundle: Path, wide: Path, manifest: Manifest, threads: int) -> Re
         controls = controls._replace(length=controls.length + 1, last_code=int(codes[0]))
         talker.advance(0, 1, controls.length)
     stacked = {name: np.stack(values) for name, values in rows.items()}
-    decoder = CodecDecoder(sessions["codec_decoder"])
+    decoder = PooledCodecDecoder(sessions["codec_decoder"], 1, "cpu")
     waveform, _ = decoder.decode(stacked["codes"][None], [decoder.start()])
     return Reference(prompt=prompt, waveform=waveform[0], **stacked)

@@ -25,7 +25,7 @@ from server.engine.prompt import AUTO, PromptBuilder
 from server.engine.sampling import RowSampler
 from server.engine.synthesizer import CHUNK_RAMP
 from server.graphs.code_predictor import CodePredictor
-from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.codec_decoder import CodecDecoder, PooledCodecDecoder
 from server.graphs.device_frame import forced_logits
 from server.graphs.manifest import Manifest, TalkerSizes
 from server.graphs.session import CUDA_PRECISIONS, Chosen, open_session
@@ -181,7 +181,9 @@ def _predictor_logits(folder: Path, manifest: Manifest, expected: Reference, thr
 
 
 def _waveform(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
-    decoder = CodecDecoder(open_session(folder / manifest.graphs["codec_decoder"].file, device, threads))
+    session = open_session(folder / manifest.graphs["codec_decoder"].file, device, threads)
+    narrow = manifest.precision in CUDA_PRECISIONS
+    decoder = PooledCodecDecoder(session, 1, device) if narrow else CodecDecoder(session)
     # In the engine's own chunks, so that the carried state is measured too.
     state, samples, start, turn = decoder.start(), [], 0, 0
     while start < FRAMES:

@@ -21,6 +21,7 @@ from export.graphs.frame_loop import frame_loop
 from export.graphs.frame_unrolled import DeviceStep, DeviceStepOnnxConfig, frame_unrolled
 from export.graphs.graph import export_graph, save_graph
 from export.graphs.narrow import NARROW_TYPES, export_narrow, narrow, widen
+from export.graphs.pooled import pool_states
 from export.graphs.talker import DeviceTalker, Talker, TalkerOnnxConfig
 from export.halves import store_halves
 from export.parity import measure, reference
@@ -118,7 +119,11 @@ def _code_predictor(context: Conversion) -> None:
 
 def _codec_decoder(context: Conversion) -> None:
     decoder = CodecDecoder.from_checkpoint(context.checkpoint)
-    export_graph("codec_decoder", CodecDecoderOnnxConfig(decoder), context.output)
+    path = export_graph("codec_decoder", CodecDecoderOnnxConfig(decoder), context.output)
+    if context.precision in NARROW_TYPES:
+        model = onnx.load(path)
+        pool_states(model)
+        save_graph(model, path)
 
 
 def _quantise(context: Conversion) -> None:

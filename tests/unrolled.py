@@ -6,13 +6,17 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 
 from export.checkpoint import open_checkpoint
 from export.graphs.first_code import FirstCode, FirstCodeOnnxConfig
 from export.graphs.frame_unrolled import DeviceStep, DeviceStepOnnxConfig, frame_unrolled
 from export.graphs.narrow import export_narrow, narrow
+from export.graphs.pooled import pool_states
 from server.engine.bundle import CODEC_TABLE, OpenBundle, open_bundle
 from server.engine.frames import DeviceFrames
+from server.graphs.codec_decoder import PooledCodecDecoder
 from server.graphs.device_frame import DevicePredictor, DeviceTalker
 from server.graphs.manifest import read_manifest
 from server.graphs.session import open_session
@@ -41,4 +45,18 @@ def on_a_device(bundle: Path, frame: Path, slots: int) -> OpenBundle:
     talker = DeviceTalker(open_session(bundle / "talker.onnx", "cpu", 1), opened.manifest.sizes, slots, "cpu")
     groups = opened.manifest.sizes.code_predictor.num_code_groups
     predictor = DevicePredictor(open_session(frame, "cpu", 1), talker, groups, opened.prompts.pad)
-    return dataclasses.replace(opened, talker=talker, code_predictor=predictor, frames_type=DeviceFrames)
+    return dataclasses.replace(
+        opened,
+        talker=talker,
+        code_predictor=predictor,
+        codec_decoder=pooled_decoder(bundle, slots),
+        frames_type=DeviceFrames,
+    )
+
+
+def pooled_decoder(bundle: Path, slots: int) -> PooledCodecDecoder:
+    """The codec decoder of a bundle with its states in buffers, on the host."""
+    model = onnx.load(bundle / "codec_decoder.onnx")
+    pool_states(model)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return PooledCodecDecoder(session, slots, "cpu")

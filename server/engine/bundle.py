@@ -18,7 +18,7 @@ from server.engine.rows import Row, RowState
 from server.engine.sampling import RowSampler
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.code_predictor import CodePredictor
-from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.codec_decoder import CodecDecoder, PooledCodecDecoder
 from server.graphs.device_frame import DevicePredictor, DeviceTalker
 from server.graphs.manifest import BundleError, Manifest, Sizes, read_manifest
 from server.graphs.session import (
@@ -55,6 +55,9 @@ class OpenBundle:
     code_predictor: CodePredictor | DevicePredictor
     codec_decoder: CodecDecoder
     frames_type: Callable[[Any, Any, Sizes, Floats], Frames] = HostFrames
+    decodes_beside: bool = False
+    """Whether audio is decoded while the talker goes on: a GPU has room for both. On a CPU they would take each other's
+    cores; and CUDA cannot capture what one thread runs while another one takes memory."""
 
     def frames(self) -> Frames:
         """What draws the rows' frames."""
@@ -152,22 +155,26 @@ def _open(
     prompts, sizes = open_prompts(folder, manifest), manifest.sizes
     talker: Talker
     code_predictor: CodePredictor | DevicePredictor
+    codec_decoder: CodecDecoder
     on_device = manifest.precision in CUDA_PRECISIONS
     if on_device:
         talker = device_talker = DeviceTalker(sessions["talker"], sizes, slots, device, captured=captured)
         groups = sizes.code_predictor.num_code_groups
         code_predictor = DevicePredictor(sessions["code_predictor"], device_talker, groups, prompts.pad)
+        codec_decoder = PooledCodecDecoder(sessions["codec_decoder"], slots, talker.device)
     else:
         talker = Talker(sessions["talker"], sizes.talker, slots)
         code_predictor = CodePredictor(sessions["code_predictor"])
+        codec_decoder = CodecDecoder(sessions["codec_decoder"])
     return OpenBundle(
         manifest=manifest,
         provider=device,
         prompts=prompts,
         talker=talker,
         code_predictor=code_predictor,
-        codec_decoder=CodecDecoder(sessions["codec_decoder"]),
+        codec_decoder=codec_decoder,
         frames_type=DeviceFrames if on_device else HostFrames,
+        decodes_beside=device == "cuda" and not captured,
     )
 
 

@@ -6,8 +6,10 @@ It knows graphs and rows. It does not know who waits, who reads, or when to run:
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,8 @@ from server.graphs.codec_decoder import CodecState
 from server.graphs.talker import TalkerOutput
 
 Floats = NDArray[np.float32]
+Decoded = tuple[Floats, CodecState]
+"""Samples of a row, and the decoder's state after them."""
 
 CHUNK_RAMP = (1, 2, 4, 8)
 """Frames decoded to audio at a time: few at first for an early start, then more, which costs less a frame."""
@@ -45,6 +49,7 @@ class Synthesizer:
         self._prefixes = PrefixCache(bundle.talker)
         self._frames = bundle.frames()
         self._codec_decoder = bundle.codec_decoder
+        self._beside = ThreadPoolExecutor(1, "codec-decoder") if bundle.decodes_beside else None
         self._events = events or NoEvents()
 
     def start(self, job: Job, slot: int) -> Row:
@@ -86,7 +91,17 @@ class Synthesizer:
                     self._end(row)
                 else:
                     self._accept(row, drawn)
-        self._decode_due(rows)
+        if self._beside is None:
+            for group in self._due(rows):
+                self._hear_all(group, self._decode)
+            self._advance(rows)
+        else:
+            begun = [(group, self._beside.submit(self._decode, group)) for group in self._due(rows)]
+            self._advance(rows)
+            for group, decoded in begun:
+                self._hear_all(group, partial(self._decoded, group, decoded))
+
+    def _advance(self, rows: Sequence[Row]) -> None:
         ahead = [row for row in rows if row.state.unseen and not row.finished]
         self._frames.advance(ahead, rows)
 
@@ -120,19 +135,28 @@ class Synthesizer:
         if row.go_back(reason):
             self._events.retried()
 
-    def _decode_due(self, rows: Sequence[Row]) -> None:
-        """Decode the rows whose chunk is full or last, those with equally many frames together."""
+    @staticmethod
+    def _due(rows: Sequence[Row]) -> list[list[Row]]:
+        """The rows whose chunk is full or last, those with equally many frames together."""
         due: dict[int, list[Row]] = {}
         for row in rows:
             count, chunk = len(row.state.undecoded), CHUNK_RAMP[min(row.state.chunks, len(CHUNK_RAMP) - 1)]
             if count and not row.error and (row.finished or count >= chunk):
                 due.setdefault(count, []).append(row)
-        for group in due.values():
-            for row, (samples, codec) in for_each(group, self._decode):
-                with failing(row):
-                    self._hear(row, samples, codec)
+        return list(due.values())
 
-    def _decode(self, rows: Sequence[Row]) -> list[tuple[Floats, CodecState]]:
+    def _hear_all(self, group: Sequence[Row], decode: Callable[[Sequence[Row]], Sequence[Decoded]]) -> None:
+        for row, (samples, codec) in for_each(group, decode):
+            with failing(row):
+                self._hear(row, samples, codec)
+
+    def _decoded(
+        self, group: Sequence[Row], decoded: Future[Sequence[Decoded]], rows: Sequence[Row]
+    ) -> Sequence[Decoded]:
+        """What was decoded beside the talker; rows that are tried alone are decoded now."""
+        return decoded.result() if len(rows) == len(group) else self._decode(rows)
+
+    def _decode(self, rows: Sequence[Row]) -> Sequence[Decoded]:
         codes = np.stack([np.stack(row.state.undecoded) for row in rows])
         waveform, after = self._codec_decoder.decode(codes, [row.state.codec for row in rows])
         return list(zip(waveform, after, strict=True))

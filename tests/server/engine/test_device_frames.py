@@ -6,6 +6,7 @@ The host is the device here, and the graphs compute in float32, so that nothing 
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,8 @@ from tests.server.engine.test_batching import CodesOfAudio
 from tests.unrolled import on_a_device, unrolled_frame
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
-SLOTS = 4
+Bundles = tuple[OpenBundle, OpenBundle, OpenBundle]
+SLOTS, TIMEOUT = 4, 30
 CHANGES: list[dict[str, float]] = [
     {"top_p": 0.8, "predictor_top_p": 0.9},
     {"temperature": 0.0, "predictor_temperature": 0.0},
@@ -48,11 +50,13 @@ FRAMES = [41, 55, 12, 30, 23]
 @pytest.fixture(scope="module")
 def bundles(
     checkpoint_of: Callable[[str], Path], bundle_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[OpenBundle, OpenBundle]:
-    """On the host, and on a device; rows end by themselves now and then."""
+) -> Bundles:
+    """On the host, on a device, and the same with audio decoded beside the talker; rows end by themselves at times."""
     folder = bundle_of("tiny")
     frame = unrolled_frame(checkpoint_of("tiny"), folder, tmp_path_factory.mktemp("frame"))
-    return open_bundle(folder, provider="cpu", threads=1, slots=SLOTS), on_a_device(folder, frame, SLOTS)
+    device = on_a_device(folder, frame, SLOTS)
+    host = open_bundle(folder, provider="cpu", threads=1, slots=SLOTS)
+    return host, device, dataclasses.replace(device, decodes_beside=True)
 
 
 @contextmanager
@@ -79,7 +83,7 @@ def outcome(job: Job, decoder: CodesOfAudio) -> tuple[list[list[int]], str]:
     return decoder.of(chunks).tolist(), "whole"
 
 
-def test_rows_that_come_stop_change_places_and_end(bundles: tuple[OpenBundle, OpenBundle]) -> None:
+def test_rows_that_come_stop_change_places_and_end(bundles: Bundles) -> None:
     found = []
     for bundle in bundles:
         decoder, talker, moves = CodesOfAudio(bundle.codec_decoder), bundle.talker, []
@@ -92,12 +96,12 @@ def test_rows_that_come_stop_change_places_and_end(bundles: tuple[OpenBundle, Op
             outcomes = {kind: outcome(jobs[kind], decoder) for kind in (0, 2, 3, 4, 1)}
         assert moves, "no row changed its place: the test has shown less than it says"
         found.append(outcomes)
-    assert found[1] == found[0]
+    assert found[2] == found[1] == found[0]
     lengths = {kind: len(codes) for kind, (codes, _) in found[0].items()}
     assert any(length < FRAMES[kind] for kind, length in lengths.items()), "no row ended by itself"
 
 
-def test_rows_that_are_set_back(bundles: tuple[OpenBundle, OpenBundle], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_set_back(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a guard that is easily alarmed: one code 0 that comes again after as many frames."""
     monkeypatch.setattr(guard, "SAME_CODE_HOLD", 2)
     monkeypatch.setattr(guard, "SAME_CODE_LIMIT", 3)
@@ -109,14 +113,14 @@ def test_rows_that_are_set_back(bundles: tuple[OpenBundle, OpenBundle], monkeypa
             for job in jobs:
                 engine.submit(job)
             found.append(([outcome(job, decoder) for job in jobs], events.counts["retried"]))
-    assert found[1] == found[0]
+    assert found[2] == found[1] == found[0]
     outcomes, retried = found[0]
     assert retried > len(FRAMES), "too few rows were set back to show anything"
     assert {why for _, why in outcomes} >= {"whole"}
 
 
-def test_a_row_without_numbers_ends_alone(bundles: tuple[OpenBundle, OpenBundle]) -> None:
-    _, bundle = bundles
+def test_a_row_without_numbers_ends_alone(bundles: Bundles) -> None:
+    _, bundle, _ = bundles
     for part in ("logits", "hidden"):
         for value in (np.nan, np.inf):
             synthesizer, rows = Synthesizer(bundle), []
@@ -132,10 +136,8 @@ def test_a_row_without_numbers_ends_alone(bundles: tuple[OpenBundle, OpenBundle]
             assert [row.state.made for row in rows] == [2, 1, 2]
 
 
-def test_a_frame_is_two_runs_one_copy_up_and_one_back(
-    bundles: tuple[OpenBundle, OpenBundle], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, bundle = bundles
+def test_a_frame_is_two_runs_one_copy_up_and_one_back(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, bundle, _ = bundles
     groups = bundle.manifest.sizes.code_predictor.num_code_groups
     silent = Wrapped(bundle.codec_decoder, decode=lambda codes, states: (np.zeros((len(codes), 4), np.float32), states))
     synthesizer, rows = Synthesizer(dataclasses.replace(bundle, codec_decoder=silent)), []
@@ -153,6 +155,45 @@ def test_a_frame_is_two_runs_one_copy_up_and_one_back(
     assert len(runs) == 2
     assert up == [3 * (len(Controls._fields) + groups)]
     assert back == [[3, groups]]
+
+
+def test_audio_is_decoded_while_the_talker_goes_on(bundles: Bundles) -> None:
+    """And what fails there ends its row alone: here the one with the code 1 that fails."""
+    _, _, bundle = bundles
+    advanced, talker, waited = threading.Event(), bundle.talker, []
+
+    def decode(codes: np.ndarray, states: Any) -> Any:
+        waited.append(advanced.wait(TIMEOUT))
+        if (len(codes) < 3 and (codes[:, :, 1] == failing_code).any()) or len(codes) == 3:
+            raise MemoryError
+        return bundle.codec_decoder.decode(codes, states)
+
+    def advance(*arguments: int) -> None:
+        talker.advance(*arguments)
+        advanced.set()
+
+    rigged = dataclasses.replace(
+        bundle,
+        talker=Wrapped(talker, advance=advance),
+        codec_decoder=Wrapped(bundle.codec_decoder, decode=decode),
+    )
+    synthesizer, rows = Synthesizer(rigged), []
+    for slot in range(3):
+        prompt = bundle.prompts.build("Hello", speaker="serena", language="auto", instruction=None)
+        rows.append(synthesizer.start(Job(prompt, SAMPLING, slot, 40, text_tokens=9), slot))
+    failing_code = seen_code(bundle, rows[1].job)
+    synthesizer.frame(rows)
+    assert waited[0], "the decoder came first"
+    assert [type(row.error) for row in rows] == [type(None), MemoryError, type(None)]
+    assert [row.job.frames for row in rows] == [1, 1, 1]
+
+
+def seen_code(bundle: OpenBundle, job: Job) -> int:
+    """Code 1 of a job's first frame."""
+    synthesizer = Synthesizer(bundle)
+    row = synthesizer.start(Job(job.prompt, job.sampling, job.seed, 2, text_tokens=9), 3)
+    synthesizer.frame([row])
+    return int(row.state.guard.recent[0][1])
 
 
 MANIFEST = read_manifest(RANDOM_BUNDLE)
@@ -220,7 +261,7 @@ def test_what_is_no_number_is_told_by_the_code() -> None:
         assert draw_first(Controls(), none, logits, seen, forced=3)[0].item() == 3
 
 
-def test_what_is_on_a_device_is_copied_once(bundles: tuple[OpenBundle, OpenBundle]) -> None:
+def test_what_is_on_a_device_is_copied_once(bundles: Bundles) -> None:
     state = bundles[1].talker.state
     sizes = bundles[1].manifest.sizes.talker
     random = np.random.default_rng(0)
