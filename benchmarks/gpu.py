@@ -218,7 +218,7 @@ def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Pat
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--provider", choices=PROVIDERS, default="cuda")
     parser.add_argument("--sizes", nargs="+", choices=["0.6b", "1.7b", TINY], default=["0.6b", "1.7b"])
-    parser.add_argument("--precision", choices=["bf16", "fp16"], help="bf16 by default; on the CPU fp16")
+    parser.add_argument("--precision", choices=["bf16", "fp16", "int4_bf16"], help="bf16 by default; on the CPU fp16")
     parser.add_argument("--rows", type=int, nargs="+", default=[8, 32, 64, 128])
     parser.add_argument("--frames", type=int, default=125, help="codec frames a row (default: %(default)s, 10 s)")
     parser.add_argument("--cuda-graphs", action="store_true", help="have CUDA capture and replay what a frame runs")

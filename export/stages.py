@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from export.calibration import LOUDEST_NOISE, quantise_quietly, spoken_codes
 from export.checkpoint import Checkpoint, CheckpointError
@@ -30,6 +31,7 @@ from export.quantise import PRECISIONS, quantise_graph
 from export.tables import write_codec_table, write_text_table, write_tokenizer
 from server.engine.bundle import CODEC_TABLE, TEXT_TABLE, TOKENIZER, open_prompts
 from server.graphs.manifest import Manifest
+from server.graphs.session import CPU_LACKS
 
 
 @dataclass
@@ -137,7 +139,7 @@ def _quantise(context: Conversion) -> None:
         path = context.output / f"{name}.onnx"
         model = onnx.load(path)
         if name in formats:
-            quantise_graph(model, formats[name])
+            quantise_graph(model, formats[name], TensorProto.BFLOAT16 if narrowed else TensorProto.FLOAT)
         if halves[name]:
             store_halves(model)
         save_graph(model, path)
@@ -146,7 +148,8 @@ def _quantise(context: Conversion) -> None:
 
 def _convolutions(context: Conversion) -> None:
     path = context.output / "codec_decoder.onnx"
-    quantise, halve = PRECISIONS.get(context.precision), context.checkpoint.codec_weights.in_halves(CodecDecoder.PREFIX)
+    quantise = PRECISIONS.get(context.precision) and context.precision not in NARROW_TYPES
+    halve = context.checkpoint.codec_weights.in_halves(CodecDecoder.PREFIX)
     if not (quantise or halve):
         return
     model = onnx.load(path)
@@ -177,7 +180,7 @@ def check_bundle(context: Conversion, manifest: Manifest) -> None:
         raise CheckpointError(f"{context.output.name} was not made of {context.checkpoint.name}: their sizes differ")
     prompts, codec_table = open_prompts(context.output, manifest), np.load(context.output / CODEC_TABLE)
     expected = reference(context.checkpoint, manifest, prompts, codec_table, context.tick)
-    if context.precision != "bf16":
+    if context.precision not in CPU_LACKS:
         context.parity = measure(context.output, manifest, expected)
         return
     with TemporaryDirectory(dir=context.output.parent, prefix=".widened-") as folder:

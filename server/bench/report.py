@@ -20,6 +20,7 @@ _FASTER: dict[Precision, str] = {
     "mixed": "an int4 bundle may help",
     "int4": "a smaller model or a faster machine may help",
     "bf16": "a smaller model or a faster machine may help",
+    "int4_bf16": "a smaller model or a faster machine may help",
     "fp16": "without a GPU an int8, mixed or int4 bundle may help",
 }
 

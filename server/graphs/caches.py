@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from server.graphs.device_memory import BFLOAT16, BITS, FLOAT16, FLOAT32, Views
 from server.graphs.manifest import Manifest, TalkerSizes
+from server.graphs.session import CUDA_PRECISIONS
 
 KERNEL_HEAD_DIM_MULTIPLE = 16
 """The attention kernel takes caches of no other head size; exported graphs pad theirs."""
@@ -34,7 +35,7 @@ def cache_shape(sizes: TalkerSizes, slots: int) -> Shape:
 def cache_bytes(manifest: Manifest, slots: int) -> int:
     """Bytes of the KV caches of all slots, if every row took all its positions: host pages are taken when written."""
     sizes = manifest.sizes.talker
-    narrow = manifest.precision in ("bf16", "fp16")
+    narrow = manifest.precision in CUDA_PRECISIONS
     return 2 * sizes.num_layers * prod(cache_shape(sizes, slots)) * (2 if narrow else 4)
 
 

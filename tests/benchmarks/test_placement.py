@@ -36,7 +36,7 @@ def test_every_node_of_a_frame_runs_where_it_should(bundle_of: Callable[..., Pat
 
 
 @pytest.mark.skipif(not has_cuda(), reason="this ONNX Runtime has no CUDA execution provider")
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int4_bf16"])
 def test_every_node_of_a_frame_runs_on_cuda(bundle_of: Callable[..., Path], precision: str) -> None:
     folder = bundle_of("tiny", precision)
     assert placement(folder, read_manifest(folder), "cuda") > 500

@@ -44,6 +44,7 @@ KERNELS: dict[str, set[int]] = {
     "Or": {BOOL},
     "Not": {BOOL},
     "GroupQueryAttention": {F16, BF16},
+    "MatMulNBits": _FLOATS,
 }
 """Types of the first input."""
 WHERE = {F32, F16, BF16, I32, I64}
@@ -105,6 +106,8 @@ def _missing(node: onnx.NodeProto, inputs: list[int]) -> Iterator[str]:
         yield f"{node.op_type} has no CUDA kernel for types {inputs}"
     if node.op_type in _SAME_TYPES and len({t for t in inputs if t}) > 1:
         yield f"{node.op_type} of unlike types {inputs}"
+    if node.op_type == "MatMulNBits" and inputs[2] != inputs[0]:
+        yield f"{node.op_type} with scales of another type {inputs}"
 
 
 def _output_type(node: onnx.NodeProto, place: int, inputs: list[int]) -> int:

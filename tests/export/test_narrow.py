@@ -18,6 +18,7 @@ from server.engine.bundle import open_bundle
 from server.engine.job import Job, Sampling
 from server.graphs.manifest import BundleError, read_manifest
 from server.graphs.session import open_session
+from tests.checkpoints import SHAPES
 from tests.export.cuda_kernels import Fault, faults
 from tests.parity.test_official import speak
 
@@ -132,6 +133,46 @@ def test_a_model_with_a_projection(precision: str, bundle_of: Callable[..., Path
         assert list(faults(onnx.load(folder / f"{graph}.onnx", load_external_data=False).graph)) == []
     for counts in read_manifest(folder).parity["codes"].values():
         assert counts["equal"] >= 0.9 * counts["compared"]
+
+
+def test_int4_for_cuda(bundle_of: Callable[..., Path]) -> None:
+    """Layers in 4 bits with bf16 scales, between bf16 activations; heads wide; as near to fp32 as the CPU's int4."""
+    folder, shape = bundle_of("0.6B-like", "int4_bf16"), SHAPES["0.6B-like"]
+    steps, layers = shape.code_groups - 1, {"talker": shape.talker.layers, "code_predictor": shape.predictor.layers}
+    for name, uses in (("talker", 1), ("code_predictor", steps)):
+        model = onnx.load(folder / f"{name}.onnx")
+        check_graph(model)
+        assert list(faults(model.graph)) == []
+        stored = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+        small = [node for node in model.graph.node if node.op_type == "MatMulNBits"]
+        assert sorted(Counter(node.input[1] for node in small).values()) == [uses] * 4 * layers[name]
+        assert {stored[node.input[1]] for node in small} == {onnx.TensorProto.UINT8}
+        assert {stored[node.input[2]] for node in small} == {onnx.TensorProto.BFLOAT16}
+        bits = {attribute.i for node in small for attribute in node.attribute if attribute.name == "bits"}
+        assert bits == {4}
+        heads = [node.input[1] for node in model.graph.node if node.op_type == "MatMul"]
+        assert [stored[head] for head in heads] == [onnx.TensorProto.FLOAT] * uses
+    found, expected = (read_manifest(bundle_of("0.6B-like", p)).parity for p in ("int4_bf16", "int4"))
+    assert "arithmetic" in found
+    for graph in GRAPHS:
+        assert found["graphs"][graph]["mean_error"] < 1.3 * expected["graphs"][graph]["mean_error"]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    for graph in GRAPHS:
+        with pytest.raises(Exception, match="NOT_IMPLEMENTED : Could not find an implementation"):
+            onnxruntime.InferenceSession(folder / f"{graph}.onnx", options, providers=["CPUExecutionProvider"])
+    decoder = onnx.load(folder / "codec_decoder.onnx", load_external_data=False)
+    assert "QLinearConv" not in {node.op_type for node in decoder.graph.node}
+    with pytest.raises(BundleError, match=r"is int4_bf16.*--precision int8"):
+        open_bundle(folder, provider="cpu", threads=1, slots=1)
+
+
+def test_the_rule_finds_scales_of_another_type(bundle_of: Callable[..., Path]) -> None:
+    model = onnx.load(bundle_of("0.6B-like", "int4_bf16") / "talker.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(".scales"):
+            tensor.data_type = onnx.TensorProto.FLOAT
+    assert any("scales of another type" in fault.why for fault in faults(model.graph))
 
 
 def test_an_fp16_bundle_speaks_on_the_cpu(bundle_of: Callable[..., Path]) -> None:

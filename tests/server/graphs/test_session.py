@@ -71,7 +71,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     return say
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int4_bf16"])
 def test_auto_takes_cuda_for_bundles_that_suit_it(built_with_cuda: None, precision: str) -> None:
     assert choose_provider("auto", precision) == "cuda"
     assert choose_provider("cuda", precision) == "cuda"
@@ -81,7 +81,7 @@ def test_auto_takes_cuda_for_bundles_that_suit_it(built_with_cuda: None, precisi
 @pytest.mark.parametrize("precision", ["fp32", "int8", "mixed", "int4"])
 def test_other_bundles_are_the_cpus(built_with_cuda: None, precision: str) -> None:
     assert choose_provider("auto", precision) == "cpu"
-    with pytest.raises(ProviderError, match=f"this bundle is {precision}.*--precision bf16 or fp16"):
+    with pytest.raises(ProviderError, match=f"this bundle is {precision}.*--precision bf16, fp16 or int4_bf16"):
         choose_provider("cuda", precision)
 
 

@@ -63,7 +63,7 @@ def test_memory_of_the_real_sizes(bundle: OpenBundle) -> None:
 
     assert bytes_of("int8") == 8 * 8192 * 224 * 1024
     assert bytes_of("int8", head_dim=120) == bytes_of("int8"), "padded for the kernel"
-    assert bytes_of("bf16") == bytes_of("fp16") == bytes_of("int8") // 2
+    assert bytes_of("bf16") == bytes_of("fp16") == bytes_of("int4_bf16") == bytes_of("int8") // 2
 
 
 @pytest.mark.parametrize("device_caches", [False, True])
