@@ -29,7 +29,8 @@ from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job, PcmChunk, Sampling
 from server.engine.synthesizer import Synthesizer
 from server.engine.worker import Engine
-from server.graphs.caches import BFLOAT16, FLOAT16, FLOAT32
+from server.graphs.device_frame import IDLE, control_buffer
+from server.graphs.device_memory import BFLOAT16, FLOAT16, FLOAT32
 from server.graphs.manifest import BundleError, Manifest, read_manifest
 from server.graphs.session import Chosen, ProviderError, check_provider
 
@@ -86,7 +87,7 @@ def placement(folder: Path, manifest: Manifest, device: Chosen) -> int:
     Raises:
         PlacementError: one was not.
     """
-    sizes, one = manifest.sizes, np.ones(1, np.float32)
+    sizes = manifest.sizes
     caches = {
         spec.name: ort.OrtValue.ortvalue_from_shape_and_type(
             [1 if axis == "rows" else 16 if isinstance(axis, str) else axis for axis in spec.shape],
@@ -100,15 +101,14 @@ def placement(folder: Path, manifest: Manifest, device: Chosen) -> int:
     length = np.array([1], np.int32)
     embeds = np.zeros((1, 1, sizes.talker.hidden_size), np.float32)
     talker = {"inputs_embeds": embeds, "lengths": length, "total_length": length, **caches}
-    groups = sizes.code_predictor.num_code_groups - 1
+    groups, vocab_size = sizes.code_predictor.num_code_groups, sizes.talker.vocab_size
     predictor = {
+        "controls": control_buffer([IDLE], [np.zeros(groups, np.float32)]),
+        "talker_logits": np.zeros((1, vocab_size), np.float32),
         "hidden": embeds[0],
-        "code_0": np.zeros(1, np.int64),
-        "uniforms": np.zeros((1, groups), np.float32),
+        "seen": np.zeros((1, vocab_size), np.bool_),
         "forced_codes": np.full((1, groups), -1, np.int64),
-        "temperature": one,
-        "top_k": np.ones(1, np.int64),
-        "top_p": one,
+        "text_pad": embeds[0, 0],
     }
     feeds: dict[str, dict[str, Any]] = {"talker": talker, "code_predictor": predictor}
     return sum(profiled(folder / manifest.graphs[name].file, device, feed) for name, feed in feeds.items())
@@ -172,7 +172,9 @@ def lines(folder: Path, device: Chosen, options: argparse.Namespace) -> Iterator
     codec = manifest.sizes.codec
     audio = run.frames * codec.samples_per_frame / codec.sample_rate
     for name, seconds in watch.seconds.items():
-        yield f"{name}, 1 row", f"{1e3 * median(seconds):.2f} ms a {'chunk' if name == 'codec decoder' else 'frame'}"
+        beside = "chunk, beside the talker" if opened.decodes_beside else "chunk"
+        each = beside if name == "codec decoder" else "frame"
+        yield f"{name}, 1 row", f"{1e3 * median(seconds):.2f} ms a {each}"
     yield "steady frame, all stages, 1 row", f"{1e3 * run.steady_seconds:.2f} ms"
     yield "RTF (wall / audio, below 1 is faster than real time), 1 row", f"{run.wall / audio:.3f}"
     yield "TTFA without a server, 1 row", f"{1e3 * run.first_audio:.1f} ms"
@@ -216,7 +218,7 @@ def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Pat
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--provider", choices=PROVIDERS, default="cuda")
     parser.add_argument("--sizes", nargs="+", choices=["0.6b", "1.7b", TINY], default=["0.6b", "1.7b"])
-    parser.add_argument("--precision", choices=["bf16", "fp16"], help="bf16 by default; on the CPU fp16")
+    parser.add_argument("--precision", choices=["bf16", "fp16", "int4_bf16"], help="bf16 by default; on the CPU fp16")
     parser.add_argument("--rows", type=int, nargs="+", default=[8, 32, 64, 128])
     parser.add_argument("--frames", type=int, default=125, help="codec frames a row (default: %(default)s, 10 s)")
     parser.add_argument("--cuda-graphs", action="store_true", help="have CUDA capture and replay what a frame runs")

@@ -10,24 +10,49 @@ import numpy as np
 
 from export.graphs.narrow import widen
 from export.parity import FRAMES, GREEDY, TEXT, Reference, measure
-from server.engine.bundle import CODEC_TABLE, open_prompts
-from server.engine.prompt import AUTO
+from server.engine.bundle import CODEC_TABLE, open_bundle, open_prompts
+from server.engine.job import Job, Sampling
+from server.engine.prompt import AUTO, Prompt
+from server.engine.rows import Row, RowState
 from server.engine.sampling import RowSampler
-from server.graphs.code_predictor import CodePredictor, DrawParameters
-from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.codec_decoder import PooledCodecDecoder
+from server.graphs.device_frame import Controls, DevicePredictor, DeviceTalker, control_buffer, forced_logits
 from server.graphs.manifest import Manifest, read_manifest
 from server.graphs.session import Chosen, open_session
-from server.graphs.talker import Talker
+from server.graphs.talker import TalkerOutput
+
+SAMPLED = Sampling(0.9, 50, 0.95, 1.05, 0.9, 50, 1.0)
 
 
 def parity(bundle: Path, device: Chosen, threads: int) -> dict[str, Any]:
-    """Teacher-forced agreement of a bundle on `device` with itself on the CPU, as `measure` reports it."""
+    """Teacher-forced agreement of a bundle on `device` with itself on the CPU, as `measure` reports it.
+
+    Of codebook 0 it also says how often the device draws, from the same logits, what the host's sampling draws.
+    """
     manifest = read_manifest(bundle)
     with TemporaryDirectory(dir=bundle.parent, prefix=".widened-") as folder:
         for graph in manifest.graphs.values():
             widen(bundle / graph.file, Path(folder, graph.file))
         expected = _reference(bundle, Path(folder), manifest, threads)
-    return measure(bundle, manifest, expected, threads, device)
+    found = measure(bundle, manifest, expected, threads, device)
+    found["codes"]["codebook 0 drawn from the same logits"] = _drawn(bundle, device, threads, expected)
+    return found
+
+
+def _drawn(bundle: Path, device: Chosen, threads: int, expected: Reference) -> dict[str, int]:
+    opened = open_bundle(bundle, provider=device, threads=threads, slots=1, positions=len(expected.prompt) + FRAMES)
+    codec, equal = opened.codec_decoder.start(), 0
+    job = Job(Prompt(expected.prompt, 1), SAMPLED, seed=0, max_frames=FRAMES)
+    device_sampler, host_sampler = (RowSampler(SAMPLED, 0, opened.manifest) for _ in range(2))
+    frames = opened.frames()
+    for logits, hidden, codes in zip(expected.logits, expected.hidden, expected.codes, strict=True):
+        row = Row(job, 0, RowState(len(expected.prompt), TalkerOutput(logits, hidden), codec, None), device_sampler)
+        wanted = host_sampler.draw_code_0(logits, host_sampler.uniforms()[0])
+        found = [drawn.codes[0] if drawn else None for _, drawn in frames.draw([row])]
+        equal += found == [wanted]
+        for sampler in (device_sampler, host_sampler):
+            sampler.accept(int(codes[0]))
+    return {"equal": equal, "compared": len(expected.codes)}
 
 
 def _reference(bundle: Path, wide: Path, manifest: Manifest, threads: int) -> Reference:
@@ -35,26 +60,23 @@ def _reference(bundle: Path, wide: Path, manifest: Manifest, threads: int) -> Re
     prompts, table = open_prompts(bundle, manifest), np.load(bundle / CODEC_TABLE)
     speaker = next(iter(manifest.speakers), None)
     prompt = prompts.build(TEXT, speaker=speaker, language=AUTO, instruction=None).embeddings
-    talker, predictor = Talker(sessions["talker"], manifest.sizes.talker, 1), CodePredictor(sessions["code_predictor"])
-    sampler, one = RowSampler(GREEDY, 0, manifest), np.ones(1, np.float32)
-    greedy = DrawParameters(one, np.ones(1, np.int64), one)
-    zeros = np.zeros((1, manifest.sizes.code_predictor.num_code_groups - 1), np.float32)
+    groups = manifest.sizes.code_predictor.num_code_groups
+    talker = DeviceTalker(sessions["talker"], manifest.sizes, 1, "cpu")
+    predictor = DevicePredictor(sessions["code_predictor"], talker, groups, prompts.pad)
     rows: dict[str, list[Any]] = {name: [] for name in ("codes", "inputs", "hidden", "logits", "predictor_logits")}
-    output = talker.prefill(0, prompt)
-    for frame in range(FRAMES):
-        code_0 = sampler.choose(output.logits[0], 0.0, may_end=False)
-        sampler.accept(code_0)
-        rest, embedding = predictor.run(output.hidden, np.array([code_0]), zeros, greedy)
-        codes = np.concatenate(([code_0], rest[0]))
-        inputs = embedding + prompts.pad
-        logits = predictor.logits(output.hidden, codes[None])
-        values = (codes, inputs[0], output.hidden[0], output.logits[0], logits[0])
+    begin, controls = talker.prefill(0, prompt), Controls(len(prompt), repetition_penalty=GREEDY.repetition_penalty)
+    talker.state.put(0, TalkerOutput(*(value[0] for value in begin)), np.zeros(len(table), np.bool_))
+    for _ in range(FRAMES):
+        logits, hidden = talker.state.get(0)
+        (codes,) = predictor.run(0, control_buffer([controls], [np.zeros(groups, np.float32)]))
+        (inputs,) = talker.state.inputs.get(0)
+        predictor_logits = forced_logits(sessions["code_predictor"], hidden[None], codes[None])
+        values = (codes, inputs, hidden, logits, predictor_logits[0])
         for name, value in zip(rows, values, strict=True):
             rows[name].append(value)
-        output = talker.decode(0, inputs, np.array([len(prompt) + frame], np.int32))
+        controls = controls._replace(length=controls.length + 1, last_code=int(codes[0]))
+        talker.advance(0, 1, controls.length)
     stacked = {name: np.stack(values) for name, values in rows.items()}
-    decoder = CodecDecoder(sessions["codec_decoder"])
+    decoder = PooledCodecDecoder(sessions["codec_decoder"], 1, "cpu")
     waveform, _ = decoder.decode(stacked["codes"][None], [decoder.start()])
-    if len(table) != manifest.sizes.talker.vocab_size:
-        raise ValueError(f"{bundle.name}: the codec table has {len(table)} rows")
     return Reference(prompt=prompt, waveform=waveform[0], **stacked)

@@ -55,8 +55,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--precision",
         choices=get_args(Precision),
         default=DEFAULT_PRECISION,
-        help="of the weights; mixed is an int4 talker with an int8 code predictor, bf16 and fp16 are for CUDA "
-        "(default: %(default)s)",
+        help="of the weights; mixed is an int4 talker with an int8 code predictor, bf16, fp16 and "
+        "int4_bf16 are for CUDA (default: %(default)s)",
     )
     parser.add_argument("--revision", help="branch, tag or commit on the Hub (default: the main branch)")
     parser.add_argument(
@@ -110,8 +110,10 @@ def convert(options: argparse.Namespace) -> None:
         for number, stage in enumerate(STAGES, 1):
             _with_progress(context, f"{number}/{len(STAGES)} {stage.name}", stage.run)
     _report(context, output)
-    if options.precision == "int4":
-        context.notes.append("int4 is known to hurt the code predictor's codes; --precision mixed keeps it in int8")
+    if options.precision in ("int4", "int4_bf16"):
+        context.notes.append(
+            "int4 is known to hurt the code predictor's codes; --precision mixed keeps it in int8, bf16 in bf16"
+        )
     for note in context.notes:
         print(f"note: {note}")
 

@@ -26,9 +26,10 @@ from server.engine.prompt import AUTO, PromptBuilder
 from server.engine.sampling import RowSampler
 from server.engine.synthesizer import CHUNK_RAMP
 from server.graphs.code_predictor import CodePredictor
-from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.codec_decoder import CodecDecoder, PooledCodecDecoder
+from server.graphs.device_frame import forced_logits
 from server.graphs.manifest import Manifest, TalkerSizes
-from server.graphs.session import Chosen, open_session
+from server.graphs.session import CUDA_PRECISIONS, Chosen, open_session
 from server.graphs.talker import Talker
 
 Floats = NDArray[np.float32]
@@ -168,12 +169,16 @@ def _codes_0(expected: Reference, logits: Floats, manifest: Manifest) -> Ints:
 
 
 def _predictor_logits(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
-    predictor = CodePredictor(open_session(folder / manifest.graphs["code_predictor"].file, device, threads), device)
-    return predictor.logits(expected.hidden, expected.codes)
+    session = open_session(folder / manifest.graphs["code_predictor"].file, device, threads)
+    if manifest.precision in CUDA_PRECISIONS:
+        return forced_logits(session, expected.hidden, expected.codes)
+    return CodePredictor(session).logits(expected.hidden, expected.codes)
 
 
 def _waveform(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
-    decoder = CodecDecoder(open_session(folder / manifest.graphs["codec_decoder"].file, device, threads))
+    session = open_session(folder / manifest.graphs["codec_decoder"].file, device, threads)
+    narrow = manifest.precision in CUDA_PRECISIONS
+    decoder = PooledCodecDecoder(session, 1, device) if narrow else CodecDecoder(session)
     # In the engine's own chunks, so that the carried state is measured too.
     state, samples, start, turn = decoder.start(), [], 0, 0
     while start < FRAMES:

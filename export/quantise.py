@@ -2,7 +2,8 @@
 
 Weights are cut along the inner axis into blocks with one scale each, symmetric around zero. Norms, embeddings,
 codebooks and rotary tables stay as they are. Activations stay float32 outside the kernel, which quantises them to
-8 bits by row and block (`accuracy_level` 4: several times faster than dequantising the weights).
+8 bits by row and block (`accuracy_level` 4: several times faster than dequantising the weights). In a graph for CUDA
+they stay bf16, and so are the scales; its heads stay as they are.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ PRECISIONS: dict[str, dict[str, WeightFormat]] = {
     "int8": {"talker": INT8, "code_predictor": INT8},
     "mixed": {"talker": INT4, "code_predictor": INT8},
     "int4": {"talker": INT4, "code_predictor": INT4_FAST},
+    "int4_bf16": {"talker": INT4, "code_predictor": INT4_FAST},
 }
 """Formats by precision and graph; a graph that is not named stays as it was exported."""
 HEADS = INT8
@@ -54,7 +56,7 @@ HEADS = INT8
 
 
 def graph_precision(precision: str, graph: str) -> str:
-    """What a bundle of some precision stores one of its graphs in: fp32, int8, int4, bf16 or fp16."""
+    """What a bundle of some precision stores one of its graphs in: fp32, int8, int4, or, for a GPU, its own name."""
     if precision in NARROW_TYPES:
         return "fp32" if graph == "codec_decoder" else precision
     how = PRECISIONS[precision].get(graph)
@@ -119,24 +121,31 @@ def quantise_matrix(weight: np.ndarray, how: WeightFormat) -> tuple[np.ndarray, 
     return stored.numpy(), scales.numpy()
 
 
-def quantise_graph(model: onnx.ModelProto, how: WeightFormat) -> None:
-    """Replace, in place, every `MatMul` by a stored matrix, in the graph and its subgraphs."""
+def quantise_graph(model: onnx.ModelProto, how: WeightFormat, stored_as: int = TensorProto.FLOAT) -> None:
+    """Replace, in place, every `MatMul` by a stored matrix of a type, in the graph and its subgraphs.
+
+    Args:
+        model: with its weights.
+        how: bits and block size of all but the heads.
+        stored_as: `TensorProto.FLOAT` or `BFLOAT16`; scales take the same type.
+    """
     for graph in with_subgraphs(model.graph):
-        matrices = {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.data_type == TensorProto.FLOAT}
+        matrices = {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.data_type == stored_as}
         formats: dict[str, WeightFormat] = {}
         for node in graph.node:
             if node.op_type == "MatMul" and node.input[1] in matrices:
                 wanted = HEADS if node.output[0].startswith("logits") else how
                 formats[node.input[1]] = wanted.fitting(matrices[node.input[1]].dims[0])
-                node.CopyFrom(_quantised_product(node, matrices[node.input[1]].dims, formats[node.input[1]]))
+                node.CopyFrom(_quantised_product(node, matrices[node.input[1]].dims, formats[node.input[1]], stored_as))
         kept = []
         for tensor in graph.initializer:
             if tensor.name not in formats:
                 kept.append(tensor)
                 continue
-            packed, scales = quantise_matrix(numpy_helper.to_array(tensor), formats[tensor.name])
+            values = numpy_helper.to_array(tensor)
+            packed, scales = quantise_matrix(values.astype(np.float32), formats[tensor.name])
             kept.append(numpy_helper.from_array(packed, f"{tensor.name}.q"))
-            kept.append(numpy_helper.from_array(scales, f"{tensor.name}.scales"))
+            kept.append(numpy_helper.from_array(scales.astype(values.dtype), f"{tensor.name}.scales"))
             tensor.ClearField("raw_data")
         del graph.initializer[:]
         graph.initializer.extend(kept)
@@ -144,7 +153,7 @@ def quantise_graph(model: onnx.ModelProto, how: WeightFormat) -> None:
         model.opset_import.append(helper.make_opsetid(CONTRIB_DOMAIN, 1))
 
 
-def _quantised_product(node: onnx.NodeProto, dims: Sequence[int], how: WeightFormat) -> onnx.NodeProto:
+def _quantised_product(node: onnx.NodeProto, dims: Sequence[int], how: WeightFormat, stored_as: int) -> onnx.NodeProto:
     (source, matrix), (inner, outputs) = node.input, dims
     return helper.make_node(
         "MatMulNBits",
@@ -156,5 +165,5 @@ def _quantised_product(node: onnx.NodeProto, dims: Sequence[int], how: WeightFor
         N=outputs,
         bits=how.bits,
         block_size=how.block_size,
-        accuracy_level=ACCURACY_LEVEL,
+        accuracy_level=ACCURACY_LEVEL if stored_as == TensorProto.FLOAT else 0,
     )

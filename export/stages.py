@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from export.calibration import LOUDEST_NOISE, Quietest, export_quantised, spoken_codes
 from export.checkpoint import Checkpoint, CheckpointError
 from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnnxConfig
 from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
+from export.graphs.first_code import FirstCode, FirstCodeOnnxConfig
 from export.graphs.frame_loop import frame_loop
 from export.graphs.frame_unrolled import DeviceStep, DeviceStepOnnxConfig, frame_unrolled
 from export.graphs.graph import export_graph, save_graph
 from export.graphs.narrow import NARROW_TYPES, export_narrow, narrow, widen
+from export.graphs.pooled import pool_states
 from export.graphs.talker import DeviceTalker, Talker, TalkerOnnxConfig
 from export.halves import store_halves
 from export.parity import measure, reference
@@ -28,6 +31,7 @@ from export.quantise import PRECISIONS, quantise_graph
 from export.tables import write_codec_table, write_text_table, write_tokenizer
 from server.engine.bundle import CODEC_TABLE, TEXT_TABLE, TOKENIZER, open_prompts
 from server.graphs.manifest import Manifest
+from server.graphs.session import CPU_LACKS
 
 
 @dataclass
@@ -104,7 +108,11 @@ def _code_predictor(context: Conversion) -> None:
     table = np.load(context.output / CODEC_TABLE)
     if context.precision in NARROW_TYPES:
         narrowed = narrow(DeviceStep.from_checkpoint(context.checkpoint), context.precision)
-        frame_unrolled(export_narrow("step", DeviceStepOnnxConfig(narrowed), folder), narrowed, table, path)
+        talker = context.checkpoint.config["talker_config"]
+        first = FirstCode(len(table), talker["codec_eos_token_id"], narrowed.groups, narrowed.talker_hidden_size)
+        parts = {"step": DeviceStepOnnxConfig(narrowed), "first": FirstCodeOnnxConfig(first)}
+        step_path, first_path = (export_narrow(name, config, folder) for name, config in parts.items())
+        frame_unrolled(step_path, first_path, narrowed, table, path)
     else:
         step = CodePredictorStep.from_checkpoint(context.checkpoint)
         frame_loop(export_graph("step", CodePredictorStepOnnxConfig(step), folder), step, table, path)
@@ -122,7 +130,7 @@ def _quantise(context: Conversion) -> None:
         path = context.output / f"{name}.onnx"
         model = onnx.load(path)
         if name in formats:
-            quantise_graph(model, formats[name])
+            quantise_graph(model, formats[name], TensorProto.BFLOAT16 if narrowed else TensorProto.FLOAT)
         if halves[name]:
             store_halves(model)
         save_graph(model, path)
@@ -133,15 +141,20 @@ def _codec_decoder(context: Conversion) -> None:
     def load() -> CodecDecoder:
         return CodecDecoder.from_checkpoint(context.checkpoint)
 
-    if PRECISIONS.get(context.precision):
+    narrowed = context.precision in NARROW_TYPES
+    if PRECISIONS.get(context.precision) and not narrowed:
         codes = spoken_codes(context.output, context.manifest(), context.tick)
         context.notes += _what_stays(export_quantised(load, codes, context.output, always=context.noise))
         path = context.output / "codec_decoder.onnx"
     else:
         path = export_graph("codec_decoder", CodecDecoderOnnxConfig(load()), context.output)
-    if context.checkpoint.codec_weights.in_halves(CodecDecoder.PREFIX):
+    halve = context.checkpoint.codec_weights.in_halves(CodecDecoder.PREFIX)
+    if narrowed or halve:
         model = onnx.load(path)
-        store_halves(model)
+        if narrowed:
+            pool_states(model)
+        if halve:
+            store_halves(model)
         save_graph(model, path)
 
 
@@ -171,7 +184,7 @@ def check_bundle(context: Conversion, manifest: Manifest) -> None:
         raise CheckpointError(f"{context.output.name} was not made of {context.checkpoint.name}: their sizes differ")
     prompts, codec_table = open_prompts(context.output, manifest), np.load(context.output / CODEC_TABLE)
     expected = reference(context.checkpoint, manifest, prompts, codec_table, context.tick)
-    if context.precision != "bf16":
+    if context.precision not in CPU_LACKS:
         context.parity = measure(context.output, manifest, expected)
         return
     with TemporaryDirectory(dir=context.output.parent, prefix=".widened-") as folder:

@@ -91,8 +91,8 @@ class Settings(BaseSettings):
     )
     precision: Precision | None = Field(
         default=None,
-        description="fp32, int8, mixed, int4, bf16 or fp16: the bundle that an id means where `ID_PRECISION` lies "
-        "beside `ID`.",
+        description="fp32, int8, mixed, int4, bf16, fp16 or int4_bf16: the bundle that an id means where "
+        "`ID_PRECISION` lies beside `ID`.",
     )
     voices_file: Path | None = Field(
         default=None,
@@ -100,8 +100,8 @@ class Settings(BaseSettings):
     )
     execution_provider: Literal["auto", "cpu", "cuda"] = Field(
         default="auto",
-        description="What computes. auto is CUDA for bf16 and fp16 bundles where it starts, else the CPU, with a line "
-        "in the log; cuda does not fall back.",
+        description="What computes. auto is CUDA for bf16, fp16 and int4_bf16 bundles where it starts, else the CPU, "
+        "with a line in the log; cuda does not fall back.",
     )
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the engine; 0 takes all physical cores.")
     max_rows: int = Field(default=4, ge=1, le=1024, description="Requests computed side by side.")

@@ -24,9 +24,9 @@ from export.graphs.graph import CONTRIB_DOMAIN, OPSET, GraphConfig, declare_size
 from export.graphs.layers import RMSNorm
 from export.graphs.operators import NORM
 
-NARROW_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+NARROW_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "int4_bf16": torch.bfloat16}
 _RESIDUAL = ("input_layernorm", "post_attention_layernorm", "model.norm")
-WIDE = {"bf16": ("codec_head",), "fp16": ("codec_head", "down_proj", *_RESIDUAL)}
+WIDE = {"bf16": ("codec_head",), "fp16": ("codec_head", "down_proj", *_RESIDUAL), "int4_bf16": ("codec_head",)}
 """Modules that stay float32, by the end of their names. The residual stream takes the type of its norms, SwiGLU that of
 `down_proj`; logits rounded to bf16 would often be equal."""
 WIDE_TABLES = ("heads",)

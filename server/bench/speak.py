@@ -38,12 +38,13 @@ class Stopwatch:
 
 
 class _Timed:
-    """Another object with some of its methods timed."""
+    """Another object with some of its methods timed, as far as it has them."""
 
     def __init__(self, inner: Any, watch: Stopwatch, **methods: str) -> None:
         self._inner = inner
         for method, name in methods.items():
-            setattr(self, method, watch.wrap(name, getattr(inner, method)))
+            if hasattr(inner, method):
+                setattr(self, method, watch.wrap(name, getattr(inner, method)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -52,7 +53,7 @@ class _Timed:
 def timed_bundle(bundle: OpenBundle, watch: Stopwatch) -> OpenBundle:
     """The bundle with its graph calls timed."""
     timed: dict[str, Any] = {
-        "talker": _Timed(bundle.talker, watch, decode="talker"),
+        "talker": _Timed(bundle.talker, watch, decode="talker", advance="talker"),
         "code_predictor": _Timed(bundle.code_predictor, watch, run="code predictor"),
         "codec_decoder": _Timed(bundle.codec_decoder, watch, decode="codec decoder"),
     }

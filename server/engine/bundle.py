@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from server.engine.prompt import PromptBuilder
+from server.engine.frames import DeviceFrames, Frames, HostFrames
+from server.engine.job import Job, Sampling
+from server.engine.prompt import Prompt, PromptBuilder
+from server.engine.rows import Row, RowState
+from server.engine.sampling import RowSampler
 from server.engine.tokenizer import TextTokenizer
-from server.graphs.code_predictor import CodePredictor, DrawParameters
-from server.graphs.codec_decoder import CodecDecoder
-from server.graphs.manifest import BundleError, Manifest, read_manifest
+from server.graphs.code_predictor import CodePredictor
+from server.graphs.codec_decoder import CodecDecoder, PooledCodecDecoder
+from server.graphs.device_frame import DevicePredictor, DeviceTalker
+from server.graphs.manifest import BundleError, Manifest, Sizes, read_manifest
 from server.graphs.pages import MappedTable, give_back_mapped, trim_heap
 from server.graphs.session import (
     CPU_LACKS,
+    CUDA_PRECISIONS,
     Chosen,
     Provider,
     ProviderError,
@@ -24,7 +33,9 @@ from server.graphs.session import (
     open_session,
 )
 from server.graphs.stamp import verify_once
-from server.graphs.talker import Talker
+from server.graphs.talker import Talker, TalkerOutput
+
+Floats = NDArray[np.float32]
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +44,25 @@ TOKENIZER, TEXT_TABLE, CODEC_TABLE = "tokenizer.json", "text_embedding.npy", "co
 
 @dataclass(frozen=True)
 class OpenBundle:
-    """What speech is made with; `provider` is the execution provider in use."""
+    """What speech is made with; `provider` is the execution provider in use.
+
+    `talker` and `code_predictor` are a pair: those of a bundle for a GPU keep their numbers on its device.
+    """
 
     manifest: Manifest
     provider: str
     prompts: PromptBuilder
     talker: Talker
-    code_predictor: CodePredictor
+    code_predictor: CodePredictor | DevicePredictor
     codec_decoder: CodecDecoder
+    frames_type: Callable[[Any, Any, Sizes, Floats], Frames] = HostFrames
+    decodes_beside: bool = False
+    """Whether audio is decoded while the talker goes on: a GPU has room for both. On a CPU they would take each other's
+    cores; and CUDA cannot capture what one thread runs while another one takes memory."""
+
+    def frames(self) -> Frames:
+        """What draws the rows' frames."""
+        return self.frames_type(self.talker, self.code_predictor, self.manifest.sizes, self.prompts.pad)
 
 
 def open_prompts(folder: Path, manifest: Manifest) -> PromptBuilder:
@@ -131,13 +153,29 @@ def _open(
         name: open_session(folder / graph.file, device, threads, options.get(name))
         for name, graph in manifest.graphs.items()
     }
+    prompts, sizes = open_prompts(folder, manifest), manifest.sizes
+    talker: Talker
+    code_predictor: CodePredictor | DevicePredictor
+    codec_decoder: CodecDecoder
+    on_device = manifest.precision in CUDA_PRECISIONS
+    if on_device:
+        talker = device_talker = DeviceTalker(sessions["talker"], sizes, slots, device, captured=captured)
+        groups = sizes.code_predictor.num_code_groups
+        code_predictor = DevicePredictor(sessions["code_predictor"], device_talker, groups, prompts.pad)
+        codec_decoder = PooledCodecDecoder(sessions["codec_decoder"], slots, talker.device)
+    else:
+        talker = Talker(sessions["talker"], sizes.talker, slots)
+        code_predictor = CodePredictor(sessions["code_predictor"])
+        codec_decoder = CodecDecoder(sessions["codec_decoder"])
     bundle = OpenBundle(
         manifest=manifest,
         provider=device,
-        prompts=open_prompts(folder, manifest),
-        talker=Talker(sessions["talker"], manifest.sizes.talker, slots, device, captured=captured),
-        code_predictor=CodePredictor(sessions["code_predictor"], device),
-        codec_decoder=CodecDecoder(sessions["codec_decoder"], device),
+        prompts=prompts,
+        talker=talker,
+        code_predictor=code_predictor,
+        codec_decoder=codec_decoder,
+        frames_type=DeviceFrames if on_device else HostFrames,
+        decodes_beside=device == "cuda" and not captured,
     )
     give_back_mapped(folder)
     trim_heap()
@@ -146,13 +184,18 @@ def _open(
 
 def _try_out(bundle: OpenBundle) -> OpenBundle:
     """One frame of nothing, since some faults show only once kernels run."""
-    sizes, one = bundle.manifest.sizes, np.ones(1, np.float32)
-    silence = np.zeros((2, sizes.talker.hidden_size), np.float32)
-    bundle.talker.prefill(0, silence)
-    output = bundle.talker.decode(0, silence[:1], np.array([2], np.int32))
-    uniforms = np.zeros((1, sizes.code_predictor.num_code_groups - 1), np.float32)
-    parameters = DrawParameters(one, np.ones(1, np.int64), one)
-    codes, _ = bundle.code_predictor.run(output.hidden, np.zeros(1, np.int64), uniforms, parameters)
-    frame = np.concatenate((np.zeros((1, 1), np.int64), codes), axis=1)
-    bundle.codec_decoder.decode(frame[:, None], [bundle.codec_decoder.start()])
+    silence = Prompt(np.zeros((2, bundle.manifest.sizes.talker.hidden_size), np.float32), prefix=1)
+    logits, hidden = bundle.talker.prefill(0, silence.embeddings)
+    greedy = Sampling(0.0, 1, 1.0, 1.0, 0.0, 1, 1.0)
+    state = RowState(len(silence), TalkerOutput(logits[0], hidden[0]), bundle.codec_decoder.start(), None)
+    row = Row(Job(silence, greedy, 0, 1), 0, state, RowSampler(greedy, 0, bundle.manifest))
+    frames = bundle.frames()
+    for _, drawn in frames.draw([row]):
+        if drawn is not None:
+            bundle.codec_decoder.decode(drawn.codes[None, None], [state.codec])
+            row.state = replace(row.state, unseen=True, next_input=drawn.next_input)
+    if row.error is None:
+        frames.advance([row], [row])
+    if row.error is not None:
+        raise row.error
     return bundle

@@ -15,6 +15,7 @@ from server.engine.guard import Guard
 from server.engine.job import Job, PcmChunk, RunawayError
 from server.engine.sampling import RowSampler
 from server.graphs.codec_decoder import CodecState
+from server.graphs.talker import TalkerOutput
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]
@@ -37,9 +38,8 @@ class RowState:
 
     length: int
     """Positions in the slot."""
-    logits: Floats
-    """Of the next code 0, `[vocab_size]`."""
-    hidden: Floats
+    output: TalkerOutput | None
+    """The talker's of the last position, `[vocab_size]` and `[hidden_size]`; None while a device alone has it."""
     codec: CodecState
     guard: Guard | None
     """None where the job says nothing of its text."""
@@ -49,8 +49,10 @@ class RowState:
     """Frames made and not yet decoded, `[groups]` each."""
     chunks: int = 0
     """Of audio."""
+    unseen: bool = False
+    """Whether the talker has yet to see the last frame."""
     next_input: Floats | None = None
-    """Embedding of a frame that the talker has not seen yet, `[hidden_size]`."""
+    """Of that frame, `[hidden_size]`; None where a device has it."""
 
 
 @dataclass(eq=False)

@@ -73,10 +73,24 @@ class RowSampler:
             uniforms[1:] = 0
         return uniforms
 
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Codes that the repetition penalty holds for, `[vocab_size]`."""
+        return self._seen
+
+    @property
+    def may_end(self) -> bool:
+        """Whether end-of-speech may be drawn."""
+        return len(self.drawn) >= MIN_FRAMES
+
+    def ends(self, code: int) -> bool:
+        """Whether a code 0 is end-of-speech."""
+        return code == self._end
+
     def draw_code_0(self, logits: Floats, uniform: float) -> int | None:
         """The talker's next code from `logits` `[vocab_size]`, to be accepted; None is end-of-speech."""
-        code = self.choose(logits, uniform, may_end=len(self.drawn) >= MIN_FRAMES)
-        return None if code == self._end else code
+        code = self.choose(logits, uniform, may_end=self.may_end)
+        return None if self.ends(code) else code
 
     def choose(self, logits: Floats, uniform: float, *, may_end: bool) -> int:
         """The code that this uniform draws from `logits` `[vocab_size]`, after penalty and filters."""

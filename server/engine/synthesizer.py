@@ -6,37 +6,33 @@ It knows graphs and rows. It does not know who waits, who reads, or when to run:
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.bundle import OpenBundle
 from server.engine.events import EngineEvents, NoEvents
+from server.engine.frames import Drawn, check_finite
 from server.engine.guard import Guard
 from server.engine.job import Job
 from server.engine.prefixes import PrefixCache
 from server.engine.rows import Row, RowState, failing, for_each
 from server.engine.sampling import RowSampler
-from server.graphs.code_predictor import DrawParameters
 from server.graphs.codec_decoder import CodecState
+from server.graphs.talker import TalkerOutput
 
 Floats = NDArray[np.float32]
-Codes = NDArray[np.int64]
+Decoded = tuple[Floats, CodecState]
+"""Samples of a row, and the decoder's state after them."""
 
 CHUNK_RAMP = (1, 2, 4, 8)
 """Frames decoded to audio at a time: few at first for an early start, then more, which costs less a frame."""
 
 log = logging.getLogger(__name__)
-
-
-class Draw(NamedTuple):
-    """A frame's code 0, and the uniforms `[groups - 1]` that draw the others."""
-
-    code_0: int
-    uniforms: Floats
 
 
 class Synthesizer:
@@ -51,22 +47,25 @@ class Synthesizer:
         self._manifest = bundle.manifest
         self._talker = bundle.talker
         self._prefixes = PrefixCache(bundle.talker)
-        self._code_predictor = bundle.code_predictor
+        self._frames = bundle.frames()
         self._codec_decoder = bundle.codec_decoder
-        self._text_pad = bundle.prompts.pad
+        self._beside = ThreadPoolExecutor(1, "codec-decoder") if bundle.decodes_beside else None
         self._events = events or NoEvents()
 
     def start(self, job: Job, slot: int) -> Row:
         """Prefill a job into a free slot."""
         logits, hidden = self._prefixes.prefill(slot, job.prompt)
-        _check_finite(logits, hidden)
+        check_finite(logits, hidden)
         groups = self._manifest.sizes.code_predictor.num_code_groups
         guard = None if job.text_tokens is None else Guard.of(job.text_tokens, groups)
-        state = RowState(len(job.prompt), logits[0], hidden[0], self._codec_decoder.start(), guard)
+        state = RowState(len(job.prompt), TalkerOutput(logits[0], hidden[0]), self._codec_decoder.start(), guard)
         return Row(job, slot, state, RowSampler(job.sampling, job.seed, self._manifest))
 
     def move(self, row: Row, slot: int, other: Row | None) -> None:
         """Put a row into another slot, whose row, if it has one, goes to the first one's."""
+        self._frames.keep(row)
+        if other:
+            self._frames.keep(other)
         positions = max(row.state.length, other.state.length if other else 0)
         self._talker.swap(row.slot, slot, positions)
         if other:
@@ -86,61 +85,47 @@ class Synthesizer:
         slots = sorted(row.slot for row in rows)
         if slots != list(range(slots[0], slots[0] + len(slots))):
             raise ValueError(f"slots {slots} are no neighbours: a row between them would be written to")
-        drawn: dict[Row, Draw] = {}
-        for row in rows:
+        for row, drawn in self._frames.draw(rows):
             with failing(row):
-                self._draw(row, drawn)
-        for row, (codes, embedding) in for_each(list(drawn), lambda part: self._predict(part, drawn)):
-            with failing(row):
-                self._accept(row, codes, embedding)
-        self._decode_due(rows)
-        ahead = [row for row in rows if row.state.next_input is not None and not row.finished]
-        for row, (logits, hidden) in for_each(ahead, lambda part: self._advance(part, rows)):
-            with failing(row):
-                _check_finite(logits, hidden)
-                length = row.state.length + 1
-                row.state = replace(row.state, length=length, logits=logits, hidden=hidden, next_input=None)
+                if drawn is None:
+                    self._end(row)
+                else:
+                    self._accept(row, drawn)
+        if self._beside is None:
+            for group in self._due(rows):
+                self._hear_all(group, self._decode)
+            self._advance(rows)
+        else:
+            begun = [(group, self._beside.submit(self._decode, group)) for group in self._due(rows)]
+            self._advance(rows)
+            for group, decoded in begun:
+                self._hear_all(group, partial(self._decoded, group, decoded))
 
-    def _draw(self, row: Row, drawn: dict[Row, Draw]) -> None:
-        """Draw code 0 of the row's next frame, or end the row."""
-        uniforms = row.sampler.uniforms()
-        code_0 = row.sampler.draw_code_0(row.state.logits, uniforms[0])
-        if code_0 is not None:
-            drawn[row] = Draw(code_0, uniforms[1:])
-        elif row.state.guard is not None and row.state.guard.ends_too_soon:
+    def _advance(self, rows: Sequence[Row]) -> None:
+        ahead = [row for row in rows if row.state.unseen and not row.finished]
+        self._frames.advance(ahead, rows)
+
+    def _end(self, row: Row) -> None:
+        """The model has ended the row's speech."""
+        if row.state.guard is not None and row.state.guard.ends_too_soon:
+            self._frames.keep(row)
             self._go_back(row, "it ends too soon")
         else:
             row.end()
 
-    def _predict(self, rows: Sequence[Row], drawn: dict[Row, Draw]) -> list[tuple[Codes, Floats]]:
-        """The other codes: whole frames `[groups]` and their summed embeddings `[hidden_size]`."""
-        hidden = np.stack([row.state.hidden for row in rows])
-        codes_0 = np.array([drawn[row].code_0 for row in rows], np.int64)
-        uniforms = np.stack([drawn[row].uniforms for row in rows])
-        rest, embedding = self._code_predictor.run(hidden, codes_0, uniforms, self._parameters(rows))
-        return list(zip(np.concatenate((codes_0[:, None], rest), axis=1), embedding, strict=True))
-
-    def _parameters(self, rows: Sequence[Row]) -> DrawParameters:
-        codes = self._manifest.sizes.code_predictor.vocab_size
-        sampling = [row.job.sampling for row in rows]
-        return DrawParameters(
-            temperature=np.array([s.predictor_temperature or 1.0 for s in sampling], np.float32),
-            top_k=np.array([min(s.predictor_top_k or codes, codes) for s in sampling], np.int64),
-            top_p=np.array([s.predictor_top_p for s in sampling], np.float32),
-        )
-
-    def _accept(self, row: Row, codes: Codes, embedding: Floats) -> None:
+    def _accept(self, row: Row, drawn: Drawn) -> None:
         """Add a frame to the row, unless it shows that the row makes no speech."""
-        state = row.state
-        guard = state.guard.after(codes) if state.guard else None
-        made = state.made + 1
-        last = made >= row.job.max_frames or state.length >= self._talker.sizes.max_positions
+        codes, guard = drawn.codes, row.state.guard.after(drawn.codes) if row.state.guard else None
+        made = row.state.made + 1
+        last = made >= row.job.max_frames or row.state.length >= self._talker.sizes.max_positions
+        if guard is not None and (last or guard.suspicious or guard.runaway):
+            self._frames.keep(row)
         if guard is not None and (reason := "it does not end" if last else guard.runaway):
             self._go_back(row, reason)
             return
         row.sampler.accept(int(codes[0]))
-        undecoded = (*state.undecoded, codes)
-        row.accept(replace(state, guard=guard, made=made, undecoded=undecoded, next_input=embedding + self._text_pad))
+        undecoded, following = (*row.state.undecoded, codes), drawn.next_input
+        row.accept(replace(row.state, guard=guard, made=made, undecoded=undecoded, unseen=True, next_input=following))
         if last:
             row.end()
 
@@ -150,50 +135,37 @@ class Synthesizer:
         if row.go_back(reason):
             self._events.retried()
 
-    def _decode_due(self, rows: Sequence[Row]) -> None:
-        """Decode the rows whose chunk is full or last, those with equally many frames together."""
+    @staticmethod
+    def _due(rows: Sequence[Row]) -> list[list[Row]]:
+        """The rows whose chunk is full or last, those with equally many frames together."""
         due: dict[int, list[Row]] = {}
         for row in rows:
             count, chunk = len(row.state.undecoded), CHUNK_RAMP[min(row.state.chunks, len(CHUNK_RAMP) - 1)]
             if count and not row.error and (row.finished or count >= chunk):
                 due.setdefault(count, []).append(row)
-        for group in due.values():
-            for row, (samples, codec) in for_each(group, self._decode):
-                with failing(row):
-                    self._hear(row, samples, codec)
+        return list(due.values())
 
-    def _decode(self, rows: Sequence[Row]) -> list[tuple[Floats, CodecState]]:
+    def _hear_all(self, group: Sequence[Row], decode: Callable[[Sequence[Row]], Sequence[Decoded]]) -> None:
+        for row, (samples, codec) in for_each(group, decode):
+            with failing(row):
+                self._hear(row, samples, codec)
+
+    def _decoded(
+        self, group: Sequence[Row], decoded: Future[Sequence[Decoded]], rows: Sequence[Row]
+    ) -> Sequence[Decoded]:
+        """What was decoded beside the talker; rows that are tried alone are decoded now."""
+        return decoded.result() if len(rows) == len(group) else self._decode(rows)
+
+    def _decode(self, rows: Sequence[Row]) -> Sequence[Decoded]:
         codes = np.stack([np.stack(row.state.undecoded) for row in rows])
         waveform, after = self._codec_decoder.decode(codes, [row.state.codec for row in rows])
         return list(zip(waveform, after, strict=True))
 
     def _hear(self, row: Row, samples: Floats, codec: CodecState) -> None:
         """Hand audio over, unless it shows that the row makes no speech."""
-        _check_finite(samples)
+        check_finite(samples)
         state = row.state
         guard = state.guard.heard(samples.reshape(len(state.undecoded), -1)) if state.guard else None
         row.hear(samples, replace(state, codec=codec, guard=guard, undecoded=(), chunks=state.chunks + 1))
         if guard is not None and guard.runaway and not row.finished:
             self._go_back(row, guard.runaway)
-
-    def _advance(self, ahead: Sequence[Row], rows: Sequence[Row]) -> list[tuple[Floats, Floats]]:
-        """One talker step for the rows that go on.
-
-        A row between them that does not (it has ended or was set back in this very frame) takes part all the same: one
-        row more costs less than a second call, and what is written behind its last position counts for nothing.
-        """
-        first = min(row.slot for row in ahead)
-        count = max(row.slot for row in ahead) + 1 - first
-        inputs, lengths = np.zeros((count, len(self._text_pad)), np.float32), np.zeros(count, np.int32)
-        for row in rows:
-            if first <= row.slot < first + count and not row.finished:
-                lengths[row.slot - first] = row.state.length
-        for row in ahead:
-            inputs[row.slot - first] = row.state.next_input
-        output = self._talker.decode(first, inputs, lengths)
-        return [(output.logits[row.slot - first], output.hidden[row.slot - first]) for row in ahead]
-
-
-def _check_finite(*values: Floats) -> None:
-    if not all(np.isfinite(value).all() for value in values):
-        raise FloatingPointError("a graph gave numbers that are not finite")

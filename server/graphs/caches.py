@@ -5,31 +5,21 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from server.graphs.device_memory import BFLOAT16, BITS, FLOAT16, FLOAT32, Views
 from server.graphs.manifest import Manifest, TalkerSizes
+from server.graphs.session import CUDA_PRECISIONS
 
 KERNEL_HEAD_DIM_MULTIPLE = 16
 """The attention kernel takes caches of no other head size; exported graphs pad theirs."""
 
-FLOAT32, FLOAT16, BFLOAT16 = 1, 10, 16
-"""ONNX's numbers of these types (https://onnx.ai/onnx/api/mapping.html); NumPy has no name for the last."""
 ELEMENT_TYPES = {"tensor(float)": FLOAT32, "tensor(float16)": FLOAT16, "tensor(bfloat16)": BFLOAT16}
 
-
-class _Bits(NamedTuple):
-    """An unsigned type of the same size, as ONNX and NumPy call it."""
-
-    element_type: int
-    dtype: np.dtype
-
-
-_UINT16, _UINT32 = _Bits(4, np.dtype(np.uint16)), _Bits(12, np.dtype(np.uint32))
-_BITS = {FLOAT32: _UINT32, FLOAT16: _UINT16, BFLOAT16: _UINT16, 4: _UINT16, 12: _UINT32}
 
 Shape = tuple[int, int, int, int]
 Saved = list[NDArray]
@@ -45,7 +35,7 @@ def cache_shape(sizes: TalkerSizes, slots: int) -> Shape:
 def cache_bytes(manifest: Manifest, slots: int) -> int:
     """Bytes of the KV caches of all slots, if every row took all its positions: host pages are taken when written."""
     sizes = manifest.sizes.talker
-    narrow = manifest.precision in ("bf16", "fp16")
+    narrow = manifest.precision in CUDA_PRECISIONS
     return 2 * sizes.num_layers * prod(cache_shape(sizes, slots)) * (2 if narrow else 4)
 
 
@@ -126,8 +116,8 @@ class DeviceCaches:
     """
 
     def __init__(self, session: ort.InferenceSession, types: Sequence[int], shape: Shape, device: str) -> None:
-        self._types, self._shape, self._device = types, shape, device
-        self._binding, self._output = session.io_binding(), session.get_outputs()[0].name
+        self._types, self._shape = types, shape
+        self._memory = Views(session, device)
         self._caches = [ort.OrtValue.ortvalue_from_shape_and_type(shape, t, device, 0) for t in types]
         self._views: dict[tuple[int, int], list[ort.OrtValue]] = {}
         self._clear()
@@ -155,24 +145,20 @@ class DeviceCaches:
     def _clear(self) -> None:
         """What was in this memory before might be no number, which would outlive a weight of 0."""
         _, _, capacity, head_dim = self._shape
-        zeros = {t: np.zeros((capacity, head_dim), _BITS[t].dtype) for t in set(self._types)}
+        zeros = {t: np.zeros((capacity, head_dim), BITS[t].dtype) for t in set(self._types)}
         kinds = [t for t in self._types for _ in range(self._shape[1])]
         for slot in range(self._shape[0]):
             for part, element_type in zip(self._parts(slot, capacity), kinds, strict=True):
                 part.update_inplace(zeros[element_type])
 
     def _over(self, value: ort.OrtValue, element_type: int, first: int, shape: Sequence[int]) -> ort.OrtValue:
-        """A tensor over part of another's memory, from its item `first` on: what is bound is at once a tensor."""
-        address = value.data_ptr() + first * _BITS[element_type].dtype.itemsize
-        self._binding.bind_output(self._output, self._device, 0, element_type, shape, address)
-        (part,) = self._binding.get_outputs()
-        return part
+        return self._memory.over(value, element_type, BITS[element_type].dtype.itemsize, first, shape)
 
     def _parts(self, slot: int, positions: int) -> list[ort.OrtValue]:
         """The first positions of a slot `[positions, head_dim]`, head by head and as bits, which NumPy knows."""
         _, heads, capacity, head_dim = self._shape
         return [
-            self._over(cache, _BITS[t].element_type, (slot * heads + head) * capacity * head_dim, (positions, head_dim))
+            self._over(cache, BITS[t].element_type, (slot * heads + head) * capacity * head_dim, (positions, head_dim))
             for cache, t in zip(self._caches, self._types, strict=True)
             for head in range(heads)
         ]

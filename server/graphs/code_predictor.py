@@ -8,8 +8,6 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.graphs.static_call import NO_GRAPH, Buffer, StaticCall, run_options
-
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
@@ -33,17 +31,14 @@ class FrameCodes(NamedTuple):
 
 
 class CodePredictor:
-    """The code predictor's session; it keeps nothing between frames.
+    """The code predictor's session; it keeps nothing between frames. That of a GPU is `device_frame.DevicePredictor`.
 
     Args:
         session: of `code_predictor.onnx`.
-        device: where its kernels run, cpu or cuda; the latter gets buffers that stay, one set a number of rows.
     """
 
-    def __init__(self, session: ort.InferenceSession, device: str = "cpu") -> None:
+    def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
-        self._device = device
-        self._calls: dict[int, StaticCall] = {}
 
     def run(self, hidden: Floats, code_0: Ints, uniforms: Floats, parameters: DrawParameters) -> FrameCodes:
         """Fill the frame.
@@ -56,21 +51,8 @@ class CodePredictor:
         """
         free = np.full(uniforms.shape, -1, np.int64)
         feed = {"hidden": hidden, "code_0": code_0, "uniforms": uniforms, "forced_codes": free, **parameters._asdict()}
-        if self._device == "cpu":
-            codes, embedding = self._session.run(["codes", "embedding"], feed)
-        else:
-            codes, embedding = self._call(feed).run(feed)
+        codes, embedding = self._session.run(["codes", "embedding"], feed)
         return FrameCodes(codes, embedding)
-
-    def _call(self, feed: dict[str, NDArray]) -> StaticCall:
-        rows = len(feed["code_0"])
-        if rows not in self._calls:
-            outputs: dict[str, Buffer] = {
-                "codes": (feed["uniforms"].shape, np.int64),
-                "embedding": (feed["hidden"].shape, np.float32),
-            }
-            self._calls[rows] = StaticCall(self._session, self._device, rows, inputs=feed, outputs=outputs)
-        return self._calls[rows]
 
     def logits(self, hidden: Floats, codes: Ints) -> Floats:
         """Teacher forcing, for measurements: what the graph thinks of codes that it is given.
@@ -92,6 +74,5 @@ class CodePredictor:
             "top_k": np.ones(rows, np.int64),
             "top_p": np.ones(rows, np.float32),
         }
-        options = None if self._device == "cpu" else run_options(NO_GRAPH)
-        (logits,) = self._session.run(["logits"], feed, options)
+        (logits,) = self._session.run(["logits"], feed)
         return logits  # type: ignore[no-any-return]

@@ -18,7 +18,7 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
 ModelType = Literal["custom_voice", "voice_design"]
-Precision = Literal["fp32", "int8", "mixed", "int4", "bf16", "fp16"]
+Precision = Literal["fp32", "int8", "mixed", "int4", "bf16", "fp16", "int4_bf16"]
 
 
 class BundleError(ValueError):

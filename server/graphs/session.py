@@ -13,9 +13,9 @@ Provider = Literal["auto", "cpu", "cuda"]
 Chosen = Literal["cpu", "cuda"]
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
-CUDA_PRECISIONS: frozenset[Precision] = frozenset({"bf16", "fp16"})
+CUDA_PRECISIONS: frozenset[Precision] = frozenset({"bf16", "fp16", "int4_bf16"})
 """Of the bundles that suit the CUDA execution provider: its attention kernel takes caches of these types alone."""
-CPU_LACKS: frozenset[Precision] = frozenset({"bf16"})
+CPU_LACKS: frozenset[Precision] = frozenset({"bf16", "int4_bf16"})
 """ONNX Runtime's CPU kernels do not multiply these."""
 
 CAUSES = (
@@ -69,7 +69,7 @@ def choose_provider(wanted: Provider, precision: Precision) -> Chosen:
     if wanted == "cuda" and not suits:
         raise ProviderError(
             f"KW_EXECUTION_PROVIDER=cuda, but this bundle is {precision}, which CUDA would compute in part only; "
-            "convert with --precision bf16 or fp16, or set KW_EXECUTION_PROVIDER=cpu"
+            "convert with --precision bf16, fp16 or int4_bf16, or set KW_EXECUTION_PROVIDER=cpu"
         )
     return "cuda" if wanted != "cpu" and suits and has_cuda() else "cpu"
 

@@ -46,22 +46,23 @@ class StaticCall:
         device: str,
         graph_id: int,
         *,
-        inputs: Mapping[str, NDArray[Any]],
-        outputs: Mapping[str, Buffer],
+        inputs: Mapping[str, NDArray[Any]] | None = None,
+        outputs: Mapping[str, Buffer] | None = None,
         kept_inputs: Mapping[str, ort.OrtValue] | None = None,
         kept_outputs: Mapping[str, ort.OrtValue] | None = None,
         on_host: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         self._session, self._options = session, run_options(graph_id)
-        self._inputs = {name: _buffer(value.shape, value.dtype.type, device) for name, value in inputs.items()}
-        self._outputs = {name: _buffer(shape, dtype, device) for name, (shape, dtype) in outputs.items()}
+        self._inputs = {n: _buffer(v.shape, v.dtype.type, device) for n, v in (inputs or {}).items()}
+        self._outputs = {name: _buffer(shape, dtype, device) for name, (shape, dtype) in (outputs or {}).items()}
+        self._kept = (dict(kept_inputs or {}), dict(kept_outputs or {}))  # a binding does not keep a host's array alive
         self._binding = session.io_binding()
-        for name, value in (*self._inputs.items(), *(kept_inputs or {}).items()):
+        for name, value in (*self._inputs.items(), *self._kept[0].items()):
             self._binding.bind_ortvalue_input(name, value)
         self._on_host = dict(on_host or {})
         for name, array in self._on_host.items():  # read where they are at every run
             self._binding.bind_cpu_input(name, array)
-        for name, value in (*self._outputs.items(), *(kept_outputs or {}).items()):
+        for name, value in (*self._outputs.items(), *self._kept[1].items()):
             self._binding.bind_ortvalue_output(name, value)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:

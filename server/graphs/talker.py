@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from server.graphs.caches import Saved, open_caches
 from server.graphs.manifest import TalkerSizes
-from server.graphs.static_call import NO_GRAPH, StaticCall, run_options
+from server.graphs.static_call import NO_GRAPH, run_options
 
 Floats = NDArray[np.float32]
 
@@ -33,22 +33,12 @@ class Talker:
         sizes: from the manifest.
         slots: rows that can be under way at once.
         device: where the caches live and the kernels run, cpu or cuda.
-        captured: whether the session captures CUDA graphs.
     """
 
-    def __init__(
-        self,
-        session: ort.InferenceSession,
-        sizes: TalkerSizes,
-        slots: int,
-        device: str = "cpu",
-        *,
-        captured: bool = False,
-    ) -> None:
-        self._session = session
-        self._device, self._captured = device, captured
+    def __init__(self, session: ort.InferenceSession, sizes: TalkerSizes, slots: int, device: str = "cpu") -> None:
+        self.session = session
+        self.device = device
         self._uncaptured = None if device == "cpu" else run_options(NO_GRAPH)
-        self._calls: dict[tuple[int, int], StaticCall] = {}
         self.sizes = sizes
         self.slots = slots
         self._names = [value.name for value in session.get_inputs() if value.name.startswith("past.")]
@@ -77,56 +67,30 @@ class Talker:
             inputs_embeds: `[rows, hidden_size]`.
             lengths: `[rows]`, positions in each slot before this call.
         """
-        stop, lengths = first_slot + len(lengths), lengths + np.int32(1)
-        if self._device == "cpu":
-            return self._run(first_slot, stop, inputs_embeds[:, None], lengths)
-        feed = {"inputs_embeds": inputs_embeds[:, None], "lengths": lengths}
-        if not self._captured:
-            feed["total_length"] = lengths.max(keepdims=True)
-        return TalkerOutput(*self._call(first_slot, stop).run(feed))
+        return self._run(first_slot, first_slot + len(lengths), inputs_embeds[:, None], lengths + np.int32(1))
 
     def swap(self, one: int, other: int, positions: int) -> None:
         """Exchange the first `positions` of two slots."""
         self._caches.swap(one, other, positions)
 
+    def caches(self, start: int, stop: int) -> tuple[dict[str, ort.OrtValue], dict[str, ort.OrtValue]]:
+        """The caches of slots `start` to `stop` as the graph's inputs and, the same ones, as its outputs."""
+        view = self._caches.view(start, stop)
+        outputs = ["next." + name.removeprefix("past.") for name in self._names]
+        return dict(zip(self._names, view, strict=True)), dict(zip(outputs, view, strict=True))
+
     def _run(self, start: int, stop: int, inputs_embeds: Floats, lengths: NDArray[np.int32]) -> TalkerOutput:
-        binding = self._session.io_binding()
+        binding = self.session.io_binding()
         binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(inputs_embeds))
         binding.bind_cpu_input("lengths", lengths)
         binding.bind_cpu_input("total_length", lengths.max(keepdims=True))
         binding.bind_output("logits")
         binding.bind_output("hidden")
-        for name, value in zip(self._names, self._caches.view(start, stop), strict=True):
+        past, following = self.caches(start, stop)
+        for name, value in past.items():
             binding.bind_ortvalue_input(name, value)
-            binding.bind_ortvalue_output("next." + name.removeprefix("past."), value)
-        self._session.run_with_iobinding(binding, self._uncaptured)
+        for name, value in following.items():
+            binding.bind_ortvalue_output(name, value)
+        self.session.run_with_iobinding(binding, self._uncaptured)
         logits, hidden, *_ = binding.get_outputs()
         return TalkerOutput(logits.numpy(), hidden.numpy())
-
-    def _call(self, start: int, stop: int) -> StaticCall:
-        """One more position for these slots, over buffers that stay.
-
-        A captured graph has `total_length` as it was, which then must be the longest that there can be: it says how far
-        the caches go, and `lengths` how far a row does.
-        """
-        if (start, stop) not in self._calls:
-            rows, sizes = stop - start, self.sizes
-            inputs = {
-                "inputs_embeds": np.zeros((rows, 1, sizes.hidden_size), np.float32),
-                "lengths": np.ones(rows, np.int32),
-            }
-            view = self._caches.view(start, stop)
-            self._calls[start, stop] = StaticCall(
-                self._session,
-                self._device,
-                1 + start * self.slots + stop - 1,
-                inputs=inputs,
-                outputs={
-                    "logits": ((rows, sizes.vocab_size), np.float32),
-                    "hidden": ((rows, sizes.hidden_size), np.float32),
-                },
-                kept_inputs=dict(zip(self._names, view, strict=True)),
-                kept_outputs={f"next.{n.removeprefix('past.')}": v for n, v in zip(self._names, view, strict=True)},
-                on_host={"total_length": np.array([sizes.max_positions], np.int32)},
-            )
-        return self._calls[start, stop]

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.gpu import placement
 from benchmarks.placement import PROVIDERS, PlacementError, check_placement, node_providers
+from server.graphs.device_frame import IDLE, control_buffer
 from server.graphs.manifest import read_manifest
 from server.graphs.session import has_cuda
 
@@ -35,7 +36,7 @@ def test_every_node_of_a_frame_runs_where_it_should(bundle_of: Callable[..., Pat
 
 
 @pytest.mark.skipif(not has_cuda(), reason="this ONNX Runtime has no CUDA execution provider")
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int4_bf16"])
 def test_every_node_of_a_frame_runs_on_cuda(bundle_of: Callable[..., Path], precision: str) -> None:
     folder = bundle_of("tiny", precision)
     assert placement(folder, read_manifest(folder), "cuda") > 500
@@ -64,17 +65,18 @@ def test_profiles_are_as_onnx_runtime_writes_them(tmp_path: Path, bundle_of: Cal
     options = ort.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(tmp_path / "p")
-    session = ort.InferenceSession(bundle_of("tiny", "fp16") / "code_predictor.onnx", options, providers=[CPU])
+    folder = bundle_of("tiny", "fp16")
+    vocab_size = read_manifest(folder).sizes.talker.vocab_size
+    session = ort.InferenceSession(folder / "code_predictor.onnx", options, providers=[CPU])
     session.run(
         ["codes"],
         {
+            "controls": control_buffer([IDLE], [np.zeros(16, np.float32)]),
+            "talker_logits": np.zeros((1, vocab_size), np.float32),
             "hidden": np.zeros((1, 48), np.float32),
-            "code_0": np.zeros(1, np.int64),
-            "uniforms": np.zeros((1, 15), np.float32),
-            "forced_codes": np.full((1, 15), -1),
-            "temperature": np.ones(1, np.float32),
-            "top_k": np.ones(1, np.int64),
-            "top_p": np.ones(1, np.float32),
+            "seen": np.zeros((1, vocab_size), bool),
+            "forced_codes": np.full((1, 16), -1),
+            "text_pad": np.zeros(48, np.float32),
         },
     )
     placed = node_providers(Path(session.end_profiling()))

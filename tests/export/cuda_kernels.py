@@ -19,7 +19,7 @@ _FLOATS, _ALL = {F32, F16, BF16}, {F32, F16, BF16, I32, I64, BOOL}
 _NUMBERS = _FLOATS | {I32, I64}
 
 _MOVED = """Cast Concat Expand Gather GatherElements Identity Reshape Shape Slice Split Squeeze Transpose Unsqueeze
-ConstantOfShape"""
+ConstantOfShape ScatterND"""
 _COUNTED = "Add Sub Mul Div Min Pow ReduceSum Mod"
 _COMPUTED = """MatMul Gemm Sigmoid Exp Sqrt Erf Softmax SimplifiedLayerNormalization SkipSimplifiedLayerNormalization
 LayerNormalization"""
@@ -41,8 +41,10 @@ KERNELS: dict[str, set[int]] = {
     "Pad": {F32, F16, BOOL},
     "Where": {BOOL},
     "And": {BOOL},
+    "Or": {BOOL},
     "Not": {BOOL},
     "GroupQueryAttention": {F16, BF16},
+    "MatMulNBits": _FLOATS,
 }
 """Types of the first input."""
 WHERE = {F32, F16, BF16, I32, I64}
@@ -55,7 +57,7 @@ ON_HOST = {
 }  # fmt: skip
 """Inputs that a kernel reads on the host: what a kernel on the device computes would be copied, and waited for."""
 
-_TO_BOOL = {"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Not"}
+_TO_BOOL = {"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or", "Not"}
 _SAME_TYPES = {"Add", "Sub", "Mul", "Div", "Min", "MatMul", "Concat", "SkipSimplifiedLayerNormalization"}
 
 
@@ -104,6 +106,8 @@ def _missing(node: onnx.NodeProto, inputs: list[int]) -> Iterator[str]:
         yield f"{node.op_type} has no CUDA kernel for types {inputs}"
     if node.op_type in _SAME_TYPES and len({t for t in inputs if t}) > 1:
         yield f"{node.op_type} of unlike types {inputs}"
+    if node.op_type == "MatMulNBits" and inputs[2] != inputs[0]:
+        yield f"{node.op_type} with scales of another type {inputs}"
 
 
 def _output_type(node: onnx.NodeProto, place: int, inputs: list[int]) -> int:

@@ -117,6 +117,12 @@ def test_what_was_not_measured_is_not_claimed() -> None:
     assert "CPU only" in report(measured(floor=None, provider="cuda"))
 
 
+def test_a_decoder_beside_the_talker_takes_no_time_of_its_own() -> None:
+    table = cells(report(measured(floor=None, provider="cuda")))
+    assert table["codec decoder"] == "5.0 ms a frame (chunks of (1, 2, 4, 8), beside the talker)"
+    assert table["everything else"] == "10.0 ms a frame"
+
+
 def test_steady_frames_are_those_of_full_chunks() -> None:
     ramp, steady, rest = [9.0] * RAMP_FRAMES, [1.0] * (STEADY_CHUNK - 1) + [3.0], [9.0] * (STEADY_CHUNK - 1)
     long = Run(0, 0, 0, 0, [*ramp, *steady, *steady, *rest])

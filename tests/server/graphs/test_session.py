@@ -14,6 +14,7 @@ import pytest
 from server.engine import bundle as opening
 from server.engine.bundle import open_bundle
 from server.graphs import session
+from server.graphs.device_frame import DeviceTalker
 from server.graphs.manifest import BundleError, Manifest
 from server.graphs.session import CUDA_PROVIDER, CudaError, ProviderError, choose_provider, open_session
 from tests.bundles import RANDOM_BUNDLE
@@ -70,7 +71,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     return say
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int4_bf16"])
 def test_auto_takes_cuda_for_bundles_that_suit_it(built_with_cuda: None, precision: str) -> None:
     assert choose_provider("auto", precision) == "cuda"
     assert choose_provider("cuda", precision) == "cuda"
@@ -80,7 +81,7 @@ def test_auto_takes_cuda_for_bundles_that_suit_it(built_with_cuda: None, precisi
 @pytest.mark.parametrize("precision", ["fp32", "int8", "mixed", "int4"])
 def test_other_bundles_are_the_cpus(built_with_cuda: None, precision: str) -> None:
     assert choose_provider("auto", precision) == "cpu"
-    with pytest.raises(ProviderError, match=f"this bundle is {precision}.*--precision bf16 or fp16"):
+    with pytest.raises(ProviderError, match=f"this bundle is {precision}.*--precision bf16, fp16 or int4_bf16"):
         choose_provider("cuda", precision)
 
 
@@ -130,8 +131,8 @@ def test_what_shows_only_when_kernels_run_counts_too(
     """A card that is too old, say: sessions open, and the first kernel fails."""
     real = open_session
     monkeypatch.setattr(opening, "open_session", lambda path, device, threads, options: real(path, "cpu", threads))
-    monkeypatch.setattr(opening, "Talker", _on_host)
-    monkeypatch.setattr(opening, "CodePredictor", _NoKernels)
+    monkeypatch.setattr(opening, "DeviceTalker", _on_host)
+    monkeypatch.setattr(opening, "DevicePredictor", _NoKernels)
     with caplog.at_level(logging.INFO), pytest.raises(ProviderError, match="this card is not supported"):
         open_bundle(narrow("fp16"), provider="cuda", threads=1, slots=1)
     assert open_bundle(RANDOM_BUNDLE, provider="auto", threads=1, slots=1).provider == "cpu"
@@ -157,13 +158,11 @@ def test_a_damaged_graph_is_the_bundles_fault(tmp_path: Path) -> None:
 
 
 def _on_host(graph: ort.InferenceSession, sizes: Any, slots: int, device: str, **more: Any) -> Any:
-    from server.graphs.talker import Talker
-
-    return Talker(graph, sizes, slots)
+    return DeviceTalker(graph, sizes, slots, "cpu")
 
 
 class _NoKernels:
-    def __init__(self, graph: ort.InferenceSession, device: str) -> None:
+    def __init__(self, *arguments: Any) -> None:
         pass
 
     def run(self, *feed: np.ndarray) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from server.engine.bundle import OpenBundle, open_bundle
-from server.graphs.caches import FLOAT32, DeviceCaches, cache_bytes, cache_shape
+from server.graphs.caches import DeviceCaches, cache_bytes, cache_shape
+from server.graphs.device_memory import FLOAT32
 from server.graphs.session import open_session
 from tests.bundles import RANDOM_BUNDLE
 
@@ -62,7 +63,7 @@ def test_memory_of_the_real_sizes(bundle: OpenBundle) -> None:
 
     assert bytes_of("int8") == 8 * 8192 * 224 * 1024
     assert bytes_of("int8", head_dim=120) == bytes_of("int8"), "padded for the kernel"
-    assert bytes_of("bf16") == bytes_of("fp16") == bytes_of("int8") // 2
+    assert bytes_of("bf16") == bytes_of("fp16") == bytes_of("int4_bf16") == bytes_of("int8") // 2
 
 
 @pytest.mark.parametrize("device_caches", [False, True])

@@ -1,0 +1,77 @@
+"""Tensors over parts of others, in a device's memory: ONNX Runtime's Python interface knows whole tensors only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+FLOAT32, INT32, INT64, BOOL, FLOAT16, BFLOAT16 = 1, 6, 7, 9, 10, 16
+"""ONNX's numbers of these types (https://onnx.ai/onnx/api/mapping.html); NumPy has no name for the last."""
+
+
+class Bits(NamedTuple):
+    """An unsigned type of the same size, as ONNX and NumPy call it."""
+
+    element_type: int
+    dtype: np.dtype
+
+
+_UINT16, _UINT32 = Bits(4, np.dtype(np.uint16)), Bits(12, np.dtype(np.uint32))
+BITS = {FLOAT32: _UINT32, FLOAT16: _UINT16, BFLOAT16: _UINT16, _UINT16.element_type: _UINT16, 12: _UINT32}
+_TYPES = {FLOAT32: np.dtype(np.float32), INT32: np.dtype(np.int32), BOOL: np.dtype(np.bool_)}
+
+
+class Views:
+    """Makes tensors over the memory of others, which must outlive them.
+
+    Args:
+        session: any on that device; its bindings make tensors over addresses.
+        device: where the memory is, as ONNX Runtime calls it.
+    """
+
+    def __init__(self, session: ort.InferenceSession, device: str) -> None:
+        self.device = device
+        self._binding, self._output = session.io_binding(), session.get_outputs()[0].name
+
+    def over(
+        self, value: ort.OrtValue, element_type: int, itemsize: int, first: int, shape: Sequence[int]
+    ) -> ort.OrtValue:
+        """A tensor over part of another's memory, from its item `first` on: what is bound is at once a tensor."""
+        address = value.data_ptr() + first * itemsize
+        self._binding.bind_output(self._output, self.device, 0, element_type, shape, address)
+        (part,) = self._binding.get_outputs()
+        return part
+
+
+class SlotBuffer:
+    """A tensor `[slots, ...]` in a device's memory that stays where it is.
+
+    Args:
+        views: of that device.
+        element_type: `FLOAT32`, `INT32` or `BOOL`.
+        shape: with the slots.
+    """
+
+    def __init__(self, views: Views, element_type: int, shape: tuple[int, ...]) -> None:
+        self._views, self._type, self._tail = views, element_type, shape[1:]
+        dtype = _TYPES[element_type]
+        self._itemsize = dtype.itemsize
+        self._value = ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype.type, views.device, 0)
+
+    def view(self, start: int, stop: int) -> ort.OrtValue:
+        """The rows of slots `start` to `stop`, over the same memory."""
+        shape = (stop - start, *self._tail)
+        return self._views.over(self._value, self._type, self._itemsize, start * prod(self._tail), shape)
+
+    def put(self, slot: int, row: NDArray[Any]) -> None:
+        """Copy a row to the device."""
+        self.view(slot, slot + 1).update_inplace(np.ascontiguousarray(row)[None])
+
+    def get(self, slot: int) -> NDArray[Any]:
+        """A copy of a row."""
+        return np.array(self.view(slot, slot + 1).numpy()[0])

@@ -1,0 +1,279 @@
+"""Rows whose numbers stay on a device: what leaves them is code for code what rows on the host give, whatever happens.
+
+The host is the device here, and the graphs compute in float32, so that nothing is rounded otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.graphs.first_code import FirstCode
+from server.engine import guard
+from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.job import Job, JobError, Sampling
+from server.engine.sampling import RESERVED_CODES, RowSampler
+from server.engine.synthesizer import Synthesizer
+from server.engine.worker import Engine
+from server.graphs.device_frame import UNFIT, Controls, control_buffer
+from server.graphs.manifest import read_manifest
+from server.graphs.talker import TalkerOutput
+from tests.bundles import RANDOM_BUNDLE
+from tests.server.engine.rigs import Counted, Wrapped
+from tests.server.engine.test_batching import CodesOfAudio
+from tests.unrolled import on_a_device, unrolled_frame
+
+SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
+Bundles = tuple[OpenBundle, OpenBundle, OpenBundle]
+SLOTS, TIMEOUT = 4, 30
+CHANGES: list[dict[str, float]] = [
+    {"top_p": 0.8, "predictor_top_p": 0.9},
+    {"temperature": 0.0, "predictor_temperature": 0.0},
+    {"predictor_top_k": 3, "repetition_penalty": 1.4},
+    {},
+    {"temperature": 1.3, "top_k": 0},
+]
+FRAMES = [41, 55, 12, 30, 23]
+
+
+@pytest.fixture(scope="module")
+def bundles(
+    checkpoint_of: Callable[[str], Path], bundle_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Bundles:
+    """On the host, on a device, and the same with audio decoded beside the talker; rows end by themselves at times."""
+    folder = bundle_of("tiny")
+    frame = unrolled_frame(checkpoint_of("tiny"), folder, tmp_path_factory.mktemp("frame"))
+    device = on_a_device(folder, frame, SLOTS)
+    host = open_bundle(folder, provider="cpu", threads=1, slots=SLOTS)
+    return host, device, dataclasses.replace(device, decodes_beside=True)
+
+
+@contextmanager
+def engine_of(bundle: OpenBundle, events: Counted | None = None) -> Iterator[Engine]:
+    engine = Engine(bundle, max_queue=8, events=events)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def job_of(engine: Engine, kind: int, **more: Any) -> Job:
+    prompt = engine.prompt("Late. " * (kind + 1), speaker="serena", language="auto", instruction=None)
+    return Job(prompt, dataclasses.replace(SAMPLING, **CHANGES[kind]), kind, FRAMES[kind], **more)
+
+
+def outcome(job: Job, decoder: CodesOfAudio) -> tuple[list[list[int]], str]:
+    """Codes of all frames that left, and why there are no more."""
+    chunks: list[np.ndarray] = []
+    try:
+        chunks += job
+    except JobError as error:
+        return decoder.of(chunks).tolist() if chunks else [], str(error)
+    return decoder.of(chunks).tolist(), "whole"
+
+
+def test_rows_that_come_stop_change_places_and_end(bundles: Bundles) -> None:
+    found = []
+    for bundle in bundles:
+        decoder, talker, moves = CodesOfAudio(bundle.codec_decoder), bundle.talker, []
+        swapping = Wrapped(talker, swap=lambda *slots, talker=talker, moves=moves: moves.append(talker.swap(*slots)))
+        with engine_of(dataclasses.replace(bundle, codec_decoder=decoder, talker=swapping)) as engine:
+            jobs = [job_of(engine, kind) for kind in range(len(FRAMES))]
+            jobs[1].capacity = 3  # nobody reads it until the others are done
+            for job in jobs:
+                engine.submit(job)
+            outcomes = {kind: outcome(jobs[kind], decoder) for kind in (0, 2, 3, 4, 1)}
+        assert moves, "no row changed its place: the test has shown less than it says"
+        found.append(outcomes)
+    assert found[2] == found[1] == found[0]
+    lengths = {kind: len(codes) for kind, (codes, _) in found[0].items()}
+    assert any(length < FRAMES[kind] for kind, length in lengths.items()), "no row ended by itself"
+
+
+def test_rows_that_are_set_back(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a guard that is easily alarmed: one code 0 that comes again after as many frames."""
+    monkeypatch.setattr(guard, "SAME_CODE_HOLD", 2)
+    monkeypatch.setattr(guard, "SAME_CODE_LIMIT", 3)
+    found = []
+    for bundle in bundles:
+        decoder, events = CodesOfAudio(bundle.codec_decoder), Counted()
+        with engine_of(dataclasses.replace(bundle, codec_decoder=decoder), events) as engine:
+            jobs = [job_of(engine, kind, text_tokens=4 + 40 * (kind == 2)) for kind in range(len(FRAMES))]
+            for job in jobs:
+                engine.submit(job)
+            found.append(([outcome(job, decoder) for job in jobs], events.counts["retried"]))
+    assert found[2] == found[1] == found[0]
+    outcomes, retried = found[0]
+    assert retried > len(FRAMES), "too few rows were set back to show anything"
+    assert {why for _, why in outcomes} >= {"whole"}
+
+
+def test_a_row_without_numbers_ends_alone(bundles: Bundles) -> None:
+    _, bundle, _ = bundles
+    for part in ("logits", "hidden"):
+        for value in (np.nan, np.inf):
+            synthesizer, rows = Synthesizer(bundle), []
+            for slot in range(3):
+                prompt = bundle.prompts.build("Hello", speaker="serena", language="auto", instruction=None)
+                rows.append(synthesizer.start(Job(prompt, SAMPLING, slot, 40), slot))
+            synthesizer.frame(rows)
+            bad = bundle.talker.state.get(1)
+            getattr(bad, part)[3] = value
+            bundle.talker.state.put(1, bad, rows[1].sampler.seen)
+            synthesizer.frame(rows)
+            assert [type(row.error) for row in rows] == [type(None), FloatingPointError, type(None)]
+            assert [row.state.made for row in rows] == [2, 1, 2]
+
+
+def test_a_frame_is_two_runs_one_copy_up_and_one_back(bundles: Bundles, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, bundle, _ = bundles
+    groups = bundle.manifest.sizes.code_predictor.num_code_groups
+    silent = Wrapped(bundle.codec_decoder, decode=lambda codes, states: (np.zeros((len(codes), 4), np.float32), states))
+    synthesizer, rows = Synthesizer(dataclasses.replace(bundle, codec_decoder=silent)), []
+    for slot in range(3):
+        prompt = bundle.prompts.build("Hello", speaker="serena", language="auto", instruction=None)
+        rows.append(synthesizer.start(Job(prompt, SAMPLING, slot, 40), slot))
+    synthesizer.frame(rows)
+    up, back, runs = [], [], []
+    update, numpy = ort.OrtValue.update_inplace, ort.OrtValue.numpy
+    session_type, run = ort.InferenceSession, ort.InferenceSession.run_with_iobinding
+    monkeypatch.setattr(ort.OrtValue, "update_inplace", lambda self, data: (up.append(data.size), update(self, data)))
+    monkeypatch.setattr(ort.OrtValue, "numpy", lambda self: (back.append(self.shape()), numpy(self))[1])
+    monkeypatch.setattr(session_type, "run_with_iobinding", lambda *args: (runs.append(args[0]), run(*args)))
+    synthesizer.frame(rows)
+    assert len(runs) == 2
+    assert up == [3 * (len(Controls._fields) + groups)]
+    assert back == [[3, groups]]
+
+
+def test_audio_is_decoded_while_the_talker_goes_on(bundles: Bundles) -> None:
+    """And what fails there ends its row alone: here the one with the code 1 that fails."""
+    _, _, bundle = bundles
+    advanced, talker, waited = threading.Event(), bundle.talker, []
+
+    def decode(codes: np.ndarray, states: Any) -> Any:
+        waited.append(advanced.wait(TIMEOUT))
+        if (len(codes) < 3 and (codes[:, :, 1] == failing_code).any()) or len(codes) == 3:
+            raise MemoryError
+        return bundle.codec_decoder.decode(codes, states)
+
+    def advance(*arguments: int) -> None:
+        talker.advance(*arguments)
+        advanced.set()
+
+    rigged = dataclasses.replace(
+        bundle,
+        talker=Wrapped(talker, advance=advance),
+        codec_decoder=Wrapped(bundle.codec_decoder, decode=decode),
+    )
+    synthesizer, rows = Synthesizer(rigged), []
+    for slot in range(3):
+        prompt = bundle.prompts.build("Hello", speaker="serena", language="auto", instruction=None)
+        rows.append(synthesizer.start(Job(prompt, SAMPLING, slot, 40, text_tokens=9), slot))
+    failing_code = seen_code(bundle, rows[1].job)
+    synthesizer.frame(rows)
+    assert waited[0], "the decoder came first"
+    assert [type(row.error) for row in rows] == [type(None), MemoryError, type(None)]
+    assert [row.job.frames for row in rows] == [1, 1, 1]
+
+
+def seen_code(bundle: OpenBundle, job: Job) -> int:
+    """Code 1 of a job's first frame."""
+    synthesizer = Synthesizer(bundle)
+    row = synthesizer.start(Job(job.prompt, job.sampling, job.seed, 2, text_tokens=9), 3)
+    synthesizer.frame([row])
+    return int(row.state.guard.recent[0][1])
+
+
+MANIFEST = read_manifest(RANDOM_BUNDLE)
+VOCAB_SIZE, GROUPS = MANIFEST.sizes.talker.vocab_size, MANIFEST.sizes.code_predictor.num_code_groups
+FIRST = FirstCode(VOCAB_SIZE, MANIFEST.ids.codec_eos, GROUPS, hidden_size=4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    temperature=st.one_of(st.just(0.0), st.floats(0.1, 2.0)),
+    top_k=st.integers(0, VOCAB_SIZE),
+    top_p=st.floats(0.05, 1.0),
+    penalty=st.floats(1.0, 5.0),
+    before=st.integers(0, 20),
+)
+def test_the_graph_draws_what_the_host_draws(
+    seed: int, temperature: float, top_k: int, top_p: float, penalty: float, before: int
+) -> None:
+    random = np.random.default_rng(seed)
+    sampling = Sampling(temperature, top_k, top_p, penalty, 0.9, 50, 1.0)
+    sampler = RowSampler(sampling, seed, MANIFEST)
+    for code in random.integers(VOCAB_SIZE - RESERVED_CODES, size=before):
+        sampler.accept(int(code))
+    logits = random.normal(scale=3, size=VOCAB_SIZE).astype(np.float32)
+    logits[MANIFEST.ids.codec_eos] += 10 * random.integers(2)
+    uniforms = sampler.uniforms()
+    seen = sampler.seen.copy()
+    if before:
+        seen[sampler.drawn[-1]] = sampler.drawn[-1] in sampler.drawn[:-1]  # that one comes with the controls
+    controls = Controls(
+        length=7,
+        last_code=sampler.drawn[-1] if before else -1,
+        may_end=sampler.may_end,
+        repetition_penalty=penalty,
+        temperature=temperature or 1.0,
+        top_k=min(top_k or VOCAB_SIZE, VOCAB_SIZE),
+        top_p=top_p,
+    )
+    code, _, next_seen, lengths, rest, *_ = draw_first(controls, uniforms, logits, seen)
+    wanted = sampler.draw_code_0(logits, uniforms[0])
+    assert code.item() == (MANIFEST.ids.codec_eos if wanted is None else wanted)
+    np.testing.assert_array_equal(next_seen[0], sampler.seen)
+    assert lengths.item() == 8
+    np.testing.assert_array_equal(rest[0], uniforms[1:])
+
+
+def draw_first(
+    controls: Controls, uniforms: np.ndarray, logits: np.ndarray, seen: np.ndarray, forced: int = -1
+) -> list[np.ndarray]:
+    """`FirstCode` for one row."""
+    inputs = (
+        control_buffer([controls], [uniforms]), logits[None], np.zeros((1, 4), np.float32), seen[None],
+        np.full((1, GROUPS), forced),
+    )  # fmt: skip
+    return [output.numpy() for output in FIRST(*map(torch.from_numpy, inputs))]
+
+
+def test_what_is_no_number_is_told_by_the_code() -> None:
+    logits, none, seen = np.zeros(VOCAB_SIZE, np.float32), np.zeros(GROUPS, np.float32), np.zeros(VOCAB_SIZE, bool)
+    assert draw_first(Controls(), none, logits, seen)[0].item() == 0
+    for value in (np.nan, np.inf, -np.inf):
+        logits[5] = value
+        assert draw_first(Controls(), none, logits, seen)[0].item() == UNFIT
+        assert draw_first(Controls(), none, logits, seen, forced=3)[0].item() == 3
+
+
+def test_what_is_on_a_device_is_copied_once(bundles: Bundles) -> None:
+    state = bundles[1].talker.state
+    sizes = bundles[1].manifest.sizes.talker
+    random = np.random.default_rng(0)
+    rows = [TalkerOutput(*(random.random(n, np.float32) for n in (sizes.vocab_size, sizes.hidden_size))) for _ in "ab"]
+    for slot, row in enumerate(rows):
+        state.put(slot, row, row.logits > 0.5)
+    for slot, row in enumerate(rows):
+        kept = state.get(slot)
+        np.testing.assert_array_equal(kept.logits, row.logits)
+        np.testing.assert_array_equal(kept.hidden, row.hidden)
+        np.testing.assert_array_equal(state.seen.get(slot), row.logits > 0.5)
+    state.put(0, rows[1], rows[1].logits > 0.5)
+    np.testing.assert_array_equal(kept.logits, rows[1].logits)
+    kept.logits[:] = 0
+    np.testing.assert_array_equal(state.get(1).logits, rows[1].logits)
