@@ -18,7 +18,7 @@ from server.engine.rows import Row, RowState
 from server.engine.sampling import RowSampler
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.code_predictor import CodePredictor
-from server.graphs.codec_decoder import CodecDecoder, PooledCodecDecoder
+from server.graphs.codec_decoder import TAKEN, CodecDecoder, PooledCodecDecoder
 from server.graphs.device_frame import DevicePredictor, DeviceTalker
 from server.graphs.manifest import BundleError, Manifest, Sizes, read_manifest
 from server.graphs.pages import MappedTable, give_back_mapped, trim_heap
@@ -105,6 +105,7 @@ def open_bundle(
     if positions is not None:
         manifest = _with_positions(manifest, positions)
     chosen = choose_provider(provider, manifest.precision)
+    _check_frame(folder, manifest)
     verify_once(folder, manifest)
     if chosen == "cuda":
         try:
@@ -118,6 +119,16 @@ def open_bundle(
         why = "KW_EXECUTION_PROVIDER is cpu" if asked else "the installed ONNX Runtime has no CUDA execution provider"
         raise BundleError(_without_cuda(manifest, why))
     return _open(folder, manifest, "cpu", threads, slots)
+
+
+def _check_frame(folder: Path, manifest: Manifest) -> None:
+    """Refuse bf16 and fp16 bundles of before code 0 was drawn by the code predictor's graph."""
+    if manifest.precision in CUDA_PRECISIONS:
+        given = {
+            name: {spec.name for spec in manifest.graphs[name].inputs} for name in ("code_predictor", "codec_decoder")
+        }
+        if "controls" not in given["code_predictor"] or TAKEN not in given["codec_decoder"]:
+            raise BundleError(f"{folder.name}: its graphs are those of an older version; convert the checkpoint again")
 
 
 def _with_positions(manifest: Manifest, positions: int) -> Manifest:

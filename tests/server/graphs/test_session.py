@@ -15,7 +15,7 @@ from server.engine import bundle as opening
 from server.engine.bundle import open_bundle
 from server.graphs import session
 from server.graphs.device_frame import DeviceTalker
-from server.graphs.manifest import BundleError, Manifest
+from server.graphs.manifest import BundleError, Manifest, TensorSpec
 from server.graphs.session import CUDA_PROVIDER, CudaError, ProviderError, choose_provider, open_session
 from tests.bundles import RANDOM_BUNDLE
 
@@ -63,7 +63,12 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
         read = opening.read_manifest
 
         def said(folder: Path) -> Manifest:
-            return read(folder).model_copy(update={"precision": precision})
+            manifest = read(folder)
+            for name, added in (("code_predictor", "controls"), ("codec_decoder", "taken")):
+                graph = manifest.graphs[name]
+                inputs = (*graph.inputs, TensorSpec(name=added, dtype="float32", shape=()))
+                manifest.graphs[name] = graph.model_copy(update={"inputs": inputs})
+            return manifest.model_copy(update={"precision": precision})
 
         monkeypatch.setattr(opening, "read_manifest", said)
         return RANDOM_BUNDLE
@@ -138,6 +143,14 @@ def test_what_shows_only_when_kernels_run_counts_too(
     assert open_bundle(RANDOM_BUNDLE, provider="auto", threads=1, slots=1).provider == "cpu"
     (line,) = caplog.messages
     assert "this card is not supported" in line
+
+
+@pytest.mark.parametrize("provider", ["auto", "cpu"])
+def test_graphs_of_an_older_version_are_refused(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    read = opening.read_manifest
+    monkeypatch.setattr(opening, "read_manifest", lambda folder: read(folder).model_copy(update={"precision": "fp16"}))
+    with pytest.raises(BundleError, match="graphs are those of an older version; convert the checkpoint again"):
+        open_bundle(RANDOM_BUNDLE, provider=provider, threads=1, slots=1)
 
 
 def test_bf16_needs_cuda(starting: Callable[..., None], narrow: Callable[[str], Path]) -> None:
