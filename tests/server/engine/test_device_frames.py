@@ -213,7 +213,7 @@ FIRST = FirstCode(VOCAB_SIZE, MANIFEST.ids.codec_eos, GROUPS, hidden_size=4)
 @given(
     seed=st.integers(0, 2**32),
     temperature=st.one_of(st.just(0.0), st.floats(0.1, 2.0)),
-    top_k=st.integers(0, VOCAB_SIZE),
+    top_k=st.integers(1, 100),  # sums over many more codes are rounded otherwise, which an edge may lie between
     top_p=st.floats(0.05, 1.0),
     penalty=st.floats(1.0, 5.0),
     before=st.integers(0, 20),
