@@ -24,7 +24,7 @@ from export.graphs.graph import export_graph, save_graph
 from export.graphs.narrow import NARROW_TYPES, export_narrow, narrow, widen
 from export.graphs.pooled import pool_states
 from export.graphs.talker import DeviceTalker, Talker, TalkerOnnxConfig
-from export.halves import store_halves
+from export.halves import store_halves, store_tables_in_bfloat16
 from export.parity import measure, reference
 from export.publish import describe, publish
 from export.quantise import PRECISIONS, quantise_graph
@@ -116,6 +116,9 @@ def _code_predictor(context: Conversion) -> None:
     else:
         step = CodePredictorStep.from_checkpoint(context.checkpoint)
         frame_loop(export_graph("step", CodePredictorStepOnnxConfig(step), folder), step, table, path)
+        model = onnx.load(path)
+        store_tables_in_bfloat16(model)
+        save_graph(model, path)
     shutil.rmtree(folder)
 
 
