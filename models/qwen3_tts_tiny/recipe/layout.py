@@ -99,6 +99,12 @@ def empty_talker(special: dict[str, int]) -> nn.Module:
     return _quietly(lambda: Qwen3TTSTalkerForConditionalGeneration._from_config(config.talker_config))
 
 
+def codebook(level: int) -> str:
+    """Where the vectors of a codebook are, within the codec decoder."""
+    part = "rvq_first.vq.layers.0" if level == 0 else f"rvq_rest.vq.layers.{level - 1}"
+    return f"quantizer.{part}._codebook"
+
+
 def write_documents(folder: Path, special: dict[str, int]) -> None:
     """Write a checkpoint's JSON files; those of the tokenizer are a random checkpoint's and have to be replaced."""
     checkpoints.write_documents(folder, SHAPE)
