@@ -18,7 +18,7 @@ MELS_A_FRAME = FRAME // HOP
 STEP = 300
 """Samples of one of the teacher's frames."""
 _VOICED = 60.0
-_SILENT = (0, 16, 156, 157, 158)
+SILENT = (0, 16, 156, 157, 158)
 """The teacher's padding, space, both stress marks and its length mark."""
 SLOTS = 4
 """Places in a codec frame, evenly spread, at which the teacher's phoneme and pitch are looked up."""
@@ -116,7 +116,7 @@ def _ahead(phones: NDArray[np.uint8], first: NDArray[np.int64]) -> tuple[NDArray
     run = np.cumsum(new) - 1
     said = phones[begins[:-1]].astype(np.int64)
     last_run = np.append(run[first[1:]], len(said))[np.searchsorted(first, begins[:-1], side="right") - 1]
-    sounds = np.flatnonzero(~np.isin(said, _SILENT))
+    sounds = np.flatnonzero(~np.isin(said, SILENT))
     place = np.searchsorted(sounds, np.arange(len(said)), side="right")
     following = np.append(sounds, len(said))[place]
     coming = np.where(following < last_run, np.append(said, 0)[following], 0)
