@@ -54,8 +54,10 @@ def main() -> None:
     work: Path = arguments.work
     torch.manual_seed(0)
     talker = resumed_talker(arguments.checkpoint, load(arguments.checkpoint)[1])
-    torch.save({"talker": talker.state_dict(), "step": 0}, work / "talker.pt")
-    torch.save({"codec": resumed_codec(arguments.checkpoint).state_dict(), "step": 0}, work / "wave.pt")
+    learned = talker.state_dict()
+    torch.save({"talker": learned, "mean": learned, "step": 0}, work / "talker.pt")
+    learned = resumed_codec(arguments.checkpoint).state_dict()
+    torch.save({"codec": learned, "mean": learned, "step": 0}, work / "wave.pt")
     shutil.copy(BOOKS, work / "books.npz")
 
 
