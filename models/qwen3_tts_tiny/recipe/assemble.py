@@ -1,4 +1,4 @@
-"""`python assemble.py WORK CHECKPOINT`: what was learned, as a checkpoint in the official layout."""
+"""`python assemble.py WORK CHECKPOINT`: what was learned (the mean weights), as a checkpoint in the official layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from layout import CODEBOOKS, SHAPE, write_documents
+from layout import CODEBOOKS, SHAPE, codebook, write_documents
 from tests.checkpoints import codec_config
 from tests.oracle import official_package
 from tokenizer import load
@@ -28,10 +28,9 @@ def _codec_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     model = Qwen3TTSTokenizerV2Model(Qwen3TTSTokenizerV2Config(**copy.deepcopy(codec_config(SHAPE))))
     learned = {name.removeprefix("decoder."): value for name, value in state.items() if name.startswith("decoder.")}
     for level in range(CODEBOOKS):
-        part = "rvq_first.vq.layers.0" if level == 0 else f"rvq_rest.vq.layers.{level - 1}"
         # A usage of 1 makes the sums the vectors themselves, which half precision then holds as exactly as any weight.
-        learned[f"quantizer.{part}._codebook.embedding_sum"] = state["books"][level]
-        learned[f"quantizer.{part}._codebook.cluster_usage"] = torch.ones(len(state["books"][level]))
+        learned[f"{codebook(level)}.embedding_sum"] = state["books"][level]
+        learned[f"{codebook(level)}.cluster_usage"] = torch.ones(len(state["books"][level]))
     model.decoder.load_state_dict(learned)
     return {
         name: value.half().contiguous() if value.is_floating_point() else value
@@ -48,14 +47,14 @@ def assemble(work: Path, target: Path) -> None:
     write_documents(folder, special)
     for name in _TOKENIZER_FILES:
         shutil.copy(work / name, folder / name)
-    talker = torch.load(work / "talker.pt")["talker"]
+    talker = torch.load(work / "talker.pt")["mean"]
     weights = {
         f"talker.{name.removeprefix('official.')}": value.half().contiguous()
         for name, value in talker.items()
         if name.startswith("official.")
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    codec = _codec_weights(torch.load(work / "wave.pt")["codec"])
+    codec = _codec_weights(torch.load(work / "wave.pt")["mean"])
     save_file(codec, folder / "speech_tokenizer" / "model.safetensors", metadata={"format": "pt"})
     shutil.rmtree(target, ignore_errors=True)
     folder.rename(target)

@@ -30,10 +30,10 @@ CURVES = {
 """Columns of the three logs, after step and seconds."""
 
 
-def losses(work: Path) -> None:
+def losses(work: Path, picture: Path) -> None:
     curves = {name: columns for name, columns in CURVES.items() if (work / f"{name}.csv").exists()}
-    figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves), 4))
-    for axis, (name, columns) in zip(axes, curves.items(), strict=True):
+    figure, axes = plt.subplots(1, len(curves), figsize=(5 * len(curves), 4), squeeze=False)
+    for axis, (name, columns) in zip(axes[0], curves.items(), strict=True):
         rows = [line.split(",") for line in (work / f"{name}.csv").read_text("utf-8").splitlines()]
         for number, column in enumerate(columns, 2):
             values = [float(row[number]) for row in rows]
@@ -48,7 +48,7 @@ def losses(work: Path) -> None:
         axis.legend()
         axis.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(HERE / "losses.png", dpi=80)
+    figure.savefig(picture, dpi=80)
 
 
 def _draw(axis: plt.Axes, audio: NDArray[np.float32], title: str) -> None:
@@ -73,8 +73,9 @@ def spectrograms(bundle: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draw the README's pictures.")
+    parser.add_argument("--losses", type=Path, default=HERE / "losses.png", help="where to draw them")
     parser.add_argument("work", type=Path)
     parser.add_argument("bundle", type=Path)
     arguments = parser.parse_args()
-    losses(arguments.work)
+    losses(arguments.work, arguments.losses)
     spectrograms(arguments.bundle)

@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     work: Path = arguments.work
     codec = Codec()
-    codec.load_state_dict(torch.load(work / "wave.pt")["codec"])
+    codec.load_state_dict(torch.load(work / "wave.pt")["mean"])
     texts = (work / "texts.txt").read_text("utf-8").splitlines()
     shard, codes = load_shard(work, 0), np.load(work / "codes-000.npy")
     spans = zip(texts, shard.starts[:-1], shard.starts[1:], strict=False)

@@ -36,7 +36,7 @@ SHAPE = CheckpointShape(
     languages=("english",),
     ranks=768,
     generation={
-        "repetition_penalty": 1.0, "temperature": 0.6, "top_k": 20, "subtalker_temperature": 0.6, "subtalker_top_k": 20,
+        "repetition_penalty": 1.0, "temperature": 0.2, "top_k": 20, "subtalker_temperature": 0.2, "subtalker_top_k": 20,
         "max_new_tokens": 1024,
     },
 )  # fmt: skip
@@ -97,6 +97,12 @@ def empty_talker(special: dict[str, int]) -> nn.Module:
 
     config: PretrainedConfig = _quietly(lambda: Qwen3TTSConfig(**copy.deepcopy(model_config(special))))
     return _quietly(lambda: Qwen3TTSTalkerForConditionalGeneration._from_config(config.talker_config))
+
+
+def codebook(level: int) -> str:
+    """Where the vectors of a codebook are, within the codec decoder."""
+    part = "rvq_first.vq.layers.0" if level == 0 else f"rvq_rest.vq.layers.{level - 1}"
+    return f"quantizer.{part}._codebook"
 
 
 def write_documents(folder: Path, special: dict[str, int]) -> None:

@@ -61,13 +61,19 @@ def _nearest(values: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArr
     return (values @ centres.T - np.square(centres).sum(1) / 2).argmax(1)
 
 
-def encode(shard: Shard, books: dict[str, NDArray[np.float32]]) -> NDArray[np.int16]:
-    """Codes `[frames, CODEBOOKS]`."""
+def encode_sounds(shard: Shard, books: dict[str, NDArray[np.float32]]) -> NDArray[np.int16]:
+    """Codes `[frames, CODEBOOKS]` of which those of the phonemes, now and next, are filled in."""
     codes = np.zeros((len(shard.words), CODEBOOKS), np.int16)
     for level, slot in enumerate(SLOT_OF_CODEBOOK):
         codes[:, level] = shard.phones[:, slot]
     sound = np.searchsorted(books["sounds"], shard.coming).clip(max=len(books["sounds"]) - 1)
     codes[:, COMING] = sound * (len(_LEFT) + 1) + np.searchsorted(_LEFT, shard.left, side="right")
+    return codes
+
+
+def encode(shard: Shard, books: dict[str, NDArray[np.float32]]) -> NDArray[np.int16]:
+    """Codes `[frames, CODEBOOKS]`."""
+    codes = encode_sounds(shard, books)
     codes[:, PITCH] = _nearest(shard.pitch, books["pitch"])
     bands = spectrum(shard)
     codes[:, COARSE] = _nearest(bands, books["coarse"])

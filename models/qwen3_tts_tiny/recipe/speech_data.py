@@ -18,7 +18,7 @@ MELS_A_FRAME = FRAME // HOP
 STEP = 300
 """Samples of one of the teacher's frames."""
 _VOICED = 60.0
-_SILENT = (0, 16, 156, 157, 158)
+SILENT = (0, 16, 156, 157, 158)
 """The teacher's padding, space, both stress marks and its length mark."""
 SLOTS = 4
 """Places in a codec frame, evenly spread, at which the teacher's phoneme and pitch are looked up."""
@@ -67,8 +67,21 @@ class Shard:
 
 
 def load_shard(work: Path, number: int) -> Shard:
+    """What the teacher said of one shard."""
     with np.load(work / f"spoken-{number:03d}.npz") as data:
-        lengths, phones, pitch, words = (data[name] for name in ("lengths", "phones", "pitch", "words"))
+        said = [data[name] for name in ("lengths", "phones", "pitch", "words")]
+    return framed(number, np.load(work / f"audio-{number:03d}.npy", mmap_mode="r"), *said)
+
+
+def framed(
+    number: int,
+    audio: NDArray[np.int16],
+    lengths: NDArray[np.int64],
+    phones: NDArray[np.uint8],
+    pitch: NDArray[np.float32],
+    words: NDArray[np.int16],
+) -> Shard:
+    """A shard by codec frames, out of what is known at the teacher's steps."""
     # The last frame of an utterance may lack its last half step, so that steps start anew with each utterance.
     frames, steps = lengths // FRAME, lengths // STEP
     first = np.concatenate([[0], np.cumsum(steps)[:-1]])
@@ -85,7 +98,7 @@ def load_shard(work: Path, number: int) -> Shard:
     slots = np.stack([at(slot) for slot in range(SLOTS)], 1)
     return Shard(
         number,
-        np.load(work / f"audio-{number:03d}.npy", mmap_mode="r"),
+        audio,
         np.concatenate([[0], np.cumsum(frames)]),
         phones[slots].astype(np.int64),
         drawn[slots],
@@ -103,7 +116,7 @@ def _ahead(phones: NDArray[np.uint8], first: NDArray[np.int64]) -> tuple[NDArray
     run = np.cumsum(new) - 1
     said = phones[begins[:-1]].astype(np.int64)
     last_run = np.append(run[first[1:]], len(said))[np.searchsorted(first, begins[:-1], side="right") - 1]
-    sounds = np.flatnonzero(~np.isin(said, _SILENT))
+    sounds = np.flatnonzero(~np.isin(said, SILENT))
     place = np.searchsorted(sounds, np.arange(len(said)), side="right")
     following = np.append(sounds, len(said))[place]
     coming = np.where(following < last_run, np.append(said, 0)[following], 0)

@@ -1,14 +1,15 @@
 """`python train_talker.py --minutes 60 WORK`: the talker and its code predictor learn to say the texts in codes.
 
 Matrices learn by Muon (Jordan et al. 2024), the rest by AdamW. The rate is flat and falls in the last part of the given
-time. A run goes on from `talker.pt` if it is there; `talker.csv` gets a line every 50 steps.
+time; a running mean of the weights is kept beside them, and is what becomes the model. Drills (`drills.py`), where
+there are any, are read beside the speech. A run goes on from `talker.pt` if it is there; `talker.csv` gets a line every
+50 steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,28 +20,30 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from drills import HEARD
 from layout import CODEBOOK_SIZE, CODEBOOKS
-from speech_data import SLOTS, finished_shards, load_shard
+from schedule import Mean, Schedule
+from speech_data import finished_shards, load_shard
 from talker import Batch, Losses, Talker, prompt_ids
 from teacher import SHARD
 from tokenizer import load
 
-POSITIONS = 3000
+POSITIONS = 4000
 """Of a batch, padding included."""
 _MOST_FRAMES = 280
-_WARM_UP, _FALL_FROM = 150, 0.75
+_WARM_UP, _HORIZON = 150, 300
 _NOISE_SHARE, _LOST_SHARE = 0.03, 0.06
 """Codes, and frames, that are replaced by others before they go in: the model's own errors will be there."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """Text ids and the word of each; codes `[frames, CODEBOOKS]`, phones `[frames, SLOTS]`, words `[frames]`."""
+    """Text ids and the word of each; codes `[frames, CODEBOOKS]`, how many to learn of them, words `[frames]`."""
 
     body: list[int]
     body_words: NDArray[np.int64]
     codes: NDArray[np.int16]
-    phones: NDArray[np.int64]
+    learned: int
     words: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -56,18 +59,43 @@ def examples(work: Path, tokenizer: Tokenizer, texts: list[str], numbers: list[i
             start, end = shard.starts[row], shard.starts[row + 1]
             if not 2 <= end - start <= _MOST_FRAMES:
                 continue
-            encoded = tokenizer.encode(text)
-            ends = np.array([match.end() for match in re.finditer(r"\S+", text)])
-            of_token = np.searchsorted(ends, [last for _, last in encoded.offsets])
-            found.append(
-                Example(encoded.ids, of_token, codes[start:end], shard.phones[start:end], shard.words[start:end])
-            )
+            found.append(_example(tokenizer, text, codes[start:end], CODEBOOKS, shard.words[start:end]))
     return found
 
 
-def batches(found: list[Example], draw: np.random.Generator) -> Iterator[list[Example]]:
+def _example(
+    tokenizer: Tokenizer, text: str, codes: NDArray[np.int16], learned: int, words: NDArray[np.int64]
+) -> Example:
+    encoded = tokenizer.encode(text)
+    ends = np.array([match.end() for match in re.finditer(r"\S+", text)])
+    of_token = np.searchsorted(ends, [last for _, last in encoded.offsets])
+    return Example(encoded.ids, of_token, codes, learned, words)
+
+
+def drills(work: Path, tokenizer: Tokenizer) -> list[Example]:
+    """All that `drills.py` wrote."""
+    found = []
+    for file in sorted(work.glob("drills-*.npz")):
+        with np.load(file) as data:
+            starts, codes, words = (data[name] for name in ("starts", "codes", "words"))
+            for text, start, end in zip(data["texts"].tolist(), starts[:-1], starts[1:], strict=True):
+                if end - start <= _MOST_FRAMES:
+                    found.append(_example(tokenizer, text, codes[start:end], HEARD, words[start:end].astype(np.int64)))
+    return found
+
+
+def mixed(spoken: list[Example], drilled: list[Example], share: float, draw: np.random.Generator) -> list[Example]:
+    """All of the speech, and as many drills, drawn anew each time, as make up `share` of both."""
+    count = min(int(len(spoken) * share / (1 - share)), len(drilled))
+    return [*spoken, *(drilled[index] for index in draw.permutation(len(drilled))[:count])]
+
+
+def batches(
+    spoken: list[Example], drilled: list[Example], share: float, draw: np.random.Generator
+) -> Iterator[list[Example]]:
     """Endlessly: batches of like lengths in random order."""
     while True:
+        found = mixed(spoken, drilled, share, draw)
         lengths = np.array([len(example) for example in found]) * draw.uniform(0.9, 1.1, len(found))
         groups: list[list[int]] = [[]]
         for index in np.argsort(lengths):
@@ -85,18 +113,18 @@ def collate(group: list[Example], special: dict[str, int], role: list[int], draw
     most = max(len(example.codes) for example in group)
     count = len(group)
     text, codec = np.zeros((count, longest), np.int64), np.full((count, longest), -1)
-    codes, phones = np.zeros((count, most, CODEBOOKS), np.int64), np.zeros((count, most, SLOTS), np.int64)
+    codes = np.zeros((count, most, CODEBOOKS), np.int64)
     spoken = np.zeros((count, most, longest), bool)
     for row, ((text_ids, codec_ids), example) in enumerate(zip(prompts, group, strict=True)):
         text[row, : len(text_ids)], codec[row, : len(codec_ids)] = text_ids, codec_ids
         frames = len(example.codes)
-        codes[row, :frames], phones[row, :frames] = example.codes, example.phones
+        codes[row, :frames] = example.codes
         first = len(text_ids) - 2 - len(example.body)
         same = (example.words[:, None] == example.body_words[None]) & (example.words >= 0)[:, None]
         spoken[row, :frames, first : first + len(example.body)] = same
     return Batch(*map(torch.from_numpy, (text, codec)), torch.tensor([len(text_ids) for text_ids, _ in prompts]),
                  torch.from_numpy(codes), torch.tensor([len(example.codes) for example in group]),
-                 torch.from_numpy(phones), torch.from_numpy(spoken))  # fmt: skip
+                 torch.tensor([example.learned for example in group]), torch.from_numpy(spoken))  # fmt: skip
 
 
 def corrupted(codes: Tensor) -> Tensor:
@@ -106,13 +134,13 @@ def corrupted(codes: Tensor) -> Tensor:
     return torch.where(wrong, torch.randint(CODEBOOK_SIZE, codes.shape), codes)
 
 
-def _optimizers(talker: Talker, rate: float) -> list[torch.optim.Optimizer]:
+def _optimizers(talker: Talker) -> list[torch.optim.Optimizer]:
     matrices = [value for name, value in talker.named_parameters() if value.ndim == 2 and ".layers." in name]
     chosen = {id(value) for value in matrices}
     others = [value for value in talker.parameters() if id(value) not in chosen]
     return [
-        torch.optim.Muon(matrices, rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
 
 
@@ -122,10 +150,14 @@ def _numbers(losses: Losses) -> NDArray[np.float64]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the talker.")
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--minutes", type=float, default=60, help="of the processor")
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--fall-from", type=float, default=0.75, help="share of the time after which the rate falls")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.2, help="of the frames, that the code predictor learns from")
+    parser.add_argument("--drills", type=float, default=0.5, help="share of the texts that are drills")
+    parser.add_argument("--phonemes", type=float, default=0.3, help="weight of the middle layer's phonemes")
+    parser.add_argument("--guide", type=float, default=1.0, help="weight of where one head looks")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("work", type=Path)
     arguments = parser.parse_args()
@@ -137,57 +169,58 @@ def main() -> None:
     role = [special["<|im_start|>"], *tokenizer.encode("assistant\n").ids]
     texts = (work / "texts.txt").read_text("utf-8").splitlines()
     numbers = [number for number in finished_shards(work) if (work / f"codes-{number:03d}.npy").exists()]
-    found = examples(work, tokenizer, texts, numbers[1:])
+    spoken, drilled = examples(work, tokenizer, texts, numbers[1:]), drills(work, tokenizer)
     held_out = examples(work, tokenizer, texts, numbers[:1])[:120]
-    print(len(found), "utterances,", sum(len(example.codes) for example in found), "frames", flush=True)
-    talker, step = Talker(special), 0
-    if (work / "talker.pt").exists():
-        state = torch.load(work / "talker.pt")
+    print(len(spoken), "utterances,", sum(len(example.codes) for example in spoken), "frames;", len(drilled), "drills")
+    talker, shown = Talker(special), Talker(special)
+    state = torch.load(work / "talker.pt") if (work / "talker.pt").exists() else {}
+    if state:
         talker.load_state_dict(state["talker"])
-        step = state["step"]
-    optimizers = _optimizers(talker, arguments.rate)
+    step, mean, optimizers = state.get("step", 0), Mean(talker, _HORIZON, state.get("mean")), _optimizers(talker)
+    for optimizer, kept in zip(optimizers, state.get("optimizers", ()), strict=False):
+        optimizer.load_state_dict(kept)
     tests = [collate(held_out[at : at + 20], special, role, np.random.default_rng(at)) for at in range(0, 120, 20)]
-    began, first_step, totals = time.monotonic(), step, np.zeros(4)
-    for group in batches(found, draw):
-        passed = (time.monotonic() - began) / (arguments.minutes * 60)
-        if passed >= 1:
+    warm_up = 0 if "optimizers" in state else _WARM_UP
+    schedule, totals = Schedule(arguments.minutes, arguments.rate, warm_up, arguments.fall_from), np.zeros(4)
+
+    def save() -> None:
+        kept = {"talker": talker.state_dict(), "mean": mean.state(talker)}
+        torch.save({**kept, "optimizers": [one.state_dict() for one in optimizers], "step": step}, work / "talker.tmp")
+        (work / "talker.tmp").replace(work / "talker.pt")
+
+    for group in batches(spoken, drilled, arguments.drills, draw):
+        if (rate := schedule.next()) is None:
             break
         step += 1
-        rate = (
-            arguments.rate * min(1, (step - first_step) / _WARM_UP) * min(1, max(1 - passed, 0.02) / (1 - _FALL_FROM))
-        )
         for optimizer in optimizers:
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate
         batch = collate(group, special, role, draw)
         with torch.autocast("cpu", torch.bfloat16):
-            losses = talker(batch, corrupted(batch.codes), arguments.share)
-        losses.total(1.0 if step < 2000 else 0.2).backward()
+            losses = talker(batch, corrupted(batch.codes), arguments.share, arguments.phonemes > 0)
+        losses.total(arguments.guide, arguments.phonemes).backward()
         torch.nn.utils.clip_grad_norm_(talker.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
+        mean.update()
         totals += _numbers(losses)
         if step % 50 == 0:
-            line = f"{step},{time.monotonic() - began:.0f}," + ",".join(
-                f"{value:.3f}" for value in totals / min(step - first_step, 50)
+            line = f"{step},{schedule.seconds:.0f}," + ",".join(
+                f"{value:.3f}" for value in totals / min(schedule.steps, 50)
             )
             totals[:] = 0
             if step % 250 == 0:
+                shown.load_state_dict(mean.state(talker))
                 with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
                     line += "," + ",".join(
-                        f"{v:.3f}" for v in np.mean([_numbers(talker(t, t.codes, 1.0)) for t in tests], 0)
+                        f"{v:.3f}" for v in np.mean([_numbers(shown(t, t.codes, 1.0, True)) for t in tests], 0)
                     )
-                _save(work, talker, step)
+                save()
             print(line, flush=True)
             with (work / "talker.csv").open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
-    _save(work, talker, step)
-
-
-def _save(work: Path, talker: Talker, step: int) -> None:
-    torch.save({"talker": talker.state_dict(), "step": step}, work / "talker.tmp")
-    (work / "talker.tmp").replace(work / "talker.pt")
+    save()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ A run goes on from `wave.pt`, or starts from `trunk.pt`; `wave.csv` gets a line 
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codec import Codec
+from schedule import Mean, Schedule
 from speech_data import FRAME, LogMel, finished_shards, load_shard
 
 BATCH = 6
@@ -26,7 +26,7 @@ CONTEXT, LEAD, HEARD = 20, 2, 10
 """Frames that the trunk alone sees, that the wave decoder sees too, and that are judged."""
 _SIZES = (2048, 1024, 512, 256, 128)
 _JUDGED = (1024, 512, 256)
-_WARM_UP, _FALL_FROM = 100, 0.7
+_WARM_UP, _HORIZON = 100, 400
 
 
 class Spectrum(nn.Module):
@@ -120,8 +120,9 @@ def decode(codec: Codec, codes: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the codec decoder.")
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--minutes", type=float, default=60, help="of the processor")
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--fall-from", type=float, default=0.7, help="share of the time after which the rate falls")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--adversarial", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
@@ -130,25 +131,31 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     work: Path = arguments.work
-    codec, judges, step = Codec(), nn.ModuleList([Judge(size) for size in _JUDGED]), 0
-    if (work / "wave.pt").exists():
-        state = torch.load(work / "wave.pt")
-        codec.load_state_dict(state["codec"])
-        step = state["step"]
-        if "judges" in state:
-            judges.load_state_dict(state["judges"])
-    else:
-        codec.load_state_dict(torch.load(work / "trunk.pt"))
+    codec, judges = Codec(), nn.ModuleList([Judge(size) for size in _JUDGED])
+    state = torch.load(work / "wave.pt") if (work / "wave.pt").exists() else {}
+    codec.load_state_dict(state["codec"] if state else torch.load(work / "trunk.pt"))
+    if "judges" in state:
+        judges.load_state_dict(state["judges"])
+    step = state.get("step", 0)
     learned = codec.learned()
     optimizer = torch.optim.AdamW(learned, arguments.rate, betas=(0.8, 0.95), weight_decay=0.0, fused=True)
     judging = torch.optim.AdamW(judges.parameters(), arguments.rate, betas=(0.8, 0.95), weight_decay=0.0, fused=True)
     distance, crops = Distance(), Crops(work, np.random.default_rng(arguments.seed + step))
-    began, first_step, totals = time.monotonic(), step, np.zeros(5)
-    while (passed := (time.monotonic() - began) / (arguments.minutes * 60)) < 1:
+    mean = Mean(codec, _HORIZON, state.get("mean"))
+    if "optimizers" in state:
+        for one, kept in zip((optimizer, judging), state["optimizers"], strict=True):
+            one.load_state_dict(kept)
+    warm_up = 0 if "optimizers" in state else _WARM_UP
+    schedule, totals = Schedule(arguments.minutes, arguments.rate, warm_up, arguments.fall_from), np.zeros(5)
+
+    def save() -> None:
+        both = [optimizer.state_dict(), judging.state_dict()]
+        kept = {"codec": codec.state_dict(), "mean": mean.state(codec), "judges": judges.state_dict()}
+        torch.save({**kept, "optimizers": both, "step": step}, work / "wave.tmp")
+        (work / "wave.tmp").replace(work / "wave.pt")
+
+    while (rate := schedule.next()) is not None:
         step += 1
-        rate = (
-            arguments.rate * min(1, (step - first_step) / _WARM_UP) * min(1, max(1 - passed, 0.02) / (1 - _FALL_FROM))
-        )
         for group in (*optimizer.param_groups, *judging.param_groups):
             group["lr"] = rate
         codes, wanted = crops()
@@ -176,23 +183,19 @@ def main() -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learned, 2.0)
         optimizer.step()
+        mean.update()
         totals += [magnitudes.item(), mels.item(), float(fooled), float(seen_alike), float(verdict)]
         if step % 50 == 0:
-            line = f"{step},{time.monotonic() - began:.0f}," + ",".join(
-                f"{value:.3f}" for value in totals / min(step - first_step, 50)
+            line = f"{step},{schedule.seconds:.0f}," + ",".join(
+                f"{value:.3f}" for value in totals / min(schedule.steps, 50)
             )
             totals[:] = 0
             print(line, flush=True)
             with (work / "wave.csv").open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         if step % 250 == 0:
-            _save(work, codec, judges, step)
-    _save(work, codec, judges, step)
-
-
-def _save(work: Path, codec: Codec, judges: nn.ModuleList, step: int) -> None:
-    torch.save({"codec": codec.state_dict(), "judges": judges.state_dict(), "step": step}, work / "wave.tmp")
-    (work / "wave.tmp").replace(work / "wave.pt")
+            save()
+    save()
 
 
 if __name__ == "__main__":
