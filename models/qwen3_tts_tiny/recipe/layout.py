@@ -36,7 +36,7 @@ SHAPE = CheckpointShape(
     languages=("english",),
     ranks=768,
     generation={
-        "repetition_penalty": 1.0, "temperature": 0.2, "top_k": 20, "subtalker_temperature": 0.2, "subtalker_top_k": 20,
+        "repetition_penalty": 1.0, "temperature": 0.6, "top_k": 20, "subtalker_temperature": 0.2, "subtalker_top_k": 20,
         "max_new_tokens": 1024,
     },
 )  # fmt: skip
