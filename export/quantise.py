@@ -8,7 +8,7 @@ they stay bf16, and so are the scales; its heads stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -121,20 +121,26 @@ def quantise_matrix(weight: np.ndarray, how: WeightFormat) -> tuple[np.ndarray, 
     return stored.numpy(), scales.numpy()
 
 
-def quantise_graph(model: onnx.ModelProto, how: WeightFormat, stored_as: int = TensorProto.FLOAT) -> None:
+def quantise_graph(
+    model: onnx.ModelProto,
+    how: WeightFormat,
+    stored_as: int = TensorProto.FLOAT,
+    others: Mapping[str, WeightFormat] | None = None,
+) -> None:
     """Replace, in place, every `MatMul` by a stored matrix of a type, in the graph and its subgraphs.
 
     Args:
         model: with its weights.
         how: bits and block size of all but the heads.
         stored_as: `TensorProto.FLOAT` or `BFLOAT16`; scales take the same type.
+        others: formats of nodes whose names begin otherwise, by how they begin.
     """
     for graph in with_subgraphs(model.graph):
         matrices = {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.data_type == stored_as}
         formats: dict[str, WeightFormat] = {}
         for node in graph.node:
             if node.op_type == "MatMul" and node.input[1] in matrices:
-                wanted = HEADS if node.output[0].startswith("logits") else how
+                wanted = HEADS if node.output[0].startswith("logits") else _format(node.name, how, others or {})
                 formats[node.input[1]] = wanted.fitting(matrices[node.input[1]].dims[0])
                 node.CopyFrom(_quantised_product(node, matrices[node.input[1]].dims, formats[node.input[1]], stored_as))
         kept = []
@@ -151,6 +157,10 @@ def quantise_graph(model: onnx.ModelProto, how: WeightFormat, stored_as: int = T
         graph.initializer.extend(kept)
     if CONTRIB_DOMAIN not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(CONTRIB_DOMAIN, 1))
+
+
+def _format(name: str, how: WeightFormat, others: Mapping[str, WeightFormat]) -> WeightFormat:
+    return next((other for start, other in others.items() if name.startswith(start)), how)
 
 
 def _quantised_product(node: onnx.NodeProto, dims: Sequence[int], how: WeightFormat, stored_as: int) -> onnx.NodeProto:
