@@ -61,8 +61,11 @@ class Codec(nn.Module):
         both = self.spectrum_head(trunk)
         return both.unflatten(1, (MELS, 2)).permute(0, 1, 3, 2).flatten(2)
 
-    def wave(self, trunk: Tensor) -> Tensor:
-        """Trunk to audio `[batch, samples]`."""
-        for block in self.decoder.decoder:
-            trunk = block(trunk)
+    def wave(self, trunk: Tensor, halves: int = 0) -> Tensor:
+        """Trunk to audio `[batch, samples]`, the first `halves` of the blocks in bfloat16."""
+        for number, block in enumerate(self.decoder.decoder):
+            with torch.autocast("cpu", torch.bfloat16, enabled=number < halves):
+                trunk = block(trunk)
+            if number + 1 >= halves:
+                trunk = trunk.float()
         return trunk[:, 0]

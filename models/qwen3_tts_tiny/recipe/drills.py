@@ -34,6 +34,8 @@ _RARER = 0.4
 """Words are drawn by their count to this power."""
 _SHORTEST, _LONGEST = 3, 8
 _NUMBERS = 0.08
+_REPEATED = 0.15
+"""Share of lists in which some words come twice: a talker that has not met that goes on after the second, or never."""
 
 
 class Durations:
@@ -92,6 +94,9 @@ def word_lists(texts: list[str], draw: random.Random) -> Iterator[str]:
     weights = [(counts[word] + counts[word.capitalize()]) ** _RARER for word in words]
     while True:
         chosen = draw.choices(words, weights, k=draw.randint(_SHORTEST, _LONGEST))
+        if draw.random() < _REPEATED:
+            start = draw.randrange(len(chosen) - 1)
+            chosen += chosen[start : start + draw.randint(2, 3)]
         if draw.random() < _NUMBERS * len(chosen):
             value = draw.randrange(10 ** draw.randint(1, 4))
             chosen[draw.randrange(len(chosen))] = draw.choice((f"{value}", f"{value:,}", f"{value}%", f"${value}"))
@@ -123,7 +128,7 @@ def pronounced(teacher: Hibari, text: str) -> tuple[list[int], list[int]] | None
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write codes of texts that nobody said.")
-    parser.add_argument("--shards", type=int, default=50)
+    parser.add_argument("--shards", type=int, default=110)
     parser.add_argument("--first", type=int, default=0, help="shard to begin with")
     parser.add_argument("work", type=Path)
     arguments = parser.parse_args()
@@ -161,7 +166,7 @@ def main() -> None:
                        np.concatenate(words))  # fmt: skip
         codes = encode_sounds(shard, books)
         sounds.fill(codes)
-        with (temporary := work / "drills.tmp").open("wb") as out:
+        with (temporary := work / f"drills-{number:03d}.tmp").open("wb") as out:
             np.savez(out, texts=np.array(kept), starts=shard.starts, codes=codes, words=shard.words.astype(np.int16))
         temporary.replace(work / f"drills-{number:03d}.npz")
         print(f"drills {number}: {len(codes)} frames", flush=True)

@@ -46,10 +46,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Losses:
+    """Scalars, and `by_frame`, the part of `first` that each frame has, `[batch, frames]` and nothing to learn from."""
+
     first: Tensor
     rest: Tensor
     phonemes: Tensor
     guide: Tensor
+    by_frame: Tensor
 
     def total(self, guide: float, phonemes: float) -> Tensor:
         return self.first + self.rest + phonemes * self.phonemes + guide * self.guide
@@ -178,13 +181,14 @@ class Talker(nn.Module):
         head = torch.cat(
             [official.codec_head.weight[:CODEBOOK_SIZE], official.codec_head.weight[[CODEC_IDS["codec_eos_token_id"]]]]
         )
-        first = functional.cross_entropy(functional.linear(asked, head).float(), targets[valid])
+        each = functional.cross_entropy(functional.linear(asked, head).float(), targets[valid], reduction="none")
+        by_frame = each.new_zeros(valid.shape).masked_scatter(valid, each.detach())[:, :-1]
         ends = targets[valid] == CODEBOOK_SIZE
         real = torch.arange(most)[None] < batch.frames[:, None]
         learned = batch.learned[:, None].expand(-1, most)[real]
         chosen = torch.rand(len(learned)) < chosen_share
         rest = self._rest(asked[~ends][chosen], batch.codes[real][chosen], learned[chosen])
-        return Losses(first, rest, phonemes, guide)
+        return Losses(each.mean(), rest, phonemes, guide, by_frame)
 
     @staticmethod
     def _pick(hidden: Tensor, at: Tensor) -> Tensor:

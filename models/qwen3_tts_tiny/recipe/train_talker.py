@@ -2,8 +2,8 @@
 
 Matrices learn by Muon (Jordan et al. 2024), the rest by AdamW. The rate is flat and falls in the last part of the given
 time; a running mean of the weights is kept beside them, and is what becomes the model. Drills (`drills.py`), where
-there are any, are read beside the speech. A run goes on from `talker.pt` if it is there; `talker.csv` gets a line every
-50 steps.
+there are any, are read beside the speech, oftener those whose words cost most when they were last read. A run goes on
+from `talker.pt` if it is there; `talker.csv` gets a line every 50 steps.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ from speech_data import finished_shards, load_shard
 from talker import Batch, Losses, Talker, prompt_ids
 from teacher import SHARD
 from tokenizer import load
+from word_losses import NO_WORD, WordLosses
 
 POSITIONS = 4000
 """Of a batch, padding included."""
 _MOST_FRAMES = 280
+_ROUND = 4000
+"""Utterances of the teacher between two draws of drills."""
 _WARM_UP, _HORIZON = 150, 300
 _NOISE_SHARE, _LOST_SHARE = 0.03, 0.06
 """Codes, and frames, that are replaced by others before they go in: the model's own errors will be there."""
@@ -38,19 +41,25 @@ _NOISE_SHARE, _LOST_SHARE = 0.03, 0.06
 
 @dataclass(frozen=True)
 class Example:
-    """Text ids and the word of each; codes `[frames, CODEBOOKS]`, how many to learn of them, words `[frames]`."""
+    """Text ids and the word of each; codes `[frames, CODEBOOKS]`, how many to learn of them, words `[frames]`.
+
+    `spelt` is what the words are, as the frames say them: numbers of `WordLosses`, `[frames]`.
+    """
 
     body: list[int]
     body_words: NDArray[np.int64]
     codes: NDArray[np.int16]
     learned: int
     words: NDArray[np.int64]
+    spelt: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.body) + len(self.codes) + 12
 
 
-def examples(work: Path, tokenizer: Tokenizer, texts: list[str], numbers: list[int]) -> list[Example]:
+def examples(
+    work: Path, tokenizer: Tokenizer, known: WordLosses, texts: list[str], numbers: list[int]
+) -> list[Example]:
     """All utterances of these shards that are not too long."""
     found = []
     for number in numbers:
@@ -59,20 +68,26 @@ def examples(work: Path, tokenizer: Tokenizer, texts: list[str], numbers: list[i
             start, end = shard.starts[row], shard.starts[row + 1]
             if not 2 <= end - start <= _MOST_FRAMES:
                 continue
-            found.append(_example(tokenizer, text, codes[start:end], CODEBOOKS, shard.words[start:end]))
+            found.append(_example(tokenizer, known, text, codes[start:end], CODEBOOKS, shard.words[start:end]))
     return found
 
 
 def _example(
-    tokenizer: Tokenizer, text: str, codes: NDArray[np.int16], learned: int, words: NDArray[np.int64]
+    tokenizer: Tokenizer,
+    known: WordLosses,
+    text: str,
+    codes: NDArray[np.int16],
+    learned: int,
+    words: NDArray[np.int64],
 ) -> Example:
     encoded = tokenizer.encode(text)
-    ends = np.array([match.end() for match in re.finditer(r"\S+", text)])
-    of_token = np.searchsorted(ends, [last for _, last in encoded.offsets])
-    return Example(encoded.ids, of_token, codes, learned, words)
+    written = list(re.finditer(r"\S+", text))
+    of_token = np.searchsorted([match.end() for match in written], [last for _, last in encoded.offsets])
+    spelt = np.array([known.number(match.group()) for match in written])
+    return Example(encoded.ids, of_token, codes, learned, words, np.where(words < 0, NO_WORD, spelt[words]))
 
 
-def drills(work: Path, tokenizer: Tokenizer) -> list[Example]:
+def drills(work: Path, tokenizer: Tokenizer, known: WordLosses) -> list[Example]:
     """All that `drills.py` wrote."""
     found = []
     for file in sorted(work.glob("drills-*.npz")):
@@ -80,22 +95,30 @@ def drills(work: Path, tokenizer: Tokenizer) -> list[Example]:
             starts, codes, words = (data[name] for name in ("starts", "codes", "words"))
             for text, start, end in zip(data["texts"].tolist(), starts[:-1], starts[1:], strict=True):
                 if end - start <= _MOST_FRAMES:
-                    found.append(_example(tokenizer, text, codes[start:end], HEARD, words[start:end].astype(np.int64)))
+                    said = words[start:end].astype(np.int64)
+                    found.append(_example(tokenizer, known, text, codes[start:end], HEARD, said))
     return found
 
 
-def mixed(spoken: list[Example], drilled: list[Example], share: float, draw: np.random.Generator) -> list[Example]:
-    """All of the speech, and as many drills, drawn anew each time, as make up `share` of both."""
-    count = min(int(len(spoken) * share / (1 - share)), len(drilled))
-    return [*spoken, *(drilled[index] for index in draw.permutation(len(drilled))[:count])]
+def mixed(
+    spoken: list[Example], drilled: list[Example], share: float, known: WordLosses, draw: np.random.Generator
+) -> list[Example]:
+    """A part of the speech, and as many drills as make up `share` of both, hard ones oftener."""
+    part = min(len(spoken), _ROUND)
+    found = [spoken[index] for index in draw.permutation(len(spoken))[:part]]
+    count = min(int(part * share / (1 - share)), len(drilled))
+    if count:
+        hard = known.of([example.spelt for example in drilled])
+        found += [drilled[index] for index in draw.choice(len(drilled), count, replace=False, p=hard / hard.sum())]
+    return found
 
 
 def batches(
-    spoken: list[Example], drilled: list[Example], share: float, draw: np.random.Generator
+    spoken: list[Example], drilled: list[Example], share: float, known: WordLosses, draw: np.random.Generator
 ) -> Iterator[list[Example]]:
     """Endlessly: batches of like lengths in random order."""
     while True:
-        found = mixed(spoken, drilled, share, draw)
+        found = mixed(spoken, drilled, share, known, draw)
         lengths = np.array([len(example) for example in found]) * draw.uniform(0.9, 1.1, len(found))
         groups: list[list[int]] = [[]]
         for index in np.argsort(lengths):
@@ -169,8 +192,9 @@ def main() -> None:
     role = [special["<|im_start|>"], *tokenizer.encode("assistant\n").ids]
     texts = (work / "texts.txt").read_text("utf-8").splitlines()
     numbers = [number for number in finished_shards(work) if (work / f"codes-{number:03d}.npy").exists()]
-    spoken, drilled = examples(work, tokenizer, texts, numbers[1:]), drills(work, tokenizer)
-    held_out = examples(work, tokenizer, texts, numbers[:1])[:120]
+    known = WordLosses()
+    spoken, drilled = examples(work, tokenizer, known, texts, numbers[1:]), drills(work, tokenizer, known)
+    held_out = examples(work, tokenizer, known, texts, numbers[:1])[:120]
     print(len(spoken), "utterances,", sum(len(example.codes) for example in spoken), "frames;", len(drilled), "drills")
     talker, shown = Talker(special), Talker(special)
     state = torch.load(work / "talker.pt") if (work / "talker.pt").exists() else {}
@@ -188,7 +212,7 @@ def main() -> None:
         torch.save({**kept, "optimizers": [one.state_dict() for one in optimizers], "step": step}, work / "talker.tmp")
         (work / "talker.tmp").replace(work / "talker.pt")
 
-    for group in batches(spoken, drilled, arguments.drills, draw):
+    for group in batches(spoken, drilled, arguments.drills, known, draw):
         if (rate := schedule.next()) is None:
             break
         step += 1
@@ -204,6 +228,7 @@ def main() -> None:
             optimizer.step()
             optimizer.zero_grad()
         mean.update()
+        known.update([example.spelt for example in group], losses.by_frame.numpy())
         totals += _numbers(losses)
         if step % 50 == 0:
             line = f"{step},{schedule.seconds:.0f}," + ",".join(

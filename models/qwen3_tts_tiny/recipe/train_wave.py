@@ -27,6 +27,8 @@ CONTEXT, LEAD, HEARD = 20, 2, 10
 _SIZES = (2048, 1024, 512, 256, 128)
 _JUDGED = (1024, 512, 256)
 _WARM_UP, _HORIZON = 100, 400
+_HALVES = 4
+"""Blocks that learn in bfloat16, three tenths faster; in those of 24 kHz it would be heard and saves nothing."""
 
 
 class Spectrum(nn.Module):
@@ -114,8 +116,9 @@ class Crops:
 
 def decode(codec: Codec, codes: Tensor) -> Tensor:
     """Audio of the last `HEARD` frames."""
-    trunk = codec.trunk(codes)
-    return codec.wave(trunk[..., -4 * (LEAD + HEARD) :])[:, -HEARD * FRAME :]
+    with torch.autocast("cpu", torch.bfloat16):
+        trunk = codec.trunk(codes)
+    return codec.wave(trunk[..., -4 * (LEAD + HEARD) :], _HALVES)[:, -HEARD * FRAME :]
 
 
 def main() -> None:
