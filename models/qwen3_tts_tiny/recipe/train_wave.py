@@ -28,7 +28,7 @@ _SIZES = (2048, 1024, 512, 256, 128)
 _JUDGED = (1024, 512, 256)
 _WARM_UP, _HORIZON = 100, 400
 _HALVES = 4
-"""Blocks that learn in bfloat16, three tenths faster; in those of 24 kHz it would be heard and saves nothing."""
+"""Blocks that learn in bfloat16, which takes less time; it saves nothing in those of 24 kHz, which stay exact."""
 
 
 class Spectrum(nn.Module):

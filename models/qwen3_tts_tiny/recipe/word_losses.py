@@ -14,7 +14,10 @@ _SHARE = 0.5
 
 
 class WordLosses:
-    """A number for each word, and running means of what words cost, in nats a frame."""
+    """A number for each word, and running means of what words cost, in nats a frame.
+
+    They are not kept between runs: one that goes on finds them again within a few hundred steps.
+    """
 
     def __init__(self) -> None:
         self._numbers = {"": NO_WORD}
