@@ -1,16 +1,21 @@
 # `make serve` and `make test` do all the set-up; everything lives in .venv.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Versions that are known to work together; `make lock` refreshes them.
+LOCKED := --constraint constraints.txt
 # An NVIDIA driver decides which of the two ONNX Runtimes is installed: both have one import name, so only one may be.
 HAS_CUDA := $(and $(shell command -v nvidia-smi 2>/dev/null),$(filter x86_64,$(shell uname -m)))
 RUNTIME := $(if $(HAS_CUDA),cuda,cpu)
 OTHER_PACKAGE := $(if $(HAS_CUDA),onnxruntime,onnxruntime-gpu)
 OTHER_RUNTIME := $(if $(HAS_CUDA),cpu,cuda)
+# PyPI's torch for Linux brings CUDA along, which takes gigabytes; torch's own index has builds without it, whose
+# version counts as newer. Where that index cannot be reached, pip goes on with what else it finds.
+CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 30)
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test check format export-tools random-model tiny-model clean
+.PHONY: serve test test-without-torch check format lock tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
@@ -20,14 +25,29 @@ test: $(VENV)/.dev-$(RUNTIME) tests/node/node_modules
 	$(BIN)/python -m tests.web.chromium
 	$(BIN)/python -m pytest
 
+# The tests of all that needs no torch, for a Python that has none, in an environment of its own:
+# make test-without-torch PYTHON=python3.14 VENV=.cache/venv3.14
+test-without-torch: $(VENV)/.test-$(RUNTIME) tests/node/node_modules
+	$(BIN)/python -m tests.web.chromium
+	$(BIN)/python -m pytest --without-torch
+
 check: $(VENV)/.dev-$(RUNTIME)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The newest versions that pyproject.toml allows, for every Python and platform at once.
+lock: $(VENV)/.made
+	$(PIP) install uv==0.13.9
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --no-annotate \
+		--custom-compile-command "make lock" --output-file constraints.txt
+
 format: $(VENV)/.dev-$(RUNTIME)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# All that `test` and `check` install.
+tools: $(VENV)/.dev-$(RUNTIME) tests/node/node_modules
 
 # What export/convert.py needs, torch among it.
 export-tools: $(VENV)/.export-$(RUNTIME)
@@ -48,21 +68,30 @@ $(VENV)/.made:
 	$(PIP) install --upgrade pip
 	touch $@
 
-$(VENV)/.serve-$(RUNTIME): $(VENV)/.made pyproject.toml
+$(VENV)/.serve-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
 	$(ONE_RUNTIME)
-	$(PIP) install -e '.[$(RUNTIME)]'
+	$(PIP) install $(LOCKED) -e '.[$(RUNTIME)]'
 	touch $@
 
-$(VENV)/.export-$(RUNTIME): $(VENV)/.made pyproject.toml
+$(VENV)/.export-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
 	$(ONE_RUNTIME)
-	$(PIP) install torch==2.13.0
-	$(PIP) install -e '.[$(RUNTIME),export]'
+	$(PIP) install $(CPU_TORCH) torch==2.13.0
+	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),export]'
+	touch $@
+
+# What names an ONNX Runtime, or more than a test needs, is installed without its own dependencies.
+TEST_TOOLS := dashscope==2.0.2 faster-whisper==1.2.1 hibari-tts==0.2.1
+
+$(VENV)/.test-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
+	$(ONE_RUNTIME)
+	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),test]'
+	$(PIP) install --no-deps $(TEST_TOOLS)
 	touch $@
 
 # The official package is the tests' oracle; what it pins and what it needs for its 25 Hz tokenizer stays away.
 $(VENV)/.dev-$(RUNTIME): $(VENV)/.export-$(RUNTIME)
-	$(PIP) install -e '.[$(RUNTIME),export,dev]'
-	$(PIP) install --no-deps qwen-tts==0.1.1 dashscope==2.0.2 faster-whisper==1.2.1 hibari-tts==0.2.1
+	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),export,dev]'
+	$(PIP) install --no-deps qwen-tts==0.1.1 $(TEST_TOOLS)
 	touch $@
 
 tests/node/node_modules: tests/node/package-lock.json

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from server import config, key_file, log, voices
+from server import __version__, config, key_file, log, voices
 from server.arguments import SAY_OPTIONS, Command, make_parser
 from server.audio.encoders import FORMATS
 from server.bundles import Bundles
@@ -42,6 +42,7 @@ def run_server(settings: Settings, load: Loader) -> None:
 
     log.configure()
     bundles, profiles = open_bundles(settings), profiles_of(settings)
+    log.event("starting", version=__version__)
     metrics = Metrics()
     pool = open_pool(settings, bundles, load, metrics)
     for name in config.unknown_variables():

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from server import __version__
 from server.graphs.manifest import Precision
 from server.voices import Voice
 
@@ -78,6 +79,8 @@ class Ready(_Answer):
     """The default model can speak."""
 
     status: Literal["ready"] = "ready"
+    version: str = __version__
+    """Of the server."""
     model: str
     """Id of the default model."""
     problems: list[str]

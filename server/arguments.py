@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from server import config
+from server import __version__, config
 from server.audio.encoders import FORMATS
 from server.config import Settings
 
@@ -65,6 +65,7 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
         epilog=settings,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"qwen3-tts-edge {__version__}")
     parser.set_defaults(run=run["serve"])
     commands = parser.add_subparsers(title="commands", metavar="serve (default) | say | voices | models | bench | keys")
     command(commands, "serve", "serve the API until stopped")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from server.graphs.manifest import Precision
+from server.graphs.manifest import MANIFEST_NAME, Precision
 
 PREFIX = "KW_"
 
@@ -21,10 +21,19 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the message names its variable."""
 
 
+EMBEDDED = Path(__file__).resolve().parent / "embedded"
+"""Where a wheel has the embedded model; a checkout has none there, since its `models` hold it."""
+
+
 def _default_models_dir() -> Path:
-    """`models` of the repository that this package lies in, else of the working directory."""
-    beside_package = Path(__file__).resolve().parent.parent / "models"
-    return beside_package if beside_package.is_dir() else Path.cwd() / "models"
+    """`models` of the checkout that this package lies in, else those of the working directory, else the embedded one.
+
+    A working directory of some other project may have a folder of this name; ours hold bundles.
+    """
+    checkout, here = Path(__file__).resolve().parent.parent / "models", Path.cwd() / "models"
+    if not EMBEDDED.is_dir():
+        return checkout if checkout.is_dir() else here
+    return here if any(here.glob(f"*/{MANIFEST_NAME}")) else EMBEDDED
 
 
 def _is_loopback(host: str) -> bool:
@@ -82,7 +91,10 @@ class Settings(BaseSettings):
     models_dir: Path = Field(
         default_factory=_default_models_dir,
         description="Folder that holds one folder per model bundle.",
-        json_schema_extra={"default": "models/ of the repository, else of the working directory"},
+        json_schema_extra={
+            "default": "models/ of the checkout; where the package is installed without one, models/ of the working "
+            "directory if it holds bundles, else the embedded model"
+        },
     )
     model: str | None = Field(
         default=None,

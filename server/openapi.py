@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from server import __version__
 from server.answers import Alive, AudioModelList, ModelCard, ModelList, Ready, VoiceList
 from server.audio.encoders import AudioFormat, make_encoder
 from server.errors import SANIC_CODES, ErrorAnswer, InvalidRequestError, SpeechFailedError, body_of
@@ -39,7 +40,7 @@ def document(*, max_input_chars: int, needs_key: bool) -> Json:
         "openapi": "3.1.0",
         "info": {
             "title": "qwen3-tts-edge",
-            "version": "1.0.0",
+            "version": __version__,
             "description": ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

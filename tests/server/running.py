@@ -115,8 +115,10 @@ class RunningServer:
 
 
 @contextmanager
-def run_server(program: tuple[str, ...], scratch: Path, **variables: str) -> Iterator[RunningServer]:
-    """Run a server on a free loopback port; whatever happens it is gone afterwards."""
+def run_server(
+    program: tuple[str, ...], scratch: Path, folder: Path = ROOT, /, **variables: str
+) -> Iterator[RunningServer]:
+    """Run a server on a free loopback port, from a working directory; whatever happens it is gone afterwards."""
     events = scratch / "events.jsonl"
     environment = clean_environment(
         **{
@@ -128,7 +130,7 @@ def run_server(program: tuple[str, ...], scratch: Path, **variables: str) -> Ite
         }
     )
     process = subprocess.Popen(
-        [sys.executable, *program], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
+        [sys.executable, *program], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
     )
     try:
         yield RunningServer(process, events)

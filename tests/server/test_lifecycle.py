@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server import __version__
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
 from tests.server.running import FAKE, RunningServer, run_server, wait_until
@@ -150,7 +151,8 @@ def test_the_default_model_can_be_chosen(tmp_path: Path) -> None:
         write_bundle(tmp_path / "models", name)
     with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL="b") as server:
         server.wait_ready()
-        assert get(server, "/readyz").json() == {"status": "ready", "model": "b", "problems": []}
+        ready = get(server, "/readyz").json()
+        assert ready == {"status": "ready", "version": __version__, "model": "b", "problems": []}
         assert [model["id"] for model in get(server, "/v1/models").json()["data"]] == ["b", "a"]
 
 

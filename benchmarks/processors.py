@@ -1,0 +1,130 @@
+"""The embedded model on another processor than this one: opens it in an emulator and compares what both say.
+
+`python -m benchmarks.processors --cpu Haswell` needs QEMU's user emulation (Debian's package qemu-user) and takes some
+minutes. The emulated processor has the instructions of its name and no more, so that ONNX Runtime and NumPy take the
+kernels that they would take there. Its speed says nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLE = ROOT / "models" / "qwen3_tts_tiny"
+TEXTS = (
+    "The train leaves at seven in the morning.",
+    "She found the old book under the table.",
+    "What time is it?",
+)
+SEED = 1
+MAX_FRAMES = 100
+
+
+def speak(output: Path) -> None:
+    """Say `TEXTS` with the embedded model; write codes `[frames, groups]` and samples of each, and the CPU's flags."""
+    from server.engine.bundle import open_bundle
+    from server.engine.job import Job, Sampling
+    from server.engine.synthesizer import Synthesizer
+
+    bundle = open_bundle(BUNDLE, provider="cpu", threads=1, slots=1)
+    heard: list[NDArray[Any]] = []
+    decode = bundle.codec_decoder.decode
+
+    def listen(codes: NDArray[np.int64], states: Any) -> Any:
+        heard.append(codes[0])
+        return decode(codes, states)
+
+    decoder: Any = bundle.codec_decoder
+    decoder.decode = listen
+    defaults = bundle.manifest.generation
+    sampling = Sampling(
+        defaults.temperature,
+        defaults.top_k,
+        defaults.top_p,
+        defaults.repetition_penalty,
+        defaults.subtalker_temperature,
+        defaults.subtalker_top_k,
+        defaults.subtalker_top_p,
+    )
+    synthesizer = Synthesizer(dataclasses.replace(bundle, codec_decoder=decoder))
+    speaker = next(iter(bundle.manifest.speakers))
+    found: dict[str, Any] = {}
+    for number, text in enumerate(TEXTS):
+        prompt = bundle.prompts.build(text, speaker=speaker, language="english", instruction=None)
+        job = Job(prompt, sampling, SEED, MAX_FRAMES, MAX_FRAMES)
+        row = synthesizer.start(job, 0)
+        while not row.finished:
+            synthesizer.frame([row])
+        job.finish()
+        found[f"samples{number}"] = np.concatenate(list(job))
+        found[f"codes{number}"] = np.concatenate(heard)
+        heard.clear()
+    np.savez(output, features=np.array(_features()), **found)
+
+
+def _features() -> str:
+    """What NumPy finds the processor to have, which asks it as ONNX Runtime does."""
+    found: dict[str, Any] = np.show_config(mode="dicts")  # type: ignore[assignment]
+    return " ".join(found["SIMD Extensions"]["found"])
+
+
+def compare(native: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -> list[tuple[str, int, int, int, float]]:
+    """For each text: frames said natively and there, frames equal until the first difference, and how far the samples
+    of these differ at most, relative to the loudest."""
+    rows = []
+    for number, text in enumerate(TEXTS):
+        ours, theirs = native[f"codes{number}"], other[f"codes{number}"]
+        common = min(len(ours), len(theirs))
+        differing = np.flatnonzero((ours[:common] != theirs[:common]).any(axis=1))
+        equal = int(differing[0]) if len(differing) else common
+        samples = equal * (len(native[f"samples{number}"]) // len(ours))
+        wanted, found = native[f"samples{number}"][:samples], other[f"samples{number}"][:samples]
+        error = float(np.abs(wanted - found).max() / np.abs(wanted).max()) if samples else 0.0
+        rows.append((text, len(ours), len(theirs), equal, error))
+    return rows
+
+
+def main() -> None:
+    """Run both, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpu", default="Haswell", help="as `qemu-x86_64 -cpu help` lists them (%(default)s: AVX2)")
+    parser.add_argument("--emulator", default="qemu-x86_64", help="QEMU's user emulation (%(default)s)")
+    parser.add_argument("--speak", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.speak:
+        speak(options.speak)
+        return
+    emulator = shutil.which(options.emulator)
+    if emulator is None:
+        sys.exit(f"{options.emulator} is not installed: apt-get install qemu-user")
+    command = [sys.executable, "-m", "benchmarks.processors", "--speak"]
+    with tempfile.TemporaryDirectory() as folder:
+        results = []
+        for name, prefix in (("native", []), (options.cpu, [emulator, "-cpu", options.cpu])):
+            output = Path(folder, f"{name}.npz")
+            # The emulator has no kernel of its own: OpenBLAS must ask the processor that it is given.
+            kept = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
+            subprocess.run([*prefix, *command, str(output)], check=True, cwd=ROOT, env=kept)
+            results.append(dict(np.load(output)))
+    for name, found in zip(("native", options.cpu), results, strict=True):
+        print(f"{name}: {found['features']}")
+    print(
+        "| text | frames here / there | equal from the start | largest difference of their samples |\n|---|---|---|---|"
+    )
+    for text, ours, theirs, equal, error in compare(*results):
+        print(f"| {text} | {ours} / {theirs} | {equal} | {error:.1e} of the loudest |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The tests of a Python that has no torch: `pytest --without-torch` leaves out those that cannot do without it."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FIXTURES = frozenset({"checkpoint_of", "bundle_of"})
+"""They build checkpoints with torch and convert them."""
+_TORCH = frozenset({"torch", "transformers", "optimum", "safetensors", "export"})
+_OURS = frozenset({"tests", "benchmarks", "server"})
+
+
+@cache
+def needs_torch(path: Path) -> bool:
+    """Whether a module, or one of ours that it imports, imports torch or the exporter."""
+    return any(
+        name.partition(".")[0] in _TORCH or any(needs_torch(found) for found in _files_of(name))
+        for name in _imported(path)
+    )
+
+
+def _imported(path: Path) -> list[str]:
+    """Every module that might be meant: of `from a import b`, both `a` and `a.b`."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def _files_of(module: str) -> list[Path]:
+    if module.partition(".")[0] not in _OURS:
+        return []
+    path = ROOT.joinpath(*module.split("."))
+    return [found for found in (path.with_suffix(".py"), path / "__init__.py") if found.is_file()]
