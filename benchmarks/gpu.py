@@ -116,11 +116,7 @@ def placement(folder: Path, manifest: Manifest, device: Chosen) -> int:
 
 def together(bundle: OpenBundle, rows: int, frames: int, seed: int) -> Together:
     """So many requests at once, through the engine's own thread; nobody reads slowly."""
-    defaults = bundle.manifest.generation
-    sampling = Sampling(
-        defaults.temperature, defaults.top_k, defaults.top_p, defaults.repetition_penalty,
-        defaults.subtalker_temperature, defaults.subtalker_top_k, defaults.subtalker_top_p,
-    )  # fmt: skip
+    sampling = Sampling.of(bundle.manifest.generation)
     engine = Engine(bundle, max_queue=rows)
     try:
         speaker = next(iter(bundle.manifest.speakers), None)

@@ -1,5 +1,8 @@
 """The embedded model on another processor than this one: opens it in an emulator and compares what both say.
 
+The embedded model computes in 8 bits, which each kernel rounds in its own way, so that sooner or later another code is
+drawn than here. The speech after it is another one of the same words, which Whisper writes down for both.
+
 `python -m benchmarks.processors --cpu Haswell` needs QEMU's user emulation (Debian's package qemu-user) and takes some
 minutes. The emulated processor has the instructions of its name and no more, so that ONNX Runtime and NumPy take the
 kernels that they would take there. Its speed says nothing.
@@ -28,6 +31,7 @@ TEXTS = (
     "What time is it?",
 )
 SEED = 1
+RATE = 24_000
 MAX_FRAMES = 100
 
 
@@ -47,16 +51,7 @@ def speak(output: Path) -> None:
 
     decoder: Any = bundle.codec_decoder
     decoder.decode = listen
-    defaults = bundle.manifest.generation
-    sampling = Sampling(
-        defaults.temperature,
-        defaults.top_k,
-        defaults.top_p,
-        defaults.repetition_penalty,
-        defaults.subtalker_temperature,
-        defaults.subtalker_top_k,
-        defaults.subtalker_top_p,
-    )
+    sampling = Sampling.of(bundle.manifest.generation)
     synthesizer = Synthesizer(dataclasses.replace(bundle, codec_decoder=decoder))
     speaker = next(iter(bundle.manifest.speakers))
     found: dict[str, Any] = {}
@@ -79,19 +74,33 @@ def _features() -> str:
     return " ".join(found["SIMD Extensions"]["found"])
 
 
-def compare(native: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -> list[tuple[str, int, int, int, float]]:
-    """For each text: frames said natively and there, frames equal until the first difference, and how far the samples
-    of these differ at most, relative to the loudest."""
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One text, said here and there: `frames` made by each, frames `equal` from the first on, the largest difference of
+    the samples of these relative to the loudest, and the words that are `heard` in each."""
+
+    text: str
+    frames: tuple[int, int]
+    equal: int
+    difference: float
+    heard: tuple[str, str]
+
+
+def compare(here: dict[str, NDArray[Any]], there: dict[str, NDArray[Any]]) -> list[Comparison]:
+    """Compare what `speak` has written, text by text."""
+    from benchmarks.recogniser import hear, normal
+
     rows = []
     for number, text in enumerate(TEXTS):
-        ours, theirs = native[f"codes{number}"], other[f"codes{number}"]
-        common = min(len(ours), len(theirs))
-        differing = np.flatnonzero((ours[:common] != theirs[:common]).any(axis=1))
+        codes = here[f"codes{number}"], there[f"codes{number}"]
+        samples = here[f"samples{number}"], there[f"samples{number}"]
+        common = min(map(len, codes))
+        differing = np.flatnonzero((codes[0][:common] != codes[1][:common]).any(axis=1))
         equal = int(differing[0]) if len(differing) else common
-        samples = equal * (len(native[f"samples{number}"]) // len(ours))
-        wanted, found = native[f"samples{number}"][:samples], other[f"samples{number}"][:samples]
-        error = float(np.abs(wanted - found).max() / np.abs(wanted).max()) if samples else 0.0
-        rows.append((text, len(ours), len(theirs), equal, error))
+        wanted, found = (each[: equal * (len(samples[0]) // len(codes[0]))] for each in samples)
+        difference = float(np.abs(wanted - found).max(initial=0.0) / np.abs(samples[0]).max())
+        heard = normal(hear(samples[0], RATE)), normal(hear(samples[1], RATE))
+        rows.append(Comparison(text, (len(codes[0]), len(codes[1])), equal, difference, heard))
     return rows
 
 
@@ -120,10 +129,12 @@ def main() -> None:
     for name, found in zip(("native", options.cpu), results, strict=True):
         print(f"{name}: {found['features']}")
     print(
-        "| text | frames here / there | equal from the start | largest difference of their samples |\n|---|---|---|---|"
+        "\n| text | frames here / there | equal from the first on | largest difference of these | heard here / there |"
     )
-    for text, ours, theirs, equal, error in compare(*results):
-        print(f"| {text} | {ours} / {theirs} | {equal} | {error:.1e} of the loudest |")
+    print("|---|---|---|---|---|")
+    for row in compare(*results):
+        frames, heard = (" / ".join(map(str, pair)) for pair in (row.frames, row.heard))
+        print(f"| {row.text} | {frames} | {row.equal} | {row.difference:.1e} of the loudest sample | {heard} |")
 
 
 if __name__ == "__main__":

@@ -116,16 +116,7 @@ def speak(
         rows: how many; they start together.
         between: runs after every step, off the clock.
     """
-    defaults = bundle.manifest.generation
-    sampling = Sampling(
-        defaults.temperature,
-        defaults.top_k,
-        defaults.top_p,
-        defaults.repetition_penalty,
-        defaults.subtalker_temperature,
-        defaults.subtalker_top_k,
-        defaults.subtalker_top_p,
-    )
+    sampling = Sampling.of(bundle.manifest.generation)
     speaker = next(iter(bundle.manifest.speakers), None)
     start = time.perf_counter()
     prompt = bundle.prompts.build(TEXT, speaker=speaker, language="auto", instruction=None)

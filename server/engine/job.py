@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.prompt import Prompt
+from server.graphs.manifest import GenerationDefaults
 
 PcmChunk = NDArray[np.float32]
 
@@ -39,6 +40,19 @@ class Sampling:
     predictor_temperature: float
     predictor_top_k: int
     predictor_top_p: float
+
+    @classmethod
+    def of(cls, defaults: GenerationDefaults) -> Sampling:
+        """What a bundle draws with, if nobody says otherwise."""
+        return cls(
+            defaults.temperature,
+            defaults.top_k,
+            defaults.top_p,
+            defaults.repetition_penalty,
+            defaults.subtalker_temperature,
+            defaults.subtalker_top_k,
+            defaults.subtalker_top_p,
+        )
 
     @property
     def greedy(self) -> bool:
