@@ -36,9 +36,11 @@ PAUSE_SECONDS = {
 """Silence after a chunk, beside the up to 0.15 s that joining leaves of the chunks' own: about 0.2, 0.4 and 0.75 s are
 what readers make after clauses, sentences and paragraphs."""
 
-CHUNK_CAPACITY = 5 * MAX_TOKENS
-"""Frames that a chunk of several may have unread: all of one, at 5 frames a token. Else it would stop half-way, keep
-its slot and be no further when it is heard. 600 frames are 4.6 MB at 24 kHz."""
+CAPACITY = 5 * MAX_TOKENS
+"""Frames that a job may have unread: all of a chunk, at 5 frames a token, so that it ends at the engine's pace however
+slowly it is read. Else it would stop half-way and keep its slot. 600 frames are 4.6 MB at 24 kHz."""
+SILENCE_SECONDS = 1
+"""A silence is made in pieces of at most this length, so that none takes long to encode or to send."""
 
 
 _UNSPEAKABLE = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
@@ -68,6 +70,7 @@ def read(plan: Plan, engine: SpeechEngine) -> Reading:
     the text must fit the model.
     """
     manifest = engine.manifest
+    request = object()
 
     def make_job(chunk: Chunk, number: int) -> Job:
         prompt = engine.prompt(chunk.text, speaker=plan.speaker, language=plan.language, instruction=plan.instruction)
@@ -77,17 +80,16 @@ def read(plan: Plan, engine: SpeechEngine) -> Reading:
                 f"max_new_tokens must be at most {room} for this model and text", param="max_new_tokens"
             )
         judged = plan.budget is None and not manifest.noise
-        job = Job(
+        return Job(
             prompt,
             plan.sampling,
             chunk_seed(plan.seed, number),
             plan.budget or min(manifest.generation.max_new_tokens, room),
+            CAPACITY,
             text_tokens=engine.count_tokens(_UNSPEAKABLE.sub(" ", chunk.text)) if judged else None,
             spare=number > 0,
+            request=request,
         )
-        if number or chunk.boundary is not Boundary.TEXT:
-            job.capacity = CHUNK_CAPACITY
-        return job
 
     def pieces() -> Iterator[Chunk | tags.Silence]:
         for part in plan.parts:
@@ -180,7 +182,10 @@ class Reading:
         while self._ahead:
             piece = self._ahead[0]
             if isinstance(piece, tags.Silence):
-                yield np.zeros(tags.samples(piece.seconds, self._rate), np.float32)
+                left = tags.samples(piece.seconds, self._rate)
+                while left:
+                    yield np.zeros(length := min(left, SILENCE_SECONDS * self._rate), np.float32)
+                    left -= length
             else:
                 async for samples in self._joined(piece, joiner):
                     if (ready := await _stretched(stretch, samples)).size:

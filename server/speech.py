@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
+from pydantic import ByteSize
+
 from server.audio.encoders import Encoder
-from server.errors import SpeechFailedError
+from server.errors import InvalidRequestError, SpeechFailedError
 from server.metrics import Outcome
 from server.plan import Plan
 from server.reading import Reading
@@ -78,12 +81,12 @@ class Speech:
         try:
             async for samples in self._reading:
                 self._samples += samples.size
-                if part := self._encoder.encode(samples):
+                if part := await asyncio.to_thread(self._encoder.encode, samples):
                     self.ttfa_seconds = self.ttfa_seconds or self.wall_seconds
                     yield part
             if not self._samples:
                 raise ValueError("the engine made no audio")
-            if part := self._encoder.finish():
+            if part := await asyncio.to_thread(self._encoder.finish):
                 yield part
         except Exception as error:
             raise self._failure(error) from error
@@ -98,17 +101,24 @@ class Speech:
             headers={"x-should-retry": "false"} if self._repeatable else None,
         )
 
-    async def whole(self) -> bytes:
-        """The whole file at once.
+    async def whole(self, max_bytes: int | None = None) -> bytearray:
+        """The whole file at once, of at most `max_bytes`; None is without bound.
 
         Raises:
             SpeechFailedError: as for `parts`.
+            InvalidRequestError: it would be longer.
         """
         body = bytearray()
         async for part in self.parts():
             body += part
+            if max_bytes is not None and len(body) > max_bytes:
+                raise InvalidRequestError(
+                    f"the whole file would be longer than {ByteSize(max_bytes).human_readable(decimal=True)}; send "
+                    '"stream_format": "audio" and read it while it is made, or choose a smaller response_format',
+                    param="input",
+                )
         self._encoder.seal(body)
-        return bytes(body)
+        return body
 
     def stop(self) -> None:
         """End its jobs wherever they are; harmless after their end."""

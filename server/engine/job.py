@@ -72,6 +72,7 @@ class Job:
         capacity: frames of unread audio at which the engine stops working on this row, until half of it is read.
         text_tokens: tokens of the text to be said, by which the runaway guard judges the row; None keeps it out.
         spare: whether the row may only have a slot that no other job waits for, and no place in the queue counts.
+        request: whatever stands for the request that it is a part of; None where it is all of it.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Job:
         *,
         text_tokens: int | None = None,
         spare: bool = False,
+        request: object = None,
     ) -> None:
         self.prompt = prompt
         self.sampling = sampling
@@ -92,6 +94,7 @@ class Job:
         self.capacity = capacity
         self.text_tokens = text_tokens
         self.spare = spare
+        self.request = self if request is None else request
         self.frames = 0
         """Codec frames made so far; fewer than before when some have been thrown away."""
         self.submitted = 0.0

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engine.prompt import Prompt
+from server.engine.prefill import SLICE_POSITIONS, Prefill
 from server.graphs.talker import Talker, TalkerOutput
 
 CACHE_BYTES = 64 << 20
 """A prefix of the 0.6B takes 0.23 MB a position: 2 MB without an instruction, about 10 MB with one."""
+LARGEST_SHARE = 4
+"""A prefix that would take more than this part of the cache is not kept: it is a long instruction, and several voices'
+prefixes would have to go for it."""
 
 
 class PrefixCache:
-    """Prefills prompts, reusing the prefixes met last.
+    """Prefills prompts slice by slice, reusing the prefixes met last.
 
-    A prefix is always prefilled by itself, so that a prompt gives the same numbers whether its prefix was known or not.
+    A prompt is cut at the end of its prefix and every `SLICE_POSITIONS` from the beginning of either part, whatever else
+    is under way, so that it gives the same numbers each time, whether its prefix was known or not.
 
     Args:
         talker: whose slots are filled.
@@ -31,26 +34,43 @@ class PrefixCache:
         self._bytes = 0
         self._kept: OrderedDict[bytes, list[NDArray[np.float32]]] = OrderedDict()
 
-    def prefill(self, slot: int, prompt: Prompt) -> TalkerOutput:
-        """Put a prompt into a slot, from position 0."""
-        if not self._talker.caches_copy_fast:
-            return self._talker.prefill(slot, prompt.embeddings)
-        prefix = prompt.embeddings[: prompt.prefix]
-        key = blake2b(prefix.tobytes()).digest()
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            self._talker.restore(slot, self._kept[key])
-        else:
-            self._talker.prefill(slot, prefix)
-            self._keep(key, self._talker.save(slot, prompt.prefix))
-        return self._talker.prefill(slot, prompt.embeddings[prompt.prefix :], past=prompt.prefix)
+    def positions(self, prefill: Prefill) -> int:
+        """Length of a prefill's next slice."""
+        start = self._known(prefill)
+        return self._stop(prefill, start) - start
 
-    def _keep(self, key: bytes, saved: list[NDArray[np.float32]]) -> None:
-        self._kept[key] = saved
-        self._bytes += _size(saved)
-        while self._bytes > self._max_bytes:
+    def advance(self, prefill: Prefill) -> TalkerOutput:
+        """Put the next slice of a prompt into its slot; the output is that of the slice's last position."""
+        prompt, start = prefill.job.prompt, self._known(prefill)
+        if start > prefill.length:
+            self._kept.move_to_end(prompt.key)
+            self._talker.restore(prefill.slot, self._kept[prompt.key])
+        prefill.length = self._stop(prefill, start)
+        output = self._talker.prefill(prefill.slot, prompt.embeddings[start : prefill.length], past=start)
+        if prefill.length == prompt.prefix and self._talker.caches_copy_fast:
+            self._keep(prefill)
+        return output
+
+    def _known(self, prefill: Prefill) -> int:
+        """Positions that need not be prefilled any more."""
+        prompt = prefill.job.prompt
+        return prompt.prefix if not prefill.length and prompt.key in self._kept else prefill.length
+
+    def _stop(self, prefill: Prefill, start: int) -> int:
+        prompt = prefill.job.prompt
+        whole = start >= prompt.prefix or not self._talker.caches_copy_fast
+        return min(start + SLICE_POSITIONS, len(prompt) if whole else prompt.prefix)
+
+    def _keep(self, prefill: Prefill) -> None:
+        """Keep a prefix, unless it is so long that all others would have to go for it."""
+        key, size = prefill.job.prompt.key, self._talker.bytes_of(prefill.length)
+        if key in self._kept or size > self._max_bytes // LARGEST_SHARE:
+            return
+        while self._bytes + size > self._max_bytes:
             _, dropped = self._kept.popitem(last=False)
             self._bytes -= _size(dropped)
+        self._kept[key] = self._talker.save(prefill.slot, prefill.length)
+        self._bytes += size
 
 
 def _size(saved: list[NDArray[np.float32]]) -> int:

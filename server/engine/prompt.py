@@ -7,6 +7,8 @@ embedding, from the role on plus a codec embedding. `model-facts` has it as a ta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,11 @@ class Prompt:
 
     def __len__(self) -> int:
         return len(self.embeddings)
+
+    @cached_property
+    def key(self) -> bytes:
+        """What tells one prefix from another."""
+        return blake2b(self.embeddings[: self.prefix].tobytes()).digest()
 
 
 class PromptBuilder:
@@ -80,18 +87,18 @@ class PromptBuilder:
         chat = self._chat_ids(text)
         role, body = chat[:ROLE_IDS], chat[ROLE_IDS:-END_IDS]
         codec = self._codec_prefix(speaker, language)
-        spoken = [*body, ids.tts_eos]
+        spoken, said_before = [*body, ids.tts_eos], self._instruction_ids(instruction)
+        positions = len(said_before) + len(role) + len(codec) + 2 + len(spoken) + 1
+        if positions > self.max_positions:
+            raise PromptError(f"the text and instruction take {positions} positions; at most {self.max_positions} are allowed")
         parts = [
-            self._text[self._instruction_ids(instruction)],
+            self._text[said_before],
             self._text[role],
             self._text[[ids.tts_pad] * len(codec) + [ids.tts_bos]] + self._codec[[*codec, ids.codec_pad]],
             self._text[spoken] + self._codec[[ids.codec_pad] * len(spoken)],
             self._text[[ids.tts_pad]] + self._codec[[ids.codec_bos]],
         ]
-        limit = self._manifest.sizes.talker.max_positions
         embeddings = np.concatenate(parts).astype(np.float32, copy=False)
-        if len(embeddings) >= limit:
-            raise PromptError(f"the text and instruction take {len(embeddings)} positions, this model has {limit}")
         return Prompt(embeddings, prefix=sum(map(len, parts[:3])))
 
     def _chat_ids(self, text: str) -> list[int]:

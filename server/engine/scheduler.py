@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from server.engine.job import Job
+from server.engine.prefill import Prefill
 from server.engine.rows import Row
 
 
@@ -15,10 +16,11 @@ class QueueFull(RuntimeError):
 
 
 class Scheduler:
-    """Waiting jobs in order of arrival, and rows under way, each in its slot.
+    """Waiting jobs in order of arrival, and prefills and rows under way, each in its slot.
 
-    Spare jobs wait apart: one of them gets a slot only while no other job waits, and together they never hold the last
-    slot, unless there is but one, so that a job that comes later need not wait for the end of a long request's rows.
+    Where there are several slots, no request ever holds the last free one beside others of its own: its jobs together
+    have at most all slots but one, and spare jobs, which wait apart and after all others, leave one slot free. So a
+    request that comes while long ones are under way need not wait for the end of a row.
 
     Args:
         slots: rows that can be under way at once.
@@ -27,12 +29,12 @@ class Scheduler:
 
     def __init__(self, slots: int, max_waiting: int) -> None:
         self.rows: list[Row] = []
+        self.prefills: list[Prefill] = []
         self._waiting: deque[Job] = deque()
         self._spare: deque[Job] = deque()
-        self._starting: dict[int, Job] = {}
         self._slots = slots
         self._max_waiting = max_waiting
-        self._max_spare = max(slots - 1, 1)
+        self._max_of_one = max(slots - 1, 1)
 
     @property
     def waiting(self) -> int:
@@ -52,71 +54,83 @@ class Scheduler:
             raise QueueFull(f"{len(self.rows)} requests are running and {self._max_waiting} waiting")
         self._waiting.append(job)
 
+    def collect_promoted(self) -> None:
+        """Let jobs that have been promoted wait as any other, before those that wait now: they came earlier.
+
+        A job may be promoted from another thread at any moment, so each is asked once.
+        """
+        promoted: list[Job] = []
+        still_spare: deque[Job] = deque()
+        for job in self._spare:
+            (still_spare if job.spare else promoted).append(job)
+        self._waiting.extendleft(reversed(promoted))
+        self._spare = still_spare
+
     @property
     def _free(self) -> int:
-        return self._slots - len(self.rows) - len(self._starting)
+        return self._slots - len(self.rows) - len(self.prefills)
 
     def can_admit(self) -> bool:
         """Whether a job waits and there is a slot for it."""
-        return self._next_queue() is not None
+        return self._next() is not None
 
-    def admit(self) -> tuple[Job, int] | None:
-        """The next job and the slot for it, or None; the caller reports back by `run` or `release`."""
-        queue = self._next_queue()
-        if queue is None:
+    def admit(self) -> Prefill | None:
+        """Give the next job a slot, if it may have one; the caller reports back by `run` or `release`."""
+        job = self._next()
+        if job is None:
             return None
-        taken = {row.slot for row in self.rows} | set(self._starting)
-        slot = next(slot for slot in range(self._slots) if slot not in taken)
-        self._starting[slot] = queue.popleft()
-        return self._starting[slot], slot
+        for queue in (self._waiting, self._spare):
+            if job in queue:
+                queue.remove(job)
+        taken = {held.slot for held in self._held()}
+        prefill = Prefill(job, next(slot for slot in range(self._slots) if slot not in taken))
+        self.prefills.append(prefill)
+        return prefill
 
-    def _next_queue(self) -> deque[Job] | None:
+    def _next(self) -> Job | None:
         if not self._free:
             return None
-        # A job may be promoted while it waits: it came before those that wait now.
-        self._waiting.extendleft(reversed([job for job in self._spare if not job.spare]))
-        self._spare = deque(job for job in self._spare if job.spare)
-        if self._waiting:
-            return self._waiting
-        spare = sum(job.spare for job in chain((row.job for row in self.rows), self._starting.values()))
-        return self._spare if self._spare and spare < self._max_spare else None
+        held = Counter(id(entry.job.request) for entry in self._held())
+        spare = self._spare if self._free > 1 or self._slots == 1 else ()
+        for job in chain(self._waiting, spare):
+            if held[id(job.request)] < self._max_of_one:
+                return job
+        return None
 
-    def run(self, row: Row) -> None:
+    def run(self, prefill: Prefill, row: Row) -> None:
         """A prefilled row joins."""
-        del self._starting[row.slot]
+        self.prefills.remove(prefill)
         self.rows.append(row)
 
-    def release(self, slot: int) -> None:
+    def release(self, prefill: Prefill) -> None:
         """A slot whose job did not become a row is free again."""
-        del self._starting[slot]
+        self.prefills.remove(prefill)
 
     def drop(self, row: Row) -> None:
         """A row leaves and its slot is free."""
         self.rows.remove(row)
 
     def drop_cancelled(self) -> list[Job]:
-        """Whoever has left neither waits nor runs any more. Not to be called while a frame is being made.
+        """Whoever has left neither waits nor runs any more. Not to be called while a frame or a slice is being made.
 
         Returns:
             Those that did until now.
         """
-        left = [job for job in self._jobs() if job.cancelled]
+        left = {job for job in self._jobs() if job.cancelled}
         if left:
             self.rows = [row for row in self.rows if row.job not in left]
+            self.prefills = [prefill for prefill in self.prefills if prefill.job not in left]
             self._waiting = deque(job for job in self._waiting if job not in left)
             self._spare = deque(job for job in self._spare if job not in left)
-        return left
+        return list(left)
 
     def runnable(self) -> list[Row]:
         """Rows whose reader keeps up."""
         return [row for row in self.rows if not row.job.full]
 
-    def moves(self, rows: Sequence[Row]) -> list[tuple[Row, int, Row | None]]:
-        """The fewest moves that put these rows into neighbouring slots: the row, its new slot, and who is there now.
-
-        Not to be called while a job is being prefilled, whose slot looks free.
-        """
-        holders = {row.slot: row for row in self.rows}
+    def moves(self, rows: Sequence[Row]) -> list[tuple[Row, int, Row | Prefill | None]]:
+        """The fewest moves that put these rows into neighbouring slots: the row, its new slot, and who is there now."""
+        holders = {held.slot: held for held in self._held()}
         slots = {row.slot for row in rows}
         starts = range(self._slots - len(rows) + 1)
         first = max(starts, key=lambda start: len(slots & set(range(start, start + len(rows)))))
@@ -127,10 +141,15 @@ class Scheduler:
 
     def drop_all(self) -> list[Job]:
         """Empty everything; returns the jobs that were there."""
-        jobs = [*self._jobs(), *self._starting.values()]
-        for collection in (self.rows, self._waiting, self._spare, self._starting):
+        jobs = self._jobs()
+        for collection in (self.rows, self.prefills, self._waiting, self._spare):
             collection.clear()
         return jobs
 
+    def _held(self) -> Iterator[Row | Prefill]:
+        """Who has a slot."""
+        yield from self.rows
+        yield from self.prefills
+
     def _jobs(self) -> list[Job]:
-        return [*(row.job for row in self.rows), *self._waiting, *self._spare]
+        return [*(held.job for held in self._held()), *self._waiting, *self._spare]

@@ -19,6 +19,7 @@ from server.engine.events import EngineEvents, NoEvents
 from server.engine.frames import Drawn, check_finite
 from server.engine.guard import Guard
 from server.engine.job import Job
+from server.engine.prefill import Prefill
 from server.engine.prefixes import PrefixCache
 from server.engine.rows import Row, RowState, failing, for_each
 from server.engine.sampling import RowSampler
@@ -53,20 +54,38 @@ class Synthesizer:
         self._events = events or NoEvents()
 
     def start(self, job: Job, slot: int) -> Row:
-        """Prefill a job into a free slot."""
-        logits, hidden = self._prefixes.prefill(slot, job.prompt)
+        """Prefill a job into a free slot, all of it at once."""
+        prefill, row = Prefill(job, slot), None
+        while row is None:
+            row = self.prefill(prefill)
+        return row
+
+    def positions(self, prefill: Prefill) -> int:
+        """How many positions the next slice of a prefill has."""
+        return self._prefixes.positions(prefill)
+
+    def prefill(self, prefill: Prefill) -> Row | None:
+        """Prefill the next slice; the row, once that was the last."""
+        logits, hidden = self._prefixes.advance(prefill)
+        if prefill.remaining:
+            return None
         check_finite(logits, hidden)
+        job = prefill.job
         groups = self._manifest.sizes.code_predictor.num_code_groups
         guard = None if job.text_tokens is None else Guard.of(job.text_tokens, groups)
         state = RowState(len(job.prompt), TalkerOutput(logits[0], hidden[0]), self._codec_decoder.start(), guard)
-        return Row(job, slot, state, RowSampler(job.sampling, job.seed, self._manifest))
+        return Row(job, prefill.slot, state, RowSampler(job.sampling, job.seed, self._manifest))
 
-    def move(self, row: Row, slot: int, other: Row | None) -> None:
-        """Put a row into another slot, whose row, if it has one, goes to the first one's."""
+    def move(self, row: Row, slot: int, other: Row | Prefill | None) -> None:
+        """Put a row into another slot; what is there, if anything, goes to the row's."""
         self._frames.keep(row)
-        if other:
+        held = 0
+        if isinstance(other, Row):
             self._frames.keep(other)
-        positions = max(row.state.length, other.state.length if other else 0)
+            held = other.state.length
+        elif other:
+            held = other.length
+        positions = max(row.state.length, held)
         self._talker.swap(row.slot, slot, positions)
         if other:
             other.slot = row.slot

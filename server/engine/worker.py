@@ -10,6 +10,7 @@ from pathlib import Path
 from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.events import EngineEvents, NoEvents
 from server.engine.job import Job, JobError
+from server.engine.prefill import SLICE_POSITIONS, Prefill
 from server.engine.prompt import Prompt
 from server.engine.scheduler import Scheduler
 from server.engine.synthesizer import Synthesizer
@@ -115,7 +116,7 @@ class Engine:
         reason = JobError("the server is shutting down")
         try:
             while self._wait_for_work():
-                self._admit()
+                self._prefill()
                 self._frame()
         except BaseException as error:
             reason = JobError("the engine has failed")
@@ -134,7 +135,8 @@ class Engine:
         with self._changed:
             while not self._stopping:
                 self._drop_cancelled()
-                if scheduler.runnable() or scheduler.can_admit():
+                scheduler.collect_promoted()
+                if scheduler.runnable() or scheduler.prefills or scheduler.can_admit():
                     return True
                 self._changed.wait()
         return False
@@ -143,26 +145,39 @@ class Engine:
         for _ in self._scheduler.drop_cancelled():
             self._events.cancelled()
 
-    def _admit(self) -> None:
-        """Prefill one waiting job, so that rows under way lose no more than one prefill a frame."""
+    def _admit(self) -> list[Prefill]:
+        """Give waiting jobs the free slots; all prefills under way, those that are done soonest first."""
         with self._changed:
-            admitted = self._scheduler.admit()
-        if admitted is None:
-            return
-        job, slot = admitted
+            self._drop_cancelled()
+            while admitted := self._scheduler.admit():
+                job = admitted.job
+                job.queue_seconds = time.perf_counter() - job.submitted
+                self._events.queued(job.queue_seconds)
+            return sorted(self._scheduler.prefills, key=lambda prefill: prefill.remaining)
+
+    def _prefill(self) -> None:
+        """Prefill slices of the jobs that have a slot: as many positions as one slice may have, so that rows under way
+        wait no longer than for that, and a long prompt holds up no short one."""
+        left = SLICE_POSITIONS
+        for prefill in self._admit():
+            while prefill in self._scheduler.prefills and self._synthesizer.positions(prefill) <= left:
+                left -= self._synthesizer.positions(prefill)
+                self._prefill_slice(prefill)
+
+    def _prefill_slice(self, prefill: Prefill) -> None:
         began = time.perf_counter()
-        job.queue_seconds = began - job.submitted
-        self._events.queued(job.queue_seconds)
         try:
-            row = self._synthesizer.start(job, slot)
+            row = self._synthesizer.prefill(prefill)
         except Exception as error:
             with self._changed:
-                self._scheduler.release(slot)
-            _fail(job, error)
+                self._scheduler.release(prefill)
+            _fail(prefill.job, error)
             return
-        self._events.prefilled(time.perf_counter() - began)
-        with self._changed:
-            self._scheduler.run(row)
+        prefill.seconds += time.perf_counter() - began
+        if row is not None:
+            self._events.prefilled(prefill.seconds)
+            with self._changed:
+                self._scheduler.run(prefill, row)
 
     def _frame(self) -> None:
         with self._changed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable
 from typing import TypeVar, cast
@@ -26,12 +27,17 @@ T = TypeVar("T")
 EVENT_STREAM = "text/event-stream"
 
 SENT_AT_A_TIME = 1 << 16
-"""Bytes of a whole file: what the connection has taken of it is noticed so often."""
+"""Bytes: what the connection has taken of a part is noticed so often."""
+SLOWEST_READER = 4
+"""So many seconds a client may let the server wait for each second of audio, on average and beside one pause of the
+timeout's length. A player that takes audio as it plays it lets it wait for one."""
 
 _REFUSALS: dict[int, Outcome] = {429: "queue_full", 503: "unavailable"}
 
 
-def speech_routes(service: SpeechService, metrics: Metrics, limit: KeyLimit, timeout: float) -> Blueprint:
+def speech_routes(
+    service: SpeechService, metrics: Metrics, limit: KeyLimit, timeout: float, max_bytes: int
+) -> Blueprint:
     """The route, speaking through `service`.
 
     Args:
@@ -39,6 +45,7 @@ def speech_routes(service: SpeechService, metrics: Metrics, limit: KeyLimit, tim
         metrics: told of every request.
         limit: of requests under way with one key.
         timeout: seconds without progress, of the engine or of the client, after which a request is ended; 0 is never.
+        max_bytes: of a file that is sent whole.
     """
     blueprint = Blueprint("speech")
 
@@ -70,7 +77,7 @@ def speech_routes(service: SpeechService, metrics: Metrics, limit: KeyLimit, tim
         try:
             # An HTTP/1.0 client cannot read a body of unknown length, so it waits for the whole.
             if order.stream_format is None or request.version == "1.0":
-                await _send_whole(request, speech, timeout)
+                await _send_whole(request, speech, timeout, max_bytes)
             elif order.stream_format == "sse":
                 await _stream(request, speech, _events(speech), EVENT_STREAM, timeout)
             else:
@@ -101,17 +108,17 @@ def _event(data: dict[str, object]) -> bytes:
     return f"data: {json.dumps(data)}\n\n".encode()
 
 
-async def _send_whole(request: Request, speech: Speech, timeout: float) -> None:
-    body = await _made(speech.whole(), speech, timeout)
+async def _send_whole(request: Request, speech: Speech, timeout: float, max_bytes: int) -> None:
+    body = await _made(speech.whole(max_bytes), speech, timeout)
     speech.stop()
     headers = {**_headers(speech), "content-length": str(len(body))}
     response = await request.respond(content_type=speech.content_type, headers=headers)
+    sender = _Sender(response, speech, timeout)
     try:
-        for start in range(0, len(body), SENT_AT_A_TIME):
-            await _send(response, body[start : start + SENT_AT_A_TIME], speech, timeout)
+        await sender.send(body)
+        await sender.end()
     except TimeoutError as error:
         await _break_off(request, error)
-    await response.eof()
 
 
 async def _stream(
@@ -122,13 +129,14 @@ async def _stream(
     # x-accel-buffering: nginx would otherwise hold the stream back until its buffer is full.
     headers = {**_headers(speech), "x-accel-buffering": "no"}
     response = await request.respond(content_type=content_type, headers=headers)
+    sender = _Sender(response, speech, timeout)
     try:
         while part is not None:
-            await _send(response, part, speech, timeout)
+            await sender.send(part)
             part = await _made(anext(parts, None), speech, timeout)
+        await sender.end()
     except (SpeechFailedError, TimeoutError) as error:
         await _break_off(request, error)
-    await response.eof()
 
 
 async def _made(work: Awaitable[T], speech: Speech, timeout: float) -> T:
@@ -141,13 +149,48 @@ async def _made(work: Awaitable[T], speech: Speech, timeout: float) -> T:
         raise NoProgressError(f"the engine has made nothing for {timeout:g} seconds; try again") from error
 
 
-async def _send(response: HTTPResponse, part: bytes, speech: Speech, timeout: float) -> None:
-    try:
-        async with asyncio.timeout(timeout or None):
-            await response.send(part)
-    except TimeoutError:
-        speech.outcome = "timed_out"
-        raise
+class _Sender:
+    """Sends a body as fast as its client takes it, and no slower than it must.
+
+    Args:
+        response: what is answered.
+        speech: whose audio it is.
+        timeout: seconds for which the client may take nothing; 0 is for ever.
+    """
+
+    def __init__(self, response: HTTPResponse, speech: Speech, timeout: float) -> None:
+        self._response, self._speech, self._timeout = response, speech, timeout
+        self._waited = 0.0
+
+    async def send(self, part: bytes | bytearray) -> None:
+        """Send a part of the body.
+
+        Raises:
+            TimeoutError: the client takes nothing, or too little for too long.
+        """
+        view = memoryview(part)
+        for start in range(0, len(view), SENT_AT_A_TIME):
+            await self._bounded(self._response.send(bytes(view[start : start + SENT_AT_A_TIME])))
+
+    async def end(self) -> None:
+        """Send the mark of the body's end.
+
+        Raises:
+            TimeoutError: as for `send`.
+        """
+        await self._bounded(self._response.eof())
+
+    async def _bounded(self, sending: Awaitable[None]) -> None:
+        # Audio made counts, not audio sent: what is encoded at a time is short beside what a client may be late.
+        allowed = self._timeout + SLOWEST_READER * self._speech.audio_seconds - self._waited
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(min(self._timeout, max(allowed, 0.0)) if self._timeout else None):
+                await sending
+        except TimeoutError:
+            self._speech.outcome = "timed_out"
+            raise
+        self._waited += time.monotonic() - began
 
 
 async def _break_off(request: Request, error: Exception) -> None:

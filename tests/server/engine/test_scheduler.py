@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import cast
 
 import numpy as np
@@ -11,17 +12,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from server.engine.job import Job, Sampling
+from server.engine.prefill import Prefill
+from server.engine.prompt import Prompt
 from server.engine.rows import Row, RowState
 from server.engine.sampling import RowSampler
 from server.engine.scheduler import QueueFull, Scheduler
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
-NO_PROMPT = np.zeros((1, 1), np.float32)
+NO_PROMPT = Prompt(np.zeros((1, 1), np.float32), prefix=1)
 SILENCE = np.zeros(1, np.float32)
 
 
-def job_of(*, spare: bool = False) -> Job:
-    return Job(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare)
+def job_of(*, spare: bool = False, request: object = None) -> Job:
+    return Job(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare, request=request)
 
 
 def row_of(job: Job, slot: int) -> Row:
@@ -36,19 +39,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler = Scheduler(slots, max_waiting)
         self.slots, self.max_waiting = slots, max_waiting
         self.queues: dict[bool, list[Job]] = {False: [], True: []}
-        self.starting: list[tuple[Job, int]] = []
+        self.starting: list[Prefill] = []
         self.rows: list[Row] = []
         self.started: list[Job] = []
 
-    def held(self) -> list[int]:
-        return [slot for _, slot in self.starting] + [row.slot for row in self.rows]
+    def held(self) -> list[Row | Prefill]:
+        return [*self.starting, *self.rows]
 
-    def spares(self) -> int:
-        return sum(job.spare for job in [*(job for job, _ in self.starting), *(row.job for row in self.rows)])
+    def may_have_one_more(self, job: Job) -> bool:
+        return sum(held.job.request is job.request for held in self.held()) < max(self.slots - 1, 1)
 
-    @rule(spare=st.booleans())
-    def add(self, spare: bool) -> None:
-        job = job_of(spare=spare)
+    @rule(spare=st.booleans(), request=st.sampled_from([None, "a book", "a letter"]))
+    def add(self, spare: bool, request: str | None) -> None:
+        job = job_of(spare=spare, request=request)
         places = self.max_waiting + self.slots - len(self.held())
         if not spare and sum(not waiting.cancelled for waiting in self.queues[False]) >= places:
             with pytest.raises(QueueFull):
@@ -63,39 +66,44 @@ class SchedulerMachine(RuleBasedStateMachine):
         data.draw(st.sampled_from(self.queues[True])).promote()
 
     @rule()
+    def collect_promoted(self) -> None:
+        self.queues[False][:0] = [job for job in self.queues[True] if not job.spare]
+        self.queues[True] = [job for job in self.queues[True] if job.spare]
+        self.scheduler.collect_promoted()
+
+    @rule()
     def admit(self) -> None:
         free = self.slots - len(self.held())
-        if free:  # a promoted job came before those that wait now
-            self.queues[False][:0] = [job for job in self.queues[True] if not job.spare]
-            self.queues[True] = [job for job in self.queues[True] if job.spare]
-        expected = None
-        if free and self.queues[False]:
-            expected = self.queues[False]
-        elif free and self.queues[True] and (self.slots == 1 or self.spares() + 1 < self.slots):
-            expected = self.queues[True]
+        candidates = list(self.queues[False]) if free else []
+        if free > 1 or (free and self.slots == 1):
+            candidates += self.queues[True]
+        expected = next(filter(self.may_have_one_more, candidates), None)
         assert self.scheduler.can_admit() == (expected is not None)
-        admitted = self.scheduler.admit()
+        prefill = self.scheduler.admit()
         if expected is None:
-            assert admitted is None
+            assert prefill is None
             return
-        assert admitted is not None
-        job, slot = admitted
-        assert job is expected.pop(0), "not the first of those who wait"
-        assert job not in self.started, "run twice"
-        assert slot not in self.held()
-        assert 0 <= slot < self.slots
-        self.started.append(job)
-        self.starting.append((job, slot))
+        assert prefill is not None
+        assert prefill.job is expected, "not the first of those who may"
+        assert expected not in self.started, "run twice"
+        assert prefill.slot not in {held.slot for held in self.held()}
+        assert 0 <= prefill.slot < self.slots
+        for queue in self.queues.values():
+            if expected in queue:
+                queue.remove(expected)
+        self.started.append(expected)
+        self.starting.append(prefill)
 
     @precondition(lambda self: self.starting)
-    @rule(fault=st.booleans())
-    def prefilled(self, fault: bool) -> None:
-        job, slot = self.starting.pop(0)
+    @rule(fault=st.booleans(), data=st.data())
+    def prefilled(self, fault: bool, data: st.DataObject) -> None:
+        prefill = data.draw(st.sampled_from(self.starting))
+        self.starting.remove(prefill)
         if fault:
-            self.scheduler.release(slot)
+            self.scheduler.release(prefill)
             return
-        self.rows.append(row_of(job, slot))
-        self.scheduler.run(self.rows[-1])
+        self.rows.append(row_of(prefill.job, prefill.slot))
+        self.scheduler.run(prefill, self.rows[-1])
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
@@ -112,20 +120,20 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         jobs = [*self.queues[False], *self.queues[True], *(row.job for row in self.rows)]
-        jobs += [job for job, _ in self.starting]
+        jobs += [prefill.job for prefill in self.starting]
         if jobs:
             data.draw(st.sampled_from(jobs)).cancel()
 
     @rule()
     def drop_cancelled(self) -> None:
-        present = [*(row.job for row in self.rows), *self.queues[False], *self.queues[True]]
+        present = [*(held.job for held in self.held()), *self.queues[False], *self.queues[True]]
         assert set(self.scheduler.drop_cancelled()) == {job for job in present if job.cancelled}
         self.rows = [row for row in self.rows if not row.job.cancelled]
+        self.starting = [prefill for prefill in self.starting if not prefill.job.cancelled]
         for queue in self.queues.values():
             queue[:] = [job for job in queue if not job.cancelled]
         assert self.scheduler.drop_cancelled() == []
 
-    @precondition(lambda self: not self.starting)  # one thread does both
     @rule(ends=st.sets(st.integers(0, 4)))
     def step(self, ends: set[int]) -> None:
         rows = self.scheduler.runnable()
@@ -133,7 +141,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         before = {row: row.slot for row in self.rows}
         moves = self.scheduler.moves(rows)
         for row, slot, other in moves:
-            assert other is next((held for held in self.rows if held.slot == slot), None)
+            assert other is next((held for held in self.held() if held.slot == slot), None)
             if other:
                 other.slot = row.slot
             row.slot = slot
@@ -151,17 +159,19 @@ class SchedulerMachine(RuleBasedStateMachine):
     def nothing_is_lost(self) -> None:
         if not hasattr(self, "scheduler"):
             return
-        held = self.held()
+        held = [held.slot for held in self.held()]
         assert len(set(held)) == len(held) <= self.slots, "a slot is held twice"
         assert all(0 <= slot < self.slots for slot in held)
         assert self.scheduler.rows == self.rows
+        assert self.scheduler.prefills == self.starting
         assert self.scheduler.waiting == len(self.queues[False]) + len(self.queues[True])
-        assert self.spares() <= max(self.slots - 1, 1), "spare rows hold every slot"
+        of_one = max(Counter(id(held.job.request) for held in self.held()).values(), default=0)
+        assert of_one <= max(self.slots - 1, 1), "one request holds every slot"
 
     def teardown(self) -> None:
         if hasattr(self, "scheduler"):
             left = [*self.queues[False], *self.queues[True], *(row.job for row in self.rows)]
-            left += [job for job, _ in self.starting]
+            left += [prefill.job for prefill in self.starting]
             found = self.scheduler.drop_all()
             assert len(found) == len(left)
             assert set(found) == set(left)
@@ -172,24 +182,70 @@ SchedulerMachine.TestCase.settings = settings(max_examples=150, stateful_step_co
 TestScheduler = SchedulerMachine.TestCase
 
 
-def test_a_short_request_gets_the_next_row_before_a_long_ones_spare_rows() -> None:
-    scheduler = Scheduler(slots=3, max_waiting=1)
-    spare = [job_of(spare=True) for _ in range(5)]
-    for job in spare:
+def admitted(scheduler: Scheduler) -> list[Job]:
+    """Give slots to all who may have one, and make rows of them."""
+    jobs = []
+    while prefill := scheduler.admit():
+        scheduler.run(prefill, row_of(prefill.job, prefill.slot))
+        jobs.append(prefill.job)
+    return jobs
+
+
+@pytest.mark.parametrize("slots", [2, 3, 4, 8])
+def test_a_request_that_comes_while_a_book_is_read_has_a_slot_at_once(slots: int) -> None:
+    scheduler = Scheduler(slots, max_waiting=1)
+    heard = job_of(request="book")
+    ahead = [job_of(spare=True, request="book") for _ in range(2 * slots)]
+    for job in (heard, *ahead):
         scheduler.add(job)
-    running = []
-    while admitted := scheduler.admit():
-        running.append(row_of(*admitted))
-        scheduler.run(running[-1])
-    assert [row.job for row in running] == spare[:2], "one row is kept for whoever comes"
-    short, next_short = job_of(), job_of()
+    assert admitted(scheduler) == [heard, *ahead[: slots - 2]]
+    short = job_of()
     scheduler.add(short)
-    admitted = scheduler.admit()
-    assert admitted is not None
-    assert admitted[0] is short
-    scheduler.run(row_of(*admitted))
-    scheduler.add(next_short)
-    scheduler.drop(running[0])
-    admitted = scheduler.admit()
-    assert admitted is not None
-    assert admitted[0] is next_short, "spare jobs came first, but may wait"
+    assert admitted(scheduler) == [short]
+
+
+def test_parts_of_one_request_that_are_no_spare_ones_leave_a_slot_too() -> None:
+    scheduler = Scheduler(3, max_waiting=9)
+    greedy = [job_of(request="a") for _ in range(4)]
+    for job in greedy:
+        scheduler.add(job)
+    assert admitted(scheduler) == greedy[:2]
+    other = job_of(request="b")
+    scheduler.add(other)
+    assert admitted(scheduler) == [other], "it does not wait behind those that may not run yet"
+
+
+def test_one_slot_is_for_everybody() -> None:
+    scheduler = Scheduler(1, max_waiting=1)
+    spare = job_of(spare=True, request="book")
+    scheduler.add(spare)
+    assert admitted(scheduler) == [spare]
+
+
+def test_a_promotion_at_any_moment_loses_no_job() -> None:
+    """A job is promoted from another thread: here while the scheduler sorts the spare ones, at each point of it."""
+
+    class Promoted(Job):
+        """Spare when asked so many times, then not."""
+
+        asked = 0
+
+        @property
+        def spare(self) -> bool:
+            self.asked += 1
+            return self.asked <= self.until
+
+        @spare.setter
+        def spare(self, value: bool) -> None:
+            pass
+
+    for until in range(6):
+        Promoted.until = until
+        scheduler = Scheduler(1, max_waiting=1)
+        job = Promoted(NO_PROMPT, SAMPLING, 0, 9)
+        job.asked = -1  # `add` asks first
+        scheduler.add(job)
+        for _ in range(4):
+            scheduler.collect_promoted()
+        assert scheduler.waiting == 1
+        assert admitted(scheduler) == [job]
