@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import socket
 import sys
@@ -76,7 +77,7 @@ def _announce(settings: Settings, bundles: Bundles, sock: socket.socket) -> None
         access = f"loopback only, as there is no key in {config.PREFIX}SECRET_API_KEY or {config.PREFIX}API_KEYS_FILE"
     log.event("listening", url=f"http://{shown}:{port}", access=access, models=len(bundles.all()))
     for problem in bundles.problems:
-        log.event("model_unavailable", reason=problem)
+        log.event("model_unavailable", level=logging.WARNING, reason=problem)
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
