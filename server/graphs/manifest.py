@@ -32,6 +32,9 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-
 """A file of the folder itself: no separator, no drive, not hidden, and so never `..`."""
 
 _LONGEST_REASON = 300  # characters
+_MOST = 100.0
+"""Above this, or below its inverse, sampling parameters leave nothing but rounding errors of float32 logits."""
+_MOST_CODES = 2**31 - 1  # of `top_k`: the graphs take integers
 
 
 class BundleError(ValueError):
@@ -74,7 +77,7 @@ class CodecSizes(_Strict):
 
     num_quantizers: Size
     codebook_size: Size
-    sample_rate: Size = Field(description="Hz")
+    sample_rate: Literal[8_000, 12_000, 16_000, 24_000, 48_000] = Field(description="Hz, one that each format can have")
     samples_per_frame: Size
 
 
@@ -124,13 +127,13 @@ class GenerationDefaults(_Strict):
     """`generation_config.json`; where the file is silent, the official package's own defaults."""
 
     do_sample: bool = True
-    temperature: float = Field(0.9, ge=0)
-    top_k: int = Field(50, ge=0)
+    temperature: float = Field(0.9, ge=0, le=_MOST)
+    top_k: int = Field(50, ge=0, le=_MOST_CODES)
     top_p: float = Field(1.0, gt=0, le=1)
-    repetition_penalty: float = Field(1.05, gt=0)
+    repetition_penalty: float = Field(1.05, ge=1 / _MOST, le=_MOST)
     subtalker_dosample: bool = True
-    subtalker_temperature: float = Field(0.9, ge=0)
-    subtalker_top_k: int = Field(50, ge=0)
+    subtalker_temperature: float = Field(0.9, ge=0, le=_MOST)
+    subtalker_top_k: int = Field(50, ge=0, le=_MOST_CODES)
     subtalker_top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(2048, ge=1)
 

@@ -88,7 +88,10 @@ TEXT_IDS = [f"ids {name}" for name in ("im_start", "im_end", "tts_bos", "tts_eos
             for value in (0, -1, 1.1, float("nan"))
         ),
         *((f"generation {prefix}top_k", value) for prefix in ("", "subtalker_") for value in (-1, 0.5)),
-        ("generation repetition_penalty", 0),
+        *(("generation repetition_penalty", value) for value in (0, -1, 1e-300, 1e300)),
+        *((f"generation {prefix}temperature", 1e300) for prefix in ("", "subtalker_")),
+        *((f"generation {prefix}top_k", 2**31) for prefix in ("", "subtalker_")),
+        ("sizes codec sample_rate", 1),
         ("generation max_new_tokens", 0),
         ("graphs talker reads", {"once": -1}),
         ("graphs talker inputs", [{"name": "x", "dtype": "float32", "shape": [-1]}]),
