@@ -10,14 +10,14 @@ import numpy as np
 
 from export.graphs.narrow import widen
 from export.parity import FRAMES, GREEDY, TEXT, Reference, measure
-from server.engine.bundle import CODEC_TABLE, open_bundle, open_prompts
+from server.engine.bundle import open_bundle, open_prompts
 from server.engine.job import Job, Sampling
 from server.engine.prompt import AUTO, Prompt
 from server.engine.rows import Row, RowState
 from server.engine.sampling import RowSampler
 from server.graphs.codec_decoder import PooledCodecDecoder
 from server.graphs.device_frame import Controls, DevicePredictor, DeviceTalker, control_buffer, forced_logits
-from server.graphs.manifest import Manifest, read_manifest
+from server.graphs.manifest import CODEC_TABLE, Manifest, read_manifest
 from server.graphs.session import Chosen, open_session
 from server.graphs.talker import TalkerOutput
 

@@ -29,8 +29,8 @@ from export.parity import measure, reference
 from export.publish import describe, publish
 from export.quantise import PRECISIONS, quantise_graph
 from export.tables import write_codec_table, write_text_table, write_tokenizer
-from server.engine.bundle import CODEC_TABLE, TEXT_TABLE, TOKENIZER, open_prompts
-from server.graphs.manifest import Manifest
+from server.engine.bundle import open_prompts
+from server.graphs.manifest import CODEC_TABLE, TEXT_TABLE, TOKENIZER, Manifest
 from server.graphs.session import CPU_LACKS
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from server import __version__, config, key_file, log, voices
@@ -30,6 +31,7 @@ from server.opening import (
     profiles_of,
 )
 from server.pool import EnginePool
+from server.profiles import Profile
 from server.speech_engine import Loader
 from server.speech_request import build
 
@@ -59,7 +61,7 @@ def run_server(settings: Settings, load: Loader) -> None:
     lifecycle.serve(
         served,
         sock,
-        lambda: _announce(settings, bundles, sock),
+        lambda: _announce(settings, bundles, profiles, sock),
         settings.drain_seconds,
     )
     log.event("stopped")
@@ -69,7 +71,7 @@ def run_server(settings: Settings, load: Loader) -> None:
         os._exit(0)
 
 
-def _announce(settings: Settings, bundles: Bundles, sock: socket.socket) -> None:
+def _announce(settings: Settings, bundles: Bundles, profiles: Mapping[str, Profile], sock: socket.socket) -> None:
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     access = "key" if settings.requires_key else "open to all"
@@ -77,7 +79,11 @@ def _announce(settings: Settings, bundles: Bundles, sock: socket.socket) -> None
         access = f"loopback only, as there is no key in {config.PREFIX}SECRET_API_KEY or {config.PREFIX}API_KEYS_FILE"
     log.event("listening", url=f"http://{shown}:{port}", access=access, models=len(bundles.all()))
     for problem in bundles.problems:
-        log.event("model_unavailable", reason=problem)
+        log.event("model_unavailable", level=logging.WARNING, reason=problem)
+    for bundle in bundles.all():
+        if bundle.readable and (missing := voices.left_out(bundle.readable, profiles)):
+            told = ", ".join(f"{voice} needs the speaker {speaker}" for voice, speaker in missing.items())
+            log.event("voices_left_out", level=logging.WARNING, model=bundle.id, reason=told)
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -121,7 +127,8 @@ def _voices(arguments: argparse.Namespace, settings: Settings) -> None:
     bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
     for voice in voices.voices_of(bundle.manifest, profiles_of(settings)):
         about = ", ".join(filter(None, (voice.description, voice.gender, voice.language)))
-        about = f"means {voice.alias_of}" if voice.alias_of else about
+        if voice.alias_of:
+            about = f"stand-in, speaks as {voice.alias_of}" if voice.stand_in else f"means {voice.alias_of}"
         print(f"{voice.id:<20} {about}".rstrip())
 
 

@@ -64,7 +64,7 @@ class AudioModelList(_Answer):
 
 
 class VoiceList(_Answer):
-    """Every voice of a model, its own first."""
+    """Every voice of a model: its own first, those that only stand in for another at last."""
 
     voices: list[Voice]
 

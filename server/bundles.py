@@ -67,15 +67,23 @@ class Bundles:
 
     Args:
         found: as `find` gives them.
-        default: id of the default model; None takes the first.
+        default: id of the default model; None takes the first one that can be read. If that fails to load later it
+            stays the default: clients were told its id, and another model would have other voices.
         precision: where a model has several bundles, `ID` and `ID_PRECISION`, the one that its id means.
     """
 
     def __init__(self, found: list[Bundle], default: str | None, precision: Precision | None = None) -> None:
         self._by_id = {bundle.id: bundle for bundle in found}
         self._precision = precision
-        wanted = default if default is not None else next(iter(self._by_id), None)
-        self._default = self._preferred(wanted) if wanted is not None else None
+        self._default = self._preferred(default) if default is not None else self._first_readable()
+
+    def _first_readable(self) -> str | None:
+        """The first bundle whose manifest can be read, in the wanted precision if that one can be, else any."""
+        readable = [name for name, bundle in self._by_id.items() if bundle.readable]
+        if not readable:
+            return next(iter(self._by_id), None)
+        preferred = self._preferred(readable[0])
+        return preferred if preferred in readable else readable[0]
 
     def _preferred(self, name: str) -> str:
         """The id of this model's bundle in the wanted precision, if it has one, else the name as it is."""

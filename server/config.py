@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     model: str | None = Field(
         default=None,
         description="Id (folder name) of the default model, which loads at start.",
-        json_schema_extra={"default": "the first id in alphabetical order"},
+        json_schema_extra={"default": "the first, in alphabetical order, that can be read"},
     )
     precision: Precision | None = Field(
         default=None,

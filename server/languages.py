@@ -1,4 +1,4 @@
-"""Languages by the names people use for them."""
+"""Languages by the names people use for them, and by the model's own, whose case a manifest may have as it likes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,16 @@ def spoken(languages: Iterable[str]) -> list[str]:
 
 def code(language: str) -> str | None:
     """ISO 639-1 code of a language as `resolve` names it; None for `auto` and for languages unknown here."""
-    return _ISO_CODES[language][0] if language in _ISO_CODES else None
+    codes = _ISO_CODES.get(language.lower())
+    return codes[0] if codes else None
+
+
+def find(name: str, available: Iterable[str]) -> str | None:
+    """The language of this name as the model has it: its very name, else the one that differs in case alone."""
+    choices = sorted(available)
+    if name in choices:
+        return name
+    return next((choice for choice in choices if choice.lower() == name.lower()), None)
 
 
 def resolve(language: str, available: Iterable[str]) -> str:
@@ -47,12 +56,14 @@ def resolve(language: str, available: Iterable[str]) -> str:
     Raises:
         InvalidRequestError: the model does not have it.
     """
-    wanted = language.strip().lower()
-    if wanted == AUTO:
+    wanted = language.strip()
+    if wanted.lower() == AUTO:
         return AUTO
     choices = spoken(available)
-    tag = _TAG.fullmatch(wanted)
-    name = _NAME_OF_CODE.get(tag[1], wanted) if tag else wanted
-    if name not in choices:
+    tag = _TAG.fullmatch(wanted.lower())
+    name = (
+        find(language, choices) or find(wanted, choices) or find(_NAME_OF_CODE.get(tag[1], "") if tag else "", choices)
+    )
+    if name is None:
         raise InvalidRequestError(f"language must be one of {', '.join([AUTO, *choices])}", param="language")
     return name

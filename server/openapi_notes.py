@@ -39,8 +39,8 @@ FIELDS: dict[str, Json] = {
         "pattern": NOT_BLANK,
     },
     "voice": {
-        "description": "An id of `GET /audio/voices`, any case: profiles, speakers, OpenAI's names, Kokoro's ids. "
-        "Of a weighted formula the heaviest is taken.",
+        "description": "An id of `GET /audio/voices`: profiles, speakers, OpenAI's names, Kokoro's ids. Where none is "
+        "written like this, case does not matter, nor blank or underscore. Of a formula the heaviest is taken.",
         "examples": ["alloy", {"id": "serena"}, "serena_meditation", "af_heart*0.7+af_bella*0.3"],
     },
     "response_format": {"description": "The kind of file; `pcm` is signed 16 bit, little-endian, 24 kHz, mono."},

@@ -18,6 +18,9 @@ from server.text import tags
 
 GREEDY_BELOW = 0.01
 """Temperatures below this are taken as 0: dividing by them may overflow, and they draw the likeliest code anyway."""
+LEAST_TOP_P = 1e-6
+"""Lower values are taken as this: as float32 they may become 0, which leaves no code to draw. The likeliest of some
+thousand codes has a higher probability, so that it alone is left either way."""
 
 _RANDOM_SEEDS = 2**31
 
@@ -88,22 +91,24 @@ def _sampling(request: SpeechRequest, profile: ProfileSampling, manifest: Manife
         raise InvalidRequestError(f"top_k must be at most {most} for this model", param="top_k")
 
     temperature = _pick(request.temperature, profile.temperature)
-    if temperature is not None and temperature < GREEDY_BELOW:
-        temperature = 0.0
     top_p = _pick(request.top_p, profile.top_p)
     return Sampling(
-        temperature=_pick(temperature, defaults.temperature if defaults.do_sample else 0.0),
+        temperature=_temperature(_pick(temperature, defaults.temperature if defaults.do_sample else 0.0)),
         top_k=_pick(top_k, defaults.top_k),
-        top_p=_pick(top_p, defaults.top_p),
+        top_p=max(_pick(top_p, defaults.top_p), LEAST_TOP_P),
         repetition_penalty=_pick(
             _pick(request.repetition_penalty, profile.repetition_penalty), defaults.repetition_penalty
         ),
-        predictor_temperature=_pick(
-            temperature, defaults.subtalker_temperature if defaults.subtalker_dosample else 0.0
+        predictor_temperature=_temperature(
+            _pick(temperature, defaults.subtalker_temperature if defaults.subtalker_dosample else 0.0)
         ),
         predictor_top_k=_pick(top_k, defaults.subtalker_top_k),
-        predictor_top_p=_pick(top_p, defaults.subtalker_top_p),
+        predictor_top_p=max(_pick(top_p, defaults.subtalker_top_p), LEAST_TOP_P),
     )
+
+
+def _temperature(value: float) -> float:
+    return value if value >= GREEDY_BELOW else 0.0
 
 
 def _pick(asked: _T | None, default: _T) -> _T:

@@ -6,7 +6,7 @@ A profile is a speaker with a way to speak. Where a model ignores instructions, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -42,8 +42,9 @@ class ProfileSampling(_Strict):
 class Profile(_Strict):
     """A voice as a request may ask for it."""
 
-    speaker: str | None = None
-    """Key of `Manifest.speakers`; None where the model has none, or in a file: the default voice's speaker."""
+    speaker: str | None = Field(default=None, min_length=1)
+    """Key of `Manifest.speakers`, in a file in any case; None where the model has none, or in a file: the default
+    voice's speaker."""
     language: str = languages.AUTO
     """What is spoken where the request does not say: `auto`, or a language by a name of the model's."""
     instruction: str | None = Field(default=None, min_length=1, max_length=MAX_INSTRUCTION_CHARS)
@@ -53,11 +54,6 @@ class Profile(_Strict):
     gender: Gender | None = None
     """In a file: the speaker's own where it is known and this is absent."""
     tags: tuple[str, ...] = Field(default=(), strict=False)
-
-    @field_validator("speaker")
-    @classmethod
-    def _in_one_spelling(cls, value: str | None) -> str | None:
-        return value and plain(value)
 
     @field_validator("language")
     @classmethod
@@ -84,7 +80,7 @@ class Catalogue(_ProfilesFile):
     openai: dict[str, str]
     kokoro: dict[str, str]
 
-    @property
+    @cached_property
     def aliases(self) -> dict[str, str]:
         """OpenAI's and Kokoro's names, and the speaker each means."""
         return {**self.openai, **self.kokoro}
@@ -115,7 +111,7 @@ def plain(name: str) -> str:
 
 
 def _with_gender(profile: Profile) -> Profile:
-    facts = built_in().speakers.get(profile.speaker or "")
+    facts = built_in().speakers.get(plain(profile.speaker or ""))
     return profile.model_copy(update={"gender": facts.gender}) if facts and not profile.gender else profile
 
 

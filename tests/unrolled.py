@@ -14,11 +14,11 @@ from export.graphs.first_code import FirstCode, FirstCodeOnnxConfig
 from export.graphs.frame_unrolled import DeviceStep, DeviceStepOnnxConfig, frame_unrolled
 from export.graphs.narrow import export_narrow, narrow
 from export.graphs.pooled import pool_states
-from server.engine.bundle import CODEC_TABLE, OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.frames import DeviceFrames
 from server.graphs.codec_decoder import PooledCodecDecoder
 from server.graphs.device_frame import DevicePredictor, DeviceTalker
-from server.graphs.manifest import read_manifest
+from server.graphs.manifest import CODEC_TABLE, read_manifest
 from server.graphs.session import open_session
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from server.engine.frames import DeviceFrames, Frames, HostFrames
@@ -20,7 +21,16 @@ from server.engine.tokenizer import TextTokenizer
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import TAKEN, CodecDecoder, PooledCodecDecoder
 from server.graphs.device_frame import DevicePredictor, DeviceTalker
-from server.graphs.manifest import BundleError, Manifest, Sizes, read_manifest
+from server.graphs.manifest import (
+    CODEC_TABLE,
+    GRAPHS,
+    TEXT_TABLE,
+    TOKENIZER,
+    BundleError,
+    Manifest,
+    Sizes,
+    read_manifest,
+)
 from server.graphs.pages import MappedTable, give_back_mapped, trim_heap
 from server.graphs.session import (
     CPU_LACKS,
@@ -38,8 +48,6 @@ from server.graphs.talker import Talker, TalkerOutput
 Floats = NDArray[np.float32]
 
 log = logging.getLogger(__name__)
-
-TOKENIZER, TEXT_TABLE, CODEC_TABLE = "tokenizer.json", "text_embedding.npy", "codec_embedding.npy"
 
 
 @dataclass(frozen=True)
@@ -69,12 +77,20 @@ def open_prompts(folder: Path, manifest: Manifest) -> PromptBuilder:
     """The prompt builder of a bundle; its tables stay on disk.
 
     Raises:
-        BundleError: a table or the tokenizer is missing or unreadable.
+        BundleError: a table or the tokenizer is missing or unreadable, or a table is too small for the manifest's ids.
     """
     try:
         text, codec = (MappedTable(folder / name) for name in (TEXT_TABLE, CODEC_TABLE))
     except (OSError, ValueError) as error:
         raise BundleError(f"{folder.name}: an embedding table cannot be read; convert the checkpoint again") from error
+    least = 1 + max(number for name, number in manifest.ids if not name.startswith("codec_"))
+    talker = manifest.sizes.talker
+    fits = len(text.shape) == 2 and text.shape[0] >= least and text.shape[1] == talker.hidden_size
+    if not fits or codec.shape != (talker.vocab_size, talker.hidden_size):
+        raise BundleError(
+            f"{folder.name}: an embedding table has not the shape that its manifest asks for; "
+            "convert the checkpoint again"
+        )
     return PromptBuilder(manifest, TextTokenizer(folder / TOKENIZER), text, codec)
 
 
@@ -131,6 +147,19 @@ def _check_frame(folder: Path, manifest: Manifest) -> None:
             raise BundleError(f"{folder.name}: its graphs are those of an older version; convert the checkpoint again")
 
 
+def _check_graphs(folder: Path, manifest: Manifest, sessions: Mapping[str, ort.InferenceSession]) -> None:
+    """See that each graph is the one that the manifest describes, since what wraps it asks for tensors by name."""
+    for name, session in sessions.items():
+        graph = manifest.graphs[name]
+        wants = {value.name for value in session.get_inputs()} - {spec.name for spec in graph.inputs}
+        lacks = {spec.name for spec in graph.outputs} - {value.name for value in session.get_outputs()}
+        if wants or lacks:
+            raise BundleError(
+                f"{folder.name}: {graph.file} has other inputs or outputs than its manifest gives the graph {name}; "
+                "convert the checkpoint again"
+            )
+
+
 def _with_positions(manifest: Manifest, positions: int) -> Manifest:
     talker = manifest.sizes.talker
     talker = talker.model_copy(update={"max_positions": min(positions, talker.max_positions)})
@@ -161,9 +190,9 @@ def _open(
 ) -> OpenBundle:
     options = {name: {"enable_cuda_graph": "1"} for name in ("talker", "code_predictor") if captured}
     sessions = {
-        name: open_session(folder / graph.file, device, threads, options.get(name))
-        for name, graph in manifest.graphs.items()
+        name: open_session(folder / manifest.graphs[name].file, device, threads, options.get(name)) for name in GRAPHS
     }
+    _check_graphs(folder, manifest, sessions)
     prompts, sizes = open_prompts(folder, manifest), manifest.sizes
     talker: Talker
     code_predictor: CodePredictor | DevicePredictor

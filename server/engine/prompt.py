@@ -76,8 +76,8 @@ class PromptBuilder:
 
         Args:
             text: what to say.
-            speaker: a key of the manifest's speakers in any case, or None where the model has no speakers.
-            language: a key of the manifest's languages in any case, or `auto`.
+            speaker: a key of the manifest's speakers, or None where the model has no speakers.
+            language: a key of the manifest's languages, or `auto`.
             instruction: how to say it; dropped by models that do not follow instructions.
 
         Raises:
@@ -118,7 +118,7 @@ class PromptBuilder:
         """Language and speaker on the codec side."""
         ids = self._manifest.ids
         voice = self._speaker(speaker)
-        language_id = self._language_id(language.lower(), voice.dialect if voice else None)
+        language_id = self._language_id(language, voice.dialect if voice else None)
         if language_id is None:
             prefix = [ids.codec_nothink, ids.codec_think_bos, ids.codec_think_eos]
         else:
@@ -127,15 +127,15 @@ class PromptBuilder:
 
     def _speaker(self, speaker: str | None) -> Speaker | None:
         speakers = self._manifest.speakers
-        if not speaker:
+        if speaker is None:
             return None
-        if speaker.lower() not in speakers:
+        if speaker not in speakers:
             raise PromptError(f"unknown speaker {speaker!r}; this model has: {', '.join(speakers) or 'none'}")
-        return speakers[speaker.lower()]
+        return speakers[speaker]
 
     def _language_id(self, language: str, dialect: str | None) -> int | None:
         languages = self._manifest.languages
-        if dialect and language in ("chinese", AUTO):
+        if dialect and language.lower() in ("chinese", AUTO):
             return languages[dialect]
         if language == AUTO:
             return None

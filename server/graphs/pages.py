@@ -98,7 +98,15 @@ class MappedTable:
     """
 
     def __init__(self, path: Path) -> None:
-        self._rows: NDArray[Any] = np.load(path, mmap_mode="r")
+        rows = np.load(path, mmap_mode="r")
+        if not isinstance(rows, np.ndarray):
+            raise ValueError(f"{path.name} holds no array")
+        self._rows: NDArray[Any] = rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(rows, width)`."""
+        return self._rows.shape
 
     def __getitem__(self, ids: int | list[int]) -> NDArray[Any]:
         rows = np.array(self._rows[ids])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from server.graphs.manifest import Manifest, verify_files
 
@@ -35,7 +36,7 @@ def verify_once(folder: Path, manifest: Manifest) -> None:
 
 def _state(folder: Path, manifest: Manifest) -> bytes | None:
     """What must not have changed, or None where a file is missing or cannot be looked at."""
-    state = {}
+    state: dict[str, list[Any]] = {"": sorted(graph.file for graph in manifest.graphs.values())}  # no file's name
     for name, entry in manifest.files.items():
         try:
             found = (folder / name).stat()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse, json
 
+from server.answers import VoiceList
 from server.bundles import Bundles
 from server.profiles import Profile
 from server.voices import voices_of
@@ -21,8 +21,8 @@ def voice_routes(bundles: Bundles, profiles: Mapping[str, Profile]) -> Blueprint
     async def list_voices(request: Request) -> HTTPResponse:
         name = request.args.get("model")
         if name is None and not bundles.all():
-            return json({"voices": []})
+            return json(VoiceList(voices=[]).model_dump())
         bundle = bundles.default() if name is None else bundles.resolve(name)
-        return json({"voices": [asdict(voice) for voice in voices_of(bundle.manifest, profiles)]})
+        return json(VoiceList(voices=voices_of(bundle.manifest, profiles)).model_dump())
 
     return blueprint

@@ -3,7 +3,7 @@
 import { API, hasKey, listModels, listVoices } from "./api.js";
 import { byId, copyText, make, sentence } from "./dom.js";
 import * as snippets from "./snippets.js";
-import { factsOf } from "./voice.js";
+import { factsOf, heardOf } from "./voice.js";
 
 const KEY_BYTES = 32;
 const model = byId("model");
@@ -42,8 +42,8 @@ function modelRow({ id, description, precision, instructions, languages }) {
 }
 
 function voiceRow(listed) {
-  const { id, name, description, alias_of: original } = listed;
-  const what = [description, factsOf(listed), original && `another name of ${original}`].filter(Boolean).join(" · ");
+  const { id, name, description } = listed;
+  const what = [heardOf(listed), description, factsOf(listed)].filter(Boolean).join(" · ");
   return make("tr", {}, idCell(id), cell(name ?? id), cell(what));
 }
 

@@ -1,11 +1,13 @@
 // The voice picker: one group of radio buttons, narrowed by a search.
 
 import { byId, make } from "./dom.js";
-import { factsOf, fits, kindOf, wordsOf } from "./voice.js";
+import { factsOf, fits, heardOf, kindOf, wordsOf } from "./voice.js";
 
 const list = byId("voices");
 const search = byId("search");
 const count = byId("voice-count");
+
+const many = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 
 let voices = [];
 let chosen = "";
@@ -14,10 +16,17 @@ function makeRow(voice) {
   const radio = make("input", { type: "radio", name: "voice", value: voice.id, checked: voice.id === chosen });
   const text = make("span", { class: "voice-text" }, make("strong", {}, voice.name ?? voice.id));
   if (voice.name && voice.name !== voice.id) text.append(" ", make("code", {}, voice.id));
-  if (voice.description) text.append(make("span", { class: "hint" }, voice.description));
-  const facts = factsOf(voice);
-  if (facts) text.append(make("span", { class: "hint" }, facts));
+  const facts = [heardOf(voice), factsOf(voice)].filter(Boolean).join(" · ");
+  for (const line of [voice.description, facts]) {
+    if (line) text.append(make("span", { class: "hint" }, line));
+  }
   return make("label", { class: "voice" }, radio, text);
+}
+
+/** The names whose own speaker this model lacks: folded up, unless one of them is wanted. */
+function makeStandIns(group, open) {
+  const title = `Stand-ins (${group.length}): their own speakers are not in this model`;
+  return make("details", { open }, make("summary", { class: "group" }, title), ...group.map(makeRow));
 }
 
 function draw() {
@@ -26,16 +35,24 @@ function draw() {
     (voice) => voice.id === chosen || (wanted.length ? fits(voice, wanted) : kindOf(voice) !== "Other names"),
   );
   list.replaceChildren();
-  for (const kind of ["Profiles", "Speakers", "Other names"]) {
+  for (const kind of ["Speakers", "Profiles", "Other names"]) {
     const group = shown.filter((voice) => kindOf(voice) === kind);
     if (group.length) list.append(make("p", { class: "group" }, kind), ...group.map(makeRow));
   }
+  const standIns = shown.filter((voice) => voice.stand_in);
+  const inUse = wanted.length > 0 || standIns.some((voice) => voice.id === chosen);
+  if (standIns.length) list.append(makeStandIns(standIns, inUse));
   const row = wanted.length ? null : list.querySelector(":checked")?.parentElement;
   list.scrollTop = row ? row.offsetTop - list.clientHeight / 3 : 0; // scrollIntoView would move the page too
-  const found = wanted.length ? shown.filter((voice) => fits(voice, wanted)) : shown;
   const others = voices.length - shown.length;
-  if (wanted.length) count.textContent = `${found.length} of ${voices.length} voices`;
-  else count.textContent = `${found.length} voices` + (others ? `, and ${others} other names: search for them` : "");
+  if (wanted.length) {
+    count.textContent = `${shown.filter((voice) => fits(voice, wanted)).length} of ${voices.length} voices`;
+  } else {
+    const counts = [many(shown.length - standIns.length, "voice")];
+    if (standIns.length) counts.push(many(standIns.length, "stand-in"));
+    if (others) counts.push(`${many(others, "other name")} to search for`);
+    count.textContent = counts.join(", ");
+  }
 }
 
 /** Show a model's voices; the chosen one stays where the model has it. */

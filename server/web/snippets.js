@@ -2,9 +2,15 @@
 
 const TEXT = "Hello from my own machine.";
 
+/** Text in double quotes, as JSON, Python and JavaScript read it alike. */
+const quoted = (text) => JSON.stringify(text);
+
+/** Text within single quotes of a shell. */
+const inShell = (text) => text.replaceAll("'", String.raw`'\''`);
+
 export const curl = ({ base, model, voice, key }) => `curl ${base}/audio/speech \\
 ${key ? `  -H "Authorization: Bearer $KW_SECRET_API_KEY" \\\n` : ""}  -H "Content-Type: application/json" \\
-  -d '{"model": "${model}", "voice": "${voice}", "input": "${TEXT}"}' \\
+  -d '${inShell(`{"model": ${quoted(model)}, "voice": ${quoted(voice)}, "input": "${TEXT}"}`)}' \\
   -o hello.mp3`;
 
 export const python = ({ base, model, voice, key }) => `${key ? "import os\n\n" : ""}from openai import OpenAI
@@ -12,8 +18,8 @@ export const python = ({ base, model, voice, key }) => `${key ? "import os\n\n" 
 client = OpenAI(base_url="${base}", api_key=${key ? 'os.environ["KW_SECRET_API_KEY"]' : '"none"'})
 
 with client.audio.speech.with_streaming_response.create(
-    model="${model}",
-    voice="${voice}",
+    model=${quoted(model)},
+    voice=${quoted(voice)},
     input="${TEXT}",
     extra_body={"stream_format": "audio"},  # sent while it is made
 ) as response:
@@ -25,8 +31,8 @@ import OpenAI from "openai";
 const client = new OpenAI({ baseURL: "${base}", apiKey: ${key ? "process.env.KW_SECRET_API_KEY" : '"none"'} });
 
 const speech = await client.audio.speech.create({
-  model: "${model}",
-  voice: "${voice}",
+  model: ${quoted(model)},
+  voice: ${quoted(voice)},
   input: "${TEXT}",
 });
 await writeFile("hello.mp3", Buffer.from(await speech.arrayBuffer()));`;

@@ -2,10 +2,17 @@
 
 import { capital } from "./dom.js";
 
-/** What kind of name a voice is: a curated profile, a speaker of the model, or another name for one of those. */
+/** What kind of name a voice is: a speaker of the model, a profile of one, another name, or a name without its speaker. */
 export function kindOf(voice) {
+  if (voice.stand_in) return "Stand-ins";
   if (voice.alias_of) return "Other names";
   return voice.speaker && voice.speaker !== voice.id ? "Profiles" : "Speakers";
+}
+
+/** Who is heard, where it is not the voice itself. */
+export function heardOf({ alias_of: heard, stand_in: standIn }) {
+  if (!heard) return "";
+  return standIn ? `speaks as ${heard}` : `another name of ${heard}`;
 }
 
 /** A line of facts: gender and languages, as far as the server tells them. */

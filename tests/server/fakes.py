@@ -23,7 +23,16 @@ from server.engine.events import EngineEvents, NoEvents
 from server.engine.job import Job
 from server.engine.prompt import Prompt, PromptError
 from server.engine.scheduler import QueueFull
-from server.graphs.manifest import Manifest, TokenIds, read_manifest, verify_files
+from server.graphs.manifest import (
+    CODEC_TABLE,
+    GRAPHS,
+    TEXT_TABLE,
+    TOKENIZER,
+    Manifest,
+    TokenIds,
+    read_manifest,
+    verify_files,
+)
 
 SAMPLE_RATE = 24_000
 FRAME = 1920
@@ -201,7 +210,9 @@ def manifest_of(name: str, **changes: Any) -> dict[str, Any]:
         "speakers": {speaker: {"id": number, "dialect": None} for number, speaker in enumerate(SPEAKERS)},
         "languages": {language: number for number, language in enumerate(LANGUAGES)},
         "generation": {"max_new_tokens": 2048},
-        "graphs": {},
+        "graphs": {
+            graph: {"file": f"{graph}.onnx", "precision": "fp32", "inputs": [], "outputs": []} for graph in GRAPHS
+        },
         "files": {},
         "parity": {},
         "tools": {},
@@ -210,12 +221,17 @@ def manifest_of(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def write_bundle(models: Path, name: str, **changes: Any) -> Path:
-    """A bundle with one file that its manifest vouches for."""
+    """A bundle whose files its manifest vouches for; of these only `talker.onnx` has more than a byte."""
     folder = models / name
     folder.mkdir(parents=True)
-    weights = b"\x07" * 1000
-    (folder / "talker.onnx").write_bytes(weights)
-    files = {"talker.onnx": {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}}
+    contents = dict.fromkeys([TOKENIZER, TEXT_TABLE, CODEC_TABLE, *(f"{graph}.onnx" for graph in GRAPHS)], b"\x07")
+    contents["talker.onnx"] *= 1000
+    for file, content in contents.items():
+        (folder / file).write_bytes(content)
+    files = {
+        file: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for file, content in contents.items()
+    }
     manifest = manifest_of(name, **{"files": files, **changes})
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

@@ -82,9 +82,11 @@ def test_without_onnx_runtime_both_extras_are_named(
 
 def test_models(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (models / "design" / "manifest.json").write_text("{")
+    (write_bundle(models, "aaa") / "manifest.json").write_text("{")
     assert command.main(["models"]) == 0
     printed = capsys.readouterr().out
-    assert "custom (default)\n    custom, for tests" in printed
+    assert printed.startswith("custom (default)\n    custom, for tests"), "the first that can be read"
+    assert "aaa\n    cannot be served: aaa: manifest.json" in printed
     assert "design\n    cannot be served: design: manifest.json" in printed
 
 

@@ -47,6 +47,15 @@ def test_a_language_that_this_model_lacks() -> None:
         resolve("de", ["english"])
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("English", "English"), ("en", "English"), ("german", "german"), ("German", "German"),
+                         ("GERMAN", "German"), ("Old  Norse", "Old  Norse"), (" old  norse ", "Old  Norse")]
+)  # fmt: skip
+def test_a_models_own_names_have_any_case(given: str, meant: str) -> None:
+    assert resolve(given, ["English", "German", "german", "Old  Norse"]) == meant
+    assert code("English") == "en"
+
+
 def test_dialects_are_not_listed() -> None:
     assert spoken(["english", "beijing_dialect", "chinese"]) == ["chinese", "english"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from server import __version__
 from tests.server.answers import GOOD, check_error
-from tests.server.fakes import write_bundle
+from tests.server.fakes import manifest_of, write_bundle
 from tests.server.running import FAKE, RunningServer, run_server, wait_until
 
 
@@ -131,19 +131,55 @@ def test_a_damaged_other_model(tmp_path: Path) -> None:
         assert ask(server, model="a").status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("text", "says"), [("{", "does not fit"), ("{}", "does not fit"), ('{"format": 2}', "does not fit")]
-)
+@pytest.mark.parametrize(("text", "says"), [("", "does not fit"), ('{"format": 2, "new": 1}', "has format 2")])
 def test_an_unreadable_manifest(tmp_path: Path, text: str, says: str) -> None:
     write_bundle(tmp_path / "models", "b")
     (write_bundle(tmp_path / "models", "a") / "manifest.json").write_text(text)
     with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server:
-        for response in (get(server, "/readyz"), ask(server), get(server, "/v1/models/a")):
+        server.wait_ready()
+        for response in (ask(server, model="a"), get(server, "/v1/models/a"), get(server, "/v1/audio/voices?model=a")):
             message = check_error(response, 503, "model_unavailable", "model")
             assert "a: manifest.json" in message
             assert says in message
         assert [model["id"] for model in get(server, "/v1/models").json()["data"]] == ["b"]
+        ready = get(server, "/readyz").json()
+        assert ready["model"] == "b", "the first that can be read"
+        assert says in ready["problems"][0]
+        assert ask(server, model="tts-1").status_code == ask(server, model="b").status_code == 200
+        assert get(server, "/v1/audio/voices").status_code == 200
+        (line,) = [line for line in server.log if "model_unavailable" in line]
+        assert " WARNING " in line
+        assert says in line
+
+
+def test_an_unreadable_model_that_was_chosen(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "b")
+    (write_bundle(tmp_path / "models", "a") / "manifest.json").write_text("{}")
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL="a") as server:
+        for response in (get(server, "/readyz"), ask(server)):
+            assert "a: manifest.json" in check_error(response, 503, "model_unavailable", "model")
         assert ask(server, model="b").status_code == 200
+
+
+def test_no_model_can_be_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (write_bundle(tmp_path / "models", name) / "manifest.json").write_text("{}")
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server:
+        assert "a: manifest.json" in check_error(get(server, "/readyz"), 503, "model_unavailable", "model")
+
+
+def test_a_bundle_without_a_graph_is_broken_and_said_once(tmp_path: Path) -> None:
+    graphs = manifest_of("b")["graphs"]
+    del graphs["talker"]
+    write_bundle(tmp_path / "models", "a")
+    write_bundle(tmp_path / "models", "b", graphs=graphs)
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server:
+        server.wait_ready()
+        for _ in range(2):
+            message = check_error(ask(server, model="b"), 503, "model_unavailable", "model")
+            assert "b: manifest.json has no graph talker" in message
+        assert sum("no graph talker" in line and "model_unavailable" in line for line in server.log) == 1
+        assert not any("model_retry" in line for line in server.log)
 
 
 def test_the_default_model_can_be_chosen(tmp_path: Path) -> None:
@@ -193,6 +229,16 @@ def test_a_model_in_several_precisions(tmp_path: Path) -> None:
         ]
         for name, meant in (("a", "a_int4"), ("tts-1", "a_int4"), ("a_int4", "a_int4"), ("b", "b")):
             assert get(server, f"/v1/models/{name}").json()["id"] == meant
+
+
+def test_a_wanted_precision_that_cannot_be_read_is_no_default(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    write_bundle(models, "a", precision="int8")
+    (write_bundle(models, "a_int4", precision="int4") / "manifest.json").write_text("{}")
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(models), KW_PRECISION="int4") as server:
+        server.wait_ready()
+        assert get(server, "/readyz").json()["model"] == "a"
+        assert "a_int4: manifest.json" in check_error(ask(server, model="a"), 503, "model_unavailable", "model")
 
 
 def test_models_take_turns_where_memory_is_for_one(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from server.metrics import Metrics
 from server.openapi_notes import NOT_BLANK
 from server.opening import open_pool
 from server.speech_request import SpeechRequest
+from server.voices import Voice
 from tests.server.answers import PREFIXES
 from tests.server.fakes import FakeEngine, write_bundle
 from tests.server.running import FAKE, KEY, RunningServer, run_server
@@ -50,6 +51,12 @@ def test_it_follows_the_request_model() -> None:
         assert field["description"], name
     answer = OPERATIONS["/audio/speech", "post"]["responses"]["200"]["content"]
     assert {make_encoder(name, 24_000).content_type for name in FORMATS} == set(answer) - {"text/event-stream"}
+
+
+def test_a_voice_is_described() -> None:
+    described = DOCUMENT["components"]["schemas"]["Voice"]["properties"]
+    assert set(described) == set(Voice.model_fields)
+    assert all(field["description"] for field in described.values())
 
 
 def test_blank_is_what_the_server_takes_for_blank() -> None:

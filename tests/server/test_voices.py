@@ -99,8 +99,11 @@ def test_profiles_are_listed_as_they_speak_here() -> None:
     for name in profiles:
         voice = listed[name]
         assert voice.speaker == profile(name, small, profiles).speaker
-        assert voice.description
-        assert voice.alias_of is None
+        mine = profiles[name].speaker == "ryan"
+        assert bool(voice.description) == mine
+        assert voice.alias_of == (None if mine else voice.speaker)
+        assert voice.stand_in == (not mine)
+        assert voice.gender == ("male" if voice.speaker == "ryan" else None), "of the voice that is heard"
     assert not listed["ryan_clear"].instruction_used
     following = manifest(speakers=speakers("ryan"), follows_instructions=True)
     assert {voice.instruction_used for voice in voices_of(following, profiles)} == {True}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import subprocess
 import sys
@@ -55,6 +57,22 @@ def test_without_a_key_the_examples_want_none(
     expect(page.locator(f"#{name}")).not_to_contain_text("KW_SECRET_API_KEY")
     run_example(page, name, tmp_path)
     assert slow_server.events("prompt")[-1]["speaker"] is None
+
+
+def test_the_examples_quote_what_they_name(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server, "/developers")
+    name = """o'neil "o" $HOME \\ \u00e9"""
+    page.route("**/v1/audio/voices*", lambda route: route.fulfill(json={"voices": [{"id": name, "name": "O"}]}))
+    page.reload()
+    expect(page.locator("#voices th")).to_have_text([name])
+    shown = {example: page.locator(f"#{example}").text_content() or "" for example in COMMANDS}
+    script = f"""curl() {{ while [ "$1" != -d ]; do shift; done; printf %s "$2"; }}\n{shown["curl"]}"""
+    sent = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert json.loads(sent)["voice"] == name
+    keywords = [node for node in ast.walk(ast.parse(shown["python"])) if isinstance(node, ast.keyword)]
+    assert [ast.literal_eval(node.value) for node in keywords if node.arg == "voice"] == [name]
+    voice_line = next(line for line in shown["node"].splitlines() if "voice: " in line)
+    assert page.evaluate(voice_line.strip().removeprefix("voice: ").removesuffix(",")) == name
 
 
 def test_the_key_generator(open_page: OpenPage, slow_server: RunningServer) -> None:

@@ -177,7 +177,7 @@ def test_the_voice_picker_searches(open_page: OpenPage, real_server: RunningServ
     expect(page.locator("#voices input[value=alloy]")).to_be_checked()  # the chosen one stays in sight
 
 
-def test_profiles_come_first_with_what_is_known_of_them(open_page: OpenPage, real_server: RunningServer) -> None:
+def test_speakers_come_first_with_what_is_known_of_them(open_page: OpenPage, real_server: RunningServer) -> None:
     page = open_page(real_server)
     many = ["chinese", "english", "german", "french"]
     voices = [
@@ -190,14 +190,45 @@ def test_profiles_come_first_with_what_is_known_of_them(open_page: OpenPage, rea
     page.reload()
     list_of = page.locator("#voices > *")
     expect(list_of).to_have_text(
-        ["Profiles", "Ryan, calm ryan_calmFor sleep.4 languages", "Speakers", "Ryan ryanmale · English", "bare"]
+        ["Speakers", "Ryan ryanmale · English", "bare", "Profiles", "Ryan, calm ryan_calmFor sleep.4 languages"]
     )
+    expect(page.locator("#voices input[value=ryan]")).to_be_checked()
+    expect(page.locator("#voice-count")).to_have_text("3 voices, 1 other name to search for")
+    page.get_by_label("Search voices").fill("allo")
+    expect(page.locator("#voices label").last).to_have_text("alloyanother name of ryan")
     page.get_by_label("Search voices").fill("SLEEP rya")
     expect(page.locator("#voice-count")).to_have_text("1 of 4 voices")
     page.locator("#voices input[value=ryan_calm]").check()
     with page.expect_request("**/v1/audio/speech") as waiting:
         page.get_by_role("button", name="Hear a sample").click()
     assert waiting.value.post_data_json["voice"] == "ryan_calm"
+
+
+def test_stand_ins_are_folded_up_and_say_who_speaks(open_page: OpenPage, real_server: RunningServer) -> None:
+    page = open_page(real_server)
+    lacking = {"alias_of": "bo", "stand_in": True, "speaker": "bo", "languages": ["english"]}
+    voices = [
+        {"id": "bo", "name": "Bo", "speaker": "bo", "languages": ["english"]},
+        {"id": "uncle_fu_clear", "name": "Uncle Fu Clear (Bo)", **lacking},
+        {"id": "alloy", "name": "alloy (Bo)", **lacking},
+    ]
+    page.route("**/v1/audio/voices*", lambda route: route.fulfill(json={"voices": voices}))
+    page.reload()
+    expect(page.locator("#voices input[value=bo]")).to_be_checked()
+    expect(page.locator("#voices input[value=bo]")).to_be_in_viewport()
+    expect(page.locator("#voice-count")).to_have_text("1 voice, 2 stand-ins")
+    summary, stand_in = page.locator("#voices summary"), page.locator("#voices label", has_text="Uncle Fu")
+    expect(summary).to_have_text("Stand-ins (2): their own speakers are not in this model")
+    expect(stand_in).not_to_be_visible()
+    summary.press("Enter")
+    expect(stand_in).to_have_text("Uncle Fu Clear (Bo) uncle_fu_clearspeaks as bo · English")
+    summary.press("Enter")
+    expect(stand_in).not_to_be_visible()
+    page.get_by_label("Search voices").fill("fu")
+    expect(page.locator("#voice-count")).to_have_text("1 of 3 voices")
+    stand_in.click()
+    page.get_by_label("Search voices").fill("")
+    expect(stand_in).to_be_visible()  # the chosen one stays in sight
 
 
 def test_a_sample_is_heard_and_not_kept(open_page: OpenPage, real_server: RunningServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from server.graphs import stamp
-from server.graphs.manifest import BundleError, Manifest, read_manifest, verify_files
+from server.graphs.manifest import BundleError, Manifest, read_manifest, sha256_of, verify_files
 from tests.server.fakes import write_bundle
 
 
@@ -37,10 +38,11 @@ def verify(folder: Path) -> None:
 
 
 def test_files_are_hashed_once(folder: Path, hashed: list[str]) -> None:
+    before = {path.name for path in folder.iterdir()}
     for _ in range(3):
         verify(folder)
     assert hashed == ["bundle"]
-    assert {path.name for path in folder.iterdir()} == {"manifest.json", "talker.onnx", stamp.STAMP_NAME}
+    assert {path.name for path in folder.iterdir()} == {*before, stamp.STAMP_NAME}
 
 
 def flip(file: Path) -> None:
@@ -77,10 +79,25 @@ def test_a_damaged_bundle_gets_no_stamp(folder: Path) -> None:
             verify(folder)
 
 
-def test_another_manifest_is_checked_against_the_files(folder: Path, tmp_path: Path) -> None:
+def test_a_graph_that_becomes_another_file_is_looked_at(folder: Path) -> None:
+    """The files are the same, but one is now opened as a graph, and its weights are in no list."""
+    path = folder / "notes.onnx"
+    path.write_bytes(b"\x0a\x08location\x12\x06secret")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][path.name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     verify(folder)
-    other = write_bundle(tmp_path, "other", files={"talker.onnx": {"size": 1000, "sha256": "0" * 64}})
-    (other / "manifest.json").replace(folder / "manifest.json")
+    manifest["graphs"]["talker"]["file"] = path.name
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"notes\.onnx reads 'secret', which manifest\.json does not list"):
+        verify(folder)
+
+
+def test_another_manifest_is_checked_against_the_files(folder: Path) -> None:
+    verify(folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["talker.onnx"]["sha256"] = "0" * 64
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=r"talker\.onnx is damaged"):
         verify(folder)
 
@@ -100,8 +117,9 @@ def test_a_damaged_stamp_is_replaced(folder: Path, hashed: list[str], content: b
 
 
 def test_a_stamp_that_cannot_be_written_or_read_stops_nothing(folder: Path, hashed: list[str]) -> None:
+    before = {path.name for path in folder.iterdir()}
     (folder / stamp.STAMP_NAME).mkdir()  # stands for a read-only folder: root, who runs some tests, may write anywhere
     for _ in range(2):
         verify(folder)
     assert hashed == ["bundle", "bundle"]
-    assert {path.name for path in folder.iterdir()} == {"manifest.json", "talker.onnx", stamp.STAMP_NAME}
+    assert {path.name for path in folder.iterdir()} == {*before, stamp.STAMP_NAME}
