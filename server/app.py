@@ -99,7 +99,13 @@ def create_app(
     service = SpeechService(pool, profiles, settings.max_input_chars)
     bundles = pool.bundles
     api = Blueprint.group(
-        speech_routes(service, metrics, KeyLimit(settings.max_requests_per_key), settings.request_timeout),
+        speech_routes(
+            service,
+            metrics,
+            KeyLimit(settings.max_requests_per_key),
+            timeout=settings.request_timeout,
+            max_bytes=settings.max_file,
+        ),
         model_routes(pool),
         voice_routes(bundles, profiles),
         docs_routes(openapi.document(max_input_chars=settings.max_input_chars, needs_key=settings.requires_key)),

@@ -124,6 +124,26 @@ class Settings(BaseSettings):
         default=100_000, ge=1, le=1_000_000, description="Longest `input` and `instructions`, in characters."
     )
 
+    max_prompt: int = Field(
+        default=1024,
+        ge=64,
+        le=32_768,
+        description="Positions that a prompt may take: tokens of a chunk of text and of the instructions. One more is "
+        "answered 400.",
+    )
+    max_frames: int = Field(
+        default=2048,
+        ge=16,
+        le=32_768,
+        description="Codec frames, 80 ms each, that a row may make. With KW_MAX_PROMPT it bounds a row's memory.",
+    )
+    max_file: ByteSize = Field(
+        default=ByteSize(64_000_000),
+        ge=1_000_000,
+        description="Longest file that is sent as a whole; of a longer one the answer says to stream it.",
+        json_schema_extra={"default": "64MB"},
+    )
+
     model_memory: ByteSize | None = Field(
         default=None,
         description="Memory that all loaded models may take together, such as 6GB, by the sizes of their files and of "

@@ -71,6 +71,8 @@ def engine_loader(settings: Settings) -> Loader:
                 threads=settings.threads,
                 max_rows=settings.max_rows,
                 max_queue=settings.max_queue,
+                max_prompt=settings.max_prompt,
+                max_frames=settings.max_frames,
                 events=events,
             )
         except ProviderError as error:  # a reason to tell like any other why this bundle cannot be served

@@ -68,6 +68,9 @@ def plan(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Prof
         parts = tuple(tags.parse(request.input))
     except tags.TagError as error:
         raise InvalidRequestError(str(error), param="input") from None
+    rate = manifest.sizes.codec.sample_rate
+    if not any(isinstance(part, tags.Spoken) or tags.samples(part.seconds, rate) for part in parts):
+        raise InvalidRequestError("input has nothing to speak; send a text, or silences of some length", param="input")
     return Plan(
         parts=parts,
         speaker=profile.speaker,

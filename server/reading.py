@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from server import languages
 from server.audio.joins import Joiner
 from server.audio.stretch import TimeStretch
-from server.engine.job import Job
+from server.engine.job import Job, JobError, RunawayError
 from server.errors import InvalidRequestError
 from server.plan import Plan
 from server.speech_engine import SpeechEngine
 from server.text import tags
 from server.text.chunks import MAX_TOKENS, Chunk, chunks
+from server.text.repetition import repeated
 from server.text.sentences import Boundary
 
 Samples = NDArray[np.float32]
@@ -47,16 +48,24 @@ _UNSPEAKABLE = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 """What takes tokens and no time to say: dashes, emoji."""
 
 
-def chunk_seed(seed: int, number: int) -> int:
-    """Seed, in 63 bits, of a request's chunk, counted from 0; the first has the request's own, as a short text has."""
-    if number == 0:
+MAX_ATTEMPTS = 2
+"""So often a chunk of which nobody has heard anything is given to the engine, which tries each several times."""
+
+
+def chunk_seed(seed: int, number: int, attempt: int = 0) -> int:
+    """Seed, in 63 bits, of a request's chunk and of each attempt at it, both counted from 0.
+
+    The first has the request's own, as a short text has.
+    """
+    if number == attempt == 0:
         return seed
-    return int(np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)[0] >> 1)
+    key = (number, attempt) if attempt else (number,)
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0] >> 1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Utterance:
-    """A chunk, numbered from 0 through the whole request, and its job."""
+    """A chunk, numbered from 0 through the whole request, and its job: another one where it had to be made again."""
 
     chunk: Chunk
     number: int
@@ -72,7 +81,7 @@ def read(plan: Plan, engine: SpeechEngine) -> Reading:
     manifest = engine.manifest
     request = object()
 
-    def make_job(chunk: Chunk, number: int) -> Job:
+    def make_job(chunk: Chunk, number: int, attempt: int = 0) -> Job:
         prompt = engine.prompt(chunk.text, speaker=plan.speaker, language=plan.language, instruction=plan.instruction)
         room = manifest.sizes.talker.max_positions - len(prompt)
         if plan.budget is not None and plan.budget > room:
@@ -80,14 +89,17 @@ def read(plan: Plan, engine: SpeechEngine) -> Reading:
                 f"max_new_tokens must be at most {room} for this model and text", param="max_new_tokens"
             )
         judged = plan.budget is None and not manifest.noise
+        said = _UNSPEAKABLE.sub(" ", chunk.text)
+        tokens = engine.count_tokens(said) if judged else None
         return Job(
             prompt,
             plan.sampling,
-            chunk_seed(plan.seed, number),
+            chunk_seed(plan.seed, number, attempt),
             plan.budget or min(manifest.generation.max_new_tokens, room),
             CAPACITY,
-            text_tokens=engine.count_tokens(_UNSPEAKABLE.sub(" ", chunk.text)) if judged else None,
-            spare=number > 0,
+            text_tokens=tokens,
+            repeated_tokens=_repeated_tokens(said, tokens or 0),
+            spare=number > 0 or attempt > 0,
             request=request,
         )
 
@@ -103,6 +115,11 @@ def read(plan: Plan, engine: SpeechEngine) -> Reading:
     return Reading(engine, pieces(), make_job, plan.speed)
 
 
+def _repeated_tokens(text: str, tokens: int) -> int:
+    words = text.lower().split()
+    return round(tokens * repeated(words) / len(words)) if words else 0
+
+
 class Reading:
     """Pieces under way: the one that is heard, and as many chunks ahead of it as the engine has rows.
 
@@ -112,7 +129,7 @@ class Reading:
     Args:
         engine: what makes the jobs' audio.
         pieces: at least one, taken as they are needed; a chunk that ends with `Boundary.TEXT` ends a part of speech.
-        make_job: the job of a chunk and its number, counted from 0; called in a thread.
+        make_job: the job of a chunk, its number and the attempt, both counted from 0; called in a thread.
         speed: of the speech; silences keep their length to the sample.
     """
 
@@ -120,7 +137,7 @@ class Reading:
         self,
         engine: SpeechEngine,
         pieces: Iterator[Chunk | tags.Silence],
-        make_job: Callable[[Chunk, int], Job],
+        make_job: Callable[[Chunk, int, int], Job],
         speed: float = 1.0,
     ) -> None:
         self._engine = engine
@@ -130,6 +147,7 @@ class Reading:
         self._rate = engine.manifest.sizes.codec.sample_rate
         self._ahead: deque[Utterance | tags.Silence] = deque()
         self._more = True
+        self._stopped = False
         self._numbers = count()
         self._first: Job | None = None
         self._heard = 0
@@ -174,7 +192,7 @@ class Reading:
         if not isinstance(piece, Chunk):
             return piece
         number = next(self._numbers)
-        return Utterance(piece, number, self._make_job(piece, number))
+        return Utterance(piece, number, self._make_job(piece, number, 0))
 
     async def __aiter__(self) -> AsyncIterator[Samples]:
         """The samples `[n]` of all pieces, with their pauses."""
@@ -203,16 +221,38 @@ class Reading:
 
     async def _joined(self, utterance: Utterance, joiner: Joiner) -> AsyncIterator[Samples]:
         """A chunk's samples, its pause behind them."""
-        job, boundary = utterance.job, utterance.chunk.boundary
-        job.promote()
-        async for samples in job:
+        boundary = utterance.chunk.boundary
+        utterance.job.promote()
+        async for samples in self._samples(utterance):
             if (ready := joiner.feed(samples, last=boundary is Boundary.TEXT)).size:
                 yield ready
             await self._look_ahead()
         if (rest := joiner.end(PAUSE_SECONDS[boundary])).size:
             yield rest
         self._tokens += utterance.chunk.tokens
-        self._frames += job.frames
+        self._frames += utterance.job.frames
+
+    async def _samples(self, utterance: Utterance) -> AsyncIterator[Samples]:
+        """A chunk's own samples; it is made again, from another seed, where the model has made no speech of it and
+        nobody has heard any."""
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            last, heard = attempt == MAX_ATTEMPTS, False
+            try:
+                if not last and isinstance(utterance.job.error, RunawayError):
+                    raise utterance.job.error
+                async for samples in utterance.job:
+                    heard = True
+                    yield samples
+                return
+            except RunawayError:
+                if heard or last:
+                    raise
+            job = await asyncio.to_thread(self._make_job, utterance.chunk, utterance.number, attempt)
+            if self._stopped:
+                raise JobError("the speech was stopped")
+            utterance.job = job
+            self._engine.submit(job)
+            job.promote()
 
     async def _look_ahead(self) -> None:
         while self._more and sum(isinstance(piece, Utterance) for piece in self._ahead) <= self._engine.rows:
@@ -220,7 +260,7 @@ class Reading:
 
     def stop(self) -> None:
         """End every job wherever it is, and begin no other; harmless after the end."""
-        self._more = False
+        self._more, self._stopped = False, True
         for piece in self._ahead:
             if isinstance(piece, Utterance):
                 piece.job.cancel()

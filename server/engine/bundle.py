@@ -73,8 +73,8 @@ class OpenBundle:
         return self.frames_type(self.talker, self.code_predictor, self.manifest.sizes, self.prompts.pad)
 
 
-def open_prompts(folder: Path, manifest: Manifest) -> PromptBuilder:
-    """The prompt builder of a bundle; its tables stay on disk.
+def open_prompts(folder: Path, manifest: Manifest, max_prompt: int | None = None) -> PromptBuilder:
+    """The prompt builder of a bundle, for prompts of at most so many positions; its tables stay on disk.
 
     Raises:
         BundleError: a table or the tokenizer is missing or unreadable, or a table is too small for the manifest's ids.
@@ -91,7 +91,7 @@ def open_prompts(folder: Path, manifest: Manifest) -> PromptBuilder:
             f"{folder.name}: an embedding table has not the shape that its manifest asks for; "
             "convert the checkpoint again"
         )
-    return PromptBuilder(manifest, TextTokenizer(folder / TOKENIZER), text, codec)
+    return PromptBuilder(manifest, TextTokenizer(folder / TOKENIZER), text, codec, max_prompt)
 
 
 def open_bundle(
@@ -101,6 +101,7 @@ def open_bundle(
     threads: int,
     slots: int,
     positions: int | None = None,
+    max_prompt: int | None = None,
     cuda_graphs: bool = False,
 ) -> OpenBundle:
     """Verify the files of a bundle, unless they have not changed since the last time, and open it.
@@ -111,6 +112,7 @@ def open_bundle(
         threads: of the CPU kernels; 0 leaves the number to ONNX Runtime.
         slots: rows that can be under way at once.
         positions: of a row, prompt and frames; a GPU takes memory for all of them. None is as many as the graph has.
+        max_prompt: positions of a prompt; None leaves it to the row's.
         cuda_graphs: whether CUDA captures what a frame runs, and replays it. Off, since it has never run on a GPU.
 
     Raises:
@@ -125,7 +127,7 @@ def open_bundle(
     verify_once(folder, manifest)
     if chosen == "cuda":
         try:
-            return _try_out(_open(folder, manifest, "cuda", threads, slots, cuda_graphs))
+            return _try_out(_open(folder, manifest, "cuda", threads, slots, max_prompt, cuda_graphs))
         except BundleError:
             raise
         except Exception as error:  # CUDA's and ONNX Runtime's share no base class
@@ -134,7 +136,7 @@ def open_bundle(
         asked = provider == "cpu"
         why = "KW_EXECUTION_PROVIDER is cpu" if asked else "the installed ONNX Runtime has no CUDA execution provider"
         raise BundleError(_without_cuda(manifest, why))
-    return _open(folder, manifest, "cpu", threads, slots)
+    return _open(folder, manifest, "cpu", threads, slots, max_prompt)
 
 
 def _check_frame(folder: Path, manifest: Manifest) -> None:
@@ -186,14 +188,20 @@ def _without_cuda(manifest: Manifest, why: str) -> str:
 
 
 def _open(
-    folder: Path, manifest: Manifest, device: Chosen, threads: int, slots: int, captured: bool = False
+    folder: Path,
+    manifest: Manifest,
+    device: Chosen,
+    threads: int,
+    slots: int,
+    max_prompt: int | None,
+    captured: bool = False,
 ) -> OpenBundle:
     options = {name: {"enable_cuda_graph": "1"} for name in ("talker", "code_predictor") if captured}
     sessions = {
         name: open_session(folder / manifest.graphs[name].file, device, threads, options.get(name)) for name in GRAPHS
     }
     _check_graphs(folder, manifest, sessions)
-    prompts, sizes = open_prompts(folder, manifest), manifest.sizes
+    prompts, sizes = open_prompts(folder, manifest, max_prompt), manifest.sizes
     talker: Talker
     code_predictor: CodePredictor | DevicePredictor
     codec_decoder: CodecDecoder

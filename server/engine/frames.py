@@ -85,7 +85,7 @@ class HostFrames:
         return [Drawn(*pair) for pair in zip(codes, embedding + self._text_pad, strict=True)]
 
     def _parameters(self, rows: Sequence[Row]) -> DrawParameters:
-        sampling = [row.job.sampling for row in rows]
+        sampling = [row.sampler.sampling for row in rows]
         return DrawParameters(
             temperature=np.array([s.predictor_temperature or 1.0 for s in sampling], np.float32),
             top_k=np.array([min(s.predictor_top_k or self._codes, self._codes) for s in sampling], np.int64),
@@ -169,7 +169,7 @@ class DeviceFrames:
         return [codes[row.slot - first] for row in rows]
 
     def _controls(self, row: Row) -> Controls:
-        sampling, drawn = row.job.sampling, row.sampler.drawn
+        sampling, drawn = row.sampler.sampling, row.sampler.drawn
         vocab_size, codes = self._sizes.talker.vocab_size, self._sizes.code_predictor.vocab_size
         return Controls(
             # A row that is full makes its last frame; the talker may write to its last position all the same.

@@ -47,6 +47,7 @@ class Guard:
     """
 
     tokens: int
+    repeated: int
     recent: NDArray[np.int64]
     alike: NDArray[np.int64]
     same_code: NDArray[np.int64]
@@ -55,15 +56,16 @@ class Guard:
     """Frames at the end of the audio heard so far that are near silence."""
 
     @classmethod
-    def of(cls, text_tokens: int, groups: int) -> Guard:
+    def of(cls, text_tokens: int, groups: int, repeated_tokens: int = 0) -> Guard:
         """The guard of a row that has made nothing yet.
 
         Args:
             text_tokens: of the text to be said.
             groups: codes of a frame.
+            repeated_tokens: of these, those that repeat what stands before them.
         """
         none = np.zeros(LONGEST_PERIOD, np.int64)
-        return cls(text_tokens, np.full((LONGEST_PERIOD, groups), -1, np.int64), none, none)
+        return cls(text_tokens, repeated_tokens, np.full((LONGEST_PERIOD, groups), -1, np.int64), none, none)
 
     def after(self, codes: NDArray[np.int64]) -> Guard:
         """One frame `[groups]` later."""
@@ -101,9 +103,10 @@ class Guard:
     def _measures(self) -> tuple[tuple[str, int, int, int], ...]:
         """Name, value, the value from which frames are held, and that from which they are a runaway."""
         usual = FRAMES_PER_TOKEN * self.tokens
+        told = SLOW * FRAMES_PER_TOKEN * self.repeated  # frames that repeat since the text does
         return (
             ("too long for its text", self.made, SLOW * usual + SLOW_FLOOR, TOO_SLOW * usual + TOO_SLOW_FLOOR),
-            ("frames repeat", int(self.alike.max()), ALIKE_HOLD, ALIKE_LIMIT),
-            ("codebook 0 repeats", int(self.same_code.max()), SAME_CODE_HOLD, SAME_CODE_LIMIT),
+            ("frames repeat", int(self.alike.max()), ALIKE_HOLD + told, ALIKE_LIMIT + told),
+            ("codebook 0 repeats", int(self.same_code.max()), SAME_CODE_HOLD + told, SAME_CODE_LIMIT + told),
             ("silence", self.silent, SILENT_HOLD, SILENT_LIMIT),
         )

@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ class JobError(RuntimeError):
 
 class RunawayError(JobError):
     """The model makes no speech of this text, or does not end it, however often it is tried."""
+
+
+RETRY_TEMPERATURE, RETRY_TOP_K = 0.6, 20
+"""How code 0 is drawn in a row that was greedy and had to go back: the same codes would come again otherwise."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,12 @@ class Sampling:
             defaults.subtalker_top_p,
         )
 
-    @property
-    def greedy(self) -> bool:
-        """Whether every seed draws the same codes."""
+    def livelier(self) -> Sampling:
+        """The same, unless every seed draws the same codes with it: then with the least of a choice."""
         talker = self.temperature == 0 or self.top_k == 1
-        return talker and (self.predictor_temperature == 0 or self.predictor_top_k == 1)
+        if not (talker and (self.predictor_temperature == 0 or self.predictor_top_k == 1)):
+            return self
+        return replace(self, temperature=RETRY_TEMPERATURE, top_k=RETRY_TOP_K)
 
 
 class Job:
@@ -71,6 +76,7 @@ class Job:
         max_frames: codec frames after which the job ends as if the model had ended it.
         capacity: frames of unread audio at which the engine stops working on this row, until half of it is read.
         text_tokens: tokens of the text to be said, by which the runaway guard judges the row; None keeps it out.
+        repeated_tokens: how many of these repeat what stands before them, so that the speech may do so too.
         spare: whether the row may only have a slot that no other job waits for, and no place in the queue counts.
         request: whatever stands for the request that it is a part of; None where it is all of it.
     """
@@ -84,6 +90,7 @@ class Job:
         capacity: int = 64,
         *,
         text_tokens: int | None = None,
+        repeated_tokens: int = 0,
         spare: bool = False,
         request: object = None,
     ) -> None:
@@ -93,6 +100,7 @@ class Job:
         self.max_frames = max_frames
         self.capacity = capacity
         self.text_tokens = text_tokens
+        self.repeated_tokens = repeated_tokens
         self.spare = spare
         self.request = self if request is None else request
         self.frames = 0
@@ -105,6 +113,7 @@ class Job:
         self._chunks: deque[tuple[PcmChunk, int]] = deque()
         self._unread = 0
         self._full = False
+        self._heard = False
         self._done = False
         self._error: BaseException | None = None
         self._cancelled = False
@@ -145,7 +154,21 @@ class Job:
             self._done, self._error = True, error
         self._wake()
 
+    def take_back(self) -> bool:
+        """Take back all audio, unless the consumer has some of it; whether it worked."""
+        with self._lock:
+            if self._heard:
+                return False
+            self._chunks.clear()
+            self._unread, self._full = 0, False
+            return True
+
     # The consumer's side.
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it ended before its audio was whole; None where it did not, or goes on."""
+        return self._error
 
     def promote(self) -> None:
         """Be no spare job any more: from now on it waits its turn as any other."""
@@ -171,6 +194,7 @@ class Job:
     def _take(self) -> PcmChunk:
         """The next chunk; to be called with the lock held and a chunk there."""
         pcm, frames = self._chunks.popleft()
+        self._heard = True
         self._unread -= frames
         self._full = self._full and self._unread > self.capacity // 2
         return pcm

@@ -12,8 +12,8 @@ from server.graphs.talker import Talker, TalkerOutput
 
 CACHE_BYTES = 64 << 20
 """A prefix of the 0.6B takes 0.23 MB a position: 2 MB without an instruction, about 10 MB with one."""
-LARGEST_SHARE = 4
-"""A prefix that would take more than this part of the cache is not kept: it is a long instruction, and several voices'
+LARGEST_SHARE = 0.5
+"""A prefix that would take more than this part of the cache is not kept: it is a long instruction, and many voices'
 prefixes would have to go for it."""
 
 
@@ -63,8 +63,8 @@ class PrefixCache:
 
     def _keep(self, prefill: Prefill) -> None:
         """Keep a prefix, unless it is so long that all others would have to go for it."""
-        key, size = prefill.job.prompt.key, self._talker.bytes_of(prefill.length)
-        if key in self._kept or size > self._max_bytes // LARGEST_SHARE:
+        key, size = prefill.job.prompt.key, prefill.length * _size(self._talker.save(prefill.slot, 1))
+        if key in self._kept or size > self._max_bytes * LARGEST_SHARE:
             return
         while self._bytes + size > self._max_bytes:
             _, dropped = self._kept.popitem(last=False)

@@ -51,6 +51,7 @@ class PromptBuilder:
         tokenizer: of the same bundle.
         text_embedding: `text_projection` of the text embedding, float32 `[text_vocab, hidden]`.
         codec_embedding: the talker's codec embedding, float32 `[vocab, hidden]`.
+        max_positions: of a prompt; None is as many as the model has, less one for a frame.
     """
 
     def __init__(
@@ -59,11 +60,15 @@ class PromptBuilder:
         tokenizer: TextTokenizer,
         text_embedding: Floats | MappedTable,
         codec_embedding: Floats | MappedTable,
+        max_positions: int | None = None,
     ) -> None:
         self._manifest = manifest
         self._tokenizer = tokenizer
         self._text = text_embedding
         self._codec = codec_embedding
+        room = manifest.sizes.talker.max_positions - 1
+        self.max_positions = room if max_positions is None else min(max_positions, room)
+        """Of a prompt."""
         self.pad: Floats = np.array(text_embedding[manifest.ids.tts_pad])
         """Text side of every position after the prompt, `[hidden]`."""
 
@@ -90,7 +95,9 @@ class PromptBuilder:
         spoken, said_before = [*body, ids.tts_eos], self._instruction_ids(instruction)
         positions = len(said_before) + len(role) + len(codec) + 2 + len(spoken) + 1
         if positions > self.max_positions:
-            raise PromptError(f"the text and instruction take {positions} positions; at most {self.max_positions} are allowed")
+            raise PromptError(
+                f"the text and instruction take {positions} positions; at most {self.max_positions} are allowed"
+            )
         parts = [
             self._text[said_before],
             self._text[role],

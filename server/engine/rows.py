@@ -77,6 +77,9 @@ class Row:
     _held: list[tuple[PcmChunk, int]] = field(default_factory=list)
     """Audio that is held back, and its frames."""
 
+    def __post_init__(self) -> None:
+        self._beginning = self.state
+
     def accept(self, state: RowState) -> None:
         """Take the state with one more frame in it."""
         suspicious = state.guard is not None and state.guard.suspicious
@@ -117,11 +120,18 @@ class Row:
             Whether the row goes on.
         """
         good = self._good or self.state
+        return self._go_on_from(good, reason)
+
+    def start_anew(self, reason: str) -> bool:
+        """Throw away all that was made, which nobody may have heard, and begin with other draws, as `go_back` does."""
+        return self._go_on_from(self._beginning, reason)
+
+    def _go_on_from(self, good: RowState, reason: str) -> bool:
         self._good = None
         self._held.clear()
         progress = good.made - self._set_back_to >= PROGRESS_FRAMES
         self._fruitless = 0 if progress else self._fruitless
-        if self.job.sampling.greedy or self._fruitless == MAX_RETRIES:
+        if self._fruitless == MAX_RETRIES:
             self.fail(RunawayError(f"the model makes no speech of this text ({reason}, {self._fruitless} retries)"))
             return False
         self.retries += 1

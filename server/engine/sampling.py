@@ -111,7 +111,11 @@ class RowSampler:
         self.drawn.append(code)
 
     def go_back(self, frames: int, attempt: int) -> None:
-        """Forget all codes but the first `frames`, and draw from another stream: the seed's child of that number."""
+        """Forget all codes but the first `frames`, and draw from another stream: the seed's child of that number.
+
+        A row that was greedy draws from now on, as no stream would give it other codes.
+        """
+        self.sampling = self.sampling.livelier()
         del self.drawn[frames:]
         self._seen[:] = False
         self._seen[self.drawn] = True

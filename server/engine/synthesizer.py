@@ -72,7 +72,7 @@ class Synthesizer:
         check_finite(logits, hidden)
         job = prefill.job
         groups = self._manifest.sizes.code_predictor.num_code_groups
-        guard = None if job.text_tokens is None else Guard.of(job.text_tokens, groups)
+        guard = None if job.text_tokens is None else Guard.of(job.text_tokens, groups, job.repeated_tokens)
         state = RowState(len(job.prompt), TalkerOutput(logits[0], hidden[0]), self._codec_decoder.start(), guard)
         return Row(job, prefill.slot, state, RowSampler(job.sampling, job.seed, self._manifest))
 
@@ -128,7 +128,9 @@ class Synthesizer:
         """The model has ended the row's speech."""
         if row.state.guard is not None and row.state.guard.ends_too_soon:
             self._frames.keep(row)
-            self._go_back(row, "it ends too soon")
+            # With the frames before it as they are the model often ends again: better begin anew, while nobody listens.
+            go_back = row.start_anew if row.job.take_back() else row.go_back
+            self._go_back(row, "it ends too soon", go_back)
         else:
             row.end()
 
@@ -148,10 +150,10 @@ class Synthesizer:
         if last:
             row.end()
 
-    def _go_back(self, row: Row, reason: str) -> None:
+    def _go_back(self, row: Row, reason: str, go_back: Callable[[str], bool] | None = None) -> None:
         log.warning("a row runs away after %d frames: %s", row.state.made, reason)
         self._events.runaway()
-        if row.go_back(reason):
+        if (go_back or row.go_back)(reason):
             self._events.retried()
 
     @staticmethod

@@ -56,10 +56,19 @@ class Engine:
         threads: int,
         max_rows: int,
         max_queue: int,
+        max_prompt: int | None = None,
+        max_frames: int | None = None,
         events: EngineEvents | None = None,
     ) -> Engine:
-        """Open a bundle as `open_bundle` does, with `max_rows` slots, and start its thread."""
-        bundle = open_bundle(folder, provider=provider, threads=threads, slots=max_rows)
+        """Open a bundle as `open_bundle` does, and start its thread.
+
+        Its manifest says how many positions a row may have: those of the longest prompt and of so many frames, where
+        the model has as many.
+        """
+        positions = max_prompt + max_frames if max_prompt is not None and max_frames is not None else None
+        bundle = open_bundle(
+            folder, provider=provider, threads=threads, slots=max_rows, positions=positions, max_prompt=max_prompt
+        )
         return cls(bundle, max_queue=max_queue, events=events)
 
     @property

@@ -12,7 +12,7 @@ import pytest
 from server.audio.joins import Joiner
 from server.audio.pcm import to_s16le
 from server.engine.tokenizer import TextTokenizer
-from server.reading import CHUNK_CAPACITY, PAUSE_SECONDS, chunk_seed
+from server.reading import CAPACITY, PAUSE_SECONDS, chunk_seed
 from server.text.chunks import Chunk, chunks
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import SAMPLE_RATE, tone, write_bundle
@@ -60,7 +60,7 @@ def test_a_book(fake: RunningServer) -> None:
     submitted = fake.events("submitted")[: len(parts)]
     assert [event["seed"] for event in submitted] == [chunk_seed(3, number) for number in range(len(parts))]
     assert [event["text_tokens"] for event in submitted] == [chunk.tokens for chunk in parts]
-    assert {event["capacity"] for event in submitted} == {CHUNK_CAPACITY}
+    assert {event["capacity"] for event in submitted} == {CAPACITY}
     assert not submitted[0]["spare"]
 
 
@@ -68,7 +68,7 @@ def test_a_short_text_is_the_job_that_it_always_was(fake: RunningServer) -> None
     with fake.client() as client:
         client.post(SPEECH, json={**GOOD, "input": " Hi there.\n", "max_new_tokens": None, "seed": 71})
     job = fake.wait_event("submitted", seed=71)
-    assert (job["text_tokens"], job["spare"], job["capacity"]) == (2, False, 64)
+    assert (job["text_tokens"], job["spare"], job["capacity"]) == (2, False, CAPACITY)
 
 
 def test_a_last_chunk_that_fails_breaks_off_what_was_begun(fake: RunningServer) -> None:

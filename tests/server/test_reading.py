@@ -6,20 +6,25 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from decimal import Decimal
 
 import numpy as np
 import pytest
 
-from server.engine.job import Job, JobError, Sampling
+from server.engine.job import Job, JobError, RunawayError, Sampling
+from server.engine.prompt import Prompt
 from server.graphs.manifest import Manifest
-from server.reading import PAUSE_SECONDS, Reading, chunk_seed
+from server.reading import MAX_ATTEMPTS, PAUSE_SECONDS, Reading, chunk_seed
+from server.text import tags
 from server.text.chunks import Chunk, chunks
+from server.text.repetition import repeated
 from server.text.sentences import Boundary
 from tests.server.fakes import FRAME, SAMPLE_RATE, manifest_of
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
 MANIFEST = Manifest.model_validate(manifest_of("fake"))
 TIMEOUT = 60
+NO_PROMPT = Prompt(np.zeros((1, 1), np.float32), prefix=1)
 CAPACITY = 4
 """Of the jobs here, in frames."""
 
@@ -57,8 +62,8 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-def make_job(chunk: Chunk, number: int) -> Job:
-    return Job(np.zeros((1, 1), np.float32), SAMPLING, number, 1, CAPACITY, spare=number > 0)
+def make_job(chunk: Chunk, number: int, attempt: int = 0) -> Job:
+    return Job(NO_PROMPT, SAMPLING, number + 100 * attempt, 1, CAPACITY, spare=number > 0 or attempt > 0)
 
 
 def numbered(count: int, boundary: Boundary = Boundary.SENTENCE) -> Iterator[Chunk]:
@@ -112,9 +117,9 @@ def test_as_many_ahead_as_there_are_rows_and_only_what_is_heard_is_no_spare_job(
         ended = 0
         ahead: list[int] = []
 
-        def make(chunk: Chunk, number: int) -> Job:
+        def make(chunk: Chunk, number: int, attempt: int) -> Job:
             ahead.append(len(engine.jobs) - ended)
-            return make_job(chunk, number)
+            return make_job(chunk, number, attempt)
 
         reading = Reading(engine, numbered(9), make)
         await reading.begin()
@@ -138,9 +143,9 @@ def test_a_first_chunk_that_waits_takes_no_place_for_others() -> None:
         engine = HandEngine(rows=3)
         begun: list[int] = []
 
-        def make(chunk: Chunk, number: int) -> Job:
+        def make(chunk: Chunk, number: int, attempt: int) -> Job:
             begun.append(number)
-            return make_job(chunk, number)
+            return make_job(chunk, number, attempt)
 
         reading = Reading(engine, numbered(4), make)
         await reading.begin()
@@ -241,10 +246,10 @@ def test_an_error_of_a_later_chunk_comes_after_what_was_said_before_it() -> None
 
 
 def test_a_chunk_that_cannot_be_made_ends_the_reading() -> None:
-    def fail_at_two(chunk: Chunk, number: int) -> Job:
+    def fail_at_two(chunk: Chunk, number: int, attempt: int) -> Job:
         if number == 2:
             raise ValueError("too long")
-        return make_job(chunk, number)
+        return make_job(chunk, number, attempt)
 
     async def test() -> None:
         engine = HandEngine(rows=2)
@@ -262,11 +267,11 @@ def test_stopping_ends_every_job_and_begins_no_other() -> None:
         engine = HandEngine(rows=3)
         held, begun = threading.Event(), threading.Event()
 
-        def slow(chunk: Chunk, number: int) -> Job:
+        def slow(chunk: Chunk, number: int, attempt: int) -> Job:
             if number == 3:
                 begun.set()
                 held.wait(TIMEOUT)
-            return make_job(chunk, number)
+            return make_job(chunk, number, attempt)
 
         reading = Reading(engine, numbered(9), slow)
         await reading.begin()
@@ -363,3 +368,82 @@ def test_seeds_of_chunks() -> None:
     seeds = [chunk_seed(seed, number) for seed in (0, 5, 2**63 - 1) for number in range(100)]
     assert len(set(seeds)) == len(seeds)
     assert chunk_seed(5, 1) == 3462322709277726755, "a request with a seed sounds tomorrow as it does today"
+
+
+RUNAWAY = RunawayError("no speech")
+
+
+def test_a_chunk_that_nobody_has_heard_is_made_again() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=3)
+        reading = Reading(engine, numbered(3), make_job)
+        await reading.begin()
+        listening = asyncio.create_task(heard(reading))
+        first, second, third = await engine.wait_for(3)
+        second.put(level(7), 1)  # babble that was let go before it was certain
+        second.finish(RUNAWAY)
+        third.put(level(2), 1)
+        third.finish()
+        first.put(level(0), 1)
+        first.finish()
+        again = (await engine.wait_for(4))[3]
+        assert again.seed == 101
+        assert not again.spare, "it is waited for"
+        again.put(level(1), 1)
+        again.finish()
+        found = np.concatenate(await listening)
+        assert [level(number)[0] in found for number in (0, 1, 2, 7)] == [True, True, True, False]
+
+    run(test)
+
+
+def test_a_chunk_that_is_no_speech_again_ends_the_reading() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=1)
+        reading = Reading(engine, numbered(1), make_job)
+        await reading.begin()
+        listening = asyncio.create_task(heard(reading))
+        for count in range(1, MAX_ATTEMPTS + 1):
+            (await engine.wait_for(count))[-1].finish(RUNAWAY)
+        with pytest.raises(RunawayError):
+            await listening
+        assert len(engine.jobs) == MAX_ATTEMPTS
+
+    run(test)
+
+
+def test_a_chunk_that_was_heard_in_part_is_not_made_again() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=1)
+        reading = Reading(engine, numbered(1), make_job)
+        await reading.begin()
+        samples = aiter(reading)
+        engine.jobs[0].put(level(0), 1)
+        engine.jobs[0].put(level(0), 1)
+        await anext(samples)
+        engine.jobs[0].finish(RUNAWAY)
+        with pytest.raises(RunawayError):
+            while True:
+                await anext(samples)
+        assert len(engine.jobs) == 1
+
+    run(test)
+
+
+def test_a_silence_comes_in_pieces() -> None:
+    async def test() -> None:
+        silence = tags.Silence(Decimal("2.50001"))
+        reading = Reading(HandEngine(rows=1), iter([silence]), make_job)
+        await reading.begin()
+        sizes = [len(samples) async for samples in reading]
+        assert sizes == [SAMPLE_RATE, SAMPLE_RATE, SAMPLE_RATE // 2]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("text", "repeats"),
+    [("very " * 40, 39), ("no no yes", 1), ("tick tock " * 12, 22), ("a b c d", 0), ("", 0), ("one", 0)],
+)
+def test_what_a_text_repeats(text: str, repeats: int) -> None:
+    assert repeated(text.split()) == repeats

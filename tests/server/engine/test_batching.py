@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job, Sampling
+from server.engine.prefill import SLICE_POSITIONS
 from server.engine.synthesizer import CHUNK_RAMP
 from server.engine.worker import Engine
 from tests.bundles import RANDOM_BUNDLE
@@ -29,6 +31,7 @@ CHANGES: list[dict[str, float]] = [
 FRAMES = [41, 55, 12, 30, 23]
 SEEDS = [3, 1, 2, 0, 4]
 KINDS = 5
+TIMEOUT = 60
 
 
 @pytest.fixture(scope="module")
@@ -115,22 +118,82 @@ def test_a_row_that_is_not_read_costs_no_call_and_loses_nothing(bundle: OpenBund
     assert sum(events.rows) == sum(job.frames + (job.frames < job.max_frames) for job in jobs)
 
 
-def test_a_prefill_a_frame_at_most(bundle: OpenBundle) -> None:
-    """A row under way loses no more than one prefill between two frames, however many jobs come at once."""
-    order: list[str] = []
+class Watched:
+    """A talker that notes what it is made to do: positions of a prefill's slice, or 0 for a frame. It waits with the
+    first slice for `gate`."""
 
-    class Noted(Counted):
-        def prefilled(self, seconds: float) -> None:
-            order.append("prefill")
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.calls: list[int] = []
+        self.gate = threading.Event()
 
-        def frame_made(self, seconds: float, rows: int) -> None:
-            order.append("frame")
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
-    with engine_of(bundle, Noted()) as engine:
-        jobs = [job_of(engine, kind) for kind in range(KINDS)]
+    def prefill(self, slot: int, inputs_embeds: np.ndarray, past: int = 0) -> Any:
+        self.gate.wait(TIMEOUT)
+        self.calls.append(len(inputs_embeds))
+        return self._inner.prefill(slot, inputs_embeds, past)
+
+    def decode(self, *arguments: Any) -> Any:
+        self.calls.append(0)
+        return self._inner.decode(*arguments)
+
+    def between_frames(self) -> list[list[int]]:
+        """The slices before the first frame, between the first and the second, and so on."""
+        groups: list[list[int]] = [[]]
+        for positions in self.calls:
+            groups.append([]) if not positions else groups[-1].append(positions)
+        return groups
+
+
+def test_short_prompts_that_come_at_once_share_a_frame(bundle: OpenBundle) -> None:
+    talker = Watched(bundle.talker)
+    with engine_of(dataclasses.replace(bundle, talker=talker)) as engine:
+        jobs = [job_of(engine, kind) for kind in range(4)]
         for job in jobs:
             engine.submit(job)
+        talker.gate.set()
         for job in jobs:
             list(job)
-    assert order.count("prefill") == KINDS
-    assert "prefill prefill" not in " ".join(order)
+    first, second, *_ = talker.between_frames()
+    # The engine may have begun with the first job alone, which then has its frame after the others' slices.
+    assert sum(first) + sum(second) + 3 * jobs[0].prompt.prefix == sum(len(job.prompt) for job in jobs)
+
+
+def test_a_long_prompt_holds_up_neither_rows_nor_short_prompts(bundle: OpenBundle) -> None:
+    talker = Watched(bundle.talker)
+    with engine_of(dataclasses.replace(bundle, talker=talker)) as engine:
+        talker.gate.set()
+        alone = [np.concatenate(audio_alone(engine, kind)) for kind in (1, 3)]
+        talker.calls.clear()
+        text = "A sentence of some length, said again and again. " * 40
+        long = Job(engine.prompt(text, speaker="serena", language="auto", instruction=None), SAMPLING, 1, 2)
+        assert len(long.prompt) > 3 * SLICE_POSITIONS
+        running, short = job_of(engine, 1), job_of(engine, 3)
+        engine.submit(running)
+        reader = iter(running)
+        chunks = [next(reader)]
+        engine.submit(long)
+        engine.submit(short)
+        heard = iter(short)
+        first = next(heard)
+        assert not long.frames, "the short one came later and did not wait"
+        np.testing.assert_allclose(np.concatenate([first, *heard]), alone[1], atol=1e-5)
+        chunks += reader
+        np.testing.assert_allclose(np.concatenate(chunks), alone[0], atol=1e-5)
+        list(long)
+    assert max(sum(slices) for slices in talker.between_frames()) <= SLICE_POSITIONS
+
+
+def test_a_prompt_that_nobody_waits_for_any_more_is_left_where_it_is(bundle: OpenBundle) -> None:
+    events, talker = Counted(), Watched(bundle.talker)
+    with engine_of(dataclasses.replace(bundle, talker=talker), events) as engine:
+        text = "A sentence of some length, said again and again. " * 40
+        long = Job(engine.prompt(text, speaker="serena", language="auto", instruction=None), SAMPLING, 1, 2)
+        engine.submit(long)
+        long.cancel()
+        talker.gate.set()
+        audio_alone(engine, 3)
+    assert sum(talker.calls) < len(long.prompt)
+    assert events.counts["cancelled"] == 1
