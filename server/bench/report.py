@@ -42,7 +42,7 @@ def report(measured: Measured) -> str:
     manifest = measured.manifest
     requests = len(measured.runs)
     title = (
-        f"{manifest.id}, {manifest.precision}, {measured.provider}, {measured.threads or 'default'} threads, "
+        f"{manifest.id}, {manifest.precision}, {measured.provider}, {measured.threads} threads, "
         f"{requests} requests of {round(_frames(measured) / requests)} frames, warm; "
         f"{machine()}, ONNX Runtime {onnxruntime.__version__}"
     )

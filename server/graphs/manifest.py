@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from server.graphs.cores import usable_cores
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -217,7 +218,7 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
                 "copy the bundle again or convert the checkpoint again"
             )
     names = sorted(manifest.files, key=lambda name: -manifest.files[name].size)  # the longest first, so none is late
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+    with ThreadPoolExecutor(usable_cores()) as pool:  # hashing lets other threads run
         for name, found in zip(names, pool.map(lambda name: sha256_of(folder / name), names), strict=True):
             if found != manifest.files[name].sha256:
                 raise BundleError(
