@@ -49,6 +49,8 @@ def _without_linux() -> None:
             setattr(importlib.import_module(module), name, NOWHERE / name)
     for name in ("sched_getaffinity", "sched_setaffinity"):
         delattr(os, name)
+    if hasattr(os, "process_cpu_count"):  # of Python 3.13, which asks for the mask where there is one
+        os.process_cpu_count = os.cpu_count
 
 
 def _be_windows() -> None:
@@ -97,6 +99,7 @@ def become(system: str) -> None:
     importlib.import_module("server")
     for name in LIBRARIES:
         importlib.import_module(name)
+    asyncio.new_event_loop().close()  # chooses the kind of loop by the system, once and for all
     importlib.import_module("server.bench.report")
     platform.processor = lambda: ""
     platform.machine = lambda: "arm64" if system == "darwin" else "aarch64"
