@@ -218,7 +218,7 @@ def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Pat
     parser.add_argument("--rows", type=int, nargs="+", default=[8, 32, 64, 128])
     parser.add_argument("--frames", type=int, default=125, help="codec frames a row (default: %(default)s, 10 s)")
     parser.add_argument("--cuda-graphs", action="store_true", help="have CUDA capture and replay what a frame runs")
-    parser.add_argument("--threads", type=int, default=0, help="of CPU kernels; 0 is ONNX Runtime's choice")
+    parser.add_argument("--threads", type=int, default=0, help="of CPU kernels; 0 is one a core")
     parser.add_argument("--probe-bytes", type=int, default=PROBE_BYTES, help="read and written to find the bandwidth")
     options = parser.parse_args(arguments)
     device: Chosen = options.provider

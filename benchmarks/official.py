@@ -22,6 +22,7 @@ from server.bench.report import machine
 from server.bench.speak import TEXT, Stopwatch, speak, timed_bundle
 from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.synthesizer import Synthesizer
+from server.graphs.cores import thread_count
 from tests.oracle import Official
 
 DECODED = 48
@@ -93,6 +94,7 @@ class BundleTimes:
 
 def measure(checkpoint: Path, bundles: list[Path], frames: int, rounds: int, threads: int) -> str:
     """Run everything in turns and return the table."""
+    threads = thread_count(threads)
     torch.set_num_threads(threads)
     official = OfficialTimes(checkpoint)
     ours = [BundleTimes(folder, threads) for folder in bundles]

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from server.graphs.cores import usable_cores
+
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 KERNEL_TIME = "_kernel_time"
 """How the names of events end that say how long a node took."""
@@ -72,6 +74,7 @@ def profiled(graph: Path, device: str, feed: Mapping[str, Any]) -> int:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "profile"))
         options.log_severity_level = 3
+        options.intra_op_num_threads = usable_cores()
         if device == "cuda":
             ort.preload_dlls()
         providers = [PROVIDERS[device], *([PROVIDERS["cpu"]] if device != "cpu" else [])]

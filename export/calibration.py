@@ -23,6 +23,7 @@ from server.engine.prompt import AUTO
 from server.engine.synthesizer import Synthesizer
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder, CodecState
+from server.graphs.cores import usable_cores
 from server.graphs.manifest import Manifest
 from server.graphs.session import open_session
 from server.graphs.talker import Talker
@@ -151,6 +152,7 @@ def noise_dbfs(found: Floats, wanted: Floats) -> float:
 def _run(model: onnx.ModelProto, codes: Ints) -> Floats:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = usable_cores()
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     waveform, _ = CodecDecoder(session).decode(codes[None], [CodecDecoder(session).start()])
     return waveform[0]  # type: ignore[no-any-return]

@@ -115,7 +115,13 @@ class Settings(BaseSettings):
         description="What computes. auto is CUDA for bf16, fp16 and int4_bf16 bundles where it starts, else the CPU, "
         "with a line in the log; cuda does not fall back.",
     )
-    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the engine; 0 takes all physical cores.")
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="CPU threads of the engine. 0 is one for each physical core that this process may use, by its "
+        "affinity mask and its container's CPU quota. No more are started than it has processors.",
+    )
     max_rows: int = Field(default=4, ge=1, le=1024, description="Requests computed side by side.")
     max_queue: int = Field(
         default=16, ge=0, le=100_000, description="Requests that may wait; one more is answered 429."

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 from pydantic import ByteSize
 
 from server.graphs.caches import cache_bytes
+from server.graphs.control_groups import memory_limit
 from server.graphs.manifest import Manifest
-
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""What a container may take, as version 2 and 1 of Linux's control groups say it."""
 
 
 class MemoryShortage(RuntimeError):
@@ -31,11 +27,10 @@ def machine() -> Machine:
     """What the machine, or the container around this process, has."""
     memory = psutil.virtual_memory()
     total = memory.total + psutil.swap_memory().total
-    limits = [total]
-    for path in _CGROUP_LIMITS:
-        with suppress(OSError, ValueError):  # no such version of control groups, or "max"
-            limits.append(int(path.read_text("ascii")))
-    return Machine(min(limits), min(memory.available, *limits))
+    limit = memory_limit()
+    if limit is not None:
+        total = min(total, limit)
+    return Machine(total, min(memory.available, total))
 
 
 def model_bytes(manifest: Manifest, rows: int) -> int:

@@ -12,6 +12,7 @@ from server import config, log
 from server.bundles import Bundles, find
 from server.config import Settings
 from server.engine.events import EngineEvents
+from server.graphs.cores import thread_count
 from server.graphs.manifest import BundleError
 from server.metrics import Metrics
 from server.pool import EnginePool, PoolLimits
@@ -117,6 +118,10 @@ def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metri
     """
     from server import memory  # needs ONNX Runtime
 
+    threads = thread_count(settings.threads)
+    if threads < settings.threads:
+        reason = f"{config.PREFIX}THREADS={settings.threads} is more than the processors that this process may use"
+        log.event("threads_lowered", level=logging.WARNING, threads=threads, reason=reason)
     default = next(iter(bundles.all()), None)
     if default is not None and default.readable is not None:
         try:

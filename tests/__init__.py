@@ -1,0 +1,1 @@
+import server  # noqa: F401  (before any library that is tested: it switches their telemetry off)

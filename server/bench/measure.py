@@ -5,7 +5,6 @@ Taking turns, since machines are noisy: figures of one measurement may be compar
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ from server.bench.floor import FloorProbe, frame_reads
 from server.bench.speak import Run, Stopwatch, speak, timed_bundle
 from server.engine.bundle import open_bundle
 from server.engine.synthesizer import Synthesizer
+from server.graphs.cores import thread_count
 from server.graphs.manifest import Manifest
 from server.graphs.session import Provider
 
@@ -55,7 +55,7 @@ class Measured:
     Attributes:
         manifest: the bundle's.
         provider: the execution provider in use.
-        threads: as asked for; 0 leaves the number to ONNX Runtime.
+        threads: of the CPU kernels.
         opening: seconds that opening the bundle took.
         memory: of this process, or None where the operating system does not say.
         seconds: of every graph call in `runs`, by name: talker, code predictor, codec decoder.
@@ -102,7 +102,7 @@ def measure(
     Args:
         folder: `models/<model id>`.
         provider: execution provider, or `auto`.
-        threads: of the CPU kernels; 0 leaves the number to ONNX Runtime.
+        threads: of the CPU kernels; 0 is one for each core that this process may use.
         frames: codec frames of a request, at most.
         requests: how many of each number of rows, after one that warms up.
         rows: numbers of rows to be measured besides one.
@@ -113,6 +113,7 @@ def measure(
         ProviderError: the provider is not to be had here.
     """
     progress("opening the bundle")
+    threads = thread_count(threads)
     start = time.perf_counter()
     bundle = open_bundle(folder, provider=provider, threads=threads, slots=max([1, *rows]))
     opening = time.perf_counter() - start
@@ -132,7 +133,7 @@ def measure(
     watch.seconds.clear()
 
     reads = frame_reads(bundle.manifest) if bundle.provider == "cpu" else None
-    probe = FloorProbe(reads, threads or os.cpu_count() or 1) if reads else None  # after the memory has been noted
+    probe = FloorProbe(reads, threads) if reads else None  # after the memory has been noted
     between = probe.run if probe else lambda: None
     runs: list[Run] = []
     strange: list[Run] = []

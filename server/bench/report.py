@@ -14,6 +14,9 @@ from server.bench.measure import Measured
 from server.engine.synthesizer import CHUNK_RAMP
 from server.graphs.manifest import Precision
 
+CPU_INFO = Path("/proc/cpuinfo")
+"""Linux alone has it."""
+
 _FASTER: dict[Precision, str] = {
     "fp32": "an int8, mixed or int4 bundle may help",
     "int8": "a mixed or int4 bundle may help",
@@ -42,7 +45,7 @@ def report(measured: Measured) -> str:
     manifest = measured.manifest
     requests = len(measured.runs)
     title = (
-        f"{manifest.id}, {manifest.precision}, {measured.provider}, {measured.threads or 'default'} threads, "
+        f"{manifest.id}, {manifest.precision}, {measured.provider}, {measured.threads} threads, "
         f"{requests} requests of {round(_frames(measured) / requests)} frames, warm; "
         f"{machine()}, ONNX Runtime {onnxruntime.__version__}"
     )
@@ -135,7 +138,6 @@ def _gigabytes(sizes: Iterable[int]) -> str:
 
 def machine() -> str:
     """Cores and processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text("utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    lines = CPU_INFO.read_text("utf-8").splitlines() if CPU_INFO.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]  # arm64 has no such line
     return f"{os.cpu_count()} x {names[0] if names else platform.processor() or platform.machine()}"

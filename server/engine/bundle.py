@@ -109,7 +109,7 @@ def open_bundle(
     Args:
         folder: `models/<model id>`.
         provider: execution provider, or `auto`.
-        threads: of the CPU kernels; 0 leaves the number to ONNX Runtime.
+        threads: of the CPU kernels; 0 is one for each core that this process may use.
         slots: rows that can be under way at once.
         positions: of a row, prompt and frames; a GPU takes memory for all of them. None is as many as the graph has.
         max_prompt: positions of a prompt; None leaves it to the row's.

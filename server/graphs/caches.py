@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from collections.abc import Sequence
 from math import prod
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +19,11 @@ from server.graphs.session import CUDA_PRECISIONS
 
 KERNEL_HEAD_DIM_MULTIPLE = 16
 """The attention kernel takes caches of no other head size; exported graphs pad theirs."""
+
+FIRST_POSITIONS = 256
+"""Of a row, that there is room for at the start where memory is taken at once; room is doubled as it is needed."""
+OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+_STRICT = "2"
 
 ELEMENT_TYPES = {"tensor(float)": FLOAT32, "tensor(float16)": FLOAT16, "tensor(bfloat16)": BFLOAT16}
 
@@ -33,7 +40,7 @@ def cache_shape(sizes: TalkerSizes, slots: int) -> Shape:
 
 
 def cache_bytes(manifest: Manifest, slots: int) -> int:
-    """Bytes of the KV caches of all slots, if every row took all its positions: host pages are taken when written."""
+    """Bytes of the KV caches of all slots, if every row took all its positions."""
     sizes = manifest.sizes.talker
     narrow = manifest.precision in CUDA_PRECISIONS
     return 2 * sizes.num_layers * prod(cache_shape(sizes, slots)) * (2 if narrow else 4)
@@ -42,8 +49,17 @@ def cache_bytes(manifest: Manifest, slots: int) -> int:
 class Caches(Protocol):
     """KV caches of all slots, one tensor for the keys and one for the values of each layer."""
 
-    def view(self, start: int, stop: int) -> list[ort.OrtValue]:
-        """The caches of slots `start` to `stop`, as tensors over the same memory."""
+    def view(self, start: int, stop: int, positions: int | None = None) -> list[ort.OrtValue]:
+        """The caches of slots `start` to `stop`, as tensors over the same memory.
+
+        Args:
+            start: first slot.
+            stop: behind the last one.
+            positions: of each that there must be room for. None is all: later views are over the same memory then.
+
+        Raises:
+            OSError: the system has no more memory; all that the caches hold is still there.
+        """
 
     def save(self, slot: int, positions: int) -> Saved:
         """A copy of a slot's first positions, for `restore`."""
@@ -62,8 +78,23 @@ def open_caches(session: ort.InferenceSession, sizes: TalkerSizes, slots: int, d
     return HostCaches(types, shape) if device == "cpu" else DeviceCaches(session, types, shape, device)
 
 
+def takes_memory_at_once() -> bool:
+    """Whether memory counts as taken when it is asked for, and not page by page when it is written to.
+
+    Windows does so, and Linux where it is told to account strictly (vm.overcommit_memory=2).
+    """
+    if sys.platform == "win32":
+        return True
+    try:
+        return OVERCOMMIT.read_text("ascii").strip() == _STRICT
+    except OSError:  # not Linux, or a sandbox without /proc
+        return False
+
+
 class HostCaches:
     """Caches in host memory, of which a slot takes only as much as it is used.
+
+    Where memory is taken at once, all slots have room for as many positions as the longest row needed so far.
 
     Args:
         types: ONNX element type of each tensor, float32 or float16.
@@ -71,10 +102,33 @@ class HostCaches:
     """
 
     def __init__(self, types: Sequence[int], shape: Shape) -> None:
-        self._caches = [_untouched(shape, np.float32 if t == FLOAT32 else np.float16) for t in types]
+        self._types, self._shape = [np.float32 if t == FLOAT32 else np.float16 for t in types], shape
+        most = shape[2]
+        self._positions = min(FIRST_POSITIONS, most) if takes_memory_at_once() else most
+        self._caches = self._allocate(self._positions)
         self._views: dict[tuple[int, int], list[ort.OrtValue]] = {}
 
-    def view(self, start: int, stop: int) -> list[ort.OrtValue]:
+    @property
+    def nbytes(self) -> int:
+        """Bytes that have been asked for."""
+        return sum(cache.nbytes for cache in self._caches)
+
+    def _allocate(self, positions: int) -> list[NDArray]:
+        slots, heads, _, head_dim = self._shape
+        return [_untouched((slots, heads, positions, head_dim), dtype) for dtype in self._types]
+
+    def _make_room(self, positions: int) -> None:
+        held = self._positions
+        if positions > held:
+            room = min(max(positions, 2 * held), self._shape[2])
+            larger = self._allocate(room)  # before anything is let go of: this may fail
+            for old, new in zip(self._caches, larger, strict=True):
+                new[:, :, :held] = old
+            self._caches, self._positions = larger, room
+            self._views.clear()
+
+    def view(self, start: int, stop: int, positions: int | None = None) -> list[ort.OrtValue]:
+        self._make_room(self._shape[2] if positions is None else positions)
         if (start, stop) not in self._views:
             self._views[start, stop] = [ort.OrtValue.ortvalue_from_numpy(c[start:stop]) for c in self._caches]
         return self._views[start, stop]
@@ -83,6 +137,7 @@ class HostCaches:
         return [cache[slot, :, :positions].copy() for cache in self._caches]
 
     def restore(self, slot: int, saved: Saved) -> None:
+        self._make_room(saved[0].shape[1])
         for cache, kept in zip(self._caches, saved, strict=True):
             cache[slot, :, : kept.shape[1]] = kept
 
@@ -94,7 +149,7 @@ class HostCaches:
 
 
 def _untouched(shape: Shape, dtype: type[np.floating]) -> NDArray:
-    """Zeros that take memory page by page as they are written.
+    """Zeros that take memory page by page as they are written, where the system has such memory.
 
     NumPy asks for huge pages, of which the few positions that a row uses in each head would take most of a gigabyte.
     """
@@ -122,7 +177,7 @@ class DeviceCaches:
         self._views: dict[tuple[int, int], list[ort.OrtValue]] = {}
         self._clear()
 
-    def view(self, start: int, stop: int) -> list[ort.OrtValue]:
+    def view(self, start: int, stop: int, positions: int | None = None) -> list[ort.OrtValue]:
         if (start, stop) not in self._views:
             _, *tail = self._shape
             pairs = zip(self._caches, self._types, strict=True)

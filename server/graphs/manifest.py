@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from server.graphs.external_data import external_data
+
+from server.graphs.cores import usable_cores
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -286,7 +287,7 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
                 "copy the bundle again or convert the checkpoint again"
             )
     names = sorted(manifest.files, key=lambda name: -manifest.files[name].size)  # the longest first, so none is late
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+    with ThreadPoolExecutor(usable_cores()) as pool:  # hashing lets other threads run
         for name, found in zip(names, pool.map(lambda name: sha256_of(folder / name), names), strict=True):
             if found != manifest.files[name].sha256:
                 raise BundleError(

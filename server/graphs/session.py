@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import onnxruntime as ort
 
+from server.graphs.cores import thread_count
 from server.graphs.manifest import BundleError, Precision
 
 Provider = Literal["auto", "cpu", "cuda"]
@@ -93,7 +94,8 @@ def open_session(
     Args:
         path: the `.onnx` file; its weights lie beside it.
         provider: execution provider of every node that has a kernel there.
-        threads: of the CPU kernels; 0 leaves the number to ONNX Runtime.
+        threads: of the CPU kernels; 0 is one for each core that this process may use, and no more than it has
+            processors are started.
         cuda_options: of the CUDA execution provider.
 
     Raises:
@@ -101,7 +103,8 @@ def open_session(
         CudaError: CUDA does not start on this machine.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    # Never 0: ONNX Runtime would count the machine's cores and pin threads to them, outside an affinity mask too.
+    options.intra_op_num_threads = thread_count(threads)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Each session has its own threads, which go on spinning for a while after a call and take the cores from the next

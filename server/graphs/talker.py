@@ -73,9 +73,17 @@ class Talker:
         """Exchange the first `positions` of two slots."""
         self._caches.swap(one, other, positions)
 
-    def caches(self, start: int, stop: int) -> tuple[dict[str, ort.OrtValue], dict[str, ort.OrtValue]]:
-        """The caches of slots `start` to `stop` as the graph's inputs and, the same ones, as its outputs."""
-        view = self._caches.view(start, stop)
+    def caches(
+        self, start: int, stop: int, positions: int | None = None
+    ) -> tuple[dict[str, ort.OrtValue], dict[str, ort.OrtValue]]:
+        """The caches of slots `start` to `stop` as the graph's inputs and, the same ones, as its outputs.
+
+        Args:
+            start: first slot.
+            stop: behind the last one.
+            positions: of each that are needed; None is all that there can be.
+        """
+        view = self._caches.view(start, stop, positions)
         outputs = ["next." + name.removeprefix("past.") for name in self._names]
         return dict(zip(self._names, view, strict=True)), dict(zip(outputs, view, strict=True))
 
@@ -86,7 +94,7 @@ class Talker:
         binding.bind_cpu_input("total_length", lengths.max(keepdims=True))
         binding.bind_output("logits")
         binding.bind_output("hidden")
-        past, following = self.caches(start, stop)
+        past, following = self.caches(start, stop, int(lengths.max()))
         for name, value in past.items():
             binding.bind_ortvalue_input(name, value)
         for name, value in following.items():

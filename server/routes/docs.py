@@ -9,6 +9,8 @@ from sanic import Blueprint, Request
 from sanic.exceptions import NotFound
 from sanic.response import HTTPResponse, file, json
 
+from server.routes.pages import TYPES
+
 SWAGGER = Path(__file__).resolve().parent.parent / "swagger"
 PAGE = "index.html"
 PARTS = ("swagger-ui.css", "swagger-ui-bundle.js", "start.js")
@@ -35,12 +37,17 @@ def docs_routes(document: dict[str, Any]) -> Blueprint:
 
     @blueprint.get(f"/{PAGE}", ctx_public=True)
     async def show_page(request: Request) -> HTTPResponse:
-        return await file(SWAGGER / PAGE, request_headers=request.headers, headers=_HEADERS)
+        return await _answer(request, PAGE)
 
     @blueprint.get("/swagger/<name:str>", ctx_public=True)
     async def show_part(request: Request, name: str) -> HTTPResponse:
         if name not in PARTS:
             raise NotFound("Swagger UI has no such file here")
-        return await file(SWAGGER / name, request_headers=request.headers, headers=_HEADERS)
+        return await _answer(request, name)
 
     return blueprint
+
+
+async def _answer(request: Request, name: str) -> HTTPResponse:
+    path = SWAGGER / name
+    return await file(path, mime_type=TYPES[path.suffix], request_headers=request.headers, headers={**_HEADERS})

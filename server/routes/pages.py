@@ -17,12 +17,13 @@ from sanic.response import HTTPResponse
 WEB = Path(__file__).resolve().parent.parent / "web"
 PAGES = {"/": "index.html", "/developers": "developers.html"}
 
-_TYPES = {
+TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+"""Said here: the system's own table may call JavaScript plain text, on Windows, and browsers then do not run it."""
 _METHODS = ("GET", "HEAD")
 _HEADERS = {
     "cache-control": "no-cache",  # ask again each time: pages and modules must be of one version
@@ -44,7 +45,7 @@ class _File:
     @classmethod
     def read(cls, path: Path) -> _File:
         body = path.read_bytes()
-        return cls(body, _TYPES[path.suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        return cls(body, TYPES[path.suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
     def answer(self, request: Request) -> HTTPResponse:
         """The file, or 304 to a client that has it; a proxy that compresses makes the tag a weak one (`W/`)."""

@@ -10,6 +10,9 @@ oftener than they are written.
 
 from __future__ import annotations
 
+import server  # noqa: F401  (before hibari loads ONNX Runtime: it switches its telemetry off)
+
+# isort: split
 import argparse
 import random
 import re

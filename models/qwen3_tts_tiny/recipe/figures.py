@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import server  # noqa: F401  (before hibari loads ONNX Runtime: it switches its telemetry off)
+
+# isort: split
 import argparse
 from pathlib import Path
 

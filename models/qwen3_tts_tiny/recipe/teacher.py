@@ -9,6 +9,9 @@ written ones). Shards that exist are kept, so that a run that was cut off goes o
 
 from __future__ import annotations
 
+import server  # noqa: F401  (before hibari loads ONNX Runtime: it switches its telemetry off)
+
+# isort: split
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, fields

@@ -1,0 +1,162 @@
+"""Windows, macOS and arm64, as far as they can be faked on Linux: see `tests.server.elsewhere` for what is."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import pkgutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import server
+from server.bench import report
+from tests.bundles import RANDOM_BUNDLE
+from tests.server.answers import GOOD
+from tests.server.elsewhere import BREAK, NOWHERE, PATHS_OF_LINUX, SYSTEMS
+from tests.server.fakes import write_bundle
+from tests.server.running import PATIENCE_SECONDS, ROOT, RunningServer, clean_environment, run_server, wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems are faked on Linux; they are themselves")
+
+
+def elsewhere(system: str, module: str, *arguments: str) -> tuple[str, ...]:
+    return "-m", "tests.server.elsewhere", system, module, *arguments
+
+
+def run(system: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    environment = clean_environment(KW_MODELS_DIR=str(RANDOM_BUNDLE.parent), **variables)
+    return subprocess.run(
+        [sys.executable, *elsewhere(system, *arguments)], cwd=ROOT, env=environment, capture_output=True
+    )
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_module_can_be_imported(system: str) -> None:
+    modules = [found.name for found in pkgutil.walk_packages(server.__path__, "server.")]
+    script = (
+        "import importlib, sys\n"
+        "from tests.server.elsewhere import become\n"
+        f"become({system!r})\n"
+        "for name in [name for name in sys.modules if name.startswith('server.')]: del sys.modules[name]\n"
+        f"for name in {[name for name in modules if not name.endswith('__main__')]}: importlib.import_module(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=clean_environment(), capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_server_starts_speaks_and_stops(system: str, tmp_path: Path) -> None:
+    with run_server(
+        elsewhere(system, "server", "serve"), tmp_path, KW_MODELS_DIR=str(RANDOM_BUNDLE.parent), KW_THREADS="1"
+    ) as running:
+        running.wait_ready()
+        with running.client() as client:
+            for audio_format in ("mp3", "wav", "opus"):
+                fields = {**GOOD, "max_new_tokens": 300, "response_format": audio_format}
+                spoken = client.post("/v1/audio/speech", json=fields)
+                assert spoken.status_code == 200, spoken.text
+            for name in ("v1/swagger/start.js", "web/player.js"):
+                assert client.get(f"/{name}").headers["content-type"].startswith("text/javascript")
+        assert running.stop() == 0
+    assert not [line for line in running.log if "Traceback" in line or "ERROR" in line]
+
+
+STOPS = [("win32", signal.SIGTERM), ("win32", signal.SIGINT), ("win32", BREAK), ("darwin", signal.SIGTERM)]
+
+
+@pytest.mark.parametrize(("system", "number"), STOPS)
+def test_the_first_signal_lets_nobody_new_in_and_the_second_ends_it(
+    system: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    write_bundle(tmp_path / "models", "custom")
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "FAKE_FRAME_SECONDS": "0.5", "KW_DRAIN_SECONDS": "600"}
+    with (
+        run_server(elsewhere(system, "tests.server.fake_server"), tmp_path, **settings) as running,
+        running.client() as client,
+    ):
+        running.wait_ready()
+        fields = {**GOOD, "max_new_tokens": 2000, "stream_format": "audio"}
+        with client.stream("POST", "/v1/audio/speech", json=fields) as response:
+            parts = response.iter_raw()
+            next(parts)
+            running.process.send_signal(number)
+            wait_until(lambda: refuses(running), "new connections are refused")
+            assert next(parts)
+            running.process.send_signal(number)
+            assert running.process.wait(PATIENCE_SECONDS) == 0
+
+
+def refuses(running: RunningServer) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", running.port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_the_commands_work(system: str, tmp_path: Path) -> None:
+    voices = tmp_path / "voices.json"
+    profile = {"speaker": "serena", "description": "温柔, ça va"}
+    voices.write_text(json.dumps({"profiles": {"gentle": profile}}), "utf-8")
+    output = tmp_path / "hello.wav"
+    said = run(system, "server", "say", "Hello.", "--max-new-tokens", "3", "-o", str(output))
+    assert (said.returncode, output.stat().st_size > 44) == (0, True), said.stderr
+    listed = run(system, "server", "voices", PYTHONIOENCODING="cp1252", KW_VOICES_FILE=str(voices))
+    assert listed.returncode == 0, listed.stderr
+    assert "\\u6e29\\u67d4, ça va" in listed.stdout.decode("cp1252")
+    measured = run(system, "server", "bench", "--frames", "2", "--requests", "1")
+    assert measured.returncode == 0, measured.stderr
+    assert ("RSS | not known on this system" in measured.stdout.decode()) == (system == "win32")
+    keys = str(tmp_path / "keys")
+    for action in (("new", "alice"), ("list",), ("revoke", "alice")):
+        done = run(system, "server", "keys", *action, KW_API_KEYS_FILE=keys)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("info", "processor", "says"),
+    [
+        ("processor\t: 0\nmodel name\t: Some Xeon\n\nprocessor\t: 1\nmodel name\t: Some Xeon\n", "", "Some Xeon"),
+        ("processor\t: 0\nBogoMIPS\t: 50.00\nCPU architecture: 8\n", "", "aarch64"),
+        (None, "arm", "arm"),
+        (None, "", "aarch64"),
+    ],
+)
+def test_the_processors_name(
+    info: str | None, processor: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "CPU_INFO", tmp_path / "cpuinfo")
+    if info is not None:
+        (tmp_path / "cpuinfo").write_text(info)
+    monkeypatch.setattr(report.platform, "processor", lambda: processor)
+    monkeypatch.setattr(report.platform, "machine", lambda: "aarch64")
+    assert report.machine() == f"{os.cpu_count()} x {says}"
+
+
+LINUX = ("/proc", "/sys", "/dev/", "/etc/", "/var/")
+
+
+def constants() -> Iterator[tuple[str, str]]:
+    """Module and text of every string in `server/` that looks like a path of Linux."""
+    for path in sorted((ROOT / "server").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and str(node.value).startswith(
+                ("/proc", "/sys", "/dev/", "/etc/", "/var/")
+            ):
+                yield module, str(node.value)
+
+
+def test_every_path_of_linux_is_faked() -> None:
+    """A new one belongs into `PATHS_OF_LINUX`, so that the tests above do without it."""
+    found = sorted(module for module, _ in constants())
+    assert found == sorted(module for module, names in PATHS_OF_LINUX.items() for _ in names)
+    assert not NOWHERE.exists()
