@@ -13,9 +13,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from server.graphs.external_data import external_data
-
 from server.graphs.cores import usable_cores
+from server.graphs.external_data import external_data
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
