@@ -20,8 +20,8 @@ prefixes would have to go for it."""
 class PrefixCache:
     """Prefills prompts slice by slice, reusing the prefixes met last.
 
-    A prompt is cut at the end of its prefix and every `SLICE_POSITIONS` from the beginning of either part, whatever else
-    is under way, so that it gives the same numbers each time, whether its prefix was known or not.
+    A prompt is cut at the end of its prefix and every `SLICE_POSITIONS` from the beginning of either part, whatever
+    else is under way, so that it gives the same numbers each time, whether its prefix was known or not.
 
     Args:
         talker: whose slots are filled.

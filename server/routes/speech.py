@@ -18,6 +18,7 @@ from server.auth import KeyLimit
 from server.errors import ApiError, KeyLimitError, NoProgressError, SpeechFailedError
 from server.metrics import UNKNOWN, Metrics, Outcome
 from server.routes.progress import while_progressing
+from server.routes.until_closed import reset, send_until_closed
 from server.service import SpeechService
 from server.speech import Speech
 from server.speech_request import SpeechRequest, parse
@@ -75,8 +76,7 @@ def speech_routes(
     async def answer(request: Request) -> None:
         order, speech = await start(request)
         try:
-            # An HTTP/1.0 client cannot read a body of unknown length, so it waits for the whole.
-            if order.stream_format is None or request.version == "1.0":
+            if order.stream_format is None:
                 await _send_whole(request, speech, timeout, max_bytes)
             elif order.stream_format == "sse":
                 await _stream(request, speech, _events(speech), EVENT_STREAM, timeout)
@@ -129,6 +129,8 @@ async def _stream(
     # x-accel-buffering: nginx would otherwise hold the stream back until its buffer is full.
     headers = {**_headers(speech), "x-accel-buffering": "no"}
     response = await request.respond(content_type=content_type, headers=headers)
+    if request.version == "1.0":
+        send_until_closed(request, response)
     sender = _Sender(response, speech, timeout)
     try:
         while part is not None:
@@ -178,7 +180,7 @@ class _Sender:
         Raises:
             TimeoutError: as for `send`.
         """
-        await self._bounded(self._response.eof())
+        await self._bounded(self._response.eof())  # type: ignore[no-untyped-call]
 
     async def _bounded(self, sending: Awaitable[None]) -> None:
         # Audio made counts, not audio sent: what is encoded at a time is short beside what a client may be late.
@@ -196,7 +198,7 @@ class _Sender:
 async def _break_off(request: Request, error: Exception) -> None:
     """Drop the connection without the end-of-body mark, so that no client takes what it has for the whole."""
     log.event("stream_broken", level=logging.WARNING, id=request.id, reason=type(error).__name__)
-    cast(asyncio.Transport, request.transport).abort()
+    reset(cast(asyncio.Transport, request.transport))
     # Sanic cancels the task of a lost connection, which is this one.
     await asyncio.Event().wait()
 

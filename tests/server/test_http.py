@@ -15,7 +15,7 @@ import soundfile
 from server.audio.pcm import to_s16le
 from tests.server.answers import GOOD, PREFIXES, check_error
 from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, tone
-from tests.server.running import RunningServer, wait_until
+from tests.server.running import PATIENCE_SECONDS, RunningServer, wait_until
 
 FIVE_FRAMES = b"".join(to_s16le(tone(frame)) for frame in range(5))
 TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav", "pcm": "audio/pcm"}
@@ -58,15 +58,35 @@ def test_mp3_is_the_default_format(client: httpx.Client) -> None:
     assert response.headers["content-type"] == "audio/mpeg"
 
 
-def test_http_1_0_clients_get_the_whole(fake_server: RunningServer) -> None:
-    body = json.dumps({**GOOD, "stream_format": "audio"}).encode()
+def ask_as_http_1_0(server: RunningServer, **fields: object) -> tuple[bytes, bytes]:
+    """Head, in lower case, and body of an answer, as default nginx asks for it."""
+    body = json.dumps({**GOOD, **fields}).encode()
     head = f"POST /v1/audio/speech HTTP/1.0\r\nAuthorization: Bearer other\r\nContent-Length: {len(body)}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", fake_server.port)) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS) as connection:
         connection.sendall(head.encode() + body)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     headers, _, content = answer.partition(b"\r\n\r\n")
-    assert b"transfer-encoding" not in headers.lower()
-    assert content == FIVE_FRAMES
+    return headers.lower(), content
+
+
+def test_http_1_0_clients_get_a_stream_that_ends_with_the_connection(fake_server: RunningServer) -> None:
+    head, body = ask_as_http_1_0(fake_server, stream_format="audio")
+    assert head.startswith(b"http/1.1 200 ")
+    assert b"transfer-encoding" not in head
+    assert b"content-length" not in head
+    assert b"connection: close" in head
+    assert body == FIVE_FRAMES
+    head, body = ask_as_http_1_0(fake_server, stream_format="sse")
+    assert b"content-type: text/event-stream" in head
+    assert b"speech.audio.done" in body
+    head, body = ask_as_http_1_0(fake_server)
+    assert b"content-length: %d" % len(FIVE_FRAMES) in head
+    assert body == FIVE_FRAMES
+
+
+def test_an_http_1_0_stream_that_breaks_off_does_not_look_whole(fake_server: RunningServer) -> None:
+    with pytest.raises(ConnectionResetError):
+        ask_as_http_1_0(fake_server, stream_format="audio", input="fail-later")
 
 
 def test_the_first_part_comes_while_the_rest_is_made(client: httpx.Client, fake_server: RunningServer) -> None:

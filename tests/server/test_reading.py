@@ -379,12 +379,13 @@ def test_a_chunk_that_nobody_has_heard_is_made_again() -> None:
         reading = Reading(engine, numbered(3), make_job)
         await reading.begin()
         listening = asyncio.create_task(heard(reading))
-        first, second, third = await engine.wait_for(3)
+        first = engine.jobs[0]
+        first.put(level(0), 1)
+        _, second, third = await engine.wait_for(3)
         second.put(level(7), 1)  # babble that was let go before it was certain
         second.finish(RUNAWAY)
         third.put(level(2), 1)
         third.finish()
-        first.put(level(0), 1)
         first.finish()
         again = (await engine.wait_for(4))[3]
         assert again.seed == 101
