@@ -18,7 +18,7 @@ from server.auth import KeyLimit
 from server.errors import ApiError, KeyLimitError, NoProgressError, SpeechFailedError
 from server.metrics import UNKNOWN, Metrics, Outcome
 from server.routes.progress import while_progressing
-from server.routes.until_closed import reset, send_until_closed
+from server.routes.until_closed import reset_at_close, send_until_closed
 from server.service import SpeechService
 from server.speech import Speech
 from server.speech_request import SpeechRequest, parse
@@ -198,7 +198,10 @@ class _Sender:
 async def _break_off(request: Request, error: Exception) -> None:
     """Drop the connection without the end-of-body mark, so that no client takes what it has for the whole."""
     log.event("stream_broken", level=logging.WARNING, id=request.id, reason=type(error).__name__)
-    reset(cast(asyncio.Transport, request.transport))
+    transport = cast(asyncio.Transport, request.transport)
+    if request.version == "1.0":
+        reset_at_close(transport)
+    transport.abort()
     # Sanic cancels the task of a lost connection, which is this one.
     await asyncio.Event().wait()
 

@@ -21,7 +21,7 @@ from sanic.response import HTTPResponse
 def send_until_closed(request: Request, response: HTTPResponse) -> None:
     """Have what is sent of a response from now on, head first, be sent as it is, and the connection closed behind it.
 
-    A body that breaks off must `reset` the connection: a plain end would pass for that of the whole.
+    A body that breaks off must reset the connection (`reset_at_close`): a plain end would pass for that of the whole.
     """
     stream = cast(Http, request.stream)
     stream.keep_alive = False
@@ -43,9 +43,8 @@ def send_until_closed(request: Request, response: HTTPResponse) -> None:
     stream.response_func = send_head
 
 
-def reset(transport: asyncio.Transport) -> None:
-    """End a connection so that its client sees an error, whatever it has received so far."""
+def reset_at_close(transport: asyncio.Transport) -> None:
+    """Have a connection's client see an error when it is closed now, whatever it has received so far."""
     if sock := transport.get_extra_info("socket"):
         seconds = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, seconds)
-    transport.abort()
