@@ -21,6 +21,7 @@ from export.graphs.codec_decoder import CodecDecoder as TorchCodecDecoder
 from export.graphs.codec_decoder import decode_whole
 from export.graphs.layers import empty_caches
 from export.graphs.talker import Talker as TorchTalker
+from export.graphs.validation import relative_error
 from server.engine.job import Sampling
 from server.engine.prompt import AUTO, PromptBuilder
 from server.engine.sampling import RowSampler
@@ -119,27 +120,40 @@ def measure(
 
     Returns:
         `frames`; `codes`: `equal` of `compared` for codebook 0 and for the others; `graphs`: for each what is compared,
-        `max_error`, `mean_error`.
+        `max_error`, `mean_error`, and `relative_error`, the largest as a part of PyTorch's largest magnitude.
+
+    Raises:
+        ValueError: a graph gives values that are not finite.
     """
     talker_logits = _talker_logits(folder, manifest, expected, threads, device)
     predictor_logits = _predictor_logits(folder, manifest, expected, threads, device)
     equal_0 = _codes_0(expected, talker_logits, manifest) == expected.codes[:, 0]
     equal_rest = predictor_logits.argmax(-1) == expected.codes[:, 1:]
-    errors = {
-        "talker": _error("logits", talker_logits, expected.logits),
-        "code_predictor": _error("logits", predictor_logits, expected.predictor_logits),
-        "codec_decoder": _error("samples", _waveform(folder, manifest, expected, threads, device), expected.waveform),
+    compared = {
+        "talker": ("logits", talker_logits, expected.logits),
+        "code_predictor": ("logits", predictor_logits, expected.predictor_logits),
+        "codec_decoder": ("samples", _waveform(folder, manifest, expected, threads, device), expected.waveform),
     }
     codes = {
         name: {"equal": int(equal.sum()), "compared": equal.size}
         for name, equal in (("codebook 0", equal_0), ("other codebooks", equal_rest))
     }
+    errors = {graph: _error(graph, *values) for graph, values in compared.items()}
     return {"frames": FRAMES, "codes": codes, "graphs": errors}
 
 
-def _error(of: str, found: Floats, expected: Floats) -> dict[str, Any]:
+def _error(graph: str, of: str, found: Floats, expected: Floats) -> dict[str, Any]:
+    relative = relative_error(found, expected)
+    if not np.isfinite(relative):
+        where = "PyTorch" if not np.isfinite(expected).all() else "ONNX Runtime"
+        raise ValueError(f"the {of} of the {graph} are not finite in {where}: weights too large, or damaged")
     difference = np.abs(found.astype(np.float64) - expected)
-    return {"of": of, "max_error": float(difference.max()), "mean_error": float(difference.mean())}
+    return {
+        "of": of,
+        "max_error": float(difference.max()),
+        "mean_error": float(difference.mean()),
+        "relative_error": relative,
+    }
 
 
 def _short(manifest: Manifest, expected: Reference) -> TalkerSizes:

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from export.checkpoint_config import CODEC_FOLDER
+from export.graphs.codec_decoder import CodecDecoder, decode_whole
 from tests.qwen_vocabulary import ALL_RANKS, vocabulary
-from tests.random_weights import draw_weights
+from tests.random_weights import Gains, Weights, draw_weights
 
 _RESERVED_IDS = 1024  # the official package suppresses the last 1024 ids of the talker's vocabulary
 
@@ -70,7 +73,8 @@ class CheckpointShape:
     """What a random checkpoint looks like.
 
     `dtype` is that of `model.safetensors`; `ranks` cuts the text vocabulary down; `eos_scale` multiplies the row of the
-    talker's head that ends speech: at 0 it never wins, around 2 it does so soon.
+    talker's head that ends speech: at 0 it never wins, around 2 it does so soon. Where `peak` is given, the decoder's
+    last convolution is scaled until the loudest sample of random codes is that.
     """
 
     name: str
@@ -89,6 +93,9 @@ class CheckpointShape:
     shards: int = 1
     ranks: int = ALL_RANKS
     eos_scale: float = 0.0
+    rope_theta: float = 1e6
+    gains: Gains = field(default_factory=Gains)
+    peak: float | None = None
     generation: dict[str, Any] = field(default_factory=dict)
 
 
@@ -157,8 +164,8 @@ def _mrope_section(head_dim: int) -> list[int]:
 def model_config(shape: CheckpointShape) -> dict[str, Any]:
     """`config.json`."""
     first, special = shape.codebook_size, vocabulary(shape.ranks).special
-    common = {"rms_norm_eps": 1e-06, "rope_theta": 1000000, "use_cache": True, "num_code_groups": shape.code_groups,
-              "sliding_window": None, "use_sliding_window": False}  # fmt: skip
+    common = {"rms_norm_eps": 1e-06, "rope_theta": shape.rope_theta, "use_cache": True,
+              "num_code_groups": shape.code_groups, "sliding_window": None, "use_sliding_window": False}  # fmt: skip
     predictor = _stack_config(
         shape.predictor, **common, model_type="qwen3_tts_talker_code_predictor", vocab_size=shape.codebook_size,
         max_position_embeddings=65536, rope_scaling=None, layer_types=["full_attention"] * shape.predictor.layers,
@@ -263,11 +270,48 @@ def write_documents(folder: Path, shape: CheckpointShape) -> None:
     vocabulary(shape.ranks).write(folder)
 
 
+def scale_to_peak(codec_weights: Weights, config: dict[str, Any], peak: float) -> None:
+    """Scale the last convolution of a speech tokenizer, in place, so that a few random frames are as loud as that."""
+    decoder = CodecDecoder(config["decoder_config"])
+    last = [name for name in codec_weights if name.startswith(f"decoder.decoder.{len(decoder.decoder) - 1}.")]
+    for name in last:
+        codec_weights[name] *= 1e-6  # far from where the decoder clips
+    decoder.load_state_dict({name: codec_weights[f"decoder.{name}"] for name in decoder.state_dict()})
+    decoder.quantizer.rvq_first.prepare()
+    decoder.quantizer.rvq_rest.prepare()
+    size, groups = config["decoder_config"]["codebook_size"], config["decoder_config"]["num_quantizers"]
+    codes = np.random.default_rng(0).integers(size, size=(20, groups))
+    loudest = float(np.abs(decode_whole(decoder.eval(), codes)).max())
+    for name in last:
+        codec_weights[name] *= peak / loudest
+
+
+def as_transformers_5(source: Path, folder: Path) -> Path:
+    """A checkpoint as newer tools write it, in a new `folder`: the same weights, other spellings in its documents.
+
+    `rope_theta` and `rope_scaling` stand in `rope_parameters`, and speakers' ids are lists of one.
+    """
+    shutil.copytree(source, folder)
+    for name in ("config.json", f"{CODEC_FOLDER}/config.json"):
+        document = json.loads((folder / name).read_text("utf-8"))
+        talker = document.get("talker_config", {})
+        sections = [talker, talker.get("code_predictor_config", {}), document.get("decoder_config", {})]
+        for section in filter(None, sections):
+            rope = {"rope_type": "default", "rope_theta": section.pop("rope_theta")}
+            section["rope_parameters"] = rope | (section.pop("rope_scaling", None) or {})
+        if talker:
+            talker["spk_id"] = {speaker: [number] for speaker, number in talker["spk_id"].items()}
+        (folder / name).write_text(json.dumps(document | {"transformers_version": "5.0.0"}, indent=2), "utf-8")
+    return folder
+
+
 def build_checkpoint(folder: Path, shape: CheckpointShape, seed: int = 0) -> Path:
     """Write the whole checkpoint into `folder`, made anew, and return it."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "speech_tokenizer").mkdir(parents=True)
-    weights, codec_weights = draw_weights(model_config(shape), codec_config(shape), seed, shape.eos_scale)
+    weights, codec_weights = draw_weights(model_config(shape), codec_config(shape), seed, shape.eos_scale, shape.gains)
+    if shape.peak is not None:
+        scale_to_peak(codec_weights, codec_config(shape), shape.peak)
     save_sharded({name: value.to(shape.dtype) for name, value in weights.items()}, folder, shape.shards)
     save_file(codec_weights, folder / "speech_tokenizer" / "model.safetensors", metadata={"format": "pt"})
     write_documents(folder, shape)

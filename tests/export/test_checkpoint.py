@@ -112,7 +112,7 @@ def test_a_config_that_is_no_json_object_is_named(folder: Path, content: str) ->
             "config.json",
             ["talker_config", "hidden_size"],
             "48",
-            "talker_config: hidden_size is '48', expected a number",
+            "talker_config: hidden_size is '48', expected an integer",
         ),
         ("config.json", ["talker_config", "codec_bos_id"], None, "codec_bos_id is None"),
         ("config.json", ["talker_config", "hidden_act"], "gelu", "hidden_act 'gelu' is not supported"),
