@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from transformers.utils import logging
+
 from tests.oracle import assert_official
 from tests.random_shapes import Agreement, compare, random_shape
 
@@ -27,6 +29,7 @@ def line(name: str, found: Agreement, verdict: str) -> str:
 def main(first: int, last: int) -> int:
     """Print the table of seeds `first` to `last`; 1 if any conversion failed or said other codes."""
     print(f"{'seed':<10} {'codes equal':>12} {'waveform':>12} {'peak':>8} {'seconds':>8}")
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     failures = 0
     for seed in range(first, last + 1):
         said = io.StringIO()

@@ -72,7 +72,7 @@ def describe(
             {
                 "format": FORMAT_VERSION,
                 "id": bundle_id,
-                "description": description or (_NOISE if noise else _description(checkpoint)),
+                "description": description or (_NOISE if noise else description_of(checkpoint)),
                 "noise": noise,
                 "source": Source(model=checkpoint.name, revision=checkpoint.revision),
                 "model_type": checkpoint.config["tts_model_type"],
@@ -147,7 +147,8 @@ def _follows_instructions(checkpoint: Checkpoint) -> bool:
     return config["tts_model_type"] == "voice_design" or config.get("tts_model_size") != "0b6"
 
 
-def _description(checkpoint: Checkpoint) -> str:
+def description_of(checkpoint: Checkpoint) -> str:
+    """A sentence on a checkpoint: which of the published ones, and how many speakers, languages and dialects it has."""
     config = checkpoint.config
     talker = config["talker_config"]
     # A smaller checkpoint of the same layout has a size in its config too, since the official package asks for one.
