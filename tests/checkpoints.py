@@ -12,14 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from export.checkpoint_config import CODEC_FOLDER
-from export.graphs.codec_decoder import CodecDecoder, decode_whole
 from tests.qwen_vocabulary import ALL_RANKS, vocabulary
-from tests.random_weights import Gains, Weights, draw_weights
+from tests.random_weights import Gains, draw_weights, scale_to_peak
 
 _RESERVED_IDS = 1024  # the official package suppresses the last 1024 ids of the talker's vocabulary
 
@@ -268,41 +265,6 @@ def write_documents(folder: Path, shape: CheckpointShape) -> None:
     for name, document in documents.items():
         (folder / name).write_text(json.dumps(document, indent=2), "utf-8")
     vocabulary(shape.ranks).write(folder)
-
-
-def scale_to_peak(codec_weights: Weights, config: dict[str, Any], peak: float) -> None:
-    """Scale the last convolution of a speech tokenizer, in place, so that a few random frames are as loud as that."""
-    decoder = CodecDecoder(config["decoder_config"])
-    last = [name for name in codec_weights if name.startswith(f"decoder.decoder.{len(decoder.decoder) - 1}.")]
-    for name in last:
-        codec_weights[name] *= 1e-6  # far from where the decoder clips
-    decoder.load_state_dict({name: codec_weights[f"decoder.{name}"] for name in decoder.state_dict()})
-    decoder.quantizer.rvq_first.prepare()
-    decoder.quantizer.rvq_rest.prepare()
-    size, groups = config["decoder_config"]["codebook_size"], config["decoder_config"]["num_quantizers"]
-    codes = np.random.default_rng(0).integers(size, size=(20, groups))
-    loudest = float(np.abs(decode_whole(decoder.eval(), codes)).max())
-    for name in last:
-        codec_weights[name] *= peak / loudest
-
-
-def as_transformers_5(source: Path, folder: Path) -> Path:
-    """A checkpoint as newer tools write it, in a new `folder`: the same weights, other spellings in its documents.
-
-    `rope_theta` and `rope_scaling` stand in `rope_parameters`, and speakers' ids are lists of one.
-    """
-    shutil.copytree(source, folder)
-    for name in ("config.json", f"{CODEC_FOLDER}/config.json"):
-        document = json.loads((folder / name).read_text("utf-8"))
-        talker = document.get("talker_config", {})
-        sections = [talker, talker.get("code_predictor_config", {}), document.get("decoder_config", {})]
-        for section in filter(None, sections):
-            rope = {"rope_type": "default", "rope_theta": section.pop("rope_theta")}
-            section["rope_parameters"] = rope | (section.pop("rope_scaling", None) or {})
-        if talker:
-            talker["spk_id"] = {speaker: [number] for speaker, number in talker["spk_id"].items()}
-        (folder / name).write_text(json.dumps(document | {"transformers_version": "5.0.0"}, indent=2), "utf-8")
-    return folder
 
 
 def build_checkpoint(folder: Path, shape: CheckpointShape, seed: int = 0) -> Path:

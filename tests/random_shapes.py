@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from export.checkpoint_config import CODEC_FOLDER
 from export.convert import main as convert
 from export.graphs.validation import relative_error
 from server.engine.bundle import open_bundle
@@ -24,7 +27,6 @@ from tests.checkpoints import (
     CheckpointShape,
     CodecShape,
     StackShape,
-    as_transformers_5,
     build_checkpoint,
 )
 from tests.oracle import Choices, Official, one_thread
@@ -105,6 +107,25 @@ def random_shape(seed: int) -> CheckpointShape:
         peak=0.5,
         ranks=RANKS,
     )
+
+
+def as_transformers_5(source: Path, folder: Path) -> Path:
+    """A checkpoint as newer tools write it, in a new `folder`: the same weights, other spellings in its documents.
+
+    `rope_theta` and `rope_scaling` stand in `rope_parameters`, and speakers' ids are lists of one.
+    """
+    shutil.copytree(source, folder)
+    for name in ("config.json", f"{CODEC_FOLDER}/config.json"):
+        document = json.loads((folder / name).read_text("utf-8"))
+        talker = document.get("talker_config", {})
+        sections = [talker, talker.get("code_predictor_config", {}), document.get("decoder_config", {})]
+        for section in filter(None, sections):
+            rope = {"rope_type": "default", "rope_theta": section.pop("rope_theta")}
+            section["rope_parameters"] = rope | (section.pop("rope_scaling", None) or {})
+        if talker:
+            talker["spk_id"] = {speaker: [number] for speaker, number in talker["spk_id"].items()}
+        (folder / name).write_text(json.dumps(document | {"transformers_version": "5.0.0"}, indent=2), "utf-8")
+    return folder
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
+from export.graphs.codec_decoder import CodecDecoder, decode_whole
 from tests.oracle import official_package
 
 Weights = dict[str, Tensor]
@@ -137,3 +139,19 @@ def draw_weights(
     last = len(codec["decoder_config"]["upsample_rates"]) + 2
     codec_weights[f"decoder.decoder.{last}.conv.weight"] *= 0.3
     return weights, codec_weights
+
+
+def scale_to_peak(codec_weights: Weights, config: dict[str, Any], peak: float) -> None:
+    """Scale the last convolution of a speech tokenizer, in place, so that a few random frames are as loud as that."""
+    decoder = CodecDecoder(config["decoder_config"])
+    last = [name for name in codec_weights if name.startswith(f"decoder.decoder.{len(decoder.decoder) - 1}.")]
+    for name in last:
+        codec_weights[name] *= 1e-6  # far from where the decoder clips
+    decoder.load_state_dict({name: codec_weights[f"decoder.{name}"] for name in decoder.state_dict()})
+    decoder.quantizer.rvq_first.prepare()
+    decoder.quantizer.rvq_rest.prepare()
+    size, groups = config["decoder_config"]["codebook_size"], config["decoder_config"]["num_quantizers"]
+    codes = np.random.default_rng(0).integers(size, size=(20, groups))
+    loudest = float(np.abs(decode_whole(decoder.eval(), codes)).max())
+    for name in last:
+        codec_weights[name] *= peak / loudest

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from export.checkpoint import Checkpoint, CheckpointError, model_id, open_checkpoint
-from tests.checkpoints import SHAPES, as_transformers_5, build_checkpoint
+from tests.checkpoints import SHAPES, build_checkpoint
+from tests.random_shapes import as_transformers_5
 
 CheckpointOf = Callable[[str], Path]
 

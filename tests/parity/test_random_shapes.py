@@ -40,6 +40,7 @@ def test_the_seeds_draw_what_differs_between_checkpoints() -> None:
     assert {shape.shards > 1 for shape in shapes} == {False, True}
     assert any(shape.talker.heads % 2 for shape in shapes)
     assert any(1 < shape.talker.kv_heads < shape.talker.heads for shape in shapes)
+    assert any(shape.codec.stack.kv_heads < shape.codec.stack.heads for shape in shapes)
     assert {shape.talker.hidden == shape.predictor.hidden for shape in shapes} == {False, True}
     assert {shape.gains.blocks for shape in shapes} == {0.5, 0.7, 1.0}
     assert len({shape.code_groups for shape in shapes}) > 4
