@@ -62,7 +62,7 @@ class _Margins(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         best, second = scores[0].topk(2).values.tolist()
-        self.found.append((best - second) / max(abs(best), abs(second)))
+        self.found.append((best - second) / max(abs(best), abs(second), 1e-9))
         return scores
 
 
