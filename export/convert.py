@@ -165,7 +165,12 @@ def _with_progress(context: Conversion, title: str, run: Callable[[Conversion], 
             bar.update(0)
 
         context.tick = tick
-        run(context)
+        try:
+            run(context)
+        except Exception:
+            bar.close()
+            print(f"{title:<20} failed", flush=True)
+            raise
     print(f"{title:<20} {time.monotonic() - started:7.1f} s", flush=True)
 
 

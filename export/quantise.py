@@ -163,7 +163,10 @@ def quantise_graph(
         del graph.initializer[:]
         graph.initializer.extend(kept)
     if unused:
-        raise ValueError(f"no matrix of the graph has a name that begins with {' or '.join(sorted(unused))}")
+        raise ValueError(
+            f"no matrix of the graph has a name that begins with {' or '.join(sorted(unused))}: the installed torch or "
+            "optimum-onnx names nodes otherwise; `make export-tools` installs the versions that are known to fit"
+        )
     if CONTRIB_DOMAIN not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(CONTRIB_DOMAIN, 1))
 

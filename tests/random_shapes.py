@@ -33,7 +33,7 @@ from tests.oracle import Choices, Official, one_thread
 from tests.parity.test_official import GREEDY, speak
 from tests.random_weights import Gains
 
-FRAMES = 16
+FRAMES = 12
 TEXT = "Seven ferries left for the island at noon."
 INSTRUCTION = "Speak slowly."
 RANKS = 512
@@ -95,7 +95,7 @@ def random_shape(seed: int) -> CheckpointShape:
             ratios=one_of((2, 2), (2,), (3, 2)),
         ),
         text_hidden=8 * int(random.integers(3, 12)),
-        code_groups=int(random.integers(2, 17)),
+        code_groups=int(random.integers(2, 13)),
         codebook_size=int(random.integers(40, 500)),
         max_positions=int(random.integers(200, 3000)),
         speakers=speakers if kind == "custom_voice" else (),

@@ -239,7 +239,9 @@ def test_a_graph_that_is_off_stops_the_conversion_unless_told_otherwise(
     output = tmp_path / "models" / "voice"
     options = ["--model", str(checkpoint_of("tiny")), "--output", str(output), "--precision", "fp32"]
     assert main(options) == 1
-    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    printed = capsys.readouterr()
+    assert "4/9 talker           failed" in printed.out
+    (error,) = [line for line in printed.err.splitlines() if line.startswith("error:")]
     assert re.search(r"the graph talker does not compute .* differs by \d.* --no-validate converts without", error)
     assert list(output.parent.iterdir()) == []
     assert main([*options, "--no-validate", "--description", "Mine."]) == 0
