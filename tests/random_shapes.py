@@ -168,7 +168,8 @@ def compare(shape: CheckpointShape, folder: Path, *, newer: bool, seed: int = 0)
         if convert(options) != 0:
             raise RuntimeError(f"{shape.name} could not be converted")
         official = Official(checkpoint)
-        speaker, language = next(iter(shape.speakers), None), shape.languages[0]
+        speaker = next(iter(shape.speakers), None)
+        language = next((name for name in shape.languages if name not in DIALECTS.values()), "auto")
         given = {"speaker": speaker, "language": language, "instruction": INSTRUCTION}
         expected = official.choices(TEXT, frames=FRAMES, **given)
         bundle = open_bundle(folder / "bundle", provider="cpu", threads=1, slots=1)
