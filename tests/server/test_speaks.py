@@ -16,7 +16,9 @@ from tests.server.running import REAL, run_server
 
 SENTENCES = ("The train leaves at seven in the morning.", "She found the old book under the table.")
 MOST_WRONG = 0.35
-"""Word error rate over both; noise has 1 or more."""
+"""Word error rate over both, said with each seed; noise has 1 or more. Some 16 % of all words are heard otherwise, and
+which ones depends on the processor: its rounding decides draws, after which a seed says the sentence in another way."""
+SEEDS = (1, 2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +42,18 @@ def test_the_default_model_is_the_one_that_speaks(speaker: httpx.Client) -> None
     assert first["id"] == TINY_BUNDLE.name
 
 
-def test_sentences_are_recognised(speaker: httpx.Client) -> None:
-    heard = [hear(say(speaker, text), 24_000) for text in SENTENCES]
-    assert word_error_rate(list(SENTENCES), heard) <= MOST_WRONG, heard
+@pytest.fixture(scope="module")
+def heard(speaker: httpx.Client) -> list[str]:
+    """What the recogniser writes down of each sentence, for each seed."""
+    return [hear(say(speaker, text, seed=seed), 24_000) for seed in SEEDS for text in SENTENCES]
 
 
-def test_another_sentence_is_not_taken_for_it(speaker: httpx.Client) -> None:
-    heard = [hear(say(speaker, text), 24_000) for text in SENTENCES]
-    assert word_error_rate(list(SENTENCES), heard[::-1]) > 2 * MOST_WRONG
+def test_sentences_are_recognised(heard: list[str]) -> None:
+    assert word_error_rate([*SENTENCES] * len(SEEDS), heard) <= MOST_WRONG, heard
+
+
+def test_another_sentence_is_not_taken_for_it(heard: list[str]) -> None:
+    assert word_error_rate([*SENTENCES] * len(SEEDS), heard[::-1]) > 2 * MOST_WRONG
 
 
 @pytest.mark.parametrize("sound", ["silence", "noise"])

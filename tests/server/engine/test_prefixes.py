@@ -9,6 +9,7 @@ import pytest
 from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.prefixes import PrefixCache
 from server.engine.prompt import Prompt
+from tests.closeness import assert_close
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_a_prefilled_prefix_is_a_prefilled_prompt(bundle: OpenBundle) -> None:
     prompt = prompt_of(bundle, "All at once.")
     whole = bundle.talker.prefill(0, prompt.embeddings)
     parts = PrefixCache(bundle.talker).prefill(1, prompt)
-    np.testing.assert_allclose(parts.logits, whole.logits, atol=1e-4)
+    assert_close(parts.logits, whole.logits)
 
 
 def test_the_prefix_met_longest_ago_leaves(bundle: OpenBundle, prefilled: list[int]) -> None:
