@@ -1,4 +1,4 @@
-"""Random checkpoints and the bundles made of them, built once a run and shared."""
+"""Random checkpoints and the bundles made of them, shared by all tests."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from export.convert import main as convert
 from tests.checkpoints import SHAPES, build_checkpoint
+from tests.conversions import Conversion, converted
 
 
 @pytest.fixture(scope="session")
@@ -24,15 +24,17 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
 
 @pytest.fixture(scope="session")
-def bundle_of(checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Folder of the bundle that the convert command makes of such a checkpoint, in fp32 unless told otherwise."""
+def conversion_of(checkpoint_of: Callable[[str], Path]) -> Callable[..., Conversion]:
+    """What the convert command makes of such a checkpoint, in fp32 unless told otherwise."""
 
     @cache
-    def build(shape: str, precision: str = "fp32") -> Path:
-        output = tmp_path_factory.mktemp("bundles") / shape
-        status = convert(["--model", str(checkpoint_of(shape)), "--output", str(output), "--precision", precision])
-        if status != 0:
-            raise RuntimeError(f"converting {shape} to {precision} ended with status {status}")
-        return output
+    def convert(shape: str, precision: str = "fp32") -> Conversion:
+        return converted(checkpoint_of(shape), shape, precision)
 
-    return build
+    return convert
+
+
+@pytest.fixture(scope="session")
+def bundle_of(conversion_of: Callable[..., Conversion]) -> Callable[..., Path]:
+    """Folder of the bundle of such a conversion."""
+    return lambda shape, precision="fp32": conversion_of(shape, precision).bundle
