@@ -1,20 +1,39 @@
-"""Random checkpoints and the bundles made of them, shared by all tests."""
+"""A real server, random checkpoints and the bundles made of them, shared by all tests.
+
+What needs torch is imported when a test asks for it: most tests of the server run without.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.checkpoints import SHAPES, build_checkpoint
-from tests.conversions import Conversion, converted
+from tests.bundles import RANDOM_BUNDLE
+from tests.server.running import REAL, RunningServer, run_server
+
+if TYPE_CHECKING:
+    from tests.conversions import Conversion
+
+# Matrices as small as those here take three times as long where threads share them and each core has other work too.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    """The variable comes too late where torch is loaded already."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Folder of the random checkpoint of a shape in `tests.checkpoints.SHAPES`."""
+    from tests.checkpoints import SHAPES, build_checkpoint
 
     @cache
     def build(shape: str) -> Path:
@@ -26,6 +45,7 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 @pytest.fixture(scope="session")
 def conversion_of(checkpoint_of: Callable[[str], Path]) -> Callable[..., Conversion]:
     """What the convert command makes of such a checkpoint, in fp32 unless told otherwise."""
+    from tests.conversions import converted
 
     @cache
     def convert(shape: str, precision: str = "fp32") -> Conversion:
@@ -38,3 +58,18 @@ def conversion_of(checkpoint_of: Callable[[str], Path]) -> Callable[..., Convers
 def bundle_of(conversion_of: Callable[..., Conversion]) -> Callable[..., Path]:
     """Folder of the bundle of such a conversion."""
     return lambda shape, precision="fp32": conversion_of(shape, precision).bundle
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Path:
+    """The bundle that the real clients talk to."""
+    return RANDOM_BUNDLE
+
+
+@pytest.fixture(scope="session")
+def real_server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """`python -m server` with that bundle as its default model."""
+    scratch = tmp_path_factory.mktemp("real")
+    with run_server(REAL, scratch, KW_MODELS_DIR=str(bundle.parent), KW_MODEL=bundle.name) as server:
+        server.wait_ready()
+        yield server

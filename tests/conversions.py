@@ -1,7 +1,7 @@
 """Checkpoints converted by the convert command, kept under `.cache/tests` by a hash of everything that makes them.
 
-Beside source files, packages and checkpoint, the processor and the number of threads count: kernels round otherwise on
-another, and calibration and parity run on this one.
+Beside source files, packages and checkpoint, the processor and the number of its cores count: kernels round otherwise
+on another, and calibration and parity run on this one.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def fingerprint(folder: Path) -> str:
 
 @cache
 def makers() -> str:
-    """Hash of what makes a bundle of a checkpoint: sources, packages, Python, processor and threads."""
+    """Hash of what makes a bundle of a checkpoint: sources, packages, Python, processor and cores."""
     digest = hashlib.sha256()
     for path in sources(__name__):
         digest.update(f"{path.relative_to(ROOT).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     packages = sorted(f"{package.name}=={package.version}" for package in importlib.metadata.distributions())
-    machine = (platform.python_version(), processor(), torch.get_num_threads())
+    machine = (platform.python_version(), processor(), os.cpu_count(), torch.get_num_threads())
     digest.update(repr((packages, machine)).encode())
     return digest.hexdigest()[:16]
 
