@@ -49,6 +49,7 @@ class RunningServer:
     def __init__(self, process: subprocess.Popen[str], events: Path) -> None:
         self.process = process
         self.log: list[str] = []
+        self._looked_at = 0
         self._events = events
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -96,11 +97,12 @@ class RunningServer:
         return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, verify=False)
 
     def complaints(self, client: httpx.Client) -> list[str]:
-        """The errors that nobody foresaw in the log, up to now: this waits for the line of a request of its own."""
-        mark, start = f"mark-{uuid4().hex}", len(self.log)
+        """Errors that nobody foresaw, logged since the last call; it waits for the line of a request of its own."""
+        mark, start = f"mark-{uuid4().hex}", self._looked_at
         client.get("/v1/models", headers={"x-request-id": mark})
         wait_until(lambda: any(f" id={mark} " in line for line in self.log[start:]), "a request is logged")
-        return [line for line in self.log if "unforeseen_error" in line or "Traceback" in line]
+        self._looked_at = len(self.log)
+        return [line for line in self.log[start : self._looked_at] if "unforeseen_error" in line or "Traceback" in line]
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """What the fake engine noted under this name so far."""
