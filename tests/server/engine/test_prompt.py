@@ -41,6 +41,6 @@ def test_a_text_that_no_model_can_hold_is_not_embedded(instruction: str | None) 
     assert limit - prompts.count_tokens("1 ") <= len(prompt) < limit
 
     before = [table.read for table in tables]
-    with pytest.raises(PromptError, match=rf"take \d+ positions, this model has {limit}"):
+    with pytest.raises(PromptError, match=r"take \d+ positions"):
         prompts.build(longest + "1 1 ", **VOICE, instruction=instruction)
     assert [table.read for table in tables] == before
