@@ -81,17 +81,20 @@ class PromptBuilder:
         role, body = chat[:ROLE_IDS], chat[ROLE_IDS:-END_IDS]
         codec = self._codec_prefix(speaker, language)
         spoken = [*body, ids.tts_eos]
+        instructed = self._instruction_ids(instruction)
+        # Counted before anything is embedded: an embedding takes kilobytes a position, and a request may ask for many.
+        positions = len(instructed) + len(role) + len(codec) + 1 + len(spoken) + 1
+        limit = self._manifest.sizes.talker.max_positions
+        if positions >= limit:
+            raise PromptError(f"the text and instruction take {positions} positions, this model has {limit}")
         parts = [
-            self._text[self._instruction_ids(instruction)],
+            self._text[instructed],
             self._text[role],
             self._text[[ids.tts_pad] * len(codec) + [ids.tts_bos]] + self._codec[[*codec, ids.codec_pad]],
             self._text[spoken] + self._codec[[ids.codec_pad] * len(spoken)],
             self._text[[ids.tts_pad]] + self._codec[[ids.codec_bos]],
         ]
-        limit = self._manifest.sizes.talker.max_positions
         embeddings = np.concatenate(parts).astype(np.float32, copy=False)
-        if len(embeddings) >= limit:
-            raise PromptError(f"the text and instruction take {len(embeddings)} positions, this model has {limit}")
         return Prompt(embeddings, prefix=sum(map(len, parts[:3])))
 
     def _chat_ids(self, text: str) -> list[int]:

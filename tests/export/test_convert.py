@@ -187,7 +187,7 @@ def test_a_base_checkpoint_is_refused_before_its_weights_are_fetched(
 
 def test_a_hub_checkpoint_becomes_a_bundle(checkpoint_of: Callable[[str], Path], tmp_path: Path) -> None:
     with StandInHub(checkpoint_of("tiny")) as hub:
-        result = convert(cwd=tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "home"))
+        result = convert("--noise", cwd=tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "home"))
     assert result.returncode == 0, result.stderr
     manifest = read_manifest(tmp_path / "models" / "qwen3_tts_0_6b_customvoice")
     assert (manifest.source.model, manifest.source.revision) == (REPO, COMMIT)

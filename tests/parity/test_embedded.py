@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from export.calibration import LOUDEST_NOISE, noise_db, spoken_codes
-from export.convert import main as convert
-from server.engine.bundle import CODEC_TABLE, TEXT_TABLE, OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job
-from server.graphs.manifest import read_manifest
+from server.graphs.manifest import CODEC_TABLE, TEXT_TABLE, read_manifest
+from tests import conversions
 from tests.bundles import TINY_BUNDLE
 from tests.closeness import assert_close
 from tests.oracle import assert_official, official_choices, official_waveform
@@ -26,11 +26,9 @@ LARGEST = {TINY_BUNDLE: 25_000_000, CHECKPOINT: 30_000_000}
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def converted() -> Path:
     """The checkpoint as an fp32 bundle."""
-    output = tmp_path_factory.mktemp("embedded") / "qwen3_tts_tiny"
-    assert convert(["--model", str(CHECKPOINT), "--output", str(output), "--precision", "fp32"]) == 0
-    return output
+    return conversions.converted(CHECKPOINT, TINY_BUNDLE.name, "fp32").bundle
 
 
 @pytest.mark.parametrize("text", ["The quick brown fox jumps over the lazy dog.", "What time is it?", "7"])
