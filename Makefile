@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Versions that are known to work together; `make lock` refreshes them.
 LOCKED := --constraint constraints.txt
+SERVER_TESTS := tests/server/ tests/web/
+OTHER_TESTS := $(filter-out $(SERVER_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
 # An NVIDIA driver decides which of the two ONNX Runtimes is installed: both have one import name, so only one may be.
 HAS_CUDA := $(and $(shell command -v nvidia-smi 2>/dev/null),$(filter x86_64,$(shell uname -m)))
 RUNTIME := $(if $(HAS_CUDA),cuda,cpu)
@@ -15,15 +17,24 @@ OTHER_RUNTIME := $(if $(HAS_CUDA),cpu,cuda)
 CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 30)
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test test-without-torch check format lock tools export-tools random-model tiny-model clean
+.PHONY: serve test test-models test-server test-without-torch check format lock tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
 
-# The tests of the pages want Chromium, which no package of Python or Node brings along.
-test: $(VENV)/.dev-$(RUNTIME) tests/node/node_modules
+# The tests of the pages want Chromium, which no package of Python or Node brings along. The two halves run side by side:
+# one computes, the other mostly waits.
+test: tools
 	$(BIN)/python -m tests.web.chromium
-	$(BIN)/python -m pytest
+	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-models test-server
+
+# Conversions, parity with the official package, benchmarks.
+test-models: tools
+	$(BIN)/python -m pytest $(OTHER_TESTS)
+
+# The server, the command line, the pages.
+test-server: tools
+	$(BIN)/python -m pytest $(SERVER_TESTS)
 
 # The tests of all that needs no torch, for a Python that has none, in an environment of its own:
 # make test-without-torch PYTHON=python3.14 VENV=.cache/venv3.14

@@ -31,8 +31,12 @@ from server.graphs.talker import Talker
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-LOUDEST_NOISE = -60.0
-"""In dB of full scale, of what 8 bits may add."""
+LOUDEST_NOISE = -34.0
+"""What 8 bits may add, in dB of the speech that they add it to, which masks it: soft speech, as the embedded model's at
+-28 dB of full scale, takes -62. MP3 and Opus, in which most of it is sent, add more."""
+_SOFTEST_SPEECH = -67.0
+"""In dB of full scale. Noise below speech that is softer still is compared with this: -34 dB of it, -101, is what the
+rounding to 16 bits adds."""
 _TEXTS = (
     "Really? You would do that for me, after all this time!",
     "Once upon a time, she whispered, there was nothing here but sand and the sound of the sea.",
@@ -44,8 +48,9 @@ _SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
 _MATRICES: tuple[WeightFormat | None, ...] = (INT8, INT8_FINE, None)
 """How the decoder's matrices are stored, fastest first; None is in float32."""
 _FRONT = dict.fromkeys(("/pre_conv/", "/pre_transformer/", "/upsample."), INT8_FINE)
-"""Matrices that see a frame as a single row if it is decoded alone, for which ONNX Runtime rounds otherwise than for
-several: in small blocks that is not heard either, and they take little of the time."""
+"""Formats by how the nodes' names begin, which are the modules' own: of matrices that see a frame as a single row if it
+is decoded alone, for which ONNX Runtime rounds otherwise than for several. In small blocks that is not heard either,
+and they take little of the time."""
 
 
 class _Deaf(CodecDecoder):
@@ -105,8 +110,8 @@ def spoken_codes(folder: Path, manifest: Manifest, tick: Tick) -> list[Ints]:
 
 @dataclass(frozen=True)
 class Quietest:
-    """How much of the codec decoder computes in 8 bits: the noise that it adds to speech, in dB of full scale, the
-    upsampling blocks that stay in float32, and how matrices are stored, None being in float32."""
+    """How much of the codec decoder computes in 8 bits: the noise that it adds, in dB of the speech, the upsampling
+    blocks that stay in float32, and how matrices are stored, None being in float32."""
 
     noise: float
     float_blocks: list[int]
@@ -114,7 +119,7 @@ class Quietest:
 
 
 def export_quantised(
-    load: Callable[[], TorchCodecDecoder], codes: Sequence[Ints], folder: Path, *, always: bool
+    load: Callable[[], TorchCodecDecoder], codes: Sequence[Ints], folder: Path, *, always: bool, validate: bool = True
 ) -> Quietest:
     """Write `codec_decoder.onnx` with as much of it in 8 bits as is not heard: matrices, and first blocks first.
 
@@ -123,6 +128,7 @@ def export_quantised(
         codes: what it is calibrated with, and, last, what its noise is measured with.
         folder: where to write.
         always: whether to quantise everything, whatever the noise.
+        validate: whether a decoder that stays in float32 is compared with PyTorch's.
     """
     exact = load()
     ranges, wanted = observe(exact, codes[:-1]), decode_whole(exact, codes[-1])
@@ -135,17 +141,21 @@ def export_quantised(
             model = onnx.load(path)
             if how:
                 quantise_graph(model, how, others=_FRONT)
-            noise = noise_dbfs(_run(model, codes[-1]), wanted)
+            noise = noise_db(_run(model, codes[-1]), wanted)
             if always or noise <= LOUDEST_NOISE:
                 save_graph(model, path)
                 return Quietest(noise, every[count:], how)
-    export_graph("codec_decoder", CodecDecoderOnnxConfig(exact), folder)
+    export_graph("codec_decoder", CodecDecoderOnnxConfig(exact), folder, validate=validate)
     return Quietest(-np.inf, every, None)
 
 
-def noise_dbfs(found: Floats, wanted: Floats) -> float:
-    """Root mean square of what two recordings differ by, in dB of full scale."""
-    power = np.square(found.astype(np.float64) - wanted).mean()
+def noise_db(found: Floats, wanted: Floats) -> float:
+    """Root mean square of what two recordings differ by, in dB of that of the `wanted` one."""
+    noise, speech = (np.square(x.astype(np.float64)).mean() for x in (found.astype(np.float64) - wanted, wanted))
+    return _decibels(noise) - max(_decibels(speech), _SOFTEST_SPEECH)
+
+
+def _decibels(power: float) -> float:
     return float(10 * np.log10(power + 1e-20))
 
 

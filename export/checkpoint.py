@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from export.checkpoint_config import CODEC_FOLDER, read_configs
 from export.hub import HubError, download
 from export.weights import CheckpointError, Weights, read_json
 
-__all__ = ["CODEC_FOLDER", "Checkpoint", "CheckpointError", "model_id", "open_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "model_id", "open_checkpoint"]
 
-CODEC_FOLDER = "speech_tokenizer"
 _TEXT_FILES = ("vocab.json", "merges.txt")
 _SMALL_FILES = (
     "config.json",
@@ -26,22 +26,6 @@ _SMALL_FILES = (
     f"{CODEC_FOLDER}/model.safetensors.index.json",
 )
 _LARGE_FILES = ("model*.safetensors", f"{CODEC_FOLDER}/model*.safetensors")
-_MODEL_TYPE = "qwen3_tts"
-_CODEC_TYPE = "qwen3_tts_tokenizer_12hz"
-
-_STACK_KEYS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-               "rms_norm_eps", "rope_theta", "vocab_size")  # fmt: skip
-_TALKER_KEYS = (
-    *_STACK_KEYS, "max_position_embeddings", "num_code_groups", "text_hidden_size", "text_vocab_size", "codec_bos_id",
-    "codec_eos_token_id", "codec_pad_id", "codec_think_id", "codec_nothink_id", "codec_think_bos_id",
-    "codec_think_eos_id",
-)  # fmt: skip
-_TOP_KEYS = ("im_start_token_id", "im_end_token_id", "tts_pad_token_id", "tts_bos_token_id", "tts_eos_token_id")
-_CODEC_KEYS = (
-    "codebook_dim", "codebook_size", "decoder_dim", "head_dim", "hidden_size", "intermediate_size", "latent_dim",
-    "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "num_quantizers", "rms_norm_eps", "rope_theta",
-    "sliding_window",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,9 +36,9 @@ class Checkpoint:
         folder: where its files lie.
         name: Hub id, or the folder's name.
         revision: commit on the Hub, None for a folder.
-        config: `config.json`.
+        config: `config.json`, checked, in the form that `read_configs` gives it.
         generation: `generation_config.json`, `{}` if there is none.
-        codec_config: `speech_tokenizer/config.json`.
+        codec_config: `speech_tokenizer/config.json`, the same.
         weights: tensors of talker and code predictor.
         codec_weights: tensors of the speech tokenizer.
     """
@@ -126,7 +110,7 @@ def open_checkpoint(model: str, *, revision: str | None = None) -> Checkpoint:
         return _open_folder(folder.resolve(), folder.resolve().name, None)
     try:
         small = download(model, _SMALL_FILES, revision)
-        _check_configs(small)
+        read_configs(small)
         folder = download(model, (*_SMALL_FILES, *_LARGE_FILES), revision)
     except HubError as error:
         raise CheckpointError(str(error)) from error
@@ -134,7 +118,7 @@ def open_checkpoint(model: str, *, revision: str | None = None) -> Checkpoint:
 
 
 def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
-    config, codec_config = _check_configs(folder)
+    config, codec_config = read_configs(folder)
     for file in _TEXT_FILES:
         if not (folder / file).is_file():
             raise CheckpointError(f"{file} is missing in {folder}")
@@ -148,81 +132,3 @@ def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
         weights=Weights(folder),
         codec_weights=Weights(folder / CODEC_FOLDER),
     )
-
-
-def _check_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    config = read_json(folder, "config.json")
-    if config.get("model_type") != _MODEL_TYPE:
-        raise CheckpointError(
-            f"{folder} is not a Qwen3-TTS checkpoint: config.json says model_type {config.get('model_type')!r}, "
-            f"expected {_MODEL_TYPE!r}"
-        )
-    kind = config.get("tts_model_type")
-    if kind == "base":
-        raise CheckpointError(
-            "base checkpoints (voice cloning) are not supported yet; convert a CustomVoice or VoiceDesign checkpoint"
-        )
-    if kind not in ("custom_voice", "voice_design"):
-        raise CheckpointError(f"config.json: tts_model_type {kind!r} is unknown; expected custom_voice or voice_design")
-    if config.get("tokenizer_type") != _CODEC_TYPE:
-        raise CheckpointError(
-            f"the speech tokenizer {config.get('tokenizer_type')!r} is not supported; only {_CODEC_TYPE!r} (12 Hz) is"
-        )
-    codec = read_json(folder, f"{CODEC_FOLDER}/config.json")
-    if codec.get("model_type") != _CODEC_TYPE:
-        raise CheckpointError(
-            f"{CODEC_FOLDER}/config.json says model_type {codec.get('model_type')!r}; only {_CODEC_TYPE!r} is supported"
-        )
-    _check_values(config, codec)
-    return config, codec
-
-
-def _section(parent: dict[str, Any], name: str, where: str) -> dict[str, Any]:
-    section = parent.get(name)
-    if not isinstance(section, dict):
-        raise CheckpointError(f"{where} has no {name}")
-    return section
-
-
-def _check_values(config: dict[str, Any], codec: dict[str, Any]) -> None:
-    talker = _section(config, "talker_config", "config.json")
-    predictor = _section(talker, "code_predictor_config", "config.json: talker_config")
-    decoder = _section(codec, "decoder_config", f"{CODEC_FOLDER}/config.json")
-    parts = (
-        ("config.json", config, _TOP_KEYS),
-        ("config.json: talker_config", talker, _TALKER_KEYS),
-        ("config.json: code_predictor_config", predictor, _STACK_KEYS),
-        (f"{CODEC_FOLDER}/config.json", codec, ("output_sample_rate", "decode_upsample_rate")),
-        (f"{CODEC_FOLDER}/config.json: decoder_config", decoder, _CODEC_KEYS),
-    )
-    for name in ("upsample_rates", "upsampling_ratios"):
-        factors = decoder.get(name)
-        if not isinstance(factors, list) or not all(isinstance(f, int) and f > 0 for f in factors):
-            raise CheckpointError(f"{CODEC_FOLDER}/config.json: decoder_config has no usable {name}")
-    for where, section, keys in parts:
-        for key in keys:
-            if not isinstance(section.get(key), int | float) or section[key] < 0:
-                raise CheckpointError(f"{where}: {key} is {section.get(key)!r}, expected a number")
-    for name in ("spk_id", "codec_language_id"):
-        _section(talker, name, "config.json: talker_config")
-    for where, section, _ in (parts[1], parts[2], parts[4]):
-        _check_layers(where, section)
-    if decoder["num_quantizers"] != talker["num_code_groups"] or decoder["codebook_size"] < predictor["vocab_size"]:
-        raise CheckpointError(
-            f"{CODEC_FOLDER}/config.json has {decoder['num_quantizers']} codebooks of {decoder['codebook_size']} "
-            f"codes, config.json asks for {talker['num_code_groups']} of {predictor['vocab_size']}"
-        )
-
-
-def _check_layers(where: str, section: dict[str, Any]) -> None:
-    """Refuse what the graphs do not compute rather than compute something else."""
-    rope = section.get("rope_scaling") or {}
-    refused = {
-        "hidden_act": section.get("hidden_act", "silu") != "silu",
-        "rope_scaling": rope.get("rope_type", rope.get("type", "default")) != "default",
-        "use_sliding_window": bool(section.get("use_sliding_window")),
-        "num_key_value_heads": section["num_attention_heads"] % max(section["num_key_value_heads"], 1) != 0,
-    }
-    for key, bad in refused.items():
-        if bad:
-            raise CheckpointError(f"{where}: {key} {section[key]!r} is not supported")

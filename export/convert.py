@@ -63,6 +63,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--noise", action="store_true", help="the weights are random: the server says so and judges no speech by them"
     )
     parser.add_argument(
+        "--description", metavar="TEXT", help="what the server says of the model (default: made of the checkpoint)"
+    )
+    parser.add_argument(
+        "--no-validate",
+        dest="validate",
+        action="store_false",
+        help="do not stop at a graph that computes something else than PyTorch; the report measures it all the same",
+    )
+    parser.add_argument(
         "--verify",
         type=Path,
         metavar="BUNDLE",
@@ -106,6 +115,8 @@ def convert(options: argparse.Namespace) -> None:
             bundle_id=output.name,
             noise=options.noise,
             precision=options.precision,
+            description=options.description,
+            validate=options.validate,
         )
         for number, stage in enumerate(STAGES, 1):
             _with_progress(context, f"{number}/{len(STAGES)} {stage.name}", stage.run)
@@ -154,7 +165,12 @@ def _with_progress(context: Conversion, title: str, run: Callable[[Conversion], 
             bar.update(0)
 
         context.tick = tick
-        run(context)
+        try:
+            run(context)
+        except Exception:
+            bar.close()
+            print(f"{title:<20} failed", flush=True)
+            raise
     print(f"{title:<20} {time.monotonic() - started:7.1f} s", flush=True)
 
 
@@ -168,9 +184,10 @@ def _report(context: Conversion, output: Path) -> None:
 
 def _report_parity(context: Conversion) -> None:
     parity = context.parity
-    print(f"\n{'against PyTorch':<20} {'of':<8} {'max error':>10} {'mean error':>11}")
+    print(f"\n{'against PyTorch':<20} {'of':<8} {'max error':>10} {'mean error':>11} {'max / largest':>14}")
     for name, errors in parity["graphs"].items():
-        print(f"{name:<20} {errors['of']:<8} {errors['max_error']:>10.2e} {errors['mean_error']:>11.2e}")
+        numbers = f"{errors['max_error']:>10.2e} {errors['mean_error']:>11.2e} {errors['relative_error']:>14.2e}"
+        print(f"{name:<20} {errors['of']:<8} {numbers}")
     for name, codes in parity["codes"].items():
         print(f"greedy codes equal, {name}: {codes['equal']} of {codes['compared']} over {parity['frames']} frames")
     if "arithmetic" in parity:

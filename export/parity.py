@@ -21,6 +21,7 @@ from export.graphs.codec_decoder import CodecDecoder as TorchCodecDecoder
 from export.graphs.codec_decoder import decode_whole
 from export.graphs.layers import empty_caches
 from export.graphs.talker import Talker as TorchTalker
+from export.graphs.validation import relative_error
 from server.engine.job import Sampling
 from server.engine.prompt import AUTO, PromptBuilder
 from server.engine.sampling import RowSampler
@@ -63,7 +64,11 @@ class Reference:
 def reference(
     checkpoint: Checkpoint, manifest: Manifest, prompts: PromptBuilder, codec_embedding: Floats, tick: Tick
 ) -> Reference:
-    """Run the torch modules over `FRAMES` frames; end-of-speech is passed over."""
+    """Run the torch modules over `FRAMES` frames; end-of-speech is passed over.
+
+    Raises:
+        ValueError: they give values that are not finite.
+    """
     speaker = next(iter(manifest.speakers), None)
     language = "english" if "english" in manifest.languages else AUTO
     prompt = prompts.build(TEXT, speaker=speaker, language=language, instruction="Speak calmly.").embeddings
@@ -74,11 +79,13 @@ def reference(
     logits, hidden, *caches = talker(torch.from_numpy(prompt)[None], *_lengths(length), caches)
     rows: dict[str, list[Any]] = {name: [] for name in ("codes", "inputs", "hidden", "logits", "predictor_logits")}
     for frame in range(FRAMES):
+        _check_finite(logits.numpy(), "the talker's logits are", "PyTorch")
         code_0 = sampler.choose(logits[0].numpy(), 0.0, may_end=False)
         sampler.accept(code_0)
         first = torch.tensor(codec_embedding[code_0])
         codes, embedding, predictor_logits = _predict(step, hidden, first)
         inputs = embedding + torch.from_numpy(prompts.pad)
+        _check_finite(predictor_logits, "the code predictor's logits are", "PyTorch")
         values = ([code_0, *codes], inputs[0], hidden[0], logits[0], predictor_logits)
         for name, value in zip(rows, values, strict=True):
             rows[name].append(np.array(value))
@@ -88,6 +95,7 @@ def reference(
     del talker, step, caches
     stacked = {name: np.stack(values) for name, values in rows.items()}
     waveform = decode_whole(TorchCodecDecoder.from_checkpoint(checkpoint), stacked["codes"])
+    _check_finite(waveform, "the samples are", "PyTorch")
     return Reference(prompt=prompt, waveform=waveform, **stacked)
 
 
@@ -119,17 +127,21 @@ def measure(
 
     Returns:
         `frames`; `codes`: `equal` of `compared` for codebook 0 and for the others; `graphs`: for each what is compared,
-        `max_error`, `mean_error`.
+        `max_error`, `mean_error`, and `relative_error`, the largest as a part of PyTorch's largest magnitude.
+
+    Raises:
+        ValueError: a graph gives values that are not finite.
     """
     talker_logits = _talker_logits(folder, manifest, expected, threads, device)
     predictor_logits = _predictor_logits(folder, manifest, expected, threads, device)
+    waveform = _waveform(folder, manifest, expected, threads, device)
+    errors = {
+        "talker": _error("talker", "logits", talker_logits, expected.logits),
+        "code_predictor": _error("code_predictor", "logits", predictor_logits, expected.predictor_logits),
+        "codec_decoder": _error("codec_decoder", "samples", waveform, expected.waveform),
+    }
     equal_0 = _codes_0(expected, talker_logits, manifest) == expected.codes[:, 0]
     equal_rest = predictor_logits.argmax(-1) == expected.codes[:, 1:]
-    errors = {
-        "talker": _error("logits", talker_logits, expected.logits),
-        "code_predictor": _error("logits", predictor_logits, expected.predictor_logits),
-        "codec_decoder": _error("samples", _waveform(folder, manifest, expected, threads, device), expected.waveform),
-    }
     codes = {
         name: {"equal": int(equal.sum()), "compared": equal.size}
         for name, equal in (("codebook 0", equal_0), ("other codebooks", equal_rest))
@@ -137,9 +149,20 @@ def measure(
     return {"frames": FRAMES, "codes": codes, "graphs": errors}
 
 
-def _error(of: str, found: Floats, expected: Floats) -> dict[str, Any]:
+def _error(graph: str, of: str, found: Floats, expected: Floats) -> dict[str, Any]:
+    _check_finite(found, f"the {of} of the {graph} are", "ONNX Runtime")
     difference = np.abs(found.astype(np.float64) - expected)
-    return {"of": of, "max_error": float(difference.max()), "mean_error": float(difference.mean())}
+    return {
+        "of": of,
+        "max_error": float(difference.max()),
+        "mean_error": float(difference.mean()),
+        "relative_error": relative_error(found, expected),
+    }
+
+
+def _check_finite(values: Floats, what: str, where: str) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError(f"{what} not finite in {where}: the weights are damaged, or too large for the precision")
 
 
 def _short(manifest: Manifest, expected: Reference) -> TalkerSizes:

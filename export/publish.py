@@ -45,11 +45,14 @@ _CODEC_IDS = {
     "codec_think_eos": "codec_think_eos_id",
 }
 
-
 _NOISE = "Random weights: it makes noise, not speech. For trying the server and for its tests."
+_PUBLISHED = {"0b6": ("0.6B", 1024), "1b7": ("1.7B", 2048)}
+"""Names and talker hidden sizes of the published checkpoints, by their `tts_model_size`."""
 
 
-def describe(checkpoint: Checkpoint, folder: Path, *, bundle_id: str, noise: bool, precision: str) -> Manifest:
+def describe(
+    checkpoint: Checkpoint, folder: Path, *, bundle_id: str, noise: bool, precision: str, description: str | None = None
+) -> Manifest:
     """The manifest of the graphs in `folder`, still without file hashes and parity report.
 
     Args:
@@ -58,6 +61,7 @@ def describe(checkpoint: Checkpoint, folder: Path, *, bundle_id: str, noise: boo
         bundle_id: the model id the server will offer.
         noise: whether the weights are random, so that nothing should be expected of the sound.
         precision: of the graphs.
+        description: what the model is; None is a sentence made of its sizes.
 
     Raises:
         CheckpointError: the checkpoint's configuration does not fit the manifest's models.
@@ -68,7 +72,7 @@ def describe(checkpoint: Checkpoint, folder: Path, *, bundle_id: str, noise: boo
             {
                 "format": FORMAT_VERSION,
                 "id": bundle_id,
-                "description": _NOISE if noise else _description(checkpoint),
+                "description": description or (_NOISE if noise else description_of(checkpoint)),
                 "noise": noise,
                 "source": Source(model=checkpoint.name, revision=checkpoint.revision),
                 "model_type": checkpoint.config["tts_model_type"],
@@ -143,17 +147,28 @@ def _follows_instructions(checkpoint: Checkpoint) -> bool:
     return config["tts_model_type"] == "voice_design" or config.get("tts_model_size") != "0b6"
 
 
-def _description(checkpoint: Checkpoint) -> str:
+def description_of(checkpoint: Checkpoint) -> str:
+    """A sentence on a checkpoint: which of the published ones, and how many speakers, languages and dialects it has."""
     config = checkpoint.config
-    size = {"0b6": "0.6B", "1b7": "1.7B"}.get(config.get("tts_model_size", ""), config.get("tts_model_size", ""))
     talker = config["talker_config"]
+    # A smaller checkpoint of the same layout has a size in its config too, since the official package asks for one.
+    size, hidden = _PUBLISHED.get(config.get("tts_model_size", ""), ("", 0))
+    model = f"Qwen3-TTS {size}" if talker["hidden_size"] == hidden else "Qwen3-TTS"
     if config["tts_model_type"] == "voice_design":
-        what = "VoiceDesign: voices from a description"
+        what = f"{model} VoiceDesign: voices from a description"
     else:
-        what = f"CustomVoice: {len(talker['spk_id'])} speakers"
+        what = f"{model} CustomVoice: {_count(len(talker['spk_id']), 'speaker')}"
         if _follows_instructions(checkpoint):
             what += ", style by instruction"
-    return f"Qwen3-TTS {size} {what}, {len(talker['codec_language_id'])} languages and dialects."
+    dialects = len(set(talker["spk_is_dialect"].values()) - {None})
+    languages = len(talker["codec_language_id"]) - dialects
+    spoken = " and ".join(filter(None, (_count(languages, "language"), _count(dialects, "dialect"))))
+    return f"{', '.join(filter(None, (what, spoken)))}."
+
+
+def _count(number: int, noun: str) -> str:
+    """`1 speaker`, `9 speakers`, and nothing of none."""
+    return f"{number} {noun}{'s' if number > 1 else ''}" if number else ""
 
 
 def _ids(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -164,11 +179,8 @@ def _ids(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _speakers(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     talker = checkpoint.config["talker_config"]
-    dialects = talker.get("spk_is_dialect") or {}
-    # The official package looks speakers up in lower case.
-    return {
-        name.lower(): {"id": number, "dialect": dialects.get(name) or None} for name, number in talker["spk_id"].items()
-    }
+    dialects = talker["spk_is_dialect"]
+    return {name: {"id": number, "dialect": dialects[name]} for name, number in talker["spk_id"].items()}
 
 
 def _generation(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -134,13 +134,20 @@ def quantise_graph(
         how: bits and block size of all but the heads.
         stored_as: `TensorProto.FLOAT` or `BFLOAT16`; scales take the same type.
         others: formats of nodes whose names begin otherwise, by how they begin.
+
+    Raises:
+        ValueError: no matrix has a name that begins as one of `others` does, so that its format would be lost.
     """
+    others = others or {}
+    unused = set(others)
     for graph in with_subgraphs(model.graph):
         matrices = {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.data_type == stored_as}
         formats: dict[str, WeightFormat] = {}
         for node in graph.node:
             if node.op_type == "MatMul" and node.input[1] in matrices:
-                wanted = HEADS if node.output[0].startswith("logits") else _format(node.name, how, others or {})
+                start = next((start for start in others if node.name.startswith(start)), "")
+                unused.discard(start)
+                wanted = HEADS if node.output[0].startswith("logits") else others.get(start, how)
                 formats[node.input[1]] = wanted.fitting(matrices[node.input[1]].dims[0])
                 node.CopyFrom(_quantised_product(node, matrices[node.input[1]].dims, formats[node.input[1]], stored_as))
         kept = []
@@ -155,12 +162,13 @@ def quantise_graph(
             tensor.ClearField("raw_data")
         del graph.initializer[:]
         graph.initializer.extend(kept)
+    if unused:
+        raise ValueError(
+            f"no matrix of the graph has a name that begins with {' or '.join(sorted(unused))}: the installed torch or "
+            "optimum-onnx names nodes otherwise; `make export-tools` installs the versions that are known to fit"
+        )
     if CONTRIB_DOMAIN not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(CONTRIB_DOMAIN, 1))
-
-
-def _format(name: str, how: WeightFormat, others: Mapping[str, WeightFormat]) -> WeightFormat:
-    return next((other for start, other in others.items() if name.startswith(start)), how)
 
 
 def _quantised_product(node: onnx.NodeProto, dims: Sequence[int], how: WeightFormat, stored_as: int) -> onnx.NodeProto:

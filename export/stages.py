@@ -44,6 +44,8 @@ class Conversion:
         bundle_id: the model id the server will offer.
         noise: whether the weights are random.
         precision: of the graphs.
+        description: what the manifest says of the model; None is a sentence made of the checkpoint's sizes.
+        validate: whether each exported graph is compared with its PyTorch module.
         parity: what the parity stage found; it goes into the manifest and the closing table.
         notes: what the user should know of, beside the closing table.
         tick: a stage's progress: so much done, of so much.
@@ -54,6 +56,8 @@ class Conversion:
     bundle_id: str
     noise: bool = False
     precision: str = "fp32"
+    description: str | None = None
+    validate: bool = True
     parity: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tick: Callable[[int, int], None] = lambda done, total: None
@@ -66,6 +70,7 @@ class Conversion:
             bundle_id=self.bundle_id,
             noise=self.noise,
             precision=self.precision,
+            description=self.description,
         )
 
 
@@ -99,7 +104,8 @@ def _talker(context: Conversion) -> None:
         talker = narrow(DeviceTalker.from_checkpoint(context.checkpoint), context.precision)
         export_narrow("talker", TalkerOnnxConfig(talker), context.output)
         return
-    export_graph("talker", TalkerOnnxConfig(Talker.from_checkpoint(context.checkpoint)), context.output)
+    config = TalkerOnnxConfig(Talker.from_checkpoint(context.checkpoint))
+    export_graph("talker", config, context.output, validate=context.validate)
 
 
 def _code_predictor(context: Conversion) -> None:
@@ -115,7 +121,8 @@ def _code_predictor(context: Conversion) -> None:
         frame_unrolled(step_path, first_path, narrowed, table, path)
     else:
         step = CodePredictorStep.from_checkpoint(context.checkpoint)
-        frame_loop(export_graph("step", CodePredictorStepOnnxConfig(step), folder), step, table, path)
+        graph = export_graph("step", CodePredictorStepOnnxConfig(step), folder, validate=context.validate)
+        frame_loop(graph, step, table, path)
         model = onnx.load(path)
         store_tables_in_bfloat16(model)
         save_graph(model, path)
@@ -147,10 +154,12 @@ def _codec_decoder(context: Conversion) -> None:
     narrowed = context.precision in NARROW_TYPES
     if PRECISIONS.get(context.precision) and not narrowed:
         codes = spoken_codes(context.output, context.manifest(), context.tick)
-        context.notes += _what_stays(export_quantised(load, codes, context.output, always=context.noise))
+        found = export_quantised(load, codes, context.output, always=context.noise, validate=context.validate)
+        context.notes += _what_stays(found)
         path = context.output / "codec_decoder.onnx"
     else:
-        path = export_graph("codec_decoder", CodecDecoderOnnxConfig(load()), context.output)
+        config = CodecDecoderOnnxConfig(load())
+        path = export_graph("codec_decoder", config, context.output, validate=context.validate)
     halve = context.checkpoint.codec_weights.in_halves(CodecDecoder.PREFIX)
     if narrowed or halve:
         model = onnx.load(path)
@@ -169,12 +178,15 @@ def _what_stays(found: Quietest) -> list[str]:
         return []
     return [
         f"{' and '.join(kept)} stay in float32 in the codec decoder, and slower: in 8 bits they would add noise of "
-        f"more than {LOUDEST_NOISE:.0f} dB of full scale"
+        f"more than {LOUDEST_NOISE:.0f} dB of the speech"
     ]
 
 
 def _parity(context: Conversion) -> None:
     check_bundle(context, context.manifest())
+    if not context.validate:
+        context.parity |= {"validation": "off"}
+        context.notes.append("--no-validate: no graph was compared with its PyTorch module; the table above stands")
 
 
 def check_bundle(context: Conversion, manifest: Manifest) -> None:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.qwen_vocabulary import ALL_RANKS, vocabulary
-from tests.random_weights import draw_weights
+from tests.random_weights import Gains, draw_weights, scale_to_peak
 
 _RESERVED_IDS = 1024  # the official package suppresses the last 1024 ids of the talker's vocabulary
 
@@ -70,7 +70,8 @@ class CheckpointShape:
     """What a random checkpoint looks like.
 
     `dtype` is that of `model.safetensors`; `ranks` cuts the text vocabulary down; `eos_scale` multiplies the row of the
-    talker's head that ends speech: at 0 it never wins, around 2 it does so soon.
+    talker's head that ends speech: at 0 it never wins, around 2 it does so soon. Where `peak` is given, the decoder's
+    last convolution is scaled until the loudest sample of random codes is that.
     """
 
     name: str
@@ -89,6 +90,9 @@ class CheckpointShape:
     shards: int = 1
     ranks: int = ALL_RANKS
     eos_scale: float = 0.0
+    rope_theta: float = 1e6
+    gains: Gains = field(default_factory=Gains)
+    peak: float | None = None
     generation: dict[str, Any] = field(default_factory=dict)
 
 
@@ -157,8 +161,8 @@ def _mrope_section(head_dim: int) -> list[int]:
 def model_config(shape: CheckpointShape) -> dict[str, Any]:
     """`config.json`."""
     first, special = shape.codebook_size, vocabulary(shape.ranks).special
-    common = {"rms_norm_eps": 1e-06, "rope_theta": 1000000, "use_cache": True, "num_code_groups": shape.code_groups,
-              "sliding_window": None, "use_sliding_window": False}  # fmt: skip
+    common = {"rms_norm_eps": 1e-06, "rope_theta": shape.rope_theta, "use_cache": True,
+              "num_code_groups": shape.code_groups, "sliding_window": None, "use_sliding_window": False}  # fmt: skip
     predictor = _stack_config(
         shape.predictor, **common, model_type="qwen3_tts_talker_code_predictor", vocab_size=shape.codebook_size,
         max_position_embeddings=65536, rope_scaling=None, layer_types=["full_attention"] * shape.predictor.layers,
@@ -267,7 +271,9 @@ def build_checkpoint(folder: Path, shape: CheckpointShape, seed: int = 0) -> Pat
     """Write the whole checkpoint into `folder`, made anew, and return it."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "speech_tokenizer").mkdir(parents=True)
-    weights, codec_weights = draw_weights(model_config(shape), codec_config(shape), seed, shape.eos_scale)
+    weights, codec_weights = draw_weights(model_config(shape), codec_config(shape), seed, shape.eos_scale, shape.gains)
+    if shape.peak is not None:
+        scale_to_peak(codec_weights, codec_config(shape), shape.peak)
     save_sharded({name: value.to(shape.dtype) for name, value in weights.items()}, folder, shape.shards)
     save_file(codec_weights, folder / "speech_tokenizer" / "model.safetensors", metadata={"format": "pt"})
     write_documents(folder, shape)

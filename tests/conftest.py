@@ -1,14 +1,34 @@
-"""Random checkpoints and the bundles made of them, built once a run and shared."""
+"""A real server, random checkpoints and the bundles made of them, shared by all tests.
+
+What needs torch is imported when a test asks for it: most tests of the server run without.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.bundles import RANDOM_BUNDLE
+from tests.server.running import REAL, RunningServer, run_server
 from tests.without_torch import FIXTURES, needs_torch
+
+if TYPE_CHECKING:
+    from tests.conversions import Conversion
+
+# Matrices as small as those here take three times as long where threads share them and each core has other work too.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    """The variable comes too late where torch is loaded already."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,28 +50,43 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
 @pytest.fixture(scope="session")
 def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Folder of the random checkpoint of a shape in `tests.checkpoints.SHAPES`."""
+    from tests.checkpoints import SHAPES, build_checkpoint
 
     @cache
     def build(shape: str) -> Path:
-        from tests.checkpoints import SHAPES, build_checkpoint  # needs torch, as the next one does
-
         return build_checkpoint(tmp_path_factory.mktemp("checkpoints") / shape, SHAPES[shape])
 
     return build
 
 
 @pytest.fixture(scope="session")
-def bundle_of(checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Folder of the bundle that the convert command makes of such a checkpoint, in fp32 unless told otherwise."""
+def conversion_of(checkpoint_of: Callable[[str], Path]) -> Callable[..., Conversion]:
+    """What the convert command makes of such a checkpoint, in fp32 unless told otherwise."""
+    from tests.conversions import converted
 
     @cache
-    def build(shape: str, precision: str = "fp32") -> Path:
-        from export.convert import main as convert
+    def convert(shape: str, precision: str = "fp32") -> Conversion:
+        return converted(checkpoint_of(shape), shape, precision)
 
-        output = tmp_path_factory.mktemp("bundles") / shape
-        status = convert(["--model", str(checkpoint_of(shape)), "--output", str(output), "--precision", precision])
-        if status != 0:
-            raise RuntimeError(f"converting {shape} to {precision} ended with status {status}")
-        return output
+    return convert
 
-    return build
+
+@pytest.fixture(scope="session")
+def bundle_of(conversion_of: Callable[..., Conversion]) -> Callable[..., Path]:
+    """Folder of the bundle of such a conversion."""
+    return lambda shape, precision="fp32": conversion_of(shape, precision).bundle
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Path:
+    """The bundle that the real clients talk to."""
+    return RANDOM_BUNDLE
+
+
+@pytest.fixture(scope="session")
+def real_server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """`python -m server` with that bundle as its default model."""
+    scratch = tmp_path_factory.mktemp("real")
+    with run_server(REAL, scratch, KW_MODELS_DIR=str(bundle.parent), KW_MODEL=bundle.name) as server:
+        server.wait_ready()
+        yield server

@@ -15,13 +15,15 @@ from contextlib import contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
-from transformers import Qwen2TokenizerFast
+from torch import Tensor, nn
+from transformers import LogitsProcessor, LogitsProcessorList, Qwen2TokenizerFast
+
+from tests.closeness import ROUNDING
 
 _STUBBED = {"torchaudio": ("torchaudio.compliance", "torchaudio.compliance.kaldi"), "sox": ()}
 
@@ -39,6 +41,31 @@ def official_package() -> ModuleType:
     return importlib.import_module("qwen_tts")
 
 
+class Choices(NamedTuple):
+    """Greedy codes and how clear each choice was.
+
+    Attributes:
+        codes: int64 `[frames, groups]`.
+        margins: by how much the chosen code's score leads the next one's, as a part of its magnitude; `[frames,
+            groups]`.
+    """
+
+    codes: NDArray[np.int64]
+    margins: NDArray[np.float64]
+
+
+class _Margins(LogitsProcessor):
+    """Comes last and notes the lead of the best score of a single row."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        best, second = scores[0].topk(2).values.tolist()
+        self.found.append((best - second) / max(abs(best), abs(second), 1e-9))
+        return scores
+
+
 class _StopAtCodes:
     """Stands in for the speech tokenizer, keeping the codes it is given and decoding nothing."""
 
@@ -51,7 +78,7 @@ class _StopAtCodes:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Matrices this small are faster without a thread pool."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -107,12 +134,20 @@ class Official:
             "max_new_tokens": frames + 1,
             **generation,
         }
-        with self._without_decoding() as recorder, _one_thread() if single_thread else nullcontext():
+        with self._without_decoding() as recorder, one_thread() if single_thread else nullcontext():
             if self.model.tts_model_type == "voice_design":
                 self.wrapper.generate_voice_design(**options)
             else:
                 self.wrapper.generate_custom_voice(speaker=speaker, **options)
         return recorder.codes[0].cpu().numpy().astype(np.int64)
+
+    def choices(self, text: str, **options: Any) -> Choices:
+        """Greedy codes as `codes` gives them, with the margin of each."""
+        margins = _Margins()
+        with _noted(self.talker, margins), _noted(self.code_predictor, margins):
+            codes = self.codes(text, **options)
+        # Each frame is scored in its order: code 0 by the talker, then the others by the code predictor.
+        return Choices(codes, np.array(margins.found[: codes.size]).reshape(codes.shape))
 
     def waveform(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Samples `[frames * samples_per_frame]` of codes `[frames, groups]`, 300 frames at a time as there."""
@@ -129,17 +164,48 @@ class Official:
             self.model.speech_tokenizer = speech_tokenizer
 
 
+@contextmanager
+def _noted(model: Any, margins: _Margins) -> Iterator[None]:
+    """Let `margins` see the scores that `model.generate` chooses by."""
+    processors = model._get_logits_processor
+    model._get_logits_processor = lambda *given, **named: LogitsProcessorList([*processors(*given, **named), margins])
+    try:
+        yield
+    finally:
+        del model._get_logits_processor
+
+
 @functools.cache
 def load_official(folder: Path) -> Official:
     """Load once a folder; tests share it and must leave it as it is."""
     return Official(folder)
 
 
-def official_codes(
+def official_choices(
     folder: Path, text: str, speaker: str | None, language: str, instruction: str | None, frames: int
-) -> NDArray[np.int64]:
-    """Greedy codes `[frames, groups]` of the official package."""
-    return load_official(folder).codes(text, speaker=speaker, language=language, instruction=instruction, frames=frames)
+) -> Choices:
+    """Greedy codes of the official package `[frames, groups]`, with the margin of each."""
+    return load_official(folder).choices(
+        text, speaker=speaker, language=language, instruction=instruction, frames=frames
+    )
+
+
+def assert_official(codes: NDArray[np.int64], official: Choices) -> None:
+    """See that greedy codes `[frames, groups]` are the official ones.
+
+    Where they part, the official package must have had a tie: a lead within the rounding of float32, that another
+    order of the same sums turns over. Weights of pure noise have one in some 10^5 choices. What follows a tie is
+    another utterance, of which nothing is asked.
+    """
+    assert codes.shape == official.codes.shape
+    if np.array_equal(codes, official.codes):
+        return
+    frame, group = (int(axis[0]) for axis in np.nonzero(codes != official.codes))
+    lead = official.margins[frame, group]
+    assert lead < ROUNDING, (
+        f"code {group} of frame {frame} is {codes[frame, group]} instead of {official.codes[frame, group]}, "
+        f"which leads by {lead:.1e} of its score"
+    )
 
 
 def official_waveform(folder: Path, codes: NDArray[np.int64]) -> NDArray[np.float32]:

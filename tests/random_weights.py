@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
+from export.graphs.codec_decoder import CodecDecoder, decode_whole
 from tests.oracle import official_package
 
 Weights = dict[str, Tensor]
@@ -73,8 +76,34 @@ class Draw:
         return {"cluster_usage": usage, "sum": self.normal(torch.Size((entries, width)), 1.0) * usage[:, None]}
 
 
-def values_of(model: nn.Module, draw: Draw) -> Iterator[tuple[str, Tensor]]:
+@dataclass(frozen=True)
+class Gains:
+    """Factors of weights whose layers would keep the variance of what they are given.
+
+    `blocks` is for the convolutions of the codec decoder's upsampling blocks: snake activations and residual sums widen
+    the signal in each, so that 0.5 keeps it near 1 and 1.0 makes it several hundred. `residuals` is for what the layers
+    of talker and code predictor add to their residual streams.
+    """
+
+    blocks: float = 0.5
+    residuals: float = 1.0
+
+    def of(self, name: str) -> float:
+        """The factor of the tensor of that name."""
+        if "codec_head" in name or "lm_head" in name:
+            return 3.0  # far enough apart for greedy choices
+        if "text_projection" in name:
+            return 2.0  # SiLU narrows it
+        if name.startswith("decoder.decoder.") and ".block." in name and name.endswith("conv.weight"):
+            return self.blocks
+        if name.startswith("talker.") and name.endswith(("o_proj.weight", "down_proj.weight")):
+            return self.residuals
+        return 1.0
+
+
+def values_of(model: nn.Module, draw: Draw, gains: Gains | None = None) -> Iterator[tuple[str, Tensor]]:
     """Name and float32 value of everything that `model` saves, drawn one by one."""
+    gains = gains or Gains()
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         values = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
@@ -88,20 +117,12 @@ def values_of(model: nn.Module, draw: Draw) -> Iterator[tuple[str, Tensor]]:
                 yield f"{prefix}initialized", torch.ones(values["initialized"].shape)
         elif not type(module).__name__.startswith("MimiConv"):  # whose buffers are sizes that the class computes itself
             for name in names:
-                yield prefix + name, draw.weights_of(module, name, values[name].shape) * _gain(prefix + name)
+                yield prefix + name, draw.weights_of(module, name, values[name].shape) * gains.of(prefix + name)
 
 
-def _gain(name: str) -> float:
-    if "codec_head" in name or "lm_head" in name:
-        return 3.0  # far enough apart for greedy choices
-    if "text_projection" in name:
-        return 2.0  # SiLU narrows it
-    if name.startswith("decoder.decoder.") and ".block." in name and name.endswith("conv.weight"):
-        return 0.5  # snake activations and residual sums widen the signal in each block, and audio must stay within 1
-    return 1.0
-
-
-def draw_weights(config: dict[str, Any], codec: dict[str, Any], seed: int, eos_scale: float) -> tuple[Weights, Weights]:
+def draw_weights(
+    config: dict[str, Any], codec: dict[str, Any], seed: int, eos_scale: float, gains: Gains
+) -> tuple[Weights, Weights]:
     """Float32 tensors of `model.safetensors` and of `speech_tokenizer/model.safetensors`.
 
     Args:
@@ -109,11 +130,28 @@ def draw_weights(config: dict[str, Any], codec: dict[str, Any], seed: int, eos_s
         codec: `speech_tokenizer/config.json`.
         seed: the same seed gives the same weights.
         eos_scale: multiplies the row of the talker's head that ends speech.
+        gains: factors of other weights.
     """
     draw = Draw(seed)
     model, speech_tokenizer = empty_models(config, codec)
-    weights, codec_weights = dict(values_of(model, draw)), dict(values_of(speech_tokenizer, draw))
+    weights, codec_weights = (dict(values_of(one, draw, gains)) for one in (model, speech_tokenizer))
     weights["talker.codec_head.weight"][config["talker_config"]["codec_eos_token_id"]] *= eos_scale
     last = len(codec["decoder_config"]["upsample_rates"]) + 2
     codec_weights[f"decoder.decoder.{last}.conv.weight"] *= 0.3
     return weights, codec_weights
+
+
+def scale_to_peak(codec_weights: Weights, config: dict[str, Any], peak: float) -> None:
+    """Scale the last convolution of a speech tokenizer, in place, so that a few random frames are as loud as that."""
+    decoder = CodecDecoder(config["decoder_config"])
+    last = [name for name in codec_weights if name.startswith(f"decoder.decoder.{len(decoder.decoder) - 1}.")]
+    for name in last:
+        codec_weights[name] *= 1e-6  # far from where the decoder clips
+    decoder.load_state_dict({name: codec_weights[f"decoder.{name}"] for name in decoder.state_dict()})
+    decoder.quantizer.rvq_first.prepare()
+    decoder.quantizer.rvq_rest.prepare()
+    size, groups = config["decoder_config"]["codebook_size"], config["decoder_config"]["num_quantizers"]
+    codes = np.random.default_rng(0).integers(size, size=(20, groups))
+    loudest = float(np.abs(decode_whole(decoder.eval(), codes)).max())
+    for name in last:
+        codec_weights[name] *= peak / loudest

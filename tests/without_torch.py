@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FIXTURES = frozenset({"checkpoint_of", "bundle_of"})
+FIXTURES = frozenset({"checkpoint_of", "conversion_of"})
 """They build checkpoints with torch and convert them."""
 _TORCH = frozenset({"torch", "transformers", "optimum", "safetensors", "export"})
 _OURS = frozenset({"tests", "benchmarks", "server"})

@@ -77,8 +77,9 @@ class WindowAttention(nn.Module):
         value = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
         key, value = stream.extend(key, 2, self.past_size), stream.extend(value, 2, self.past_size)
         if self.heads != self.kv_heads:
-            key = key.repeat_interleave(self.heads // self.kv_heads, dim=1)
-            value = value.repeat_interleave(self.heads // self.kv_heads, dim=1)
+            # `repeat_interleave` would be traced with the number of positions that it is traced at.
+            shared = torch.arange(self.heads) // (self.heads // self.kv_heads)
+            key, value = key.index_select(1, shared), value.index_select(1, shared)
         scores = query @ key.transpose(2, 3) * self.head_dim**-0.5
         weights = scores.masked_fill(~visible, float("-inf")).softmax(-1)
         return self.o_proj((weights @ value).transpose(1, 2).flatten(-2))

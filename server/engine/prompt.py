@@ -92,14 +92,16 @@ class PromptBuilder:
         chat = self._chat_ids(text)
         role, body = chat[:ROLE_IDS], chat[ROLE_IDS:-END_IDS]
         codec = self._codec_prefix(speaker, language)
-        spoken, said_before = [*body, ids.tts_eos], self._instruction_ids(instruction)
-        positions = len(said_before) + len(role) + len(codec) + 2 + len(spoken) + 1
+        spoken = [*body, ids.tts_eos]
+        instructed = self._instruction_ids(instruction)
+        # Counted before anything is embedded: an embedding takes kilobytes a position, and a request may ask for many.
+        positions = len(instructed) + len(role) + len(codec) + 1 + len(spoken) + 1
         if positions > self.max_positions:
             raise PromptError(
                 f"the text and instruction take {positions} positions; at most {self.max_positions} are allowed"
             )
         parts = [
-            self._text[said_before],
+            self._text[instructed],
             self._text[role],
             self._text[[ids.tts_pad] * len(codec) + [ids.tts_bos]] + self._codec[[*codec, ids.codec_pad]],
             self._text[spoken] + self._codec[[ids.codec_pad] * len(spoken)],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from benchmarks.clients import Ask, connect, listen, take_turns, watching
 from benchmarks.load import main
 from benchmarks.observed import Heard, Seen
 from tests.bundles import RANDOM_BUNDLE
-from tests.server.running import KEY, REAL, RunningServer, run_server
+from tests.server.running import KEY, RunningServer
 
 MIXED = [
     Ask("Hello", 3, 1),
@@ -49,21 +48,13 @@ def test_a_long_text_ends_although_the_model_does_not(tmp_path: Path, capsys: py
     assert "400 characters, 4 chunks" in printed
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    settings = {"KW_MODELS_DIR": str(RANDOM_BUNDLE.parent), "KW_MODEL": RANDOM_BUNDLE.name}
-    with run_server(REAL, tmp_path_factory.mktemp("load"), **settings) as server:
-        server.wait_ready()
-        yield server
-
-
-def test_clients_and_what_they_find(server: RunningServer) -> None:
+def test_clients_and_what_they_find(real_server: RunningServer) -> None:
     async def work() -> list[Heard]:
-        async with connect(server.url, KEY) as http:
+        async with connect(real_server.url, KEY) as http:
             return await take_turns(http, 1, MIXED)
 
     seen = Seen()
-    with watching(server.url, KEY, seen):
+    with watching(real_server.url, KEY, seen):
         whole, left_unheard, left, slow = asyncio.run(work())
     assert [one.outcome for one in (whole, left_unheard, left, slow)] == ["whole", "left", "left", "whole"]
     assert [one.slow for one in (whole, left_unheard, left, slow)] == [False, False, False, True]
@@ -73,17 +64,17 @@ def test_clients_and_what_they_find(server: RunningServer) -> None:
     assert all(state.rss for state in seen.states)
 
 
-def test_what_fails_is_told(server: RunningServer) -> None:
+def test_what_fails_is_told(real_server: RunningServer) -> None:
     async def work(url: str, key: str) -> Heard:
         async with connect(url, key) as http:
             return await listen(http, MIXED[0])
 
-    refused, unreachable = asyncio.run(work(server.url, "wrong")), asyncio.run(work("http://127.0.0.1:9", KEY))
+    refused, unreachable = asyncio.run(work(real_server.url, "wrong")), asyncio.run(work("http://127.0.0.1:9", KEY))
     assert (refused.outcome, refused.problem) == ("failed", "status 401")
     assert unreachable.outcome == "failed"
     assert str(unreachable.problem).startswith("ConnectError")
 
 
-def test_a_server_that_does_not_answer_is_not_watched(server: RunningServer) -> None:
-    with pytest.raises(EOFError), watching(server.url, "wrong", Seen()):
+def test_a_server_that_does_not_answer_is_not_watched(real_server: RunningServer) -> None:
+    with pytest.raises(EOFError), watching(real_server.url, "wrong", Seen()):
         pass

@@ -10,8 +10,7 @@ import soundfile
 from hibari import Hibari
 
 from benchmarks.recogniser import hear, word_error_rate
-from tests.bundles import RANDOM_BUNDLE
-from tests.server.running import REAL, run_server
+from tests.server.running import RunningServer
 
 SENTENCES = ["The train leaves at seven in the morning.", "She found the old book under the table."]
 RATE = 24_000
@@ -38,18 +37,9 @@ def test_no_words_where_nobody_speaks(level: float) -> None:
     assert word_error_rate(SENTENCES[:1], [hear(audio, RATE)]) > 0.7
 
 
-def test_random_weights_are_not_understood(tmp_path_factory: pytest.TempPathFactory) -> None:
-    settings = {"KW_MODELS_DIR": str(RANDOM_BUNDLE.parent), "KW_MODEL": RANDOM_BUNDLE.name}
-    with run_server(REAL, tmp_path_factory.mktemp("noise"), **settings) as server:
-        server.wait_ready()
-        body = {
-            "model": "tts-1",
-            "voice": "alloy",
-            "input": SENTENCES[0],
-            "response_format": "wav",
-            "max_new_tokens": 30,
-        }
-        with server.client() as client:
-            response = client.post("/v1/audio/speech", json=body | {"seed": 1})
+def test_random_weights_are_not_understood(real_server: RunningServer) -> None:
+    body = {"model": "tts-1", "voice": "alloy", "input": SENTENCES[0], "response_format": "wav", "seed": 1}
+    with real_server.client() as client:
+        response = client.post("/v1/audio/speech", json={**body, "max_new_tokens": 30})
     audio = soundfile.read(io.BytesIO(response.raise_for_status().content), dtype="float32")[0]
     assert word_error_rate(SENTENCES[:1], [hear(audio, RATE)]) > 0.7

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from export.checkpoint import CheckpointError, model_id, open_checkpoint
+from export.checkpoint import Checkpoint, CheckpointError, model_id, open_checkpoint
 from tests.checkpoints import SHAPES, build_checkpoint
+from tests.random_shapes import as_transformers_5
 
 CheckpointOf = Callable[[str], Path]
 
@@ -112,7 +113,7 @@ def test_a_config_that_is_no_json_object_is_named(folder: Path, content: str) ->
             "config.json",
             ["talker_config", "hidden_size"],
             "48",
-            "talker_config: hidden_size is '48', expected a number",
+            "talker_config: hidden_size is '48', expected an integer",
         ),
         ("config.json", ["talker_config", "codec_bos_id"], None, "codec_bos_id is None"),
         ("config.json", ["talker_config", "hidden_act"], "gelu", "hidden_act 'gelu' is not supported"),
@@ -195,4 +196,150 @@ def test_model_ids(name: str, expected: str) -> None:
 def test_unusable_upsampling_is_named(folder: Path, value: object) -> None:
     edit(folder / "speech_tokenizer" / "config.json", "decoder_config", "upsample_rates", value=value)
     with pytest.raises(CheckpointError, match="no usable upsample_rates"):
+        open_checkpoint(str(folder))
+
+
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 123456.0}
+SECTIONS = {
+    "talker": ("config.json", "talker_config"),
+    "code predictor": ("config.json", "talker_config", "code_predictor_config"),
+    "codec decoder": ("speech_tokenizer/config.json", "decoder_config"),
+}
+
+
+def section_of(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
+    file, *keys = SECTIONS[where]
+    section = checkpoint.config if file == "config.json" else checkpoint.codec_config
+    for key in keys:
+        section = section[key]
+    return section
+
+
+@pytest.mark.parametrize("where", SECTIONS)
+@pytest.mark.parametrize("beside", [None, 10_000])
+def test_rope_parameters_are_read_first(folder: Path, where: str, beside: float | None) -> None:
+    file, *keys = SECTIONS[where]
+    edit(folder / file, *keys, "rope_parameters", value=PLAIN_ROPE)
+    edit(folder / file, *keys, "rope_theta", value=beside)
+    assert section_of(open_checkpoint(str(folder)), where)["rope_theta"] == 123456.0
+
+
+@pytest.mark.parametrize("where", SECTIONS)
+@pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "yarn", "factor": 4.0},
+        {"type": "linear", "factor": 2.0},
+        {"rope_type": "default", "type": "dynamic"},
+        {"factor": 4.0},
+        {"rope_type": "default", "partial_rotary_factor": 0.5},
+        {"full_attention": {"rope_type": "default", "rope_theta": 1e4}},
+        "yarn",
+    ],
+)
+def test_other_rotary_embeddings_are_refused_wherever_they_stand(
+    folder: Path, where: str, key: str, rope: object
+) -> None:
+    """Also beside a `rope_theta`, where a scaling could be overlooked."""
+    file, *keys = SECTIONS[where]
+    edit(folder / file, *keys, key, value={**rope, "rope_theta": 1e4} if isinstance(rope, dict) else rope)
+    with pytest.raises(CheckpointError, match=rf"{keys[-1]}: {key} .* is not supported"):
+        open_checkpoint(str(folder))
+
+
+def test_a_checkpoint_of_newer_tools_is_the_same_one(checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
+    older, newer = checkpoint_of("tiny"), as_transformers_5(checkpoint_of("tiny"), tmp_path / "newer")
+    written = json.loads((newer / "config.json").read_text("utf-8"))["talker_config"]
+    assert "rope_theta" not in written
+    assert written["spk_id"]["ryan"] == [1269]
+    found, expected = open_checkpoint(str(newer)), open_checkpoint(str(older))
+    for where in SECTIONS:
+        assert section_of(found, where)["rope_theta"] == section_of(expected, where)["rope_theta"]
+    assert found.config["talker_config"]["spk_id"] == expected.config["talker_config"]["spk_id"]
+
+
+def test_names_are_brought_to_lower_case_and_one_element_lists_unwrapped(folder: Path) -> None:
+    edit(folder / "config.json", "talker_config", "spk_id", value={"Anna": [1200], "Ben B.": 1201})
+    edit(folder / "config.json", "talker_config", "spk_is_dialect", value={"Anna": "Sichuan_Dialect", "Ben B.": None})
+    talker = open_checkpoint(str(folder)).config["talker_config"]
+    assert talker["spk_id"] == {"anna": 1200, "ben b.": 1201}
+    assert talker["spk_is_dialect"] == {"anna": "sichuan_dialect", "ben b.": None}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("spk_id", {"anna": True}, "spk_id of 'anna' is True, expected an integer from 0 to 1279"),
+        ("spk_id", {"anna": 99999}, "spk_id of 'anna' is 99999, expected an integer from 0 to 1279"),
+        ("spk_id", {"anna": 1280}, "spk_id of 'anna' is 1280"),
+        ("spk_id", {"anna": -1}, "spk_id of 'anna' is -1"),
+        ("spk_id", {"anna": [1, 2]}, r"spk_id of 'anna' is \[1, 2\]"),
+        ("spk_id", {"anna": "7"}, "spk_id of 'anna' is '7'"),
+        ("spk_id", {"": 7}, "spk_id has the name '', which no request could ask for"),
+        ("spk_id", {" ": 7}, "spk_id has the name ' '"),
+        ("spk_id", {"a\n": 7}, r"spk_id has the name 'a\\n'"),
+        ("spk_id", {"Anna": 7, "anna": 8}, "spk_id has 'Anna' and 'anna', which are one name"),
+        ("spk_id", {"uncle fu": 7, "Uncle_Fu": 8}, "spk_id has 'uncle fu' and 'Uncle_Fu'"),
+        ("spk_id", {}, "spk_id names no speaker"),
+        ("spk_id", None, "spk_id names no speaker"),
+        ("spk_id", ["anna"], r"spk_id is \['anna'\], expected an id for each name"),
+        ("codec_language_id", {"english": 99999}, "codec_language_id of 'english' is 99999"),
+        ("codec_language_id", None, "codec_language_id is None"),
+        ("spk_is_dialect", {"ryan": True}, "spk_is_dialect of 'ryan' is True, expected false or one of"),
+        ("spk_is_dialect", {"ryan": "false"}, "spk_is_dialect of 'ryan' is 'false'"),
+        ("spk_is_dialect", {"ryan": "klingon"}, "spk_is_dialect of 'ryan' is 'klingon'.*: english, chinese"),
+        ("spk_is_dialect", ["ryan"], r"spk_is_dialect is \['ryan'\]"),
+        ("codec_eos_token_id", 1280, "codec_eos_token_id is 1280, expected 0 to 1279"),
+        ("codec_eos_token_id", True, "codec_eos_token_id is True, expected an integer"),
+        ("num_hidden_layers", 10**9, "num_hidden_layers is 1000000000, expected 1 to 1024"),
+        ("num_hidden_layers", 0, "num_hidden_layers is 0"),
+        ("num_hidden_layers", 2.0, "num_hidden_layers is 2.0, expected an integer"),
+        ("num_code_groups", 10**9, "num_code_groups is 1000000000"),
+        ("hidden_size", 10**12, "hidden_size is 1000000000000"),
+        ("head_dim", 15, "head_dim 15 is not supported"),
+        ("rope_theta", float("nan"), "rope_theta is nan, expected a number above 0"),
+        ("rms_norm_eps", None, "rms_norm_eps is None"),
+        ("vocab_size", 9000, "vocab_size is 9000; without its 1024 reserved"),
+        ("vocab_size", 1024, "vocab_size is 1024; without its 1024 reserved|codec_.* is 13"),
+    ],
+)
+def test_a_talker_that_cannot_be_is_refused_by_name(folder: Path, key: str, value: object, message: str) -> None:
+    edit(folder / "config.json", "talker_config", key, value=value)
+    with pytest.raises(CheckpointError, match=rf"talker_config: {message}"):
+        open_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value", "message"),
+    [
+        ("config.json", ["tts_eos_token_id"], 10**6, "config.json: tts_eos_token_id is 1000000, expected 0 to"),
+        ("config.json", ["talker_config", "code_predictor_config", "num_hidden_layers"], 10**9, "expected 1 to 1024"),
+        ("speech_tokenizer/config.json", ["decoder_config", "num_hidden_layers"], 10**9, "expected 1 to 1024"),
+        ("speech_tokenizer/config.json", ["decoder_config", "decoder_dim"], 8, "decoder_dim 8 cannot be halved"),
+        ("speech_tokenizer/config.json", ["decoder_config", "upsample_rates"], [], "no usable upsample_rates"),
+        ("speech_tokenizer/config.json", ["decode_upsample_rate"], 960, "is 960, but .* makes 1920 samples"),
+    ],
+)
+def test_other_values_out_of_range_are_refused(
+    folder: Path, file: str, keys: list[str], value: object, message: str
+) -> None:
+    edit(folder / file, *keys, value=value)
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("where", SECTIONS)
+def test_head_dim_may_be_absent(folder: Path, where: str) -> None:
+    """The official package then divides, but for the code predictor, where it takes 128."""
+    file, *keys = SECTIONS[where]
+    edit(folder / file, *keys, "head_dim", value=None)
+    section = section_of(open_checkpoint(str(folder)), where)
+    divided = section["hidden_size"] // section["num_attention_heads"]
+    assert section["head_dim"] == (128 if where == "code predictor" else divided)
+
+
+def test_a_checkpoint_without_its_speech_tokenizer_says_where_to_get_it(folder: Path) -> None:
+    shutil.rmtree(folder / "speech_tokenizer")
+    with pytest.raises(CheckpointError, match=r"hf download Qwen/Qwen3-TTS-Tokenizer-12Hz --local-dir .*speech_tokeni"):
         open_checkpoint(str(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from safetensors.torch import load_file, save_file
 
 import export
+from export.convert import main
+from export.graphs import validation
 from export.publish import describe_graph
 from server.graphs.manifest import Manifest, read_manifest, verify_files
 from tests.export.hub_server import COMMIT, REPO, StandInHub
@@ -152,7 +156,17 @@ def test_wrong_usage_exits_with_2(tmp_path: Path) -> None:
 def test_the_help_names_every_option() -> None:
     result = convert("--help")
     assert result.returncode == 0
-    for word in ("--model", "--output", "--precision", "--revision", "--force", "HF_ENDPOINT", REPO):
+    for word in (
+        "--model",
+        "--output",
+        "--precision",
+        "--revision",
+        "--force",
+        "--no-validate",
+        "--description",
+        "HF_ENDPOINT",
+        REPO,
+    ):
         assert word in result.stdout
 
 
@@ -173,7 +187,7 @@ def test_a_base_checkpoint_is_refused_before_its_weights_are_fetched(
 
 def test_a_hub_checkpoint_becomes_a_bundle(checkpoint_of: Callable[[str], Path], tmp_path: Path) -> None:
     with StandInHub(checkpoint_of("tiny")) as hub:
-        result = convert(cwd=tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "home"))
+        result = convert("--noise", cwd=tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "home"))
     assert result.returncode == 0, result.stderr
     manifest = read_manifest(tmp_path / "models" / "qwen3_tts_0_6b_customvoice")
     assert (manifest.source.model, manifest.source.revision) == (REPO, COMMIT)
@@ -215,3 +229,40 @@ def test_a_signal_during_the_download_ends_it_at_once(checkpoint_of: Callable[[s
     assert process.returncode == 130
     assert errors.endswith("stopped; nothing was written\n")
     assert not (tmp_path / "voice").exists()
+
+
+def test_a_graph_that_is_off_stops_the_conversion_unless_told_otherwise(
+    checkpoint_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Here every graph is off, since no difference is allowed: float32 rounds otherwise in ONNX Runtime."""
+    monkeypatch.setattr(validation, "TOLERANCE", 0.0)
+    output = tmp_path / "models" / "voice"
+    options = ["--model", str(checkpoint_of("tiny")), "--output", str(output), "--precision", "fp32"]
+    assert main(options) == 1
+    printed = capsys.readouterr()
+    assert "4/9 talker           failed" in printed.out
+    (error,) = [line for line in printed.err.splitlines() if line.startswith("error:")]
+    assert re.search(r"the graph talker does not compute .* differs by \d.* --no-validate converts without", error)
+    assert list(output.parent.iterdir()) == []
+    assert main([*options, "--no-validate", "--description", "Mine."]) == 0
+    assert "note: --no-validate: no graph was compared" in capsys.readouterr().out
+    manifest = read_manifest(output)
+    assert manifest.description == "Mine."
+    assert manifest.parity["validation"] == "off"
+    assert manifest.parity["codes"]["other codebooks"] == {"equal": 480, "compared": 480}
+    for errors in manifest.parity["graphs"].values():
+        assert 0 < errors["relative_error"] < 1e-3
+
+
+@pytest.mark.parametrize("validate", [[], ["--no-validate"]])
+def test_weights_that_are_no_numbers_make_no_bundle(
+    checkpoint_of: Callable[[str], Path], tmp_path: Path, validate: list[str], capsys
+) -> None:
+    checkpoint = shutil.copytree(checkpoint_of("tiny"), tmp_path / "checkpoint")
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors["talker.model.norm.weight"][3] = float("nan")
+    save_file(tensors, checkpoint / "model.safetensors")
+    output = tmp_path / "models" / "voice"
+    assert main(["--model", str(checkpoint), "--output", str(output), "--precision", "fp32", *validate]) == 1
+    assert "not finite in PyTorch" in capsys.readouterr().err
+    assert list(output.parent.iterdir()) == []

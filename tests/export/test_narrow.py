@@ -121,7 +121,8 @@ def test_the_frame_holds_its_weights_once(folder: Path, bundle_of: Callable[...,
 
 def test_parity_is_in_the_manifest_and_says_how_it_was_found(folder: Path, precision: str) -> None:
     parity = read_manifest(folder).parity
-    assert parity["graphs"]["talker"]["max_error"] < 0.1
+    # Of the largest logit; 0.0002 seen, where a wrong graph is off by about 1.
+    assert parity["graphs"]["talker"]["relative_error"] < 0.005
     for counts in parity["codes"].values():
         assert counts["equal"] >= 0.9 * counts["compared"]
     assert ("arithmetic" in parity) == (precision == "bf16")

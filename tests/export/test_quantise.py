@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from export.quantise import INT4, INT8, PRECISIONS, WeightFormat, fit_blocks, qu
 from server.engine.bundle import open_bundle
 from server.engine.job import Job, Sampling
 from server.graphs.manifest import read_manifest
+from tests.conversions import Conversion
 from tests.parity.test_official import speak
 
 
@@ -68,6 +70,17 @@ def test_onnx_runtime_reads_what_was_stored(how: WeightFormat, inner: int) -> No
     assert coarse > (0.9995 if how.bits == 8 else 0.98)
 
 
+def test_a_format_that_no_matrix_takes_is_an_error() -> None:
+    """Formats go by the names of nodes, which another version of the exporter may give otherwise."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 32]) for name in "xy"]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="/front/MatMul")
+    weight = numpy_helper.from_array(np.ones((32, 32), np.float32), "w")
+    graph = helper.make_graph([node], "g", values[:1], values[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    with pytest.raises(ValueError, match="no matrix of the graph has a name that begins with /back/"):
+        quantise_graph(model, WeightFormat(8, 32), others={"/front/": WeightFormat(8, 16), "/back/": INT8})
+
+
 def test_blocks_divide_the_inner_axis_where_they_can() -> None:
     assert INT8.fitting(1024).block_size == INT8.block_size
     assert INT4.fitting(48).block_size == 16
@@ -87,7 +100,7 @@ def test_a_quantised_bundle_speaks_and_says_how_well(precision: str, bundle_of: 
     # Weights of pure noise: agreement is far better than chance (1 in 512), and better with more bits.
     assert shares["codebook 0"] > (0.8 if expected["talker"] == "int8" else 0.3)
     assert shares["other codebooks"] > (0.8 if expected["code_predictor"] == "int8" else 0.3)
-    assert manifest.parity["graphs"]["codec_decoder"]["max_error"] < 1e-3
+    assert manifest.parity["graphs"]["codec_decoder"]["relative_error"] < 1e-3
 
     bundle = open_bundle(folder, provider="cpu", threads=1, slots=1)
     prompt = bundle.prompts.build("Hello", speaker="ryan", language="english", instruction=None)
@@ -116,13 +129,14 @@ def test_verify_repeats_the_report_of_the_manifest(
     assert convert(["--verify", str(folder), "--model", str(checkpoint_of("0.6B-like"))]) == 0
     printed = capsys.readouterr().out
     for name, codes in read_manifest(folder).parity["codes"].items():
-        assert f"{name}: {codes['equal']} of {codes['compared']}" in printed
+        (equal,) = re.findall(rf"{name}: (\d+) of {codes['compared']} ", printed)
+        # Equal on the machine that converted it; int8 kernels of another may round otherwise.
+        assert abs(int(equal) - codes["equal"]) <= 0.03 * codes["compared"]
     assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before
     assert convert(["--verify", str(folder), "--model", str(checkpoint_of("1.7B-like"))]) == 1
     assert "was not made of" in capsys.readouterr().err
 
 
-def test_int4_says_that_it_hurts(checkpoint_of: Callable[[str], Path], tmp_path: Path, capsys) -> None:
-    options = ["--model", str(checkpoint_of("tiny")), "--output", str(tmp_path / "b"), "--precision", "int4"]
-    assert convert(options) == 0
-    assert "int4 is known to hurt" in capsys.readouterr().out
+def test_int4_says_that_it_hurts(conversion_of: Callable[..., Conversion]) -> None:
+    assert "int4 is known to hurt" in conversion_of("0.6B-like", "int4").printed
+    assert "int4 is known to hurt" not in conversion_of("0.6B-like", "mixed").printed

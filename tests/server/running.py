@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -48,6 +49,7 @@ class RunningServer:
     def __init__(self, process: subprocess.Popen[str], events: Path) -> None:
         self.process = process
         self.log: list[str] = []
+        self._looked_at = 0
         self._events = events
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -78,18 +80,29 @@ class RunningServer:
     def wait_ready(self) -> None:
         def answer() -> bool:
             try:
-                response = httpx.get(f"{self.url}/readyz")
+                response = client.get("/readyz")
             except httpx.ConnectError:
                 return False
             if response.status_code == 503 and response.json()["error"]["code"] != "model_loading":
                 raise RuntimeError(response.text)
             return response.status_code == 200
 
-        wait_until(answer, "the server is ready")
+        with self.client() as client:
+            wait_until(answer, "the server is ready")
 
-    def client(self, **options: Any) -> httpx.Client:
-        headers = {"authorization": f"Bearer {KEY}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, **options)
+    def client(self, key: str | None = KEY) -> httpx.Client:
+        """A client that sends this key, or none."""
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        # Servers here speak plain HTTP; without `verify=False` each client reads all the system's certificates.
+        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, verify=False)
+
+    def complaints(self, client: httpx.Client) -> list[str]:
+        """Errors that nobody foresaw, logged since the last call; it waits for the line of a request of its own."""
+        mark, start = f"mark-{uuid4().hex}", self._looked_at
+        client.get("/v1/models", headers={"x-request-id": mark})
+        wait_until(lambda: any(f" id={mark} " in line for line in self.log[start:]), "a request is logged")
+        self._looked_at = len(self.log)
+        return [line for line in self.log[start : self._looked_at] if "unforeseen_error" in line or "Traceback" in line]
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """What the fake engine noted under this name so far."""

@@ -6,7 +6,6 @@ import httpx
 import pytest
 
 from tests.server.answers import GOOD, PREFIXES, check_error
-from tests.server.running import RunningServer
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Basic b3RoZXI6", "Bearer"])
@@ -15,17 +14,17 @@ from tests.server.running import RunningServer
 )
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_keys_are_required(
-    fake_server: RunningServer, prefix: str, method: str, path: str, authorization: str | None
+    visitor: httpx.Client, prefix: str, method: str, path: str, authorization: str | None
 ) -> None:
     headers = {"authorization": authorization} if authorization else {}
-    response = httpx.request(method, f"{fake_server.url}{prefix}{path}", headers=headers, json=GOOD)
+    response = visitor.request(method, prefix + path, headers=headers, json=GOOD)
     check_error(response, 401, "invalid_api_key")
     assert response.headers["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/audio/voices", "/api/v1/audio/models", "/v1/audio/models"])
-def test_these_need_no_key(fake_server: RunningServer, path: str) -> None:
-    assert httpx.get(fake_server.url + path).status_code == 200
+def test_these_need_no_key(visitor: httpx.Client, path: str) -> None:
+    assert visitor.get(path).status_code == 200
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,18 +34,25 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "models"
     write_bundle(folder, "custom")
     write_bundle(folder, "design", model_type="voice_design", speakers={}, follows_instructions=True)
+    for name in [name for name in os.environ if name.startswith("KW_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("KW_MODELS_DIR", str(folder))
     monkeypatch.setattr(command, "engine_loader", lambda settings: FakeEngine.load)
     return folder
 
 
-def test_help_lists_every_variable_with_its_default() -> None:
-    for arguments in (["--help"], ["serve", "--help"], ["say", "--help"]):
-        done = run(*arguments, COLUMNS="100")
-        assert done.returncode == 0
-        for name, default, _ in config.describe():
-            assert f"  {name}\n" in done.stdout
-            assert f"Default: {default}." in " ".join(done.stdout.split())
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["say", "--help"]])
+def test_help_lists_every_variable_with_its_default(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as left:
+        command.main(arguments)
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    for name, default, _ in config.describe():
+        assert f"  {name}\n" in printed
+        assert f"Default: {default}." in " ".join(printed.split())
 
 
 @pytest.mark.parametrize(
@@ -56,11 +64,19 @@ def test_help_lists_every_variable_with_its_default() -> None:
         ({"KW_EXECUTION_PROVIDER": "npu"}, "KW_EXECUTION_PROVIDER: "),
     ],
 )
-def test_a_wrong_setting_is_one_clear_line(variables: dict[str, str], says: str) -> None:
-    done = run(**variables)
-    assert done.returncode == 2
-    assert done.stderr.startswith("qwen3-tts: " + says)
-    assert done.stderr.count("\n") == 1
+def test_a_wrong_setting_is_one_clear_line(
+    models: Path,
+    variables: dict[str, str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert command.main([]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("qwen3-tts: " + says)
+    assert error.count("\n") == 1
 
 
 def test_a_default_model_that_is_not_there(models: Path) -> None:

@@ -9,12 +9,11 @@ import pytest
 
 from server.routes.docs import PARTS, SWAGGER
 from tests.server.answers import PREFIXES, check_error
-from tests.server.running import RunningServer
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_the_page_and_its_parts_need_no_key(fake_server: RunningServer, prefix: str) -> None:
-    page = httpx.get(f"{fake_server.url}{prefix}/index.html")
+def test_the_page_and_its_parts_need_no_key(visitor: httpx.Client, prefix: str) -> None:
+    page = visitor.get(f"{prefix}/index.html")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
     policy = dict(rule.split(" ", 1) for rule in page.headers["content-security-policy"].split("; "))
@@ -23,22 +22,22 @@ def test_the_page_and_its_parts_need_no_key(fake_server: RunningServer, prefix: 
     named = re.findall(r'(?:src|href)="([^":]+)"', page.text)
     assert set(named) == {*(f"swagger/{name}" for name in PARTS), "openapi.json"}
     for name in named:
-        part = httpx.get(page.url.join(name))
+        part = visitor.get(page.url.join(name))
         assert part.status_code == 200
         assert part.headers["content-type"].split(";")[0] in ("text/css", "text/javascript", "application/json")
         assert len(part.content) > 100
 
 
-def test_the_browser_keeps_what_has_not_changed(fake_server: RunningServer) -> None:
-    url = f"{fake_server.url}/v1/swagger/swagger-ui-bundle.js"
-    first = httpx.get(url)
-    again = httpx.get(url, headers={"if-modified-since": first.headers["last-modified"]})
+def test_the_browser_keeps_what_has_not_changed(visitor: httpx.Client) -> None:
+    url = "/v1/swagger/swagger-ui-bundle.js"
+    first = visitor.get(url)
+    again = visitor.get(url, headers={"if-modified-since": first.headers["last-modified"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "index.html", "..%2Fauth.py", "%2e%2e%2fauth.py", ""])
-def test_nothing_else_is_given_away(fake_server: RunningServer, name: str) -> None:
-    check_error(httpx.get(f"{fake_server.url}/v1/swagger/{name}"), 404, "not_found")
+def test_nothing_else_is_given_away(visitor: httpx.Client, name: str) -> None:
+    check_error(visitor.get(f"/v1/swagger/{name}"), 404, "not_found")
 
 
 def test_our_own_files_name_no_other_host() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -56,8 +57,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with run_server(FAKE, scratch, **settings) as server:
         server.wait_ready()
         yield server
-        assert server.process.poll() is None
-        assert not [line for line in server.log if "unforeseen_error" in line or "Traceback" in line]
+
+
+@pytest.fixture(scope="module")
+def client(server: RunningServer) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client
+
+
+def check_calm(server: RunningServer, client: httpx.Client) -> None:
+    """After each example, so that the one at fault is the one that is reported."""
+    assert server.process.poll() is None
+    assert server.complaints(client) == []
 
 
 def check_answer(response: httpx.Response) -> None:
@@ -69,19 +80,19 @@ def check_answer(response: httpx.Response) -> None:
 
 @MANY
 @given(body=BODIES | VALUES)
-def test_json_that_is_no_request(server: RunningServer, body: Any) -> None:
-    with server.client() as client:
-        check_answer(client.post("/v1/audio/speech", content=json.dumps(body)))
+def test_json_that_is_no_request(server: RunningServer, client: httpx.Client, body: Any) -> None:
+    check_answer(client.post("/v1/audio/speech", content=json.dumps(body)))
+    check_calm(server, client)
 
 
 @MANY
 @given(data=st.data())
-def test_bytes_that_are_no_json(server: RunningServer, data: st.DataObject) -> None:
+def test_bytes_that_are_no_json(server: RunningServer, client: httpx.Client, data: st.DataObject) -> None:
     body = json.dumps(GOOD).encode()
     start = data.draw(st.integers(0, len(body)))
     end = data.draw(st.integers(start, len(body)))
-    with server.client() as client:
-        check_answer(client.post("/v1/audio/speech", content=body[:start] + data.draw(st.binary()) + body[end:]))
+    check_answer(client.post("/v1/audio/speech", content=body[:start] + data.draw(st.binary()) + body[end:]))
+    check_calm(server, client)
 
 
 HEADER = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=40).map(
@@ -100,19 +111,21 @@ HEADER = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_c
     method=st.sampled_from(["POST", "GET", "OPTIONS", "PUT", "X"]),
     prefix=st.sampled_from(PREFIXES),
 )
-def test_headers(server: RunningServer, headers: dict[str, bytes], method: str, prefix: str) -> None:
-    with server.client() as client:
-        response = client.request(method, f"{prefix}/audio/speech", json=GOOD, headers=list(headers.items()))
+def test_headers(
+    server: RunningServer, client: httpx.Client, headers: dict[str, bytes], method: str, prefix: str
+) -> None:
+    response = client.request(method, f"{prefix}/audio/speech", json=GOOD, headers=list(headers.items()))
     assert response.status_code == {"POST": 200, "OPTIONS": 204}.get(method, 405)
+    check_calm(server, client)
 
 
 @MANY
 @given(path=st.binary(max_size=30).map(quote), query=st.binary(max_size=30).map(quote))
-def test_paths(server: RunningServer, path: str, query: str) -> None:
-    with server.client() as client:
-        for url in (f"/v1/models/{path}", f"/{path}", f"/v1/audio/voices?model={query}"):
-            response = client.get(url)
-            assert response.status_code in (200, 400, 404, 405), response.text
+def test_paths(server: RunningServer, client: httpx.Client, path: str, query: str) -> None:
+    for url in (f"/v1/models/{path}", f"/{path}", f"/v1/audio/voices?model={query}"):
+        response = client.get(url)
+        assert response.status_code in (200, 400, 404, 405), response.text
+    check_calm(server, client)
 
 
 @MANY
@@ -120,32 +133,34 @@ def test_paths(server: RunningServer, path: str, query: str) -> None:
     lines=st.lists(st.sampled_from(LINES) | st.binary(max_size=30), max_size=12),
     separator=st.sampled_from([b"\r\n", b"\n", b""]),
 )
-def test_bytes_that_are_no_http(server: RunningServer, lines: list[bytes], separator: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
-        try:
-            connection.sendall(separator.join(lines) + separator)
-            connection.shutdown(socket.SHUT_WR)
-            answer = b"".join(iter(lambda: connection.recv(65536), b""))
-        except ConnectionError:  # hung up on
-            return
+def test_bytes_that_are_no_http(
+    server: RunningServer, client: httpx.Client, lines: list[bytes], separator: bytes
+) -> None:
+    answer = b""
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection,
+        suppress(ConnectionError),  # hung up on
+    ):
+        connection.sendall(separator.join(lines) + separator)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    check_calm(server, client)
     assert not re.search(rb"^HTTP/1\.1 5", answer, re.MULTILINE), answer
     assert not NOT_OURS.search(answer)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("size", [3 << 20, 30 << 20])
-def test_bodies_are_bounded(server: RunningServer, chunked: bool, size: int) -> None:
+def test_bodies_are_bounded(client: httpx.Client, chunked: bool, size: int) -> None:
     part = b"x" * 65536
 
     def parts() -> Iterator[bytes]:
         yield from (part for _ in range(size // len(part)))
 
-    with server.client() as client:
-        response = client.post("/v1/audio/speech", content=parts() if chunked else b"x" * size)
+    response = client.post("/v1/audio/speech", content=parts() if chunked else b"x" * size)
     check_error(response, 413, "request_too_large")
 
 
-def test_a_body_of_the_largest_size_is_read(server: RunningServer) -> None:
+def test_a_body_of_the_largest_size_is_read(client: httpx.Client) -> None:
     body = json.dumps({**GOOD, "padding": "x" * (2 << 20)}).encode()
-    with server.client() as client:
-        assert client.post("/v1/audio/speech", content=body).status_code == 200
+    assert client.post("/v1/audio/speech", content=body).status_code == 200

@@ -16,7 +16,7 @@ from server.reading import CAPACITY, PAUSE_SECONDS, chunk_seed
 from server.text.chunks import Chunk, chunks
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import SAMPLE_RATE, tone, write_bundle
-from tests.server.running import FAKE, REAL, RunningServer, run_server
+from tests.server.running import FAKE, RunningServer, run_server
 
 SPEECH = "/v1/audio/speech"
 SENTENCE = "It was late, and nobody at all came to the station. "
@@ -93,22 +93,13 @@ def test_with_a_budget_of_frames_the_text_stays_whole(fake: RunningServer) -> No
     assert (job["max_frames"], job["text_tokens"]) == (7, None)
 
 
-def test_a_text_that_must_stay_whole_and_cannot_is_told_how_to_be_spoken(bundle: Path, real: RunningServer) -> None:
-    with real.client() as client:
+def test_a_text_that_must_stay_whole_and_cannot_is_told_how_to_be_spoken(real_server: RunningServer) -> None:
+    with real_server.client() as client:
         response = client.post(SPEECH, json={**GOOD, "input": "1 2 " * 20_000})
     assert "without max_new_tokens" in check_error(response, 400, "invalid_value", "input")
 
 
-@pytest.fixture(scope="module")
-def real(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """The real engine, three chunks at once."""
-    settings = {"KW_MODELS_DIR": str(bundle.parent), "KW_MODEL": bundle.name, "KW_MAX_ROWS": "3"}
-    with run_server(REAL, tmp_path_factory.mktemp("real"), **settings) as server:
-        server.wait_ready()
-        yield server
-
-
-def test_chunks_side_by_side_sound_as_each_on_its_own(bundle: Path, real: RunningServer) -> None:
+def test_chunks_side_by_side_sound_as_each_on_its_own(bundle: Path, real_server: RunningServer) -> None:
     text = (
         "The train to the coast had left at half past ten, and nobody came. "
         "A long time ago there lived a fisherman and his wife, who had a very small house near the sea, "
@@ -122,7 +113,7 @@ def test_chunks_side_by_side_sound_as_each_on_its_own(bundle: Path, real: Runnin
     fields = {**GOOD, "max_new_tokens": None, "language": "en"}
 
     def samples(**changes: object) -> np.ndarray:
-        with real.client() as client:
+        with real_server.client() as client:
             response = client.post(SPEECH, json={**fields, **changes})
             assert response.status_code == 200, response.text
             return np.frombuffer(response.content, "<i2").astype(np.float32) / 32767

@@ -7,7 +7,6 @@ import pytest
 
 from server.routes.pages import PAGES, WEB
 from tests.server.answers import check_error
-from tests.server.running import RunningServer
 
 FILES = {**PAGES, **{f"/web/{path.name}": path.name for path in WEB.glob("*.[!h]*") if path.is_file()}}
 TYPES = {
@@ -16,12 +15,6 @@ TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-
-
-@pytest.fixture
-def visitor(fake_server: RunningServer) -> httpx.Client:
-    """Without a key."""
-    return httpx.Client(base_url=fake_server.url)
 
 
 @pytest.mark.parametrize("path", FILES)

@@ -40,18 +40,16 @@ def test_every_speaker_has_at_least_four_profiles() -> None:
     assert {f"{speaker}_clear" for speaker in SPEAKERS} <= set(PROFILES)
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_a_built_in_profile_is_whole(name: str) -> None:
-    entry = PROFILES[name]
-    assert entry.speaker is not None
-    assert name.startswith(f"{entry.speaker}_")
-    assert entry.gender == built_in().speakers[entry.speaker].gender
-    assert entry.language in ("auto", built_in().speakers[entry.speaker].language)
-    assert entry.tags
-    for line in (entry.description, entry.instruction):
-        assert line is not None
-        assert line.endswith(".")
-        assert len(line) <= 120
+def test_every_built_in_profile_is_whole() -> None:
+    for name, entry in PROFILES.items():
+        assert entry.speaker is not None, name
+        assert name.startswith(f"{entry.speaker}_")
+        assert entry.gender == built_in().speakers[entry.speaker].gender, name
+        assert entry.language in ("auto", built_in().speakers[entry.speaker].language), name
+        assert entry.tags, name
+        for line in (entry.description, entry.instruction):
+            assert line is not None and line.endswith("."), name
+            assert len(line) <= 120, name
 
 
 def test_profiles_are_no_copies_and_take_no_other_name() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 
 import httpx
 import pytest
@@ -62,13 +64,18 @@ def test_a_client_that_reads_nothing_of_a_whole_file(server: RunningServer) -> N
     assert len(body) < 4000 * 3840
 
 
-@pytest.mark.parametrize("missing", [1, 50, 200])
-def test_a_client_that_sends_half_a_request(server: RunningServer, missing: int) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS) as connection:
-        connection.sendall(raw_request(seed=5, input="x" * 100)[:-missing])
-        received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
-    assert received.startswith(b"HTTP/1.1 408 ")
-    assert b'"code": "request_timeout"' in received
+def test_clients_that_send_half_a_request(server: RunningServer) -> None:
+    with ExitStack() as stack:
+        connections = []
+        for missing in (1, 50, 200):
+            address = ("127.0.0.1", server.port)
+            connection = stack.enter_context(socket.create_connection(address, PATIENCE_SECONDS))
+            connection.sendall(raw_request(seed=5, input="x" * 100)[:-missing])
+            connections.append(connection)
+        for connection in connections:
+            received = b"".join(iter(partial(connection.recv, 1 << 16), b""))
+            assert received.startswith(b"HTTP/1.1 408 ")
+            assert b'"code": "request_timeout"' in received
 
 
 def test_what_gets_on_may_take_long() -> None:

@@ -42,10 +42,10 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSer
         yield server
 
 
-def run_fake(scratch: Path, frame_seconds: float, **variables: str) -> Iterator[RunningServer]:
-    """The fake engine with a CustomVoice and a VoiceDesign bundle that end after 20 frames of their own accord."""
+def run_fake(scratch: Path, frame_seconds: float, frames: int, **variables: str) -> Iterator[RunningServer]:
+    """The fake engine with a CustomVoice and a VoiceDesign bundle that end after so many frames of their own accord."""
     models = scratch / "models"
-    short = {"generation": {"max_new_tokens": 20}}
+    short = {"generation": {"max_new_tokens": frames}}
     write_bundle(models, "custom", **short)
     write_bundle(models, "design", model_type="voice_design", speakers={}, follows_instructions=True, **short)
     settings = {"KW_MODELS_DIR": str(models), "FAKE_FRAME_SECONDS": str(frame_seconds), **variables}
@@ -57,13 +57,13 @@ def run_fake(scratch: Path, frame_seconds: float, **variables: str) -> Iterator[
 @pytest.fixture(scope="package")
 def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """No key; an engine that makes frames (80 ms) more slowly than they are played."""
-    yield from run_fake(tmp_path_factory.mktemp("slow"), 0.12, KW_SECRET_API_KEY="")
+    yield from run_fake(tmp_path_factory.mktemp("slow"), 0.12, 5, KW_SECRET_API_KEY="")
 
 
 @pytest.fixture(scope="package")
 def keyed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server that wants a key."""
-    yield from run_fake(tmp_path_factory.mktemp("keyed"), 0.002)
+    yield from run_fake(tmp_path_factory.mktemp("keyed"), 0.002, 20)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from server.engine.prefill import SLICE_POSITIONS, Prefill
 from server.engine.prefixes import PrefixCache
 from server.engine.prompt import Prompt
 from server.graphs.talker import TalkerOutput
+from tests.closeness import assert_close
 
 GREEDY = Sampling(0.0, 0, 1.0, 1.0, 0.0, 0, 1.0)
 
@@ -80,7 +81,7 @@ def test_a_prefilled_prefix_is_a_prefilled_prompt(bundle: OpenBundle) -> None:
     prompt = prompt_of(bundle, "All at once.")
     whole = bundle.talker.prefill(0, prompt.embeddings)
     parts = prefill(PrefixCache(bundle.talker), 1, prompt)
-    np.testing.assert_allclose(parts.logits, whole.logits, atol=1e-4)
+    assert_close(parts.logits, whole.logits)
 
 
 def test_the_prefix_met_longest_ago_leaves(bundle: OpenBundle, prefilled: list[int]) -> None:

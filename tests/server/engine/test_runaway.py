@@ -18,6 +18,7 @@ from server.engine.rows import MAX_RETRIES
 from server.engine.synthesizer import CHUNK_RAMP, Synthesizer
 from server.engine.worker import Engine
 from tests.bundles import RANDOM_BUNDLE
+from tests.closeness import assert_close
 from tests.rigged import Rig, rigged_bundle
 from tests.server.engine.rigs import Counted, RecordingTalker, StickyPredictor, Wrapped, sticky_is_silent
 
@@ -197,7 +198,7 @@ def test_a_row_set_back_is_as_if_it_had_never_been_there(random_bundle: OpenBund
             if made % 8 == 0 and not row.finished:
                 inputs = talker.inputs(1, row.state.length)
                 straight = random_bundle.talker.prefill(2, inputs)
-                np.testing.assert_allclose(row.state.output.hidden, straight.hidden[0], atol=1e-4)
+                assert_close(row.state.output.hidden, straight.hidden[0])
         job.finish(row.error)
         audio, _ = listen(job)
         codes = np.stack(kept)[None, : len(audio) // bundle.manifest.sizes.codec.samples_per_frame]

@@ -17,6 +17,7 @@ from server.graphs.code_predictor import DrawParameters
 from server.graphs.device_frame import Controls, DeviceTalker, control_buffer, forced_logits
 from server.graphs.session import CUDA_PROVIDER
 from server.graphs.talker import TalkerOutput
+from tests.closeness import assert_close
 from tests.unrolled import on_a_device, unrolled_frame
 
 SLOTS = 3
@@ -131,10 +132,10 @@ def test_a_frame_gives_the_hosts_codes_and_the_talkers_next_input(
         expected = host.code_predictor.run(hidden, found[:, 0].copy(), uniforms[:, 1:], parameters)
         np.testing.assert_array_equal(found[:, 1:], expected.codes)
         for place, slot in enumerate(range(first, stop)):
-            np.testing.assert_allclose(state.inputs.get(slot)[0], expected.embedding[place] + pad, atol=1e-5)
+            assert_close(state.inputs.get(slot)[0], expected.embedding[place] + pad)
             assert state.lengths.get(slot) == rows[slot].length + 1
     logits = forced_logits(device.code_predictor._session, hidden, found)
-    np.testing.assert_allclose(logits, host.code_predictor.logits(hidden, found), atol=1e-4)
+    assert_close(logits, host.code_predictor.logits(hidden, found))
 
 
 def test_a_step_over_what_the_frame_left(pair: tuple[OpenBundle, OpenBundle], random: np.random.Generator) -> None:
@@ -158,5 +159,5 @@ def test_a_step_over_what_the_frame_left(pair: tuple[OpenBundle, OpenBundle], ra
             talker.advance(first, stop, int(lengths[first:stop].max()))
             for place, slot in enumerate(range(first, stop)):
                 found = talker.state.get(slot)
-                np.testing.assert_allclose(found.logits, expected.logits[place], atol=1e-4)
-                np.testing.assert_allclose(found.hidden, expected.hidden[place], atol=1e-4)
+                assert_close(found.logits, expected.logits[place])
+                assert_close(found.hidden, expected.hidden[place])

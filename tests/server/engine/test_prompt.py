@@ -1,0 +1,46 @@
+"""Prompts that are too long: refused by count, with no row of a table read for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.engine.bundle import CODEC_TABLE, TEXT_TABLE, TOKENIZER
+from server.engine.prompt import PromptBuilder, PromptError
+from server.engine.tokenizer import TextTokenizer
+from server.graphs.manifest import read_manifest
+from tests.bundles import RANDOM_BUNDLE
+
+VOICE = {"speaker": "serena", "language": "english"}
+
+
+class Table:
+    """An embedding table that counts the rows that are looked up."""
+
+    def __init__(self, name: str) -> None:
+        self._rows = np.load(RANDOM_BUNDLE / name)
+        self.read = 0
+
+    def __getitem__(self, ids: Any) -> np.ndarray:
+        self.read += np.size(ids)
+        return self._rows[ids]
+
+
+@pytest.mark.parametrize("instruction", [None, "Speak slowly, and with joy."])
+def test_a_text_that_no_model_can_hold_is_not_embedded(instruction: str | None) -> None:
+    tables = text, codec = Table(TEXT_TABLE), Table(CODEC_TABLE)
+    manifest = read_manifest(RANDOM_BUNDLE).model_copy(update={"follows_instructions": True})
+    prompts = PromptBuilder(manifest, TextTokenizer(RANDOM_BUNDLE / TOKENIZER), text, codec)
+    limit, before = manifest.sizes.talker.max_positions, [table.read for table in tables]
+    rest = len(prompts.build("", **VOICE, instruction=instruction))
+    assert [table.read for table in tables] > before
+    longest = "1 " * ((limit - 1 - rest) // prompts.count_tokens("1 "))
+    prompt = prompts.build(longest, **VOICE, instruction=instruction)
+    assert limit - prompts.count_tokens("1 ") <= len(prompt) < limit
+
+    before = [table.read for table in tables]
+    with pytest.raises(PromptError, match=r"take \d+ positions"):
+        prompts.build(longest + "1 1 ", **VOICE, instruction=instruction)
+    assert [table.read for table in tables] == before
