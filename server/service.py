@@ -5,6 +5,7 @@ Knows nothing of HTTP; the command line uses it as the routes do.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from server.audio.encoders import make_encoder
@@ -49,7 +50,7 @@ class SpeechService:
         bundle = self.pool.bundles.resolve(request.model)
         self._check_length("input", request.input)
         self._check_length("instructions", request.instructions or "")
-        planned = plan(request, bundle.manifest, self._profiles)
+        planned = await asyncio.to_thread(plan, request, bundle.manifest, self._profiles)
         lease = await self.pool.lease(bundle, patient=wait)
         try:
             reading = read(planned, lease.engine)

@@ -25,6 +25,8 @@ class Speech:
         engine = lease.engine
         self.seed = plan.seed
         self.model = model
+        self.speaker = plan.speaker
+        """Who is heard; None for a model without speakers."""
         self.instruction_dropped = plan.instruction_dropped
         self._reading = reading
         self._lease = lease

@@ -7,12 +7,22 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from server.audio.encoders import FORMATS, AudioFormat
 from server.audio.stretch import MAX_SPEED, MIN_SPEED
 from server.errors import InvalidRequestError
+
+MAX_NAME_CHARS = 256
+"""Of a model, a voice or a language; a formula of eight voices is about as long."""
 
 
 class VoiceReference(BaseModel):
@@ -55,6 +65,13 @@ class SpeechRequest(BaseModel):
             raise ValueError("is empty; send the text to speak")
         return value
 
+    @field_validator("model", "voice", "language")
+    @classmethod
+    def _short(cls, value: str | VoiceReference) -> str | VoiceReference:
+        if len(value if isinstance(value, str) else value.id) > MAX_NAME_CHARS:
+            raise ValueError(f"must have at most {MAX_NAME_CHARS} characters")
+        return value
+
     @property
     def voice_name(self) -> str:
         """The voice's name, however it was given."""
@@ -80,7 +97,7 @@ def _explain(error: ErrorDetails) -> tuple[str, str | None]:
     if not error["loc"]:
         return "the body must be a JSON object", None
     field = str(error["loc"][0])
-    if field == "voice" and kind != "missing":
+    if field == "voice" and kind not in ("missing", "value_error"):
         return 'voice must be a string or {"id": string}', field
     if field == "response_format":
         return f"response_format must be one of {', '.join(FORMATS)}", field

@@ -53,7 +53,7 @@ def speech_routes(
     async def start(request: Request) -> tuple[SpeechRequest, Speech]:
         model = audio_format = UNKNOWN
         try:
-            order = parse(request.body)
+            order = await asyncio.to_thread(parse, request.body)
             audio_format = order.response_format
             model = service.pool.bundles.resolve(order.model).id
             return order, await service.start(order)
@@ -214,6 +214,7 @@ def _log(request: Request, order: SpeechRequest, speech: Speech) -> None:
         key=request.ctx.key,
         model=speech.model,
         voice=order.voice_name,
+        speaker=speech.speaker,
         format=order.response_format,
         stream=order.stream_format,
         chars=len(order.input),
