@@ -18,7 +18,8 @@ sine of such numbers: PyTorch's own float32 is then 2e-4 away from its float64."
 
 def check(found: Agreement) -> None:
     """The codes are the official ones, and the waveform follows."""
-    assert len(np.unique(found.codes)) > len(found.codes), "a constant answer would prove nothing"
+    # Greedy speech of random weights may soon go in circles, which are of some frames at least.
+    assert len(np.unique(found.codes, axis=0)) > 2, "one frame for ever would prove nothing"
     assert_official(found.codes, found.official)
     assert 0.05 < found.loudest < 1, "silence and clipped sound would prove nothing"
     assert found.waveform < WAVEFORM

@@ -17,11 +17,12 @@ from tests.closeness import assert_close
 from tests.oracle import load_official
 from tests.parity.test_official import WAVEFORM
 
-TWO_MINUTES = 1500
+FRAMES = 500
+"""Forty seconds: seven times the longest window of attention."""
 
 
 class Case:
-    """A decoder, two minutes of codes, and what the official decoder makes of them in one pass."""
+    """A decoder, forty seconds of codes, and what the official decoder makes of them in one pass."""
 
     def __init__(self, checkpoint: Path, bundle: Path) -> None:
         opened = open_bundle(bundle, provider="cpu", threads=1, slots=1)
@@ -29,7 +30,7 @@ class Case:
         self.decoder: CodecDecoder = opened.codec_decoder
         self.step = codec.samples_per_frame
         random = np.random.default_rng(0)
-        self.codes = random.integers(codec.codebook_size, size=(1, TWO_MINUTES, codec.num_quantizers))
+        self.codes = random.integers(codec.codebook_size, size=(1, FRAMES, codec.num_quantizers))
         official = load_official(checkpoint).decoder
         with torch.inference_mode():
             self.expected = official(torch.from_numpy(self.codes).transpose(1, 2))[0, 0].numpy()
@@ -56,10 +57,10 @@ def cut(total: int, sizes: Sequence[int]) -> list[int]:
     return chunks
 
 
-@pytest.mark.parametrize("sizes", [[TWO_MINUTES], [4], [1, 2, 4, 8], [300], [71], [72], [73, 1]])
-def test_two_minutes_in_fixed_chunks(case: Case, sizes: list[int]) -> None:
-    found = case.stream(cut(TWO_MINUTES, sizes))
-    assert len(found) == TWO_MINUTES * case.step
+@pytest.mark.parametrize("sizes", [[FRAMES], [4], [1, 2, 4, 8], [300], [71], [72], [73, 1]])
+def test_forty_seconds_in_fixed_chunks(case: Case, sizes: list[int]) -> None:
+    found = case.stream(cut(FRAMES, sizes))
+    assert len(found) == FRAMES * case.step
     assert_close(found, case.expected, WAVEFORM)
 
 
@@ -73,7 +74,7 @@ def test_any_cut_of_any_length(case: Case, data: st.DataObject) -> None:
 
 
 def test_every_length_is_a_prefix_of_the_longest(case: Case) -> None:
-    for total in [*range(1, 40), 71, 72, 73, 143, 144, 145, 299, 300, 301, 777, TWO_MINUTES - 1]:
+    for total in [*range(1, 40), 71, 72, 73, 143, 144, 145, 299, 300, 301, FRAMES - 1]:
         found = case.stream([total])
         assert len(found) == total * case.step
         assert_close(found, case.expected[: total * case.step], WAVEFORM)
