@@ -62,7 +62,7 @@ def engine_loader(settings: Settings) -> Loader:
     """
     check_runtime(settings)
     from server.engine.worker import Engine  # this and the next need ONNX Runtime
-    from server.graphs.session import ProviderError
+    from server.graphs.session import PassingError, ProviderError
 
     def load(folder: Path, events: EngineEvents) -> Engine:
         try:
@@ -74,6 +74,8 @@ def engine_loader(settings: Settings) -> Loader:
                 max_queue=settings.max_queue,
                 events=events,
             )
+        except PassingError:
+            raise
         except ProviderError as error:  # a reason to tell like any other why this bundle cannot be served
             raise BundleError(str(error)) from error
 
