@@ -134,6 +134,6 @@ def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metri
         memory=settings.model_memory,
         idle_seconds=settings.idle_unload_seconds,
         wait_seconds=settings.load_wait_seconds,
-        max_waiting=settings.max_rows + settings.max_queue,
+        max_requests=settings.max_rows + settings.max_queue,
     )
     return EnginePool(bundles, load, partial(memory.model_bytes, rows=settings.max_rows), limits, metrics)
