@@ -12,7 +12,7 @@ from server.daemon_threads import DaemonThreads
 from server.graphs.pages import trim_heap
 
 GROWTH_BYTES = 32 << 20
-"""Less than this is not worth the tenth of a second that giving back may take."""
+"""Less than this is not worth the 15 ms for which collecting garbage stops the whole process."""
 TIDY_SECONDS = 2.0
 """From the end of a request to giving back what it took: its answer is let go of only after it has been sent."""
 
