@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+from collections.abc import Callable
 
+import psutil
+
+from server.daemon_threads import DaemonThreads
 from server.graphs.pages import trim_heap
+
+GROWTH_BYTES = 32 << 20
+"""Less than this is not worth the 15 ms for which collecting garbage stops the whole process."""
+TIDY_SECONDS = 2.0
+"""From the end of a request to giving back what it took: its answer is let go of only after it has been sent."""
 
 
 def give_back() -> None:
@@ -16,3 +26,51 @@ def give_back() -> None:
     """
     gc.collect()
     trim_heap()
+
+
+class Tidying:
+    """Gives back what requests took, some time after the last of them has ended, if that was much.
+
+    While there are requests it waits: they would take the memory again, and collecting garbage would hold them up.
+
+    Args:
+        threads: to work in.
+        at_rest: whether there are no requests.
+    """
+
+    def __init__(self, threads: DaemonThreads, at_rest: Callable[[], bool]) -> None:
+        self._threads = threads
+        self._at_rest = at_rest
+        self._least = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._work: asyncio.Task[None] | None = None
+
+    def note(self) -> None:
+        """What this process holds now is needed, or will not go."""
+        self._least = resident()
+
+    def soon(self) -> None:
+        """A request has ended."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TIDY_SECONDS, self._look)
+
+    def cancel(self) -> None:
+        """Do nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        held = resident()
+        self._least = min(self._least, held)
+        if held - self._least > GROWTH_BYTES and self._at_rest():
+            self._work = asyncio.get_running_loop().create_task(self._give_back())
+
+    async def _give_back(self) -> None:
+        await self._threads.run(give_back)
+        self.note()
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(psutil.Process().memory_info().rss)

@@ -62,7 +62,7 @@ def engine_loader(settings: Settings) -> Loader:
     """
     check_runtime(settings)
     from server.engine.worker import Engine  # this and the next need ONNX Runtime
-    from server.graphs.session import ProviderError
+    from server.graphs.session import PassingError, ProviderError
 
     def load(folder: Path, events: EngineEvents) -> Engine:
         try:
@@ -76,6 +76,8 @@ def engine_loader(settings: Settings) -> Loader:
                 max_frames=settings.max_frames,
                 events=events,
             )
+        except PassingError:
+            raise
         except ProviderError as error:  # a reason to tell like any other why this bundle cannot be served
             raise BundleError(str(error)) from error
 
@@ -134,6 +136,6 @@ def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metri
         memory=settings.model_memory,
         idle_seconds=settings.idle_unload_seconds,
         wait_seconds=settings.load_wait_seconds,
-        max_waiting=settings.max_rows + settings.max_queue,
+        max_requests=settings.max_rows + settings.max_queue,
     )
     return EnginePool(bundles, load, partial(memory.model_bytes, rows=settings.max_rows), limits, metrics)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,37 +18,32 @@ from pydantic import ByteSize
 from server import log
 from server.bundles import Bundle, Bundles
 from server.daemon_threads import DaemonThreads
-from server.errors import BusyError
-from server.graphs.manifest import BundleError, Manifest
-from server.heap import give_back
+from server.errors import BusyError, ModelLoadingError
+from server.graphs.manifest import Manifest
+from server.heap import Tidying, give_back
 from server.metrics import Metrics
-from server.places import Place
+from server.places import Place, is_lasting
 from server.speech_engine import Lease, Loader, SpeechEngine
 
-FIRST_RETRY_SECONDS = 1.0
-LONGEST_RETRY_SECONDS = 60.0
-"""An engine that dies is loaded again after 1, 2, 4, ... seconds."""
-STEADY_SECONDS = 300.0
-"""Whoever has lived so long dies for the first time."""
 CLOSE_SECONDS = 2.0
 """For engines to end their last frame when the server stops."""
 
 
 @dataclass(frozen=True)
 class PoolLimits:
-    """What engines and those who wait for them may take.
+    """What engines and those who use them may take.
 
     Args:
         memory: bytes of all loaded models together; None is without limit.
         idle_seconds: an engine that nobody uses for so long is unloaded; 0 is never.
         wait_seconds: how long to wait for a model that is not loaded.
-        max_waiting: how many may wait for one model.
+        max_requests: how many may use one model or wait for it.
     """
 
     memory: int | None = None
     idle_seconds: float = 0.0
     wait_seconds: float = 60.0
-    max_waiting: int = 16
+    max_requests: int = 20
 
 
 class EnginePool:
@@ -56,7 +52,7 @@ class EnginePool:
     Args:
         bundles: what can be loaded.
         load: makes an engine.
-        memory_of: bytes that a bundle's engine takes.
+        memory_of: bytes of the host's memory that a bundle's engine takes.
         limits: see there.
         metrics: told of what happens.
     """
@@ -81,6 +77,7 @@ class EnginePool:
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = DaemonThreads()
+        self._tidying = Tidying(self._threads, lambda: not any(place.users for place in self._places.values()))
         for place in self._places.values():
             self._refuse_if_too_large(place)
         metrics.watch(self.loaded)
@@ -90,7 +87,7 @@ class EnginePool:
         if limit is not None and place.size > limit:
             place.bundle.problem = (
                 f"{place.id} needs {_human(place.size)} of memory and KW_MODEL_MEMORY allows {_human(limit)}; "
-                "raise it, lower KW_MAX_ROWS, or convert the checkpoint to a smaller precision"
+                "raise it, lower KW_MAX_ROWS or KW_MAX_FRAMES, or convert the checkpoint to a smaller precision"
             )
 
     def loaded(self) -> Mapping[str, SpeechEngine]:
@@ -121,6 +118,7 @@ class EnginePool:
         default = next(iter(self.bundles.all()), None)
         place = self._places.get(default.id) if default else None
         if place is not None and place.bundle.problem is None:
+            place.wanted_until = math.inf
             self._start_loading(place)
 
     async def lease(self, bundle: Bundle, *, patient: bool = False) -> Lease:
@@ -131,33 +129,28 @@ class EnginePool:
             patient: whether to wait for as long as loading takes.
 
         Raises:
-            BusyError: too many wait for this model already.
+            BusyError: as many use this model or wait for it as may.
             ModelLoadingError: it was not there in the time that `limits` allows.
             ModelRestartingError: its engine has died and another one is not there yet.
             ModelUnavailableError: it cannot be loaded.
         """
         place = self._place(bundle)
+        if place.users >= self._limits.max_requests:
+            raise BusyError(f"{place.users} requests use {place.id} or wait for it, and no more may; try again soon")
         place.users += 1
         if place.idle is not None:
             place.idle.cancel()
         try:
             self._notice_death(place)
             if place.engine is None and place.state != "failed":
-                await self._wait_for(place, None if patient else self._limits.wait_seconds)
+                await asyncio.wait([self._start_loading(place)], timeout=None if patient else self._limits.wait_seconds)
             engine = place.engine_at(_now())
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ModelLoadingError):
+                place.expect_return(_now())
             self._let_go(place)
             raise
         return Lease(engine, partial(self._let_go, place))
-
-    async def _wait_for(self, place: Place, seconds: float | None) -> None:
-        if place.waiting >= self._limits.max_waiting:
-            raise BusyError(f"too many requests wait for {place.id} to be loaded; try again soon")
-        place.waiting += 1
-        try:
-            await asyncio.wait([self._start_loading(place)], timeout=seconds)
-        finally:
-            place.waiting -= 1
 
     def _place(self, bundle: Bundle) -> Place:
         if bundle.problem is not None:
@@ -172,16 +165,20 @@ class EnginePool:
 
     def _rest(self, place: Place) -> None:
         """Nobody uses this engine, if so: it may leave when its time has come, or for another at once."""
-        if place.users or place.engine is None:
+        if place.users:
             return
-        self._room.set()
-        if self._limits.idle_seconds:
-            place.idle = asyncio.get_running_loop().call_later(self._limits.idle_seconds, self._start_leaving, place)
+        self._room.set()  # others may wait for this engine to leave, or it waits itself and is not wanted any more
+        if place.engine is None:
+            return
+        if seconds := self._limits.idle_seconds:
+            loop = asyncio.get_running_loop()
+            place.idle = loop.call_later(seconds, self._start_leaving, place, place.last_used)
+        self._tidying.soon()
 
-    def _start_leaving(self, place: Place) -> None:
+    def _start_leaving(self, place: Place, last_used: float) -> None:
         async def leave() -> None:
             async with self._one_at_a_time:
-                if not place.users:
+                if not place.users and place.last_used == last_used:
                     await self._unload(place, "idle")
 
         self._start(leave())
@@ -194,16 +191,10 @@ class EnginePool:
         self._used -= place.size
         self._room.set()
         self._metrics.model_unloaded(place.id, "died")
-        if _now() - place.loaded_at > STEADY_SECONDS:
-            place.failures = 0
         log.event("engine_died", level=logging.ERROR, model=place.id)
-        self._try_again(place)
+        self._try_again(place, place.fail(_now()))
 
-    def _try_again(self, place: Place) -> None:
-        delay = min(FIRST_RETRY_SECONDS * 2**place.failures, LONGEST_RETRY_SECONDS)
-        place.failures += 1
-        place.state = "failed"
-        place.retry_at = _now() + delay
+    def _try_again(self, place: Place, delay: float) -> None:
         log.event("model_retry", level=logging.WARNING, model=place.id, seconds=delay)
         place.loading = self._start(self._load(place, delay))
 
@@ -213,48 +204,68 @@ class EnginePool:
         return place.loading
 
     async def _load(self, place: Place, delay: float = 0.0) -> None:
+        """Load an engine as soon as there is room for it, unless nobody wants it any more by then."""
         await asyncio.sleep(delay)
-        async with self._one_at_a_time:
-            if place.state == "failed":
-                await self._threads.run(give_back)  # what the engine had that died
-            await self._make_room(place.size)
-            self._used += place.size
-            log.event("model_loading", model=place.id)
-            started = _now()
-            try:
-                events = self._metrics.engine_events(place.id)
-                engine = await self._threads.run(lambda: self._load_engine(place.bundle.folder, events))
-            except Exception as error:
-                self._used -= place.size
-                self._loading_failed(place, error)
-                return
-            place.engine, place.state = engine, "sound"
-            place.loaded_at = place.last_used = _now()
+        if place.state == "failed":
+            await self._threads.run(give_back)  # what the engine had that died
+        while True:
+            async with self._one_at_a_time:
+                if (place.in_demand(_now()) or place.state == "failed") and await self._make_room(place):
+                    await self._open(place)
+                    return
+                if not place.in_demand(_now()):
+                    place.give_up()
+                    return
+                self._room.clear()
+            await self._room.wait()  # outside the lock: others may fit
+
+    async def _open(self, place: Place) -> None:
+        self._used += place.size
+        log.event("model_loading", model=place.id)
+        started = _now()
+        try:
+            events = self._metrics.engine_events(place.id)
+            engine = await self._threads.run(lambda: self._load_engine(place.bundle.folder, events))
+        except Exception as error:
+            self._used -= place.size
+            self._loading_failed(place, error)
+            return
+        place.loaded(engine, _now())
         seconds = _now() - started
         self._metrics.model_loaded(place.id, seconds)
         log.event("model_ready", model=place.id, seconds=seconds)
+        self._tidying.note()
         self._rest(place)
 
     def _loading_failed(self, place: Place, error: Exception) -> None:
-        """A bundle that is wrong stays wrong; anything else, such as too little memory, may pass."""
         self._metrics.model_load_failed(place.id)
-        if isinstance(error, BundleError):
+        self._room.set()
+        if is_lasting(error):
             place.bundle.problem = str(error)
             log.event("model_unavailable", level=logging.ERROR, model=place.id, reason=place.bundle.problem)
         else:
             log.event("model_error", level=logging.ERROR, model=place.id, error=repr(error))
-            self._try_again(place)
+            self._try_again(place, place.fail(_now(), short_of_memory=isinstance(error, MemoryError)))
 
-    async def _make_room(self, size: int) -> None:
-        """Unload engines, least recently used first, until one of `size` bytes fits; wait while all are in use."""
-        limit = self._limits.memory
-        while limit is not None and self._used + size > limit:
-            unused = [place for place in self._places.values() if place.engine is not None and not place.users]
-            if unused:
-                await self._unload(min(unused, key=lambda place: place.last_used), "memory")
-            else:
-                self._room.clear()
-                await self._room.wait()
+    async def _make_room(self, place: Place) -> bool:
+        """Unload engines that nobody uses, least recently used first, until one more fits, if that is enough for it.
+
+        Nothing is unloaded for an engine that nobody wants. One that lacked memory last time, be it a GPU's, has one
+        of the others unloaded whatever the limit allows.
+
+        Returns:
+            Whether it fits.
+        """
+        limit = math.inf if self._limits.memory is None else self._limits.memory
+        while place.short_of_memory or self._used + place.size > limit:
+            unused = [other for other in self._places.values() if other.engine is not None and not other.users]
+            enough = self._used + place.size - sum(other.size for other in unused) <= limit
+            if not unused or not enough or not place.in_demand(_now()):
+                break
+            place.short_of_memory = False
+            await self._unload(min(unused, key=lambda other: other.last_used), "memory")
+        place.short_of_memory = False
+        return self._used + place.size <= limit
 
     async def _unload(self, place: Place, reason: Literal["idle", "memory"]) -> None:
         engine, place.engine = place.engine, None
@@ -264,6 +275,8 @@ class EnginePool:
         del engine
         await self._threads.run(give_back)
         self._used -= place.size
+        self._room.set()
+        self._tidying.note()
         self._metrics.model_unloaded(place.id, reason)
         log.event("model_unloaded", model=place.id, reason=reason)
 
@@ -283,6 +296,7 @@ class EnginePool:
             place.engine = None
             if place.idle is not None:
                 place.idle.cancel()
+        self._tidying.cancel()
         if engines:
             await asyncio.wait(
                 [asyncio.create_task(self._threads.run(engine.close)) for engine in engines], timeout=CLOSE_SECONDS

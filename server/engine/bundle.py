@@ -35,9 +35,10 @@ from server.graphs.pages import MappedTable, give_back_mapped, trim_heap
 from server.graphs.session import (
     CPU_LACKS,
     CUDA_PRECISIONS,
+    Cause,
     Chosen,
+    PassingError,
     Provider,
-    ProviderError,
     cause_of,
     choose_provider,
     open_session,
@@ -118,6 +119,7 @@ def open_bundle(
     Raises:
         BundleError: the bundle is damaged or of another format.
         ProviderError: the provider is not to be had here, or not for this bundle.
+        PassingError: as before, but another try may succeed.
     """
     manifest = read_manifest(folder)
     if positions is not None:
@@ -168,16 +170,17 @@ def _with_positions(manifest: Manifest, positions: int) -> Manifest:
     return manifest.model_copy(update={"sizes": manifest.sizes.model_copy(update={"talker": talker})})
 
 
-def _fall_back(manifest: Manifest, provider: Provider, cause: str) -> None:
+def _fall_back(manifest: Manifest, provider: Provider, cause: Cause) -> None:
     """Say why the CPU takes over, or that nothing can."""
     if provider == "cuda":
-        raise ProviderError(
-            f"KW_EXECUTION_PROVIDER=cuda, but CUDA cannot compute {manifest.id} here: {cause}; "
+        raise cause.kind(
+            f"KW_EXECUTION_PROVIDER=cuda, but CUDA cannot compute {manifest.id} here: {cause.meaning}; "
             "mend that or set KW_EXECUTION_PROVIDER=auto"
         )
     if manifest.precision in CPU_LACKS:
-        raise BundleError(_without_cuda(manifest, f"CUDA cannot compute it here: {cause}"))
-    log.warning("the CPU computes %s, since CUDA cannot here: %s", manifest.id, cause)
+        message = _without_cuda(manifest, f"CUDA cannot compute it here: {cause.meaning}")
+        raise cause.kind(message) if issubclass(cause.kind, PassingError) else BundleError(message)
+    log.warning("the CPU computes %s, since CUDA cannot here: %s", manifest.id, cause.meaning)
 
 
 def _without_cuda(manifest: Manifest, why: str) -> str:

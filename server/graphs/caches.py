@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +24,8 @@ KERNEL_HEAD_DIM_MULTIPLE = 16
 
 FIRST_POSITIONS = 256
 """Of a row, that there is room for at the start where memory is taken at once; room is doubled as it is needed."""
+KEPT_POSITIONS = 512
+"""A slot that no row holds keeps the memory of so many positions: most rows use no more, and use them again at once."""
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 _STRICT = "2"
 
@@ -39,9 +43,17 @@ def cache_shape(sizes: TalkerSizes, slots: int) -> Shape:
     return slots, sizes.num_kv_heads, sizes.max_positions, head_dim
 
 
-def cache_bytes(manifest: Manifest, slots: int) -> int:
-    """Bytes of the KV caches of all slots, if every row took all its positions."""
+def cache_bytes(manifest: Manifest, slots: int, positions: int | None = None) -> int:
+    """Bytes of the KV caches of all slots, if every row took all its positions.
+
+    Args:
+        manifest: of the bundle.
+        slots: rows that can be under way at once.
+        positions: the most that a row may have; None, or more than the model has, is as many as the model has.
+    """
     sizes = manifest.sizes.talker
+    if positions is not None:
+        sizes = sizes.model_copy(update={"max_positions": min(positions, sizes.max_positions)})
     narrow = manifest.precision in CUDA_PRECISIONS
     return 2 * sizes.num_layers * prod(cache_shape(sizes, slots)) * (2 if narrow else 4)
 
@@ -69,6 +81,33 @@ class Caches(Protocol):
 
     def swap(self, one: int, other: int, positions: int) -> None:
         """Exchange the first `positions` of two slots."""
+
+    def release(self, held: Collection[int]) -> None:
+        """Give memory of all slots but the `held` ones back to the system; what those slots hold is lost."""
+
+
+class Windows:
+    """The tensors of the windows of slots that were used last: there are quadratically many windows, and few in use.
+
+    Args:
+        most: windows that are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[int, int], list[ort.OrtValue]] = OrderedDict()
+
+    def get(self, start: int, stop: int, make: Callable[[], list[ort.OrtValue]]) -> list[ort.OrtValue]:
+        """The tensors of slots `start` to `stop`, made where they are not kept."""
+        values = self._kept.pop((start, stop), None) or make()
+        self._kept[start, stop] = values
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return values
+
+    def clear(self) -> None:
+        """Keep none."""
+        self._kept.clear()
 
 
 def open_caches(session: ort.InferenceSession, sizes: TalkerSizes, slots: int, device: str) -> Caches:
@@ -105,56 +144,95 @@ class HostCaches:
         self._types, self._shape = [np.float32 if t == FLOAT32 else np.float16 for t in types], shape
         most = shape[2]
         self._positions = min(FIRST_POSITIONS, most) if takes_memory_at_once() else most
-        self._caches = self._allocate(self._positions)
-        self._views: dict[tuple[int, int], list[ort.OrtValue]] = {}
+        self._maps, self._caches = self._allocate(self._positions)
+        self._touched = [0] * shape[0]
+        """Positions of each slot that may have taken memory."""
+        self._windows = Windows(2 * shape[0])
 
     @property
     def nbytes(self) -> int:
         """Bytes that have been asked for."""
         return sum(cache.nbytes for cache in self._caches)
 
-    def _allocate(self, positions: int) -> list[NDArray]:
+    def _allocate(self, positions: int) -> tuple[list[mmap.mmap], list[NDArray]]:
         slots, heads, _, head_dim = self._shape
-        return [_untouched((slots, heads, positions, head_dim), dtype) for dtype in self._types]
+        shape = slots, heads, positions, head_dim
+        maps = [_untouched(prod(shape) * np.dtype(dtype).itemsize) for dtype in self._types]
+        return maps, [np.frombuffer(m, t).reshape(shape) for m, t in zip(maps, self._types, strict=True)]
 
     def _make_room(self, positions: int) -> None:
         held = self._positions
         if positions > held:
             room = min(max(positions, 2 * held), self._shape[2])
-            larger = self._allocate(room)  # before anything is let go of: this may fail
+            maps, larger = self._allocate(room)  # before anything is let go of: this may fail
             for old, new in zip(self._caches, larger, strict=True):
                 new[:, :, :held] = old
-            self._caches, self._positions = larger, room
-            self._views.clear()
+            self._maps, self._caches, self._positions = maps, larger, room
+            self._windows.clear()
+
+    def _touch(self, slots: Collection[int], positions: int) -> None:
+        self._make_room(positions)
+        for slot in slots:
+            self._touched[slot] = max(self._touched[slot], positions)
 
     def view(self, start: int, stop: int, positions: int | None = None) -> list[ort.OrtValue]:
-        self._make_room(self._shape[2] if positions is None else positions)
-        if (start, stop) not in self._views:
-            self._views[start, stop] = [ort.OrtValue.ortvalue_from_numpy(c[start:stop]) for c in self._caches]
-        return self._views[start, stop]
+        self._touch(range(start, stop), self._shape[2] if positions is None else positions)
+        return self._windows.get(
+            start, stop, lambda: [ort.OrtValue.ortvalue_from_numpy(cache[start:stop]) for cache in self._caches]
+        )
 
     def save(self, slot: int, positions: int) -> Saved:
         return [cache[slot, :, :positions].copy() for cache in self._caches]
 
     def restore(self, slot: int, saved: Saved) -> None:
-        self._make_room(saved[0].shape[1])
+        self._touch([slot], saved[0].shape[1])
         for cache, kept in zip(self._caches, saved, strict=True):
             cache[slot, :, : kept.shape[1]] = kept
 
     def swap(self, one: int, other: int, positions: int) -> None:
+        self._touch([one, other], positions)
         for cache in self._caches:
             kept = cache[one, :, :positions].copy()
             cache[one, :, :positions] = cache[other, :, :positions]
             cache[other, :, :positions] = kept
 
+    def release(self, held: Collection[int]) -> None:
+        """As `Caches` says, but for `KEPT_POSITIONS` of each slot. Only Linux takes memory back: others keep it."""
+        if sys.platform != "linux":
+            return
+        for slot, touched in enumerate(self._touched):
+            if touched > KEPT_POSITIONS and slot not in held:
+                for cache, memory in zip(self._caches, self._maps, strict=True):
+                    _let_go(memory, cache, slot, touched)
+                self._touched[slot] = KEPT_POSITIONS
 
-def _untouched(shape: Shape, dtype: type[np.floating]) -> NDArray:
+
+def _untouched(size: int) -> mmap.mmap:
     """Zeros that take memory page by page as they are written, where the system has such memory.
 
-    NumPy asks for huge pages, of which the few positions that a row uses in each head would take most of a gigabyte.
+    Never huge pages, which NumPy asks for: the few positions that a row uses in each head would take most of a
+    gigabyte of them. Private, since Linux takes back pages of private memory alone.
     """
-    size = prod(shape) * np.dtype(dtype).itemsize
-    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
+    if sys.platform != "linux":
+        return mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
+
+
+def _let_go(memory: mmap.mmap, cache: NDArray, slot: int, touched: int) -> None:
+    """Give back the whole pages of a slot's positions from `KEPT_POSITIONS` to `touched`, head by head."""
+    if sys.platform != "linux":
+        return
+    per_slot, per_head, per_position, _ = cache.strides
+    for head in range(cache.shape[1]):
+        begin = slot * per_slot + head * per_head
+        # The last page may hold positions behind `touched`, which hold nothing, but none of the next head.
+        start = -(-(begin + KEPT_POSITIONS * per_position) // mmap.PAGESIZE)
+        stop = min(-(-(begin + touched * per_position) // mmap.PAGESIZE), (begin + per_head) // mmap.PAGESIZE)
+        if start < stop:
+            memory.madvise(mmap.MADV_DONTNEED, start * mmap.PAGESIZE, (stop - start) * mmap.PAGESIZE)
 
 
 class DeviceCaches:
@@ -174,15 +252,16 @@ class DeviceCaches:
         self._types, self._shape = types, shape
         self._memory = Views(session, device)
         self._caches = [ort.OrtValue.ortvalue_from_shape_and_type(shape, t, device, 0) for t in types]
-        self._views: dict[tuple[int, int], list[ort.OrtValue]] = {}
+        self._windows = Windows(2 * shape[0])
         self._clear()
 
     def view(self, start: int, stop: int, positions: int | None = None) -> list[ort.OrtValue]:
-        if (start, stop) not in self._views:
-            _, *tail = self._shape
-            pairs = zip(self._caches, self._types, strict=True)
-            self._views[start, stop] = [self._over(c, t, start * prod(tail), (stop - start, *tail)) for c, t in pairs]
-        return self._views[start, stop]
+        return self._windows.get(start, stop, lambda: self._window(start, stop))
+
+    def _window(self, start: int, stop: int) -> list[ort.OrtValue]:
+        _, *tail = self._shape
+        pairs = zip(self._caches, self._types, strict=True)
+        return [self._over(cache, t, start * prod(tail), (stop - start, *tail)) for cache, t in pairs]
 
     def save(self, slot: int, positions: int) -> Saved:
         return [part.numpy().copy() for part in self._parts(slot, positions)]
@@ -196,6 +275,9 @@ class DeviceCaches:
         first, second = self.save(one, positions), self.save(other, positions)
         self.restore(one, second)
         self.restore(other, first)
+
+    def release(self, held: Collection[int]) -> None:
+        """A device's memory stays taken."""
 
     def _clear(self) -> None:
         """What was in this memory before might be no number, which would outlive a weight of 0."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import onnxruntime as ort
 
@@ -19,26 +19,53 @@ CUDA_PRECISIONS: frozenset[Precision] = frozenset({"bf16", "fp16", "int4_bf16"})
 CPU_LACKS: frozenset[Precision] = frozenset({"bf16", "int4_bf16"})
 """ONNX Runtime's CPU kernels do not multiply these."""
 
-CAUSES = (
-    (("no kernel image", "compute capability", "sm_"), "this card is not supported"),
-    (("out of memory", "failed to allocate", "cublas_status_alloc_failed"), "the GPU has too little free memory"),
-    (
-        ("driver version", "no cuda-capable device", "failure 35", "failure 100"),
-        "the NVIDIA driver is missing or too old",
-    ),
-    (("cannot open shared object", "libcu", ".dll"), "a CUDA 13 or cuDNN 9 library does not load"),
-)
-"""What CUDA's and ONNX Runtime's messages hold, in lower case, and what it means."""
-QUIET_CAUSE = "the driver, or a library of CUDA 13 or cuDNN 9, is missing or does not load"
-"""ONNX Runtime then goes on with the CPU and says why in its own log alone."""
-
 
 class ProviderError(RuntimeError):
     """An execution provider that was asked for and cannot run here."""
 
 
+class PassingError(ProviderError):
+    """What may be gone at the next try: nothing shows that the bundle or the machine is not made for it."""
+
+
+class ShortageError(PassingError, MemoryError):
+    """There is too little free memory now, on the GPU or on the host."""
+
+
+class Cause(NamedTuple):
+    """Why CUDA or ONNX Runtime failed: in a few words, and as the kind of error that says whether it may pass."""
+
+    meaning: str
+    kind: type[ProviderError]
+
+
+QUIET_CAUSE = Cause("the driver, or a library of CUDA 13 or cuDNN 9, is missing or does not load", ProviderError)
+"""ONNX Runtime then goes on with the CPU and says why in its own log alone."""
+NO_MEMORY = ("out of memory", "failed to allocate", "cannot allocate memory", "alloc_failed", "bad_alloc")
+"""What messages of CUDA, ONNX Runtime and the C++ library hold, in lower case, where memory lacks."""
+CAUSES = (
+    (NO_MEMORY, Cause("the GPU has too little free memory", ShortageError)),
+    (("no kernel image", "compute capability", "sm_"), Cause("this card is not supported", ProviderError)),
+    (
+        ("driver version", "no cuda-capable device", "failure 35", "failure 100"),
+        Cause("the NVIDIA driver is missing or too old", ProviderError),
+    ),
+    (
+        ("cannot open shared object", "libcu", ".dll"),
+        Cause("a CUDA 13 or cuDNN 9 library does not load", ProviderError),
+    ),
+)
+"""What CUDA's and ONNX Runtime's messages hold, in lower case, and what it means."""
+STRUCTURAL = ("not_implemented", "invalid_graph", "invalid_protobuf")
+"""ONNX Runtime's codes for graphs that it cannot run, however often it tries."""
+
+
 class CudaError(ProviderError):
     """CUDA does not start or does not compute here; the message is the cause, without what to do about it."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause.meaning)
+        self.cause = cause
 
 
 def has_cuda() -> bool:
@@ -75,15 +102,16 @@ def choose_provider(wanted: Provider, precision: Precision) -> Chosen:
     return "cuda" if wanted != "cpu" and suits and has_cuda() else "cpu"
 
 
-def cause_of(error: BaseException) -> str:
-    """What an error of CUDA or ONNX Runtime means, in a few words."""
+def cause_of(error: BaseException) -> Cause:
+    """What an error of CUDA or ONNX Runtime means. One that is not known may pass."""
     if isinstance(error, CudaError):
-        return str(error)
+        return error.cause
     text = str(error).lower()
     for signs, cause in CAUSES:
         if any(sign in text for sign in signs):
             return cause
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    meaning = " ".join(str(error).split())[:200] or type(error).__name__
+    return Cause(meaning, ProviderError if any(sign in text for sign in STRUCTURAL) else PassingError)
 
 
 def open_session(
@@ -101,6 +129,7 @@ def open_session(
     Raises:
         BundleError: ONNX Runtime cannot load the file.
         CudaError: CUDA does not start on this machine.
+        ShortageError: the host has too little free memory.
     """
     options = ort.SessionOptions()
     # Never 0: ONNX Runtime would count the machine's cores and pin threads to them, outside an affinity mask too.
@@ -118,6 +147,8 @@ def open_session(
     try:
         return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in NO_MEMORY):
+            raise ShortageError(f"{path.parent.name}: there is too little free memory to load {path.name}") from error
         raise BundleError(f"{path.parent.name}: ONNX Runtime cannot load {path.name}; convert again") from error
 
 

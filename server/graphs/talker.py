@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +73,13 @@ class Talker:
     def swap(self, one: int, other: int, positions: int) -> None:
         """Exchange the first `positions` of two slots."""
         self._caches.swap(one, other, positions)
+
+    def release(self, held: Collection[int]) -> None:
+        """Give back to the system what long rows have taken in slots that are not `held` any more.
+
+        Quick where there is nothing to give back, so that it may be called after every frame.
+        """
+        self._caches.release(held)
 
     def caches(
         self, start: int, stop: int, positions: int | None = None

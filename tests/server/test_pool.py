@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -28,7 +29,8 @@ from server.errors import (
 )
 from server.graphs.manifest import BundleError, Manifest
 from server.metrics import Metrics
-from server.pool import FIRST_RETRY_SECONDS, STEADY_SECONDS, EnginePool, PoolLimits
+from server.places import FIRST_RETRY_SECONDS, RETURN_SECONDS, STEADY_SECONDS
+from server.pool import EnginePool, PoolLimits
 from server.speech_engine import Lease, SpeechEngine
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.clock import run, settle, skip, until
@@ -201,7 +203,7 @@ async def test_patience_has_no_end() -> None:
 
 @on_skipping_loop
 async def test_only_so_many_wait_for_a_model() -> None:
-    models = Models(max_waiting=2)
+    models = Models(max_requests=2)
     models.gate.clear()
     waiting = [models.asks("a"), models.asks("a")]
     await settle()
@@ -214,8 +216,140 @@ async def test_only_so_many_wait_for_a_model() -> None:
 
 
 @on_skipping_loop
+async def test_leases_count_as_those_who_wait_do() -> None:
+    """A request that takes no place in the engine's queue, as a text of pauses alone, takes one here."""
+    models = Models(max_requests=3)
+    held = [await models.lease("a") for _ in range(3)]
+    with pytest.raises(BusyError, match="3 requests use a or wait for it"):
+        await models.lease("a")
+    await models.use("b")
+    held.pop().release()
+    held.append(await models.lease("a"))
+    for lease in held:
+        lease.release()
+
+
+@on_skipping_loop
+async def test_one_that_waits_for_room_holds_up_none_that_fits() -> None:
+    models = Models(memory=15, wait_seconds=60.0)
+    a = await models.lease("a")
+    b = models.asks("b")
+    await settle()
+    await models.use("tiny")
+    assert models.loads == ["a", "tiny"]
+    a.release()
+    (await b).release()
+    assert models.loads == ["a", "tiny", "b"]
+
+
+@on_skipping_loop
+async def test_nothing_is_unloaded_in_vain() -> None:
+    models = Models(memory=21)
+    a, b = await models.lease("a"), await models.lease("b")
+    await models.use("tiny")
+    c = models.asks("c")
+    await skip(5)
+    assert models.loaded() == {"a", "b", "tiny"}  # without tiny there would be no room for c yet
+    b.release()
+    (await c).release()
+    assert models.loaded() == {"a", "c"}
+    a.release()
+
+
+@on_skipping_loop
+async def test_one_that_nobody_waits_for_any_more_displaces_nobody() -> None:
+    models = Models(memory=10, wait_seconds=10.0)
+    a = await models.lease("a")
+    b = models.asks("b")
+    await skip(11)
+    with pytest.raises(ModelLoadingError):
+        await b
+    await skip(RETURN_SECONDS + 1)  # the client, who was told to, has not come again
+    a.release()
+    await skip(1)
+    await until(lambda: not models.pool.at_work, "threads end")
+    assert (models.loaded(), models.loads) == ({"a"}, ["a"])
+    await models.use("b")  # and is loaded for the next who asks
+    assert models.loads == ["a", "b"]
+
+
+@on_skipping_loop
+async def test_whoever_breaks_off_waits_no_more() -> None:
+    models = Models(memory=10)
+    a = await models.lease("a")
+    b = models.asks("b")
+    await settle()
+    b.cancel()
+    await settle()
+    a.release()
+    await skip(1)
+    await until(lambda: not models.pool.at_work, "threads end")
+    assert (models.loaded(), models.loads) == ({"a"}, ["a"])
+
+
+@on_skipping_loop
+async def test_a_client_that_was_told_to_come_again_finds_its_model() -> None:
+    """Where no request waits at all, the next one must find the model all the same."""
+    models = Models(memory=10, wait_seconds=0.0)
+    with pytest.raises(ModelLoadingError):
+        await models.lease("a")
+    await models.is_loaded("a")
+    a = await models.lease("a")
+    with pytest.raises(ModelLoadingError):
+        await models.lease("b")
+    await skip(RETURN_SECONDS - 1)
+    a.release()
+    await models.is_loaded("b")
+
+
+@on_skipping_loop
+async def test_the_default_model_needs_nobody_to_wait_for_it() -> None:
+    models = Models(memory=10)
+    b = await models.lease("b")
+    models.pool.load_default()
+    await skip(1000)
+    b.release()
+    await models.is_loaded("a")
+    assert models.loaded() == {"a"}
+
+
+@on_skipping_loop
+async def test_a_dead_engine_displaces_nobody_while_nobody_asks() -> None:
+    models = Models(memory=10)
+    lease = await models.lease("a")
+    cast(IdleEngine, lease.engine).alive = False
+    b = models.asks("b")
+    lease.release()
+    (await b).release()
+    await skip(FIRST_RETRY_SECONDS + 1)
+    await until(lambda: not models.pool.at_work, "threads end")
+    assert models.loaded() == {"b"}
+    assert models.pool.check_ready() == "a"  # a request would be served
+    await models.use("a")
+    assert models.loaded() == {"a"}
+
+
+@on_skipping_loop
+async def test_an_engine_is_not_unloaded_right_after_a_use() -> None:
+    """Its time was up while another model was being loaded, and it was used before that was done."""
+    models = Models(idle_seconds=60.0, wait_seconds=1000.0)
+    await models.use("a")
+    models.gate.clear()
+    b = models.asks("b")
+    await skip(61)
+    await models.use("a")
+    models.gate.set()
+    (await b).release()
+    await settle()
+    await until(lambda: not models.pool.at_work, "threads end")
+    assert models.loaded() == {"a", "b"}
+    await skip(61)
+    await until(lambda: not models.loaded(), "both are unloaded")
+
+
+@on_skipping_loop
 async def test_who_left_while_waiting_does_not_count() -> None:
-    models = Models(memory=10, max_waiting=1)
+    models = Models(memory=10, max_requests=1)
     models.gate.clear()
     leaver = models.asks("a")
     await settle()
@@ -301,16 +435,40 @@ async def test_the_dead_make_room() -> None:
 @on_skipping_loop
 async def test_a_damaged_bundle_stays_away_and_other_trouble_passes() -> None:
     models = Models()
-    models.failures = [BundleError("a: talker.onnx is damaged"), MemoryError("none left")]
+    models.failures = [BundleError("a: talker.onnx is damaged"), MemoryError("none left"), scarcity()]
     for _ in range(2):
         with pytest.raises(ModelUnavailableError, match=r"talker\.onnx is damaged"):
             await models.lease("a")
     with pytest.raises(ModelRestartingError):
         await models.lease("b")
     await skip(FIRST_RETRY_SECONDS)
+    await until(lambda: len(models.loads) == 3 and not models.pool.at_work, "b is tried again")
+    await skip(2 * FIRST_RETRY_SECONDS)
     await models.is_loaded("b")
     await models.use("b")
-    assert models.loads == ["a", "b", "b"]
+    assert models.loads == ["a", "b", "b", "b"]
+
+
+def scarcity() -> BundleError:
+    error = BundleError("b: manifest.json cannot be read (OSError)")
+    error.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    return error
+
+
+@on_skipping_loop
+async def test_one_that_lacks_memory_gets_that_of_an_idle_one() -> None:
+    """A GPU's memory has no limit that the pool knows: the lack itself says that an engine has to leave."""
+    models = Models()
+    for name in ("a", "b", "tiny"):
+        await models.use(name)
+    used = await models.lease("a")
+    models.failures = [MemoryError("none left")]
+    with pytest.raises(ModelRestartingError):
+        await models.lease("c")
+    await skip(FIRST_RETRY_SECONDS)
+    await models.is_loaded("c")
+    assert models.loaded() == {"a", "tiny", "c"}
+    assert used.engine.alive
 
 
 @on_skipping_loop

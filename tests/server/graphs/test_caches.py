@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from server.engine.bundle import OpenBundle, open_bundle
 from server.graphs import caches
-from server.graphs.caches import FIRST_POSITIONS, HostCaches, cache_bytes, takes_memory_at_once
+from server.graphs.caches import FIRST_POSITIONS, KEPT_POSITIONS, HostCaches, cache_bytes, takes_memory_at_once
+from server.graphs.device_memory import FLOAT32
 from tests.bundles import RANDOM_BUNDLE
 
 SLOTS = 3
@@ -139,14 +141,105 @@ def test_a_row_that_memory_is_too_small_for_harms_no_other(at_once: Open, monkey
     expected = talker.decode(0, embeddings(bundle, 1), length)
     left = [1]
 
-    def scarce(handle: int, size: int) -> mmap.mmap:
+    def scarce(size: int) -> mmap.mmap:
         if not left:
             raise OSError(1455, "The paging file is too small for this operation to complete")
         left.pop()
-        return mmap.mmap(handle, size)
+        return mmap.mmap(-1, size)
 
-    monkeypatch.setattr(caches, "mmap", type("Scarce", (), {"mmap": staticmethod(scarce)}))
+    monkeypatch.setattr(caches, "_untouched", scarce)
     with pytest.raises(OSError, match="paging file"):
         talker.prefill(1, embeddings(bundle, FIRST_POSITIONS + 1))
     found = talker.decode(0, embeddings(bundle, 1), length)
     np.testing.assert_array_equal(found.logits, expected.logits)
+
+
+MEASURE = """
+import sys
+import numpy as np, psutil
+from server.graphs.caches import KEPT_POSITIONS, HostCaches
+from server.graphs.device_memory import FLOAT32
+
+heads, positions, head_dim = 4, int(sys.argv[1]), 64
+caches = HostCaches([FLOAT32] * 8, (3, heads, positions, head_dim))
+row, kept = (8 * heads * count * head_dim * 4 for count in (positions, KEPT_POSITIONS))
+
+def resident():
+    return psutil.Process().memory_info().rss
+
+def fill(slot, value):
+    for tensor in caches.view(slot, slot + 1, positions):
+        tensor.numpy()[:] = value
+
+caches.view(0, 1, 1)
+idle = resident()
+fill(1, 1.0)
+taken = resident() - idle
+caches.release({1})
+held = resident() - idle
+caches.swap(1, 0, positions)
+caches.release({0})
+moved = resident() - idle
+caches.release(())
+left = resident() - idle
+fill(2, 2.0)
+again = resident() - idle
+print(row, kept, taken, held, moved, left, again)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes pages back")
+@pytest.mark.parametrize("positions", [8192, 8187])
+def test_memory_of_a_long_row_goes_back(positions: int) -> None:
+    """What is resident in a process of its own, for a row of 67 MB; ends of heads lie within pages, or not."""
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(positions)], check=True, capture_output=True, text=True
+    ).stdout
+    row, kept, taken, held, moved, left, again = map(int, measured.split())
+    slack = 4 << 20  # what the interpreter itself takes and lets go of meanwhile
+    assert row > 60 << 20
+    assert abs(taken - row) < slack
+    assert abs(held - row) < slack, "a row under way keeps its memory"
+    assert abs(moved - row - kept) < slack, "one that moved leaves nothing but the first positions of its slot behind"
+    assert abs(left - 2 * kept) < slack
+    assert abs(again - 2 * kept - row) < slack, "the slot can be used again"
+
+
+def test_giving_memory_back_touches_no_other_row() -> None:
+    """Of three long rows, whose heads share pages, two stay as they are and one keeps its beginning."""
+    heads, positions, head_dim = 3, KEPT_POSITIONS + 333, 16
+    found = HostCaches([FLOAT32] * 2, (3, heads, positions, head_dim))
+    random = np.random.default_rng(0)
+    rows = [[random.normal(size=(heads, positions, head_dim)).astype(np.float32) for _ in range(2)] for _ in range(3)]
+    for slot, row in enumerate(rows):
+        found.restore(slot, list(row))
+    found.release({0, 2})
+    for slot, length in enumerate((positions, KEPT_POSITIONS, positions)):
+        for kept, expected in zip(found.save(slot, length), rows[slot], strict=True):
+            np.testing.assert_array_equal(kept, expected[:, :length])
+
+
+def test_a_row_in_a_slot_that_was_given_back_is_as_ever() -> None:
+    talker = open_bundle(RANDOM_BUNDLE, provider="cpu", threads=1, slots=2).talker
+    size, length = talker.sizes.hidden_size, KEPT_POSITIONS + 200
+    prompts = np.random.default_rng(0).normal(size=(2, length, size)).astype(np.float32)
+    expected = [talker.prefill(0, prompt).logits for prompt in prompts]
+    talker.release(())
+    talker.prefill(1, prompts[0, : KEPT_POSITIONS + 100])
+    talker.release({1})
+    again = talker.prefill(1, prompts[0, KEPT_POSITIONS + 100 :], past=KEPT_POSITIONS + 100).logits
+    np.testing.assert_allclose(
+        again, expected[0], rtol=0, atol=1e-5 * np.abs(expected[0]).max()
+    )  # two products for one
+    np.testing.assert_array_equal(talker.prefill(0, prompts[1]).logits, expected[1])
+
+
+def test_windows_of_many_rows_are_not_all_kept() -> None:
+    slots = 24
+    found = HostCaches([FLOAT32], (slots, 1, 8, 16))
+    for start in range(slots):
+        for stop in range(start + 1, slots + 1):
+            found.view(start, stop)
+    assert len(found._windows._kept) <= 2 * slots
+    assert found.view(0, slots) is found.view(0, slots)
+    assert found.view(3, 7)[0].shape() == [4, 1, 8, 16]

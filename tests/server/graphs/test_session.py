@@ -11,12 +11,23 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from server.config import Settings
 from server.engine import bundle as opening
 from server.engine.bundle import open_bundle
+from server.engine.events import NoEvents
 from server.graphs import session
 from server.graphs.device_frame import DeviceTalker
 from server.graphs.manifest import BundleError, Manifest, TensorSpec
-from server.graphs.session import CUDA_PROVIDER, CudaError, ProviderError, choose_provider, open_session
+from server.graphs.session import (
+    CUDA_PROVIDER,
+    CudaError,
+    PassingError,
+    ProviderError,
+    ShortageError,
+    choose_provider,
+    open_session,
+)
+from server.opening import engine_loader
 from tests.bundles import RANDOM_BUNDLE
 
 GRAPH = RANDOM_BUNDLE / "talker.onnx"
@@ -128,6 +139,55 @@ def test_auto_falls_back_with_one_line(
     with pytest.raises(ProviderError, match=f"KW_EXECUTION_PROVIDER=cuda, but .*{said}") as raised:
         open_bundle(RANDOM_BUNDLE, provider="cuda", threads=1, slots=1)
     assert "\n" not in str(raised.value)
+
+
+PASSING = {
+    "Failed to allocate memory for requested buffer of size 939524096": ShortageError,
+    "CUDA failure 2: out of memory ; GPU=0": ShortageError,
+    "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED": ShortageError,
+    "std::bad_alloc": ShortageError,
+    "CUDA failure 46: all CUDA-capable devices are busy or unavailable": PassingError,
+}
+LASTING = (
+    "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version",
+    "no kernel image is available for execution on the device",
+    "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an implementation for GroupQueryAttention(1)",
+)
+
+
+@pytest.mark.parametrize(("fault", "kind"), PASSING.items())
+def test_what_may_pass_is_told_from_what_stays(
+    starting: Callable[..., None], narrow: Callable[[str], Path], fault: str, kind: type[Exception]
+) -> None:
+    """As a server's loader gives it on: only a `BundleError` is for good."""
+    starting(RuntimeError(fault))
+    folder = narrow("bf16")
+    for provider in ("cuda", "auto"):
+        load = engine_loader(Settings(execution_provider=provider, models_dir=folder.parent))
+        with pytest.raises(kind) as raised:
+            load(folder, NoEvents())
+        assert isinstance(raised.value, MemoryError) == (kind is ShortageError)
+
+
+@pytest.mark.parametrize("fault", LASTING)
+def test_what_stays_is_the_bundles_fault(
+    starting: Callable[..., None], narrow: Callable[[str], Path], fault: str
+) -> None:
+    starting(RuntimeError(fault))
+    folder = narrow("bf16")
+    for provider in ("cuda", "auto"):
+        with pytest.raises(BundleError):
+            engine_loader(Settings(execution_provider=provider, models_dir=folder.parent))(folder, NoEvents())
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), RuntimeError("std::bad_alloc")])
+def test_too_little_memory_of_the_host_may_pass_too(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*arguments: Any, **named: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(ort, "InferenceSession", start)
+    with pytest.raises(ShortageError, match=r"too little free memory to load talker\.onnx"):
+        open_session(GRAPH, "cpu", 1)
 
 
 def test_what_shows_only_when_kernels_run_counts_too(
