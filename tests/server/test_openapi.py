@@ -89,7 +89,7 @@ def kinds(error: type[errors.ApiError]) -> Iterator[type[errors.ApiError]]:
 
 def test_speech_names_every_error_that_there_is() -> None:
     documented = OPERATIONS["/audio/speech", "post"]["responses"]
-    assert set(documented) == {"200", "400", "401", "404", "413", "429", "500", "503", "504", "default"}
+    assert set(documented) == {"200", "400", "401", "403", "404", "413", "429", "500", "503", "504", "default"}
     for kind in kinds(errors.ApiError):
         if kind.code:
             response = documented[str(kind.status)]
