@@ -20,6 +20,7 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s@*,]+")
 """As a browser sends it (https://www.rfc-editor.org/rfc/rfc6454#section-6.2); extensions have schemes of their own."""
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?")
 _PORT = re.compile(r":\d{0,5}$")
+_WITH_PORT = re.compile(r"([^\[\]:]+|\[[^\[\]]+\]):\d+")
 
 
 def host_of(text: str) -> str:
@@ -36,7 +37,7 @@ def host_of(text: str) -> str:
     except ValueError:
         if _NAME.fullmatch(host):
             return host.rstrip(".")
-    if _PORT.search(host):
+    if _WITH_PORT.fullmatch(host):
         raise ValueError(f"{text!r} has a port; that is KW_PORT")
     raise ValueError(f"{text!r} is neither an IP address nor a name")
 

@@ -24,7 +24,7 @@ class BrowserGuard:
     """
 
     def __init__(self, hosts: Collection[str], origins: Collection[str]) -> None:
-        self._hosts = frozenset(hosts)
+        self._hosts = frozenset(host for host in hosts if not is_loopback(host))
         self._origins = frozenset(origins)
 
     def check(self, request: Request) -> None:

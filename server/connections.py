@@ -63,19 +63,22 @@ class GuardedHttp(Http):
         head = self.recv_buffer
         try:
             async with asyncio.timeout_at(self.deadline):
-                while (end := head.find(HEAD_END)) <= 0 and len(head) < self.HEADER_MAX_SIZE:
-                    if head.startswith(LINE_END):  # an empty line before it is ignored (RFC 9112, section 2.2)
-                        del head[: len(LINE_END)]
-                        continue
+                while (end := self._head_end()) < 0 and len(head) < self.HEADER_MAX_SIZE:
                     framing.check_beginning(head)
                     await self._receive_more()
-            if end > 0:
+            if end >= 0:
                 head[:end] = framing.normal_head(bytes(head[:end]))
         except FramingError as error:
             raise BadRequest(str(error)) from error
         except TimeoutError as error:
             raise RequestTimeout("the request did not come to its end in time") from error
         await super().http1_request_header()  # type: ignore[no-untyped-call]
+
+    def _head_end(self) -> int:
+        """Where the head ends, -1 while it does not; empty lines before it are nothing (RFC 9112, section 2.2)."""
+        while self.recv_buffer.startswith(LINE_END):
+            del self.recv_buffer[: len(LINE_END)]
+        return int(self.recv_buffer.find(HEAD_END))
 
     async def read(self) -> bytes | None:
         """Some bytes of the body; None at its end.
@@ -227,6 +230,8 @@ class GuardedProtocol(HttpProtocol):
             self.transport.write_eof()
             self.transport.resume_reading()
             self.loop.call_later(LINGER_SECONDS, self.close)
+        elif self.http is not None and self.http.stage is Stage.REQUEST:
+            self.abort()  # Sanic cannot close it before there is a request
         else:
             super().close(timeout)
 
