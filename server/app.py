@@ -20,8 +20,9 @@ from server import log, openapi
 from server.addresses import ClientAddresses, is_loopback
 from server.auth import KeyLimit, KeyRing
 from server.browsers import BrowserGuard
+from server.capacity import OpenConnections, connections_possible
 from server.config import Settings
-from server.connections import GuardedHttp, OpenConnections, connections_possible
+from server.connections import GuardedHttp
 from server.cors import allow_origins
 from server.errors import ApiError, JsonErrors, StoppingError
 from server.metrics import Metrics

@@ -2,15 +2,14 @@
 
 A request's head and body have one deadline together, heads and chunks are looked at before Sanic reads them
 (`server.framing`), what is left of a body that nobody wants is thrown away within bounds, and there are so many
-connections and no more. Every inside of Sanic that this builds on has its test in `tests/server/test_sanic.py`.
+connections and no more (`server.capacity`). Every inside of Sanic that this builds on has its test in
+`tests/server/test_sanic_connections.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
-import sys
 from typing import Any, cast
 
 from sanic import Request
@@ -20,7 +19,7 @@ from sanic.http.http1 import HTTP_CONTINUE
 from sanic.models.server_types import ConnInfo
 from sanic.server import HttpProtocol
 
-from server import framing, log
+from server import framing
 from server.errors import TooManyConnectionsError, body_of
 from server.framing import HEAD_END, LINE_END, FramingError
 
@@ -31,15 +30,9 @@ LEFTOVER_SECONDS = 1.0
 LINGER_SECONDS = 5.0
 """How long a connection that is to be closed may go on sending: closed at once, it could lose the answer."""
 
-RESERVED_DESCRIPTORS = 64
-"""Of the limit: for models, logs and the listening sockets."""
-LEAST_CONNECTIONS = 16
-
 _CHUNK_LINE_BYTES = 1024
 _TLS_HANDSHAKE = b"\x16"
 """First byte of a client that speaks TLS (RFC 8446, section 5.1)."""
-
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class GuardedHttp(Http):
@@ -246,62 +239,6 @@ class GuardedProtocol(HttpProtocol):
         if http.stage is Stage.IDLE:
             await http.discard_body()
         self.since = self.loop.time()
-
-
-class OpenConnections:
-    """All connections of a server, at most so many.
-
-    For one more the one is closed that has waited longest without a request that has been received; where each has
-    one, the new one is turned away.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open: set[GuardedProtocol] = set()
-        self._full = log.Seldom("connections_full")
-
-    def add(self, new: GuardedProtocol) -> bool:
-        """Make room for a connection; False if there is none."""
-        self._open.add(new)
-        if len(self._open) <= self._most:
-            return True
-        spare = [connection for connection in self._open if connection.is_spare and connection is not new]
-        if spare:
-            oldest = min(spare, key=lambda connection: connection.order)
-            self._open.discard(oldest)
-            oldest.abort()
-        self._full.event(most=self._most, under_way=len(self._open) - len(spare))
-        return len(self._open) <= self._most
-
-    def discard(self, connection: GuardedProtocol) -> None:
-        """It is gone."""
-        self._open.discard(connection)
-
-
-def connections_possible(wanted: int) -> int:
-    """So many connections, or fewer where the limit of file descriptors does not leave room for them."""
-    if sys.platform == "win32":
-        return wanted
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return wanted
-    return min(wanted, max(LEAST_CONNECTIONS, limit - RESERVED_DESCRIPTORS))
-
-
-def limit_accept_errors(loop: asyncio.AbstractEventLoop) -> None:
-    """Log once in a while that no connection can be accepted; asyncio says so with a trace, many times a second."""
-    told = log.Seldom("cannot_accept")
-
-    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if isinstance(error, OSError) and error.errno in _OUT_OF_RESOURCES and "socket" in context:
-            told.event(reason=error.strerror)
-        else:
-            loop.default_exception_handler(context)
-
-    loop.set_exception_handler(report)
 
 
 def _full_answer() -> bytes:

@@ -13,7 +13,8 @@ from typing import Any
 from sanic import Sanic
 
 from server import log
-from server.connections import GuardedProtocol, limit_accept_errors
+from server.capacity import limit_accept_errors
+from server.connections import GuardedProtocol
 
 _POLL_SECONDS = 0.05
 

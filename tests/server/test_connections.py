@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.connections import LEAST_CONNECTIONS, RESERVED_DESCRIPTORS, connections_possible, limit_accept_errors
+from server.capacity import LEAST_CONNECTIONS, RESERVED_DESCRIPTORS, connections_possible, limit_accept_errors
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
 from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, run_server, wait_until
