@@ -12,7 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from server import __version__, config, key_file, log, voices
+from server import __version__, config, key_file, listening, log, voices
+from server.addresses import NO_ORIGIN
 from server.arguments import SAY_OPTIONS, Command, make_parser
 from server.audio.encoders import FORMATS
 from server.bundles import Bundles
@@ -49,21 +50,26 @@ def run_server(settings: Settings, load: Loader) -> None:
     metrics = Metrics()
     pool = open_pool(settings, bundles, load, metrics)
     for name in config.unknown_variables():
-        log.event("unknown_setting", variable=name)
+        level = logging.WARNING if config.may_hold_a_secret(name) else logging.INFO
+        log.event("unknown_setting", level=level, variable=name)
+    if NO_ORIGIN in settings.cors_origins:
+        reason = "sandboxed frames of every page have the origin null; all of them may call the API"
+        log.event("cors_origin_null", level=logging.WARNING, reason=reason)
     try:
         served = app.create_app(settings, pool, profiles, metrics)
     except KeyFileError as error:
         raise CommandError(f"{config.PREFIX}API_KEYS_FILE: {error}", USAGE_ERROR) from None
     try:
-        sock = lifecycle.listen(settings.address, settings.port)
+        sockets = listening.listen(settings.address, settings.port)
     except OSError as error:
         reason = error.strerror or str(error)
         raise CommandError(f"cannot listen on {settings.address} port {settings.port}: {reason}") from None
     lifecycle.serve(
         served,
-        sock,
-        lambda: _announce(settings, bundles, profiles, sock),
+        sockets,
+        lambda: _announce(settings, bundles, profiles, sockets),
         settings.drain_seconds,
+        settings.drain_delay_seconds,
     )
     log.event("stopped")
     if pool.at_work:
@@ -72,13 +78,14 @@ def run_server(settings: Settings, load: Loader) -> None:
         os._exit(0)
 
 
-def _announce(settings: Settings, bundles: Bundles, profiles: Mapping[str, Profile], sock: socket.socket) -> None:
-    host, port = sock.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
+def _announce(
+    settings: Settings, bundles: Bundles, profiles: Mapping[str, Profile], sockets: Sequence[socket.socket]
+) -> None:
+    url, *others = map(listening.url_of, sockets)
     access = "key" if settings.requires_key else "open to all"
     if not settings.requires_key and settings.auth == "on":
         access = f"loopback only, as there is no key in {config.PREFIX}SECRET_API_KEY or {config.PREFIX}API_KEYS_FILE"
-    log.event("listening", url=f"http://{shown}:{port}", access=access, models=len(bundles.all()))
+    log.event("listening", url=url, also=" ".join(others) or None, access=access, models=len(bundles.all()))
     for problem in bundles.problems:
         log.event("model_unavailable", level=logging.WARNING, reason=problem)
     for bundle in bundles.all():

@@ -10,15 +10,21 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from sanic import Blueprint, Request, Sanic
-from sanic.exceptions import BadURL, RequestTimeout
+from sanic.application.state import ApplicationServerInfo
+from sanic.exceptions import BadURL, RequestTimeout, SanicException
 from sanic.http import Http
+from sanic.http.constants import HTTP
 from sanic.response import BaseHTTPResponse
 
 from server import log, openapi
+from server.addresses import ClientAddresses, is_loopback
 from server.auth import KeyLimit, KeyRing
+from server.browsers import BrowserGuard
+from server.capacity import OpenConnections, connections_possible
 from server.config import Settings
+from server.connections import GuardedHttp
 from server.cors import allow_origins
-from server.errors import JsonErrors, StoppingError
+from server.errors import ApiError, JsonErrors, StoppingError
 from server.metrics import Metrics
 from server.pool import EnginePool
 from server.profiles import Profile
@@ -36,6 +42,9 @@ API_PREFIXES = ("/v1", "/api/v1")
 _BODY_BYTES = 1 << 20
 _BYTES_PER_CHAR = 12
 """The longest JSON escape of one character, a surrogate pair; the text and the instructions may both be that long."""
+
+QUIET_PATHS = ("livez", "readyz", "health", "metrics")
+"""What is asked all day long; its log lines are for debugging."""
 
 _RESPONSE_SECONDS = 24 * 3600
 
@@ -63,15 +72,24 @@ class SpeechHttpRequest(Request):
         return str(self._id)
 
     async def receive_body(self) -> None:
-        """Receive the body, in the time that Sanic has a limit on for the header only."""
+        """Receive the body of a request that may come in, before the deadline of the whole request.
+
+        Raises:
+            ApiError: it may not; nothing of its body has been read.
+            SanicException: the body is too large, malformed or late.
+        """
+        stream = cast(GuardedHttp, self.stream)
         try:
-            async with asyncio.timeout(self.app.config.REQUEST_TIMEOUT):
+            self.app.ctx.admit(self)
+            stream.check_length()
+            async with asyncio.timeout_at(stream.deadline):
                 await super().receive_body()  # type: ignore[no-untyped-call]
         except TimeoutError as error:
-            stream = cast(Http, self.stream)
-            stream.request_body = None  # else Sanic waits for the rest before it closes
-            stream.keep_alive = False
+            stream.give_up_body()
             raise RequestTimeout("the request did not come to its end in time") from error
+        except (ApiError, SanicException):
+            stream.give_up_body()
+            raise
 
 
 def create_app(
@@ -94,7 +112,8 @@ def create_app(
         error_handler=JsonErrors(),
         configure_logging=False,
     )
-    app.ctx.draining = False
+    app.ctx.leaving = app.ctx.draining = False
+    app.ctx.connections = OpenConnections(connections_possible(settings.max_connections))
     _configure(app, settings)
     service = SpeechService(pool, profiles, settings.max_input_chars)
     bundles = pool.bundles
@@ -116,8 +135,7 @@ def create_app(
     app.blueprint(page_routes())
     _guard(app, settings)
     allow_origins(app, settings.cors_origins)
-    _refuse_when_draining(app)
-    _identify(app)
+    _identify(app, metrics, ClientAddresses(settings.trusted_proxies))
 
     @app.before_server_start
     async def load(app: Sanic[Any, Any]) -> None:
@@ -138,47 +156,61 @@ def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
     # Sanic stops reading from a connection whose buffer is full, and then cannot notice that the client has left.
     app.config.REQUEST_BUFFER_SIZE = 2 * app.config.REQUEST_MAX_SIZE
     app.config.REQUEST_TIMEOUT = settings.request_timeout or _RESPONSE_SECONDS
+    # Sanic then sends no empty `alt-svc` header.
+    app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
     # Long texts take minutes on a small machine: what is limited is the time without progress, in the speech route.
     app.config.RESPONSE_TIMEOUT = _RESPONSE_SECONDS
 
 
 def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
-    """Ask every route for a key except those marked public; `request.ctx.key` is its label, None without one."""
-    keys = KeyRing(settings.secret_api_key, settings.api_keys_file) if settings.requires_key else None
+    """Let no request in that may not come in, before its body is read; `request.ctx.key` is its key's label or None.
 
-    async def check_key(request: Request) -> None:
+    Every route wants a key except those marked public. Where no key is wanted, pages of other origins stay out.
+    """
+    keys = KeyRing(settings.secret_api_key, settings.api_keys_file) if settings.requires_key else None
+    browsers = None
+    if keys is None and (settings.auth == "on" or is_loopback(settings.address) or settings.allowed_hosts):
+        browsers = BrowserGuard({settings.address, *settings.allowed_hosts}, settings.cors_origins)
+
+    def admit(request: Request) -> None:
+        if getattr(request.ctx, "admitted", False):
+            return
         request.ctx.key = None
+        if browsers is not None:
+            browsers.check(request)
         if keys is not None and request.route is not None and not getattr(request.route.ctx, "public", False):
             request.ctx.key = keys.check(request.headers.get("authorization"))
-
-    app.register_middleware(check_key, "request")
-
-
-def _refuse_when_draining(app: Sanic[Any, Any]) -> None:
-    """Begin no more work once the server is to stop."""
-
-    async def refuse(request: Request) -> None:
         if app.ctx.draining and request.method == "POST":
             raise StoppingError("the server is stopping; try again soon")
+        request.ctx.admitted = True
 
-    app.register_middleware(refuse, "request")
+    async def check(request: Request) -> None:
+        admit(request)
+
+    app.ctx.admit = admit
+    app.register_middleware(check, "request")
 
 
-def _identify(app: Sanic[Any, Any]) -> None:
-    """Give every answer its id and every request its log line; while draining, let go of its connection."""
+def _identify(app: Sanic[Any, Any], metrics: Metrics, clients: ClientAddresses) -> None:
+    """Give every answer its id, every request its log line and count; while draining, let go of its connection."""
 
     async def identify(request: Request, response: BaseHTTPResponse) -> None:
         response.headers["x-request-id"] = request.id
         if app.ctx.draining and isinstance(request.stream, Http):
             request.stream.keep_alive = False
-        quiet = request.route is not None and request.route.path in ("livez", "readyz", "metrics")
+        metrics.answered(response.status)
+        quiet = request.route is not None and request.route.path in QUIET_PATHS
+        code, param = getattr(request.ctx, "refusal", (None, None))
         log.event(
             "request",
             level=logging.DEBUG if quiet else logging.INFO,
             id=request.id,
+            client=clients.of(request),
             method=request.method,
             path=request.path,
             status=response.status,
+            code=code,
+            param=param,
             key=getattr(request.ctx, "key", None),
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server.addresses import ANY, IpNetwork, host_of, origin_of, resolves_to_loopback
 from server.graphs.manifest import MANIFEST_NAME, Precision
 
 PREFIX = "KW_"
@@ -36,15 +36,20 @@ def _default_models_dir() -> Path:
     return here if any(here.glob(f"*/{MANIFEST_NAME}")) else EMBEDDED
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+_SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|AUTH")
 
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s@]+")
-"""As a browser sends it (https://www.rfc-editor.org/rfc/rfc6454#section-6.2); extensions have schemes of their own."""
+def _unquoted(text: str) -> str:
+    """Less the pair of quotes that `docker run --env-file` leaves where a shell takes it away."""
+    text = text.strip()
+    quoted = len(text) > 1 and text[0] in "\"'" and text[-1] == text[0] and text[0] not in text[1:-1]
+    return text[1:-1].strip() if quoted else text
+
+
+def _words(value: Any) -> Any:
+    """The parts between commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
 
 Seconds = Annotated[float, Field(ge=0, le=366 * 24 * 3600, allow_inf_nan=False)]
 
@@ -66,6 +71,10 @@ class Settings(BaseSettings):
         repr=False,
         description="API keys, comma-separated. Without one, here or in a file, the server listens on loopback only.",
     )
+    secret_api_key_file: Path | None = Field(
+        default=None,
+        description="File that holds what KW_SECRET_API_KEY would, such as a secret mounted into a container.",
+    )
     api_keys_file: Path | None = Field(
         default=None,
         description="File of more keys, as labelled hashes: `qwen3-tts keys` makes and edits it, and a running server "
@@ -79,7 +88,7 @@ class Settings(BaseSettings):
     )
     host: str = Field(
         default="",
-        description="Address to listen on.",
+        description="Address to listen on, or a name: then all its addresses. :: is IPv4 too.",
         json_schema_extra={"default": "0.0.0.0 with a key, else 127.0.0.1"},
     )
     port: int = Field(default=3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
@@ -87,6 +96,22 @@ class Settings(BaseSettings):
         default=(),
         description="Origins whose pages may call the API from a browser, comma-separated, such as "
         "https://app.example; * is every one.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Names, comma-separated, by which browsers may reach a server that wants no key, beside localhost "
+        "and KW_HOST, such as that of a proxy before it; * is every one.",
+    )
+    trusted_proxies: Annotated[tuple[IpNetwork, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses or networks of proxies, comma-separated, whose X-Forwarded-For the log believes.",
+    )
+    max_connections: int = Field(
+        default=512,
+        ge=1,
+        le=1_000_000,
+        description="Open connections, at most what the limit of file descriptors leaves room for; for one more the "
+        "oldest that has no request under way is closed.",
     )
     models_dir: Path = Field(
         default_factory=_default_models_dir,
@@ -170,18 +195,38 @@ class Settings(BaseSettings):
         "nothing for it, or its client takes nothing of it. How long it takes in all does not count, nor does waiting "
         "in the queue while others get on. Its client has as long to send it. 0 is never.",
     )
+    drain_delay_seconds: Seconds = Field(
+        default=0,
+        description="How long the server goes on as before after SIGTERM or SIGINT while /readyz is 503, so that a "
+        "load balancer sends no more.",
+    )
     drain_seconds: Seconds = Field(
         default=8,
         description="How long requests under way may take to finish after SIGTERM or SIGINT; a second signal ends "
         "them at once. Container runtimes kill after 10 seconds, if not told otherwise.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secrets(cls, values: dict[str, Any]) -> dict[str, Any]:
+        file = values.get("secret_api_key_file")
+        if not file:
+            return values
+        if values.get("secret_api_key"):
+            raise ValueError(f"{PREFIX}SECRET_API_KEY and {PREFIX}SECRET_API_KEY_FILE are both set; set one of them")
+        try:
+            kept = ",".join(Path(file).read_text("utf-8-sig").splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not text"
+            raise ValueError(f"{PREFIX}SECRET_API_KEY_FILE: {file}: {reason}") from None
+        return {**values, "secret_api_key": kept}
+
     @field_validator("secret_api_key", mode="before")
     @classmethod
     def _split_keys(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        keys = tuple(key.strip() for key in value.split(",") if key.strip())
+        keys = tuple(filter(None, map(_unquoted, _unquoted(value).split(","))))
         if not keys:
             raise ValueError("holds no key; leave it unset to run without one")
         return keys
@@ -189,13 +234,19 @@ class Settings(BaseSettings):
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_origins(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        origins = tuple(origin.strip().lower().rstrip("/") for origin in value.split(",") if origin.strip())
-        for origin in origins:
-            if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is not an origin such as https://app.example, without a path")
-        return origins
+        return tuple(origin if origin == ANY else origin_of(origin) for origin in _words(value))
+
+    @field_validator("host", mode="before")
+    @classmethod
+    def _one_host(cls, value: Any) -> Any:
+        return host_of(value) if isinstance(value, str) and value.strip() else ""
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        return tuple(host if host == ANY else host_of(host) for host in _words(value))
+
+    _split_proxies = field_validator("trusted_proxies", mode="before")(_words)
 
     @field_validator("models_dir")
     @classmethod
@@ -206,7 +257,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _keep_strangers_out(self) -> Self:
-        if self.host and not self.requires_key and self.auth == "on" and not _is_loopback(self.host):
+        if not self.host or self.requires_key or self.auth == "off":
+            return self
+        try:
+            alone = resolves_to_loopback(self.host)
+        except ValueError as error:
+            raise ValueError(f"{PREFIX}HOST: {error}") from None
+        if not alone:
             raise ValueError(
                 f"{PREFIX}HOST={self.host} can be reached by others, but there is no key: "
                 f"set {PREFIX}SECRET_API_KEY or {PREFIX}API_KEYS_FILE, or {PREFIX}AUTH=off to serve everyone"
@@ -250,6 +307,11 @@ def unknown_variables() -> list[str]:
     """Variables that begin like ours and mean nothing, such as misspelt ones."""
     known = {name for name, _, _ in describe()}
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+
+
+def may_hold_a_secret(variable: str) -> bool:
+    """Whether somebody who sets it means to keep strangers out, by its name."""
+    return bool(_SECRET.search(variable))
 
 
 def describe() -> Iterator[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ cookies, so that credentials in the protocol's sense are not allowed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -16,6 +17,9 @@ EXPOSED_HEADERS = ("x-request-id", "x-seed", "x-instructions", "retry-after", "x
 """Headers of ours that a page may read beside the safelisted ones."""
 
 _REMEMBER_SECONDS = 3600
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_TOKENS = re.compile(rf"{_TOKEN}([ \t]*,[ \t]*{_TOKEN})*")
+_ASKED_BY_DEFAULT = "authorization, content-type"
 
 
 def allow_origins(app: Sanic[Any, Any], origins: Collection[str]) -> None:
@@ -35,8 +39,8 @@ def allow_origins(app: Sanic[Any, Any], origins: Collection[str]) -> None:
         headers["access-control-expose-headers"] = ", ".join(EXPOSED_HEADERS)
         if request.method == "OPTIONS":
             # Echoed, as clients send headers of their own (x-stainless-...) and a `*` would not cover Authorization.
-            wanted = request.headers.getone("access-control-request-headers", "authorization, content-type")
-            headers["access-control-allow-headers"] = wanted
+            wanted = request.headers.getone("access-control-request-headers", "")
+            headers["access-control-allow-headers"] = wanted if _TOKENS.fullmatch(wanted) else _ASKED_BY_DEFAULT
             headers["access-control-allow-methods"] = headers.get("allow", "")
             headers["access-control-max-age"] = str(_REMEMBER_SECONDS)
 

@@ -66,6 +66,14 @@ class UnauthorizedError(ApiError, PermissionError):
     headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
 
 
+class ForbiddenError(ApiError, PermissionError):
+    """A page of another origin asks a server that wants no key, or asks it by a name that is not its own."""
+
+    status = 403
+    kind = "invalid_request_error"
+    code = "forbidden"
+
+
 class UnknownModelError(ApiError, LookupError):
     """No bundle has this id."""
 
@@ -109,6 +117,14 @@ class StoppingError(ApiError):
     status = 503
     code = "stopping"
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(STOPPING_RETRY_SECONDS)}
+
+
+class TooManyConnectionsError(ApiError):
+    """As many connections as there may be have requests under way."""
+
+    status = 503
+    code = "too_many_connections"
+    headers: ClassVar[Mapping[str, str]] = {"retry-after": str(QUEUE_RETRY_SECONDS)}
 
 
 class ModelUnavailableError(ApiError):
@@ -171,14 +187,15 @@ class JsonErrors(ErrorHandler):
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
         """Answer with the error's status; unforeseen ones become a 500 that tells nothing."""
         if isinstance(exception, ApiError):
+            request.ctx.refusal = (exception.code, exception.param)
             body = body_of(exception.message, kind=exception.kind, param=exception.param, code=exception.code)
             return _response(exception.status, body, {**exception.headers, **exception.extra_headers})
         if isinstance(exception, MethodNotAllowed) and request.method == "OPTIONS":  # no route has a handler for it
             return HTTPResponse(status=204, headers={"allow": f"{exception.headers['Allow']}, OPTIONS"})
         if isinstance(exception, SanicException) and exception.status_code < 500:
-            body = body_of(
-                str(exception), kind="invalid_request_error", code=SANIC_CODES.get(exception.status_code, "bad_request")
-            )
+            code = SANIC_CODES.get(exception.status_code, "bad_request")
+            request.ctx.refusal = (code, None)
+            body = body_of(str(exception), kind="invalid_request_error", code=code)
             return _response(exception.status_code, body, _plain_headers(exception))
         if isinstance(exception, RequestCancelled):  # nobody is left to read it; the status is for the log
             return _response(CLIENT_LEFT, body_of("the client has left", kind="client_left"), {})

@@ -6,13 +6,15 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sanic import Sanic
 
 from server import log
+from server.capacity import limit_accept_errors
+from server.connections import GuardedProtocol
 
 _POLL_SECONDS = 0.05
 _STOP_SIGNALS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
@@ -20,43 +22,56 @@ _STOP_SIGNALS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM"
 _MANY_SIGNALS = 4096
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Take an address and port.
+def serve(
+    app: Sanic[Any, Any],
+    sockets: Sequence[socket.socket],
+    on_listening: Callable[[], None],
+    drain_seconds: float,
+    delay_seconds: float = 0,
+) -> None:
+    """Serve until SIGTERM or SIGINT.
 
-    Raises:
-        OSError: somebody else has it, or there is no such address.
-    """
-    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-    return socket.create_server((host, port), family=family, backlog=128)
-
-
-def serve(app: Sanic[Any, Any], sock: socket.socket, on_listening: Callable[[], None], drain_seconds: float) -> None:
-    """Serve until SIGTERM or SIGINT; then requests under way get `drain_seconds` to finish, or until a second signal.
-
-    While they do, `app.ctx.draining` is true.
+    Then all goes on for `delay_seconds`, while `app.ctx.leaving` is true; then requests under way get `drain_seconds`
+    to finish, while `app.ctx.draining` is. A second signal ends both.
     """
     # The selector's loop everywhere: Sanic takes it on Windows too, where asyncio's own choice would be another.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        runner.run(_serve(app, sock, on_listening, drain_seconds))
+        runner.run(_serve(app, sockets, on_listening, drain_seconds, delay_seconds))
 
 
 async def _serve(
-    app: Sanic[Any, Any], sock: socket.socket, on_listening: Callable[[], None], drain_seconds: float
+    app: Sanic[Any, Any],
+    sockets: Sequence[socket.socket],
+    on_listening: Callable[[], None],
+    drain_seconds: float,
+    delay_seconds: float,
 ) -> None:
+    limit_accept_errors(asyncio.get_running_loop())
     # Sanic's own `run` accepts requests before it listens to signals: a stop at the wrong moment kills it or is lost.
     stop, at_once = asyncio.Event(), asyncio.Event()
     with _on_stop_signal(lambda: (at_once if stop.is_set() else stop).set()):
-        server: Any = await app.create_server(sock=sock, asyncio_server_kwargs={"start_serving": False})
+        not_yet = {"start_serving": False}
+        servers: list[Any] = [
+            await app.create_server(sock=sock, protocol=GuardedProtocol, asyncio_server_kwargs=not_yet)
+            for sock in sockets
+        ]
+        server = servers[0]  # it has the app's events, which are the same for all
         await server.startup()
         await server.before_start()
-        await server.start_serving()
+        for each in servers:
+            await each.start_serving()
         await server.after_start()
         on_listening()
         await stop.wait()
+        if delay_seconds:
+            app.ctx.leaving = True
+            log.event("leaving", seconds=float(delay_seconds))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(at_once.wait(), delay_seconds)
         app.ctx.draining = True
         log.event("draining", seconds=float(drain_seconds))
         await server.before_stop()
-        await _drain(server, sock, drain_seconds, at_once)
+        await _drain(servers, sockets, drain_seconds, at_once)
         await server.after_stop()
 
 
@@ -90,30 +105,37 @@ def _on_stop_signal(act: Callable[[], object]) -> Iterator[None]:
             loop.remove_reader(reader)
 
 
-async def _drain(server: Any, sock: socket.socket, seconds: float, at_once: asyncio.Event) -> None:
+async def _drain(
+    servers: Sequence[Any], sockets: Sequence[socket.socket], seconds: float, at_once: asyncio.Event
+) -> None:
     """Accept no more connections, let the requests under way finish, and break off those that take too long."""
-    closing = server.close()
-    sock.close()  # on Windows Sanic serves a duplicate, and this one would go on taking connections
-    waits = [asyncio.create_task(_finish(server)), asyncio.create_task(at_once.wait())]
+    closing = [server.close() for server in servers]
+    for sock in sockets:
+        sock.close()  # on Windows Sanic serves a duplicate, and this one would go on taking connections
+    waits = [asyncio.create_task(_finish(servers)), asyncio.create_task(at_once.wait())]
     await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
-    if server.connections:
-        log.event("connections_broken", level=logging.WARNING, count=len(server.connections))
-    for connection in tuple(server.connections):
+    if left := _connections(servers):
+        log.event("connections_broken", level=logging.WARNING, count=len(left))
+    for connection in left:
         connection.abort()
-    await closing
+    await asyncio.gather(*closing)
 
 
-async def _finish(server: Any) -> None:
+def _connections(servers: Sequence[Any]) -> list[Any]:
+    return [connection for server in servers for connection in server.connections]
+
+
+async def _finish(servers: Sequence[Any]) -> None:
     """Wait for requests under way, then for what is still to be sent.
 
     Idle connections stay until then: their next request is told that the server stops, which a connection closed under
     the client's hands would not say.
     """
-    while any(connection.http for connection in server.connections):
+    while any(connection.http for connection in _connections(servers)):
         await asyncio.sleep(_POLL_SECONDS)
-    for connection in tuple(server.connections):
+    for connection in _connections(servers):
         connection.close()
-    while server.connections:
+    while _connections(servers):
         await asyncio.sleep(_POLL_SECONDS)

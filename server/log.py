@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
 
@@ -45,3 +46,25 @@ def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
     """Log one event; fields that are None are left out, values that need it are quoted."""
     pairs = (f"{key}={_field(value)}" for key, value in fields.items() if value is not None)
     _LOGGER.log(level, "%s", " ".join((name, *pairs)))
+
+
+class Seldom:
+    """An event that strangers can cause: it is logged at most once in so many seconds, with how often it happened.
+
+    Args:
+        name: the event's.
+        seconds: between two lines.
+    """
+
+    def __init__(self, name: str, seconds: float = 10) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._next = -math.inf
+        self._times = 0
+
+    def event(self, **fields: object) -> None:
+        """It has happened once more; a WARNING if it is time for one."""
+        self._times += 1
+        if (now := time.monotonic()) >= self._next:
+            event(self._name, level=logging.WARNING, times=self._times, **fields)
+            self._times, self._next = 0, now + self._seconds

@@ -54,6 +54,9 @@ class Metrics:
             ("key", "outcome"),
             registry=registry,
         )
+        self._answers = Counter(
+            f"{PREFIX}_http_answers", "Answers of every kind by their HTTP status.", ("status",), registry=registry
+        )
         self._audio = counter("audio_seconds", "Audio made, in seconds.")
         self._ttfa = histogram("ttfa_seconds", "From a request's start to its first audio.", _WAIT_BUCKETS)
         self._rtf = histogram(
@@ -95,6 +98,10 @@ class Metrics:
         self._requests.labels(model, audio_format, outcome).inc()
         if key is not None:
             self._key_requests.labels(key, outcome).inc()
+
+    def answered(self, status: int) -> None:
+        """Any request has been answered."""
+        self._answers.labels(status).inc()
 
     def speech(self, model: str, *, audio_seconds: float, ttfa_seconds: float | None, rtf: float | None) -> None:
         """What a request that reached an engine made and took; no `rtf` unless it was made to its end."""

@@ -66,7 +66,7 @@ def _paths() -> Json:
     }
     model_id = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "example": "tts-1"}
     root = [{"url": "/", "description": "The server's root"}]
-    speech = _operation("createSpeech", "speech", "Speak a text", _audio(), 400, 401, 404, 413, 429, 500, 503, 504)
+    speech = _operation("createSpeech", "speech", "Speak a text", _audio(), 400, 401, 403, 404, 413, 429, 500, 503, 504)
     speech["requestBody"] = {
         "required": True,
         "content": {"application/json": {"schema": _ref(SpeechRequest), "examples": REQUESTS}},

@@ -7,6 +7,7 @@ from typing import Any
 from server.errors import (
     ApiError,
     BusyError,
+    ForbiddenError,
     InvalidRequestError,
     KeyLimitError,
     ModelLoadingError,
@@ -15,6 +16,7 @@ from server.errors import (
     NoProgressError,
     SpeechFailedError,
     StoppingError,
+    TooManyConnectionsError,
     UnauthorizedError,
     UnknownModelError,
 )
@@ -91,6 +93,7 @@ REQUESTS: dict[str, Json] = {
 ERRORS: tuple[tuple[type[ApiError], str, str | None], ...] = (
     (InvalidRequestError, "seed must be at least 0", "seed"),
     (UnauthorizedError, "this API key is not known here", None),
+    (ForbiddenError, "pages of https://other.example may not ask this server", None),
     (UnknownModelError, "there is no such model; there are qwen3_tts_0_6b_customvoice, tts-1", "model"),
     (BusyError, "too many requests are waiting already; try again soon", None),
     (KeyLimitError, "this API key has 2 requests under way, its limit; try again soon", None),
@@ -99,6 +102,7 @@ ERRORS: tuple[tuple[type[ApiError], str, str | None], ...] = (
     (ModelRestartingError, "the engine of this model has stopped; another one is being started", "model"),
     (ModelUnavailableError, "this model cannot be served: talker.onnx is damaged", "model"),
     (StoppingError, "the server is stopping; try again soon", None),
+    (TooManyConnectionsError, "there are too many connections; try again soon", None),
     (NoProgressError, "the engine has made nothing for 120 seconds; try again", None),
 )
 """Each with a message such as it has, and the field that is to blame."""

@@ -7,47 +7,40 @@ from typing import Any
 
 from sanic import Blueprint, Request
 from sanic.exceptions import NotFound
-from sanic.response import HTTPResponse, file, json
+from sanic.response import HTTPResponse, json
 
-from server.routes.pages import TYPES
+from server.routes.methods import get_and_head
+from server.routes.static import StaticFile
 
 SWAGGER = Path(__file__).resolve().parent.parent / "swagger"
 PAGE = "index.html"
 PARTS = ("swagger-ui.css", "swagger-ui-bundle.js", "start.js")
 
-_HEADERS = {
-    "cache-control": "no-cache",  # ask again each time: page and parts must be of one version
-    # Swagger UI writes style attributes, holds its icons in data URLs and plays audio from blobs.
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-        "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
+# Swagger UI writes style attributes, holds its icons in data URLs and plays audio from blobs.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 def docs_routes(document: dict[str, Any]) -> Blueprint:
     """The routes over an OpenAPI document; public, as Swagger UI asks for a key itself."""
     blueprint = Blueprint("docs")
+    page = StaticFile.read(SWAGGER / PAGE, _POLICY)
+    parts = {name: StaticFile.read(SWAGGER / name, _POLICY) for name in PARTS}
 
-    @blueprint.get("/openapi.json", ctx_public=True)
+    @get_and_head(blueprint, "/openapi.json", ctx_public=True)
     async def show_document(request: Request) -> HTTPResponse:
         return json(document)
 
-    @blueprint.get(f"/{PAGE}", ctx_public=True)
+    @get_and_head(blueprint, f"/{PAGE}", strict_slashes=True, ctx_public=True)  # as it names its parts relatively
     async def show_page(request: Request) -> HTTPResponse:
-        return await _answer(request, PAGE)
+        return page.answer(request)
 
-    @blueprint.get("/swagger/<name:str>", ctx_public=True)
+    @get_and_head(blueprint, "/swagger/<name:str>", ctx_public=True)
     async def show_part(request: Request, name: str) -> HTTPResponse:
-        if name not in PARTS:
+        if name not in parts:
             raise NotFound("Swagger UI has no such file here")
-        return await _answer(request, name)
+        return parts[name].answer(request)
 
     return blueprint
-
-
-async def _answer(request: Request, name: str) -> HTTPResponse:
-    path = SWAGGER / name
-    return await file(path, mime_type=TYPES[path.suffix], request_headers=request.headers, headers={**_HEADERS})

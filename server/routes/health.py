@@ -1,4 +1,4 @@
-"""GET `/livez`, `/readyz` and `/metrics`; all answer at once, whatever the engine is doing."""
+"""GET `/livez`, `/readyz` (also `/health`) and `/metrics`; all answer at once, whatever the engine is doing."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from server.answers import Alive, Ready
 from server.errors import StoppingError, body_of
 from server.metrics import Metrics
 from server.pool import EnginePool
+from server.routes.methods import get_and_head
 
 
 def health_routes(pool: EnginePool, metrics: Metrics) -> Blueprint:
     """The routes over `pool` and `metrics`. Metrics ask for a key like any other route: they tell who speaks when."""
     blueprint = Blueprint("health")
 
-    @blueprint.get("/livez", ctx_public=True)
+    @get_and_head(blueprint, "/livez", ctx_public=True)
     async def live(request: Request) -> HTTPResponse:
         return json(Alive().model_dump())
 
-    @blueprint.get("/readyz", ctx_public=True)
+    @get_and_head(blueprint, "/health", name="health", ctx_public=True)
+    @get_and_head(blueprint, "/readyz", ctx_public=True)
     async def ready(request: Request) -> HTTPResponse:
-        if request.app.ctx.draining:
+        if request.app.ctx.leaving or request.app.ctx.draining:
             body = body_of("the server is stopping", kind=StoppingError.kind, code=StoppingError.code)
             return json({"status": "draining", **body}, status=StoppingError.status)
         return json(Ready(model=pool.check_ready(), problems=pool.bundles.problems).model_dump())
 
-    @blueprint.get("/metrics")
+    @get_and_head(blueprint, "/metrics")
     async def show_metrics(request: Request) -> HTTPResponse:
         return raw(metrics.text(), content_type=CONTENT_TYPE_LATEST)
 

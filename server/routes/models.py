@@ -11,6 +11,7 @@ from server import languages
 from server.answers import AudioModel, AudioModelList, ModelCard, ModelList
 from server.bundles import Bundle
 from server.pool import EnginePool
+from server.routes.methods import get_and_head
 from server.speech_engine import SpeechEngine
 
 
@@ -22,16 +23,16 @@ def model_routes(pool: EnginePool) -> Blueprint:
     def describe(bundle: Bundle) -> ModelCard:
         return _describe(bundle, pool.loaded().get(bundle.id))
 
-    @blueprint.get("/models")
+    @get_and_head(blueprint, "/models")
     async def list_models(request: Request) -> HTTPResponse:
         listed = [describe(bundle) for bundle in bundles.all() if bundle.readable]
         return json(ModelList(data=listed).model_dump())
 
-    @blueprint.get("/models/<name:str>")
+    @get_and_head(blueprint, "/models/<name:str>")
     async def retrieve_model(request: Request, name: str) -> HTTPResponse:
         return json(describe(bundles.resolve(unquote(name))).model_dump())
 
-    @blueprint.get("/audio/models", ctx_public=True)
+    @get_and_head(blueprint, "/audio/models", ctx_public=True)
     async def list_audio_models(request: Request) -> HTTPResponse:
         listed = [AudioModel(id=bundle.id, name=bundle.id) for bundle in bundles.all() if bundle.readable]
         return json(AudioModelList(models=listed).model_dump())

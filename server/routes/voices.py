@@ -10,6 +10,7 @@ from sanic.response import HTTPResponse, json
 from server.answers import VoiceList
 from server.bundles import Bundles
 from server.profiles import Profile
+from server.routes.methods import get_and_head
 from server.voices import voices_of
 
 
@@ -17,7 +18,7 @@ def voice_routes(bundles: Bundles, profiles: Mapping[str, Profile]) -> Blueprint
     """The route over `bundles`: the default model's voices, or with `?model=ID` that model's."""
     blueprint = Blueprint("voices")
 
-    @blueprint.get("/audio/voices", ctx_public=True)
+    @get_and_head(blueprint, "/audio/voices", ctx_public=True)
     async def list_voices(request: Request) -> HTTPResponse:
         name = request.args.get("model")
         if name is None and not bundles.all():

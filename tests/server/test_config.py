@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_origins_are_taken_as_browsers_send_them(monkeypatch: pytest.MonkeyPatch
     )
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "speech.example"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
 def test_strangers_need_a_key_or_an_explicit_word(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KW_HOST", host)
     with pytest.raises(SettingsError, match=r"KW_SECRET_API_KEY or KW_API_KEYS_FILE.*KW_AUTH=off"):
@@ -60,10 +61,105 @@ def test_strangers_need_a_key_or_an_explicit_word(host: str, monkeypatch: pytest
     assert config.load().address == host
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_loopback_needs_no_key(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.1.2.3", "127.1.2.3"),
+        ("::1", "::1"),
+        ("localhost", "localhost"),
+        (" 127.0.0.1 ", "127.0.0.1"),
+        ("LOCALHOST", "localhost"),
+        ("speech.LocalHost.", "speech.localhost"),
+        ("[::1]", "::1"),
+        ("0:0:0:0:0:0:0:1", "::1"),
+        ("127.1", "127.1"),
+    ],
+)
+def test_loopback_needs_no_key(host: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KW_HOST", host)
-    assert config.load().address == host
+    assert config.load().address == address
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("127.0.0.1:3212", "has a port; that is KW_PORT"),
+        ("nonsense.invalid", "has no address"),
+        ("two words", "neither an IP address nor a name"),
+        ("[::1", "neither an IP address nor a name"),
+    ],
+)
+def test_a_host_that_there_is_not_is_told_so(host: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KW_HOST", host)
+    with pytest.raises(SettingsError, match=says) as caught:
+        config.load()
+    assert str(caught.value).startswith("KW_HOST: ")
+    assert "reached by others" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("found", "alone"), [(["127.0.0.1", "::1"], True), (["127.0.0.1", "192.0.2.7"], False)])
+def test_a_name_is_as_safe_as_its_addresses(found: list[str], alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KW_HOST", "speech.example")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", (address, 0)) for address in found])
+    if alone:
+        assert config.load().address == "speech.example"
+    else:
+        with pytest.raises(SettingsError, match=r"KW_HOST=speech\.example can be reached by others"):
+            config.load()
+
+
+@pytest.mark.parametrize("value", ['"k1,k2"', "'k1','k2'", ' "k1" , k2', "k1,k2\r"])
+def test_quotes_that_no_shell_took_away_are_no_part_of_a_key(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KW_SECRET_API_KEY", value)
+    assert config.load().secret_api_key == ("k1", "k2")
+
+
+def test_one_quote_is_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KW_SECRET_API_KEY", "\"k1,k'2,'k3")
+    assert config.load().secret_api_key == ('"k1', "k'2", "'k3")
+
+
+def test_a_key_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("\ufeffk1\n\nk2,k3\n", "utf-8")
+    monkeypatch.setenv("KW_SECRET_API_KEY_FILE", str(file))
+    settings = config.load()
+    assert (settings.secret_api_key, settings.requires_key) == (("k1", "k2", "k3"), True)
+    assert "k1" not in repr(settings)
+    monkeypatch.setenv("KW_SECRET_API_KEY", "other")
+    with pytest.raises(SettingsError, match="both set"):
+        config.load()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe"])
+def test_a_file_without_a_key_opens_to_nobody(
+    content: bytes | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("KW_SECRET_API_KEY_FILE", str(file))
+    with pytest.raises(SettingsError, match=r"^KW_SECRET_API_KEY"):
+        config.load()
+
+
+@pytest.mark.parametrize(
+    ("variable", "may"),
+    [("KW_API_KEY", True), ("KW_SECRET", True), ("KW_SECRET_API_KEYS_FILE", True), ("KW_PROT", False)],
+)
+def test_a_variable_that_was_meant_to_keep_strangers_out(variable: str, may: bool) -> None:
+    assert config.may_hold_a_secret(variable) is may
+
+
+def test_networks_of_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KW_TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.7,::1")
+    assert [str(network) for network in config.load().trusted_proxies] == ["10.0.0.0/8", "192.0.2.7/32", "::1/128"]
+
+
+def test_hosts_are_names_in_one_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KW_ALLOWED_HOSTS", " Speech.example, [2001:DB8::1],*")
+    assert config.load().allowed_hosts == ("speech.example", "2001:db8::1", "*")
 
 
 def test_authentication_off_does_not_open_the_door_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +192,12 @@ def test_authentication_off_does_not_open_the_door_by_itself(monkeypatch: pytest
         ("KW_MAX_REQUESTS_PER_KEY", "-1"),
         ("KW_CORS_ORIGINS", "app.example"),
         ("KW_CORS_ORIGINS", "https://app.example/page"),
+        ("KW_CORS_ORIGINS", "https://*.example"),
+        ("KW_ALLOWED_HOSTS", "https://app.example"),
+        ("KW_ALLOWED_HOSTS", "*.example"),
+        ("KW_TRUSTED_PROXIES", "proxy.example"),
+        ("KW_MAX_CONNECTIONS", "0"),
+        ("KW_DRAIN_DELAY_SECONDS", "-1"),
     ],
 )
 def test_a_wrong_value_names_its_variable(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from email.utils import parsedate_to_datetime
 
 import httpx
 import pytest
 
-from server.routes.docs import PARTS, SWAGGER
+from server.routes.docs import PAGE, PARTS, SWAGGER
 from tests.server.answers import PREFIXES, check_error
+from tests.server.running import RunningServer
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -33,6 +35,30 @@ def test_the_browser_keeps_what_has_not_changed(visitor: httpx.Client) -> None:
     first = visitor.get(url)
     again = visitor.get(url, headers={"if-modified-since": first.headers["last-modified"]})
     assert (again.status_code, again.content) == (304, b"")
+    again = httpx.get(url, headers={"if-modified-since": "Thu, 01 Jan 1970 00:00:00 GMT"})
+    assert again.status_code == 200
+
+
+def test_each_file_has_a_date_and_a_tag_of_its_own(fake_server: RunningServer) -> None:
+    tags = set()
+    for name in (PAGE, *PARTS):
+        response = httpx.get(f"{fake_server.url}/v1/{'' if name == PAGE else 'swagger/'}{name}")
+        modified = int((SWAGGER / name).stat().st_mtime)
+        assert parsedate_to_datetime(response.headers["last-modified"]).timestamp() == modified
+        tags.add(response.headers["etag"])
+        known = {"if-none-match": response.headers["etag"], "if-modified-since": "Thu, 01 Jan 1970 00:00:00 GMT"}
+        assert httpx.get(response.url, headers=known).status_code == 304
+    assert len(tags) == 1 + len(PARTS)
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Jan 1970 00:00:00 GMT"])
+def test_a_date_that_is_none_is_not_heeded(fake_server: RunningServer, date: str) -> None:
+    url = f"{fake_server.url}/v1/swagger/start.js"
+    assert httpx.get(url, headers={"if-modified-since": date}).status_code == 200
+
+
+def test_the_page_has_no_slash_behind_it_as_names_are_relative(fake_server: RunningServer) -> None:
+    check_error(httpx.get(f"{fake_server.url}/v1/index.html/"), 404, "not_found")
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "index.html", "..%2Fauth.py", "%2e%2e%2fauth.py", ""])

@@ -99,3 +99,32 @@ def test_connections_that_are_open_learn_that_the_server_drains(tmp_path: Path) 
             assert server.stop() == 0  # a second signal ends it at once
             with pytest.raises(BROKEN):
                 list(parts)
+
+
+def test_all_goes_on_while_balancers_learn_that_the_server_leaves(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "custom")
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_DRAIN_DELAY_SECONDS": "600"}
+    with run_server(FAKE, tmp_path, **settings) as server, server.client() as client:
+        server.wait_ready()
+        server.process.send_signal(signal.SIGTERM)
+        log_line(server, " leaving ")
+        for path in ("/readyz", "/health"):
+            answer = httpx.get(server.url + path)
+            assert (answer.status_code, answer.json()["status"]) == (503, "draining")
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        answer = client.post("/v1/audio/speech", json=GOOD)
+        assert (answer.status_code, answer.headers["connection"]) == (200, "keep-alive")
+        assert not any(" draining " in line for line in server.log)
+        assert server.stop() == 0  # a second signal ends it at once
+
+
+def test_the_delay_comes_to_its_end(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "custom")
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_DRAIN_DELAY_SECONDS": "0.2"}
+    with run_server(FAKE, tmp_path, **settings) as server:
+        server.wait_ready()
+        assert server.stop() == 0
+        leaving, draining = (
+            next(n for n, line in enumerate(server.log) if name in line) for name in (" leaving ", " draining ")
+        )
+        assert leaving < draining

@@ -54,3 +54,16 @@ def test_a_stack_trace_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> No
         logging.getLogger().handlers[:] = before
     assert printed.count("\n") == 1
     assert "ValueError: why" in printed
+
+
+def test_what_strangers_can_cause_is_logged_seldom(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    seldom = log.Seldom("it", seconds=10)
+    for _ in range(500):
+        seldom.event(a=1)
+    now += 10
+    seldom.event(a=2)
+    assert [record.message for record in caplog.records] == ["it times=1 a=1", "it times=500 a=2"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,21 +79,124 @@ def test_a_write_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.
     assert [found.name for found in path.parent.iterdir()] == ["keys"]
 
 
+HASH = "0a" * 32
+
+
 @pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"alice\n", "line 1 is not"),
-        (b"alice:sk-a-plain-key\n", "line 1 is not"),
-        (b"alice:" + b"0" * 64 + b"\n\n", "line 2 is not"),
-        (b"a:" + b"0" * 64 + b"\na:" + b"1" * 64, "line 2 has a label"),
-        (b"\xff", "is not text"),
-    ],
+    "content", [b"alice\n", b"alice:sk-a-plain-key\n", b"\xff\xfea\0:\0", b"# nothing\n\nkey1:" + b"0" * 64]
 )
-def test_what_is_no_key_file_is_refused_without_a_word_of_it(path: Path, content: bytes, says: str) -> None:
+def test_what_is_no_key_file_is_refused_without_a_word_of_it(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(KeyFileError, match=says) as caught:
+    with pytest.raises(KeyFileError, match=r"line \d is not LABEL:SHA256") as caught:
         KeyRing([], path)
     assert "plain-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "  ",
+        "# a comment",
+        "  # bob:no",
+        f"\ufeffbob:{HASH}",
+        f"bob: {HASH}",
+        f" bob :{HASH} ",
+        f"bob:{HASH.upper()}",
+    ],
+)
+def test_what_people_write_into_such_files(path: Path, line: str, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_text(f"{line}\nalice:{HASH}\n", "utf-8")
+    expected = {"alice"} | ({"bob"} if HASH in line.lower() else set())
+    assert set(key_file.read(path)) == expected
+    assert set(key_file.read(path).values()) == {bytes.fromhex(HASH)}
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "line", [b"bob", b"bob:sk-plain-key", b"bob:" + b"0" * 63, b"b b:" + b"0" * 64, b"\xff:\xfe", b"alice:" + b"1" * 64]
+)
+def test_a_line_that_cannot_be_read_costs_that_line_alone(
+    path: Path, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_bytes(f"alice:{HASH}\n".encode() + line + f"\ncarol:{HASH}\n".encode())
+    ring = KeyRing([], path)
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert f"file={path} " in record.message and "line 2 " in record.message
+    assert "plain-key" not in record.message
+    assert key_file.read(path) == {"alice": bytes.fromhex(HASH), "carol": bytes.fromhex(HASH)}
+    dora = key_file.add(path, "dora")
+    assert opens(ring, dora) == "dora"
+    key_file.revoke(path, "alice")
+    assert set(key_file.read(path)) == {"carol", "dora"}, "both lines with that label are gone"
+
+
+def test_comments_and_what_cannot_be_read_stay_where_they_are(path: Path) -> None:
+    path.write_bytes(b"# people\n\nalice:" + HASH.encode() + b"\n# \xff\nbroken")
+    key_file.add(path, "bob")
+    key_file.revoke(path, "alice")
+    assert path.read_bytes().startswith(b"# people\n\n# \xff\nbroken\nbob:")
+
+
+def test_many_at_once_lose_nothing(path: Path) -> None:
+    before = key_file.add(path, "before")
+    labels = [f"label-{number}" for number in range(16)]
+    with ThreadPoolExecutor(len(labels) + 1) as threads:
+        made = [threads.submit(key_file.add, path, label) for label in labels]
+        threads.submit(key_file.revoke, path, "before").result()
+    assert set(key_file.read(path)) == set(labels)
+    ring = KeyRing([], path)
+    assert [opens(ring, key.result()) for key in made] == labels
+    assert opens(ring, before) is None
+    assert [found.name for found in path.parent.iterdir()] == ["keys"]
+
+
+def test_owner_and_mode_stay(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key_file.add(path, "alice")
+    path.chmod(0o640)
+    given = []
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    monkeypatch.setattr(os, "fchown", lambda handle, *owner: given.append(owner))
+    key_file.add(path, "bob")
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert given == [(path.stat().st_uid, path.stat().st_gid)]
+
+
+@pytest.mark.parametrize("reason", [errno.EBUSY, errno.EXDEV])
+def test_a_file_that_cannot_be_replaced_is_written_in_place(
+    path: Path, reason: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single file that is mounted into a container is such a one."""
+    key_file.add(path, "alice")
+    inode = path.stat().st_ino
+
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    key_file.add(path, "bob")
+    key_file.revoke(path, "alice")
+    assert list(key_file.read(path)) == ["bob"]
+    assert path.stat().st_ino == inode
+    assert [found.name for found in path.parent.iterdir()] == ["keys"]
+
+
+def test_where_no_lock_can_lie_beside_it_the_file_itself_is_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key_file.add(path, "alice")
+    real = os.open
+
+    def read_only_folder(name: str | Path, flags: int, mode: int = 0o777) -> int:
+        if Path(name) != path:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(name))
+        return real(name, flags, mode)
+
+    monkeypatch.setattr(os, "open", read_only_folder)
+    key_file.add(path, "bob")
+    assert list(key_file.read(path)) == ["alice", "bob"]
+    with pytest.raises(OSError, match="Read-only file system") as caught:
+        key_file.add(path.with_name("other"), "carol")
+    assert caught.value.filename == str(path.with_name("other"))
 
 
 def test_a_file_that_is_not_there(path: Path) -> None:

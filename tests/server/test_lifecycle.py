@@ -147,7 +147,7 @@ def test_an_unreadable_manifest(tmp_path: Path, text: str, says: str) -> None:
         assert says in ready["problems"][0]
         assert ask(server, model="tts-1").status_code == ask(server, model="b").status_code == 200
         assert get(server, "/v1/audio/voices").status_code == 200
-        (line,) = [line for line in server.log if "model_unavailable" in line]
+        (line,) = [line for line in server.log if " model_unavailable " in line]
         assert " WARNING " in line
         assert says in line
 

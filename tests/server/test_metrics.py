@@ -96,6 +96,23 @@ def test_what_requests_leave_behind(server: RunningServer) -> None:
     assert found["process_resident_memory_bytes",] > 1e6
 
 
+def test_answers_are_counted_by_status(server: RunningServer) -> None:
+    with server.client() as client:
+        before = {key[1]: value for key, value in read(client).items() if key[0] == "http_answers_total"}
+        assert httpx.get(f"{server.url}/v1/models").status_code == 401
+        assert client.get("/nowhere").status_code == 404
+        assert client.put("/v1/models").status_code == 405
+        assert client.post("/v1/audio/speech", content=bytes(3 << 20)).status_code == 413
+        assert client.post("/v1/audio/speech", json={**GOOD, "input": "fail-at-start"}).status_code == 500
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            connection.recv(1)
+        found = {key[1]: value for key, value in read(client).items() if key[0] == "http_answers_total"}
+    more = {status: found[status] - before.get(status, 0) for status in found}
+    assert more.pop("200") >= 1
+    assert more == {"401": 1, "404": 1, "405": 1, "413": 1, "500": 1, "400": 1}
+
+
 def test_models_that_die_are_counted(server: RunningServer) -> None:
     with server.client() as client:
         client.post("/v1/audio/speech", json={**GOOD, "input": "die"})

@@ -1,7 +1,7 @@
 """Every inside of Sanic that the server relies on and that Sanic does not promise, one test for each.
 
-An upgrade that changes one of them fails here, and says which: `pyproject.toml` bounds the versions, and this file is
-what to run before the bound moves.
+Those that connections build on are in `test_sanic_connections.py`. An upgrade that changes one of them fails here, and
+says which: `pyproject.toml` bounds the versions, and these two files are what to run before the bound moves.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sanic.exceptions import BadURL, MethodNotAllowed, RequestCancelled, Request
 from sanic.handlers import ErrorHandler
 from sanic.http import Http
 from sanic.response import HTTPResponse, text
+from sanic.server import HttpProtocol
 from sanic.server.async_server import AsyncioServer
 
 _NAMES = count()
@@ -39,10 +40,11 @@ def make_app(**options: Any) -> Sanic:
 
 
 @asynccontextmanager
-async def serving(app: Sanic) -> AsyncIterator[tuple[Any, int]]:
+async def serving(app: Sanic, protocol: type[HttpProtocol] | None = None) -> AsyncIterator[tuple[Any, int]]:
     """Do what `server.lifecycle` does, call for call; gives Sanic's server and its port."""
     sock = socket.create_server(("127.0.0.1", 0))
-    server: Any = await app.create_server(sock=sock, asyncio_server_kwargs={"start_serving": False})
+    not_yet = {"start_serving": False}
+    server: Any = await app.create_server(sock=sock, protocol=protocol, asyncio_server_kwargs=not_yet)
     assert isinstance(server, AsyncioServer)
     await server.startup()
     await server.before_start()
