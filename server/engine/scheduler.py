@@ -82,7 +82,7 @@ class Scheduler:
         for queue in (self._waiting, self._spare):
             if job in queue:
                 queue.remove(job)
-        taken = {held.slot for held in self._held()}
+        taken = self.held_slots()
         prefill = Prefill(job, next(slot for slot in range(self._slots) if slot not in taken))
         self.prefills.append(prefill)
         return prefill
@@ -145,6 +145,10 @@ class Scheduler:
         for collection in (self.rows, self.prefills, self._waiting, self._spare):
             collection.clear()
         return jobs
+
+    def held_slots(self) -> set[int]:
+        """Slots of rows and prefills under way."""
+        return {held.slot for held in self._held()}
 
     def _held(self) -> Iterator[Row | Prefill]:
         """Who has a slot."""

@@ -6,7 +6,7 @@ It knows graphs and rows. It does not know who waits, who reads, or when to run:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -90,6 +90,10 @@ class Synthesizer:
         if other:
             other.slot = row.slot
         row.slot = slot
+
+    def release(self, held: Collection[int]) -> None:
+        """Give back memory that long rows have left in slots that are not `held` any more."""
+        self._talker.release(held)
 
     def frame(self, rows: Sequence[Row]) -> None:
         """Advance every row by one frame and hand over the audio that is due; ended rows are marked `finished`.

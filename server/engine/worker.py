@@ -151,8 +151,11 @@ class Engine:
         return False
 
     def _drop_cancelled(self) -> None:
-        for _ in self._scheduler.drop_cancelled():
+        left = self._scheduler.drop_cancelled()
+        for _ in left:
             self._events.cancelled()
+        if left:
+            self._synthesizer.release(self._scheduler.held_slots())
 
     def _admit(self) -> list[Prefill]:
         """Give waiting jobs the free slots; all prefills under way, those that are done soonest first."""
@@ -205,6 +208,8 @@ class Engine:
         with self._changed:
             for row in ended:
                 self._scheduler.drop(row)
+        if ended:
+            self._synthesizer.release(self._scheduler.held_slots())
         for row in ended:
             if row.error is None:
                 row.job.finish()
