@@ -125,9 +125,11 @@ def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metri
         reason = f"{config.PREFIX}THREADS={settings.threads} is more than the processors that this process may use"
         log.event("threads_lowered", level=logging.WARNING, threads=threads, reason=reason)
     default = next(iter(bundles.all()), None)
+    positions = settings.max_prompt + settings.max_frames
+    bounds = memory.Bounds(settings.max_rows, positions, settings.execution_provider)
     if default is not None and default.readable is not None:
         try:
-            warning = memory.check(default.readable, settings.max_rows, memory.machine())
+            warning = memory.check(default.readable, bounds, memory.machine())
         except memory.MemoryShortage as error:
             raise CommandError(str(error)) from None
         if warning:
@@ -138,4 +140,4 @@ def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metri
         wait_seconds=settings.load_wait_seconds,
         max_requests=settings.max_rows + settings.max_queue,
     )
-    return EnginePool(bundles, load, partial(memory.model_bytes, rows=settings.max_rows), limits, metrics)
+    return EnginePool(bundles, load, partial(memory.model_bytes, bounds=bounds), limits, metrics)
