@@ -178,7 +178,8 @@ class Settings(BaseSettings):
     model_memory: ByteSize | None = Field(
         default=None,
         description="Memory that all loaded models may take together, such as 6GB, by the sizes of their graphs "
-        "and of KV caches for KW_MAX_ROWS rows. A GPU's memory does not count. For another model the least recently used idle one is unloaded.",
+        "and of KV caches for KW_MAX_ROWS rows. A GPU's memory does not count. For another "
+        "model the least recently used idle one is unloaded.",
         json_schema_extra={"default": "no limit"},
     )
     idle_unload_seconds: Seconds = Field(
