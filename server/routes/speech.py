@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable
 from typing import TypeVar, cast
@@ -185,14 +184,15 @@ class _Sender:
     async def _bounded(self, sending: Awaitable[None]) -> None:
         # Audio made counts, not audio sent: what is encoded at a time is short beside what a client may be late.
         allowed = self._timeout + SLOWEST_READER * self._speech.audio_seconds - self._waited
-        began = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             async with asyncio.timeout(min(self._timeout, max(allowed, 0.0)) if self._timeout else None):
                 await sending
         except TimeoutError:
             self._speech.outcome = "timed_out"
             raise
-        self._waited += time.monotonic() - began
+        self._waited += clock() - began
 
 
 async def _break_off(request: Request, error: Exception) -> None:

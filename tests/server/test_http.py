@@ -6,6 +6,7 @@ import io
 import json
 import socket
 import struct
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,8 +15,8 @@ import soundfile
 
 from server.audio.pcm import to_s16le
 from tests.server.answers import GOOD, PREFIXES, check_error
-from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, tone
-from tests.server.running import PATIENCE_SECONDS, RunningServer, wait_until
+from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, tone, write_bundle
+from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, run_server, wait_until
 
 FIVE_FRAMES = b"".join(to_s16le(tone(frame)) for frame in range(5))
 TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav", "pcm": "audio/pcm"}
@@ -282,3 +283,22 @@ def test_the_log_knows_requests_but_neither_texts_nor_keys(client: httpx.Client,
     assert "private" not in log
     assert "sk-test" not in log
     assert "Traceback" not in log
+
+
+def test_a_file_that_is_too_long_to_be_sent_whole_is_to_be_streamed(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "custom")
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MAX_FILE="1MB") as server:
+        server.wait_ready()
+        with server.client() as client:
+            fields = {**GOOD, "max_new_tokens": 400}
+            message = check_error(client.post("/v1/audio/speech", json=fields), 400, "invalid_value", "input")
+            assert "stream_format" in message
+            streamed = client.post("/v1/audio/speech", json={**fields, "stream_format": "audio"})
+            assert len(streamed.content) == 400 * 2 * FRAME
+
+
+@pytest.mark.parametrize("text", ["[0s]", "[0.00001s]", "[0s] [0s]", "[0s] ..."])
+@pytest.mark.parametrize("stream_format", [None, "audio", "sse"])
+def test_silence_of_no_length_is_nothing_to_speak(client: httpx.Client, text: str, stream_format: str | None) -> None:
+    response = client.post("/v1/audio/speech", json={**GOOD, "input": text, "stream_format": stream_format})
+    assert "nothing to speak" in check_error(response, 400, "invalid_value", "input")

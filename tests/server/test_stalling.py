@@ -7,11 +7,15 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
+from sanic.response import HTTPResponse
 
 from server.routes.progress import while_progressing
+from server.routes.speech import SENT_AT_A_TIME, _Sender
 from tests.server import clock
 from tests.server.answers import GOOD, check_error
 from tests.server.clock import skip
@@ -102,3 +106,67 @@ def test_no_limit() -> None:
             await skip(1_000_000)
 
     clock.run(work())
+
+
+class Reader:
+    """A response whose client takes each part of the body after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.parts = 0
+
+    async def send(self, data: bytes) -> None:
+        assert len(data) <= SENT_AT_A_TIME
+        await skip(self._seconds)
+        self.parts += 1
+
+    async def eof(self) -> None:
+        await skip(self._seconds)
+
+
+def listen(reader: Reader, *, seconds_a_part: float, parts: int, timeout: float = 10) -> str:
+    """Send a body of so many parts to a reader; the outcome."""
+
+    async def work() -> str:
+        speech: Any = SimpleNamespace(audio_seconds=0.0, outcome="done")
+        sender = _Sender(cast(HTTPResponse, reader), speech, timeout)
+        try:
+            for _ in range(parts):
+                speech.audio_seconds += seconds_a_part
+                await sender.send(bytes(SENT_AT_A_TIME))
+            await sender.end()
+        except TimeoutError:
+            pass
+        return str(speech.outcome)
+
+    return clock.run(work())
+
+
+def test_a_reader_at_playing_speed_with_a_pause_is_served() -> None:
+    assert listen(Reader(1.3), seconds_a_part=1.3, parts=100) == "done"
+    assert listen(Reader(9.9), seconds_a_part=3, parts=50) == "done"
+
+
+def test_a_reader_who_takes_a_little_now_and_then_is_left() -> None:
+    reader = Reader(9.9)
+    assert listen(reader, seconds_a_part=1.3, parts=100) == "timed_out"
+    assert reader.parts < 10
+
+
+def test_the_end_of_a_body_has_the_same_limit() -> None:
+    class Deaf(Reader):
+        async def eof(self) -> None:
+            await skip(10.1)
+            await asyncio.Event().wait()
+
+    assert listen(Deaf(0), seconds_a_part=1.3, parts=1) == "timed_out"
+
+
+def test_a_part_of_any_length_is_sent_in_slices() -> None:
+    async def work() -> int:
+        reader = Reader(0)
+        speech: Any = SimpleNamespace(audio_seconds=300.0, outcome="done")
+        await _Sender(cast(HTTPResponse, reader), speech, 0).send(bytes(14_400_000))
+        return reader.parts
+
+    assert clock.run(work()) == -(-14_400_000 // SENT_AT_A_TIME)
