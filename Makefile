@@ -38,9 +38,10 @@ test-server: tools
 
 # The tests of all that needs no torch, for a Python that has none, in an environment of its own:
 # make test-without-torch PYTHON=python3.14 VENV=.cache/venv3.14
+# PART names some of them.
 test-without-torch: $(VENV)/.test-$(RUNTIME) tests/node/node_modules
 	$(BIN)/python -m tests.web.chromium
-	$(BIN)/python -m pytest --without-torch
+	$(BIN)/python -m pytest --without-torch $(PART)
 
 check: $(VENV)/.dev-$(RUNTIME)
 	$(BIN)/ruff check .
