@@ -10,7 +10,7 @@ import pytest
 from server.routes.pages import WEB
 from tests.web.files import FILES, HTML, SCRIPTS, Element, Page, imports, script
 
-MOST_BYTES = 64 * 1024
+MOST_BYTES = 66 * 1024
 CONTROLS = ("input", "select", "textarea", "button")
 COLOURS = re.compile(r"--([a-z-]+): (#[0-9a-f]{6});")
 
