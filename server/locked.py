@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-if sys.platform == "win32":
-    import msvcrt
 
-    def _take(handle: int) -> None:
+def _take(handle: int) -> None:
+    """Wait for the lock of an open file."""
+    if sys.platform == "win32":
+        import msvcrt
+
         while True:
             with suppress(OSError):  # it gives up after ten seconds
                 msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
                 return
-else:
-    import fcntl
+    else:
+        import fcntl
 
-    def _take(handle: int) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX)
 
 

@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -53,10 +54,18 @@ def _without_linux() -> None:
         os.process_cpu_count = os.cpu_count
 
 
+def _lock(handle: int, mode: int, size: int) -> None:
+    """As `msvcrt.locking` for a file that nobody else has locked."""
+    os.fstat(handle)
+
+
 def _be_windows() -> None:
     _without_linux()
     for name in POSIX_MODULES:
         sys.modules[name] = None  # type: ignore[assignment]
+    msvcrt: Any = ModuleType("msvcrt")
+    msvcrt.LK_LOCK, msvcrt.locking = 1, _lock
+    sys.modules["msvcrt"] = msvcrt
     for name in POSIX_FUNCTIONS:
         if hasattr(os, name):
             delattr(os, name)

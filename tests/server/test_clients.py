@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 import soundfile
@@ -66,7 +67,10 @@ def test_python_sdk_async(real_server: RunningServer) -> None:
 
     bodies = asyncio.run(speak())
     check_audio(bodies[0], "wav")
-    assert len(set(bodies)) == 1
+    first, *others = (np.frombuffer(body[44:], "<i2").astype(int) for body in bodies)
+    for other in others:  # samples round otherwise where rows share a call of the decoder
+        assert len(other) == len(first)
+        assert np.abs(other - first).max() <= 2
 
 
 def test_python_sdk_errors(sdk: openai.OpenAI) -> None:

@@ -140,4 +140,4 @@ def test_the_command_says_so_in_one_line(
     monkeypatch.setattr(memory, "machine", lambda: Machine(1000, 1000))
     assert command.main(["serve"]) == 1
     (line,) = (line for line in capsys.readouterr().err.splitlines() if " INFO " not in line)
-    assert line.startswith("qwen3-tts: custom needs 588.8KB for the KV cache of one row")
+    assert line.startswith("qwen3-tts: custom needs 393.2KB for the KV cache of one row")
