@@ -23,6 +23,8 @@ FRAME_SECONDS = 0.08
 PATIENCE_SECONDS = 600.0
 PROBE_SECONDS = 0.05
 PROBES_A_STATE = 20
+RETRY_SECONDS = 0.5
+"""After which a listener who was refused asks again."""
 LEAVES_AT_ONCE = 0.01
 """Seconds after which a client that does not wait for any answer hangs up."""
 
@@ -117,15 +119,21 @@ async def arrive(http: httpx.AsyncClient, seconds: float, asks: Iterable[Ask]) -
 
 
 @contextmanager
-def watching(url: str, key: str | None, seen: Seen) -> Iterator[None]:
+def watching(url: str, key: str | None, seen: Seen, listener: Ask | None = None) -> Iterator[None]:
     """Fill `seen` while this lasts, from a process of its own, so that busy clients do not count as a slow server.
+
+    Args:
+        url: of the server.
+        key: that it knows.
+        seen: what is filled.
+        listener: what somebody listens to meanwhile, again and again. The last time is heard to its end.
 
     Raises:
         EOFError: something was not answered; the process has said what.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_watch, args=(there, url, key), daemon=True)
+    process = context.Process(target=_watch, args=(there, url, key, listener), daemon=True)
     process.start()
     there.close()
     here.recv()
@@ -135,17 +143,28 @@ def watching(url: str, key: str | None, seen: Seen) -> Iterator[None]:
     process.join()
     seen.probes += found.probes
     seen.states += found.states
+    seen.heard += found.heard
 
 
-def _watch(pipe: Connection, url: str, key: str | None) -> None:
+def _watch(pipe: Connection, url: str, key: str | None, listener: Ask | None) -> None:
     seen = Seen()
+    enough = False
+
+    async def hear(http: httpx.AsyncClient) -> None:
+        while listener is not None and not enough:
+            seen.heard.append(await listen(http, listener))
+            if seen.heard[-1].outcome != "whole":
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def work() -> None:
         async with connect(url, key) as http, asyncio.TaskGroup() as group:
             await asyncio.gather(_live(http, seen), _look(http, seen))
             pipe.send(None)
-            probing = group.create_task(_probe(http, seen))
+            probing, hearing = group.create_task(_probe(http, seen)), group.create_task(hear(http))
             await asyncio.to_thread(pipe.recv)
+            nonlocal enough
+            enough = True
+            await hearing
             probing.cancel()
 
     asyncio.run(work())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 from typing import Literal, NamedTuple
 
@@ -92,10 +93,11 @@ class Phase:
 
 @dataclass
 class Seen:
-    """What was measured all along, whatever the load."""
+    """What was measured all along, whatever the load; `heard` by a listener beside it, where there was one."""
 
     probes: list[Probe] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
+    heard: list[Heard] = field(default_factory=list)
 
 
 class Underruns(NamedTuple):
@@ -114,6 +116,11 @@ def underruns(parts: Iterable[Part]) -> Underruns:
             seconds += part.at - dry
         dry = (part.at if dry is None else max(dry, part.at)) + part.audio
     return Underruns(times, seconds)
+
+
+def longest_gap(parts: Sequence[Part]) -> float:
+    """The most seconds between a part and the next."""
+    return max((later.at - part.at for part, later in pairwise(parts)), default=0.0)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -159,8 +159,8 @@ class Settings(BaseSettings):
         default=1024,
         ge=64,
         le=32_768,
-        description="Positions that a prompt may take: tokens of a chunk of text and of the instructions. One more is "
-        "answered 400.",
+        description="Positions that a prompt may take: tokens of a chunk of text and of the instructions, which may "
+        "take half of them. One more is answered 400.",
     )
     max_frames: int = Field(
         default=2048,

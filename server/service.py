@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping
 
 from server.audio.encoders import make_encoder
-from server.engine.prompt import PromptError
+from server.engine.prompt import InstructionError, PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError
@@ -73,6 +73,8 @@ async def _begin(reading: Reading, *, whole: bool) -> None:
     """Begin a reading, of a text that had to stay whole or not, with errors of our own."""
     try:
         await reading.begin()
+    except InstructionError as error:
+        raise InvalidRequestError(str(error), param="instructions") from error
     except PromptError as error:
         hint = "; without max_new_tokens a long text is spoken in chunks" if whole else ""
         raise InvalidRequestError(f"{error}{hint}", param="input") from error

@@ -21,10 +21,16 @@ Floats = NDArray[np.float32]
 AUTO = "auto"
 ROLE_IDS = 3
 END_IDS = 5
+INSTRUCTION_SHARE = 0.5
+"""Of the positions that a prompt may take: the rest is there for text."""
 
 
 class PromptError(ValueError):
     """A prompt that cannot be built: an unknown speaker or language, or a text too long for the model."""
+
+
+class InstructionError(PromptError):
+    """An instruction that leaves too little room for text."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,8 @@ class PromptBuilder:
             instruction: how to say it; dropped by models that do not follow instructions.
 
         Raises:
-            PromptError: unknown speaker or language, or more positions than the model has.
+            PromptError: unknown speaker or language, or more positions than a prompt may take.
+            InstructionError: the instruction takes more than its share of them.
         """
         ids = self._manifest.ids
         chat = self._chat_ids(text)
@@ -94,6 +101,8 @@ class PromptBuilder:
         codec = self._codec_prefix(speaker, language)
         spoken = [*body, ids.tts_eos]
         instructed = self._instruction_ids(instruction)
+        if len(instructed) > (most := int(INSTRUCTION_SHARE * self.max_positions)):
+            raise InstructionError(f"the instructions take {len(instructed)} positions; at most {most} are allowed")
         # Counted before anything is embedded: an embedding takes kilobytes a position, and a request may ask for many.
         positions = len(instructed) + len(role) + len(codec) + 1 + len(spoken) + 1
         if positions > self.max_positions:

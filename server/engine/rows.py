@@ -74,6 +74,8 @@ class Row:
     _set_back_to: int = 0
     _good: RowState | None = None
     """The state before the first frame that is held back."""
+    _undecoded_from: RowState | None = None
+    """The state before the first frame that is not decoded yet, while there is one."""
     _held: list[tuple[PcmChunk, int]] = field(default_factory=list)
     """Audio that is held back, and its frames."""
 
@@ -85,6 +87,8 @@ class Row:
         suspicious = state.guard is not None and state.guard.suspicious
         if suspicious and self._good is None:
             self._good = self.state
+        if not self.state.undecoded:
+            self._undecoded_from = self.state
         self.state = state
         self.job.frames = state.made
         self._let_go_unless(suspicious)
@@ -92,7 +96,7 @@ class Row:
     def hear(self, samples: PcmChunk, state: RowState) -> None:
         """Take audio of the undecoded frames, and the state after them."""
         self._held.append((samples, len(self.state.undecoded)))
-        self.state = state
+        self.state, self._undecoded_from = state, None
         # Silence found in this chunk holds back what comes after it.
         self._let_go_unless(self._good is not None and state.guard is not None and state.guard.suspicious)
 
@@ -122,12 +126,20 @@ class Row:
         good = self._good or self.state
         return self._go_on_from(good, reason)
 
+    def go_back_further(self, reason: str) -> bool:
+        """Throw away what nobody can have heard, not being decoded, and go on from before it, as `go_back` does.
+
+        That is all there is without holding audio back: what was handed over is on its way to a listener.
+        """
+        known = [state for state in (self._good, self._undecoded_from) if state is not None]
+        return self._go_on_from(min(known, key=lambda state: state.made, default=self.state), reason)
+
     def start_anew(self, reason: str) -> bool:
         """Throw away all that was made, which nobody may have heard, and begin with other draws, as `go_back` does."""
         return self._go_on_from(self._beginning, reason)
 
     def _go_on_from(self, good: RowState, reason: str) -> bool:
-        self._good = None
+        self._good = self._undecoded_from = None  # where frames stay undecoded, going back again begins behind them
         self._held.clear()
         progress = good.made - self._set_back_to >= PROGRESS_FRAMES
         self._fruitless = 0 if progress else self._fruitless

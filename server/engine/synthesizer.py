@@ -133,7 +133,7 @@ class Synthesizer:
         if row.state.guard is not None and row.state.guard.ends_too_soon:
             self._frames.keep(row)
             # With the frames before it as they are the model often ends again: better begin anew, while nobody listens.
-            go_back = row.start_anew if row.job.take_back() else row.go_back
+            go_back = row.start_anew if row.job.take_back() else row.go_back_further
             self._go_back(row, "it ends too soon", go_back)
         else:
             row.end()
@@ -143,7 +143,10 @@ class Synthesizer:
         codes, guard = drawn.codes, row.state.guard.after(drawn.codes) if row.state.guard else None
         made = row.state.made + 1
         last = made >= row.job.max_frames or row.state.length >= self._talker.sizes.max_positions
-        if guard is not None and (last or guard.suspicious or guard.runaway):
+        may_go_back = guard is not None and (
+            last or guard.suspicious or guard.runaway or (guard.ends_too_soon and not row.state.undecoded)
+        )
+        if may_go_back:
             self._frames.keep(row)
         if guard is not None and (reason := "it does not end" if last else guard.runaway):
             self._go_back(row, reason)

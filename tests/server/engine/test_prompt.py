@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.engine.bundle import CODEC_TABLE, TEXT_TABLE, TOKENIZER
-from server.engine.prompt import PromptBuilder, PromptError
+from server.engine.prompt import InstructionError, PromptBuilder, PromptError
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.manifest import read_manifest
 from tests.bundles import RANDOM_BUNDLE
@@ -43,4 +43,18 @@ def test_a_text_that_no_model_can_hold_is_not_embedded(instruction: str | None) 
     before = [table.read for table in tables]
     with pytest.raises(PromptError, match=r"take \d+ positions"):
         prompts.build(longest + "1 1 ", **VOICE, instruction=instruction)
+    assert [table.read for table in tables] == before
+
+
+def test_an_instruction_that_leaves_no_room_for_text_is_not_embedded() -> None:
+    tables = text, codec = Table(TEXT_TABLE), Table(CODEC_TABLE)
+    manifest = read_manifest(RANDOM_BUNDLE).model_copy(update={"follows_instructions": True})
+    prompts = PromptBuilder(manifest, TextTokenizer(RANDOM_BUNDLE / TOKENIZER), text, codec, 64)
+    around = len(prompts.build("", **VOICE, instruction="1")) - len(prompts.build("", **VOICE, instruction=None))
+    one = prompts.count_tokens("1 ")
+    most = "1 " * ((32 - around) // one)
+    prompts.build("Hello", **VOICE, instruction=most)
+    before = [table.read for table in tables]
+    with pytest.raises(InstructionError, match=r"the instructions take \d+ positions; at most 32"):
+        prompts.build("Hello", **VOICE, instruction=most + "1 1 ")
     assert [table.read for table in tables] == before

@@ -1,0 +1,292 @@
+"""What one caller can cost: `python -m benchmarks.hostile`.
+
+Attacks two servers, one with a key and one without, by real connections, while somebody listens to a stream and a
+process of its own asks for `/livez`. Prints what each attack got and what it cost. The bundle is the embedded model
+unless `--bundle` says otherwise. Linux only, since peak memory is read from `/proc`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.attacks import ATTACKS, PARAGRAPH, Attack, Target
+from benchmarks.clients import Ask, connect, take_turns, watching
+from benchmarks.observed import Seen, longest_gap, percentile, underruns
+from server.bench.report import machine
+from server.bench.speak import TEXT
+from server.metrics import PREFIX
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "models" / "qwen3_tts_tiny"
+PLACES = 110
+"""Requests that the key may have under way: no attack wants more, and all together far more, so that lost ones show."""
+SETTLE_SECONDS = 60.0
+HEAD_START_SECONDS = 1.0
+"""For which the listener has been heard before an attack begins."""
+MEGABYTE = 1_000_000
+MOST_MEGABYTES, MOST_P99, MOST_WORST, MOST_LEFT = 64, 20, 100, 0.05
+"""Wanted: MB above idle, `/livez` in ms, and the share of memory that may be left over."""
+
+
+class Process:
+    """A server's process, as Linux tells of it."""
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path("/proc") / str(pid)
+
+    def forget_peak(self) -> None:
+        """Begin to measure the peak anew (man 5 proc, clear_refs)."""
+        (self._folder / "clear_refs").write_text("5")
+
+    def _status(self, name: str) -> int:
+        lines = (self._folder / "status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+    @property
+    def rss(self) -> int:
+        """Bytes resident now."""
+        return self._status("VmRSS")
+
+    @property
+    def peak(self) -> int:
+        """Bytes resident at most, since the peak was forgotten."""
+        return self._status("VmHWM")
+
+    @property
+    def descriptors(self) -> int:
+        """Open files and connections."""
+        return len(list((self._folder / "fd").iterdir()))
+
+
+@dataclass
+class Cost:
+    """An attack and what came of it.
+
+    Attributes:
+        name: of the attack.
+        got: what the attacker got.
+        seconds: that it took.
+        peak: bytes above what was resident before.
+        seen: by listener and probe.
+    """
+
+    name: str
+    got: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    peak: int = 0
+    seen: Seen = field(default_factory=Seen)
+
+    @property
+    def faults(self) -> int:
+        """Answers that blame the server for what its caller did; 503 asks the caller to wait."""
+        return sum(number for what, number in self.got.items() if what[:1] == "5" and what != "503")
+
+    @property
+    def livez(self) -> list[float]:
+        """How long probes took, in ms."""
+        return [1e3 * probe.seconds for probe in self.seen.probes]
+
+    @property
+    def starved(self) -> tuple[int, float]:
+        """How often and for how many seconds in all the listener, who plays at the speed of speech, had nothing."""
+        each = [underruns(one.parts) for one in self.seen.heard]
+        return sum(one.times for one in each), sum(one.seconds for one in each)
+
+    def cells(self) -> Iterator[str]:
+        """Of its line in the table."""
+        yield self.name
+        yield ", ".join(f"{number} x {what}" for what, number in sorted(self.got.items())) or "-"
+        yield f"{self.seconds:.1f}"
+        yield f"{self.peak / MEGABYTE:.0f}"
+        yield f"{percentile(self.livez, 99):.1f} / {max(self.livez):.1f} ({len(self.livez)})"
+        heard = Counter(one.outcome for one in self.seen.heard)
+        gap = max((longest_gap(one.parts) for one in self.seen.heard), default=0.0)
+        times, seconds = self.starved
+        refused = "".join(f", {heard[name]} {name}" for name in ("refused", "failed") if heard[name])
+        yield f"{gap:.2f} s; {times} underruns, {seconds:.1f} s; {heard['whole']} whole{refused}"
+
+
+HEAD = (
+    "attack", "what the attacker got", "s", "peak RSS above before, MB", "`/livez` p99 / worst, ms (probes)",
+    "listener: longest gap; underruns at 1 x; requests",
+)  # fmt: skip
+
+
+@dataclass
+class Siege:
+    """The servers, and how they are measured."""
+
+    target: Target
+    process: Process
+    listener: Ask
+
+    async def work(self, name: str, attack: Attack) -> Cost:
+        """Attack, and wait until nothing of it is under way any more."""
+        cost = Cost(name)
+        before = self.process.rss
+        self.process.forget_peak()
+        with watching(self.target.url, self.target.key, cost.seen, self.listener):
+            await asyncio.sleep(HEAD_START_SECONDS)
+            began = time.perf_counter()
+            cost.got.update(await attack(self.target))
+            cost.seconds = time.perf_counter() - began
+        cost.peak = self.process.peak - before
+        await self.settled()
+        return cost
+
+    async def settled(self) -> None:
+        """Wait until no row runs and no job waits.
+
+        Raises:
+            TimeoutError: something is still held; the message says what.
+        """
+        deadline = time.monotonic() + SETTLE_SECONDS
+        async with connect(self.target.url, self.target.key) as http:
+            while any(held := await under_way(http)):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{held} rows and jobs are held {SETTLE_SECONDS:g} s after an attack")
+                await asyncio.sleep(0.2)
+        await asyncio.sleep(1)
+
+
+async def under_way(http: httpx.AsyncClient) -> tuple[int, int]:
+    """Rows that run and jobs that wait, of all models."""
+    text = (await http.get("/metrics")).raise_for_status().text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    running, waiting = (
+        sum(int(sample.value) for sample in families[f"{PREFIX}_{name}"].samples)
+        for name in ("rows_running", "queue_depth")
+    )
+    return running, waiting
+
+
+async def nothing(target: Target) -> Iterable[str]:
+    """no attack"""
+    await asyncio.sleep(5)
+    return []
+
+
+async def ordinary(target: Target) -> Iterable[str]:
+    """eight ordinary callers"""
+    async with target.client() as http:
+        heard = await take_turns(http, 8, [Ask(TEXT, 50, seed) for seed in range(8)])
+    return [str(one.status) for one in heard]
+
+
+async def run(siege: Siege, attacks: Iterable[Attack], rows: int, say: Callable[[str], object]) -> list[str]:
+    """Every attack in turn; the lines of the report."""
+    target, process = siege.target, siege.process
+    async with connect(target.url, target.key) as http:
+        for number in (1, rows, rows):
+            await take_turns(http, number, [Ask(PARAGRAPH, 100, seed) for seed in range(number)])
+    await siege.settled()
+    rss, descriptors = process.rss, process.descriptors
+    costs = []
+    for attack in (nothing, ordinary, *attacks):
+        name = str(attack.__doc__).strip()
+        say(name)
+        costs.append(await siege.work(name, attack))
+        say(" | ".join(costs[-1].cells()))
+    held = process.rss / rss - 1
+    async with connect(target.url, target.key) as http:
+        afterwards = await take_turns(http, rows, [Ask(TEXT, 25, seed) for seed in range(rows)])
+    whole = sum(one.outcome == "whole" for one in afterwards)
+    table = [HEAD, ["---"] * len(HEAD), *(list(cost.cells()) for cost in costs)]
+    return [
+        *(f"| {' | '.join(row)} |" for row in table),
+        "",
+        f"Before the attacks {rss / MEGABYTE:.0f} MB and {descriptors} descriptors; afterwards {held:+.1%} and "
+        f"{process.descriptors}; of {rows} callers at once, as many as there are rows, {whole} were served.",
+        "",
+        *missed(costs, held),
+    ]
+
+
+def missed(costs: list[Cost], held: float) -> Iterator[str]:
+    """What is not as it is wanted with the embedded model on two cores."""
+    found = []
+    for cost in costs:
+        if cost.peak > MOST_MEGABYTES * MEGABYTE:
+            found.append(f"{cost.name}: {cost.peak / MEGABYTE:.0f} MB, at most {MOST_MEGABYTES} wanted")
+        if cost.faults:
+            found.append(f"{cost.name}: {cost.faults} answers of 5xx")
+        if percentile(cost.livez, 99) > MOST_P99 or max(cost.livez) > MOST_WORST:
+            found.append(f"{cost.name}: /livez slower than {MOST_P99} ms (p99) or {MOST_WORST} ms (worst)")
+        if cost.starved[0] or any(one.outcome == "failed" for one in cost.seen.heard):
+            found.append(f"{cost.name}: the listener starved")
+    if held > MOST_LEFT:
+        found.append(f"memory afterwards: {held:+.1%}, at most {MOST_LEFT:+.0%} wanted")
+    yield "Wanted, and missed:" if found else "All as wanted."
+    yield from (f"- {line}" for line in found)
+
+
+@contextmanager
+def besieged(options: argparse.Namespace) -> Iterator[Siege]:
+    """Both servers, which end afterwards."""
+    from tests.server.running import KEY, REAL, run_server
+
+    bundle = options.bundle.resolve()
+    variables = {
+        "KW_MODELS_DIR": str(bundle.parent),
+        "KW_MODEL": bundle.name,
+        "KW_MAX_ROWS": str(options.rows),
+        "KW_THREADS": str(options.threads),
+        "KW_REQUEST_TIMEOUT": str(options.timeout),
+        "KW_MAX_REQUESTS_PER_KEY": str(PLACES),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        keys = scratch / "keys"
+        with (
+            run_server(REAL, scratch, **variables, KW_API_KEYS_FILE=str(keys)) as server,
+            run_server(REAL, scratch, **variables, KW_SECRET_API_KEY="", KW_HOST="") as open_server,
+        ):
+            server.wait_ready()
+            open_server.wait_ready()
+            target = Target(server.url, KEY, open_server.url, keys, options.seconds)
+            yield Siege(target, Process(server.process.pid), Ask(PARAGRAPH, options.frames, 1))
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile", description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path, default=EMBEDDED, help="folder of a bundle (default: the embedded one)")
+    parser.add_argument("--full-size", action="store_true", help="the random int8 bundle of full size instead")
+    parser.add_argument("--rows", type=int, default=4, help="KW_MAX_ROWS (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="KW_THREADS (default: %(default)s)")
+    parser.add_argument("--timeout", type=int, default=10, help="KW_REQUEST_TIMEOUT (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=20, help="that an endless attack lasts (default: %(default)s)")
+    parser.add_argument("--frames", type=int, help="that the listener asks for (default: what the model makes)")
+    parser.add_argument("--only", nargs="+", metavar="ATTACK", help="functions of benchmarks/attacks.py")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Attack and report."""
+    options = parse(arguments)
+    if options.full_size:
+        from benchmarks.checkpoints import full_size_bundle  # needs what the tests need
+
+        options.bundle = full_size_bundle("0.6b", "int8")
+    attacks = [attack for attack in ATTACKS if not options.only or attack.__name__ in options.only]
+    with besieged(options) as siege:
+        lines = asyncio.run(run(siege, attacks, options.rows, lambda doing: print(doing, file=sys.stderr)))
+    title = f"hostile: {options.bundle.name}, {options.rows} rows, {options.threads} threads; {machine()}"
+    print("\n".join([title, "", *lines]))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end too
+    main()
