@@ -28,7 +28,7 @@ from tests.server.test_leaving import raw_request
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     scratch = tmp_path_factory.mktemp("stalling")
     write_bundle(scratch / "models", "custom")
-    with run_server(FAKE, scratch, KW_MODELS_DIR=str(scratch / "models"), KW_REQUEST_TIMEOUT="1") as server:
+    with run_server(FAKE, scratch, KW_MODELS_DIR=str(scratch / "models"), KW_REQUEST_TIMEOUT="3") as server:
         server.wait_ready()
         yield server
 
@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 def test_an_engine_that_makes_nothing_for_a_whole_file(server: RunningServer) -> None:
     with server.client() as client:
         answer = client.post("/v1/audio/speech", json={**GOOD, "input": "hang", "seed": 1})
-        assert "nothing for 1 seconds" in check_error(answer, 504, "timeout")
+        assert "nothing for 3 seconds" in check_error(answer, 504, "timeout")
         server.wait_event("dropped", seed=1, frames=1)
         assert client.post("/v1/audio/speech", json=GOOD).status_code == 200  # the row is free
     wait_until(lambda: [line for line in server.log if " seed=1 outcome=timed_out" in line], "it is logged")
