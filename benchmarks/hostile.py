@@ -248,7 +248,7 @@ def besieged(options: argparse.Namespace) -> Iterator[Siege]:
     }
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        keys = scratch / "keys"
+        (keys := scratch / "keys").touch()
         with (
             run_server(REAL, scratch, **variables, KW_API_KEYS_FILE=str(keys)) as server,
             run_server(REAL, scratch, **variables, KW_SECRET_API_KEY="", KW_HOST="") as open_server,

@@ -8,7 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.observed import Heard, Part, Phase, Probe, Seen, State, Underruns, growth, percentile, table, underruns
+from benchmarks.observed import (
+    Heard,
+    Part,
+    Phase,
+    Probe,
+    Seen,
+    State,
+    Underruns,
+    growth,
+    longest_gap,
+    percentile,
+    table,
+    underruns,
+)
 
 PARTS = st.lists(
     st.tuples(st.integers(0, 100), st.integers(1, 100)).map(lambda pair: Part(pair[0] / 8, pair[1] / 8)), min_size=1
@@ -29,6 +42,11 @@ PARTS = st.lists(
 )
 def test_underruns(parts: list[Part], expected: Underruns) -> None:
     assert underruns(parts) == expected
+
+
+def test_the_longest_gap() -> None:
+    assert longest_gap([]) == longest_gap([Part(3, 1)]) == 0
+    assert longest_gap([Part(1, 9), Part(2, 9), Part(4.5, 9), Part(5, 9)]) == 2.5
 
 
 @given(PARTS)
