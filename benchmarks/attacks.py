@@ -201,9 +201,8 @@ async def many_frames(target: Target) -> Iterable[str]:
 
 
 async def whole_wav(target: Target) -> Iterable[str]:
-    """two WAV files of an hour each, not streamed"""
-    silence = "Yes. [300s] " * 12
-    return await at_once(target, 2, silence, response_format="wav")
+    """eight WAV files of five minutes, not streamed"""
+    return await at_once(target, 8, "Yes. [299s]", response_format="wav", stream=False)
 
 
 async def reads_nothing(target: Target) -> Iterable[str]:

@@ -183,12 +183,20 @@ async def _probe(http: httpx.AsyncClient, seen: Seen) -> None:
 
 async def _live(http: httpx.AsyncClient, seen: Seen) -> None:
     began = time.perf_counter()
-    (await http.get("/livez")).raise_for_status()
+    (await _get(http, "/livez")).raise_for_status()
     seen.probes.append(Probe(began, time.perf_counter() - began))
 
 
+async def _get(http: httpx.AsyncClient, path: str) -> httpx.Response:
+    """As clients do: once more where the server has closed a connection that was waiting (RFC 9110, section 9.2.2)."""
+    try:
+        return await http.get(path)
+    except httpx.TransportError:
+        return await http.get(path)
+
+
 async def _look(http: httpx.AsyncClient, seen: Seen) -> None:
-    response = (await http.get("/metrics")).raise_for_status()
+    response = (await _get(http, "/metrics")).raise_for_status()
     seen.states.append(_state(response.text))
 
 

@@ -96,7 +96,7 @@ async def long(load: Load) -> list[str]:
     text = (" ".join(SENTENCES) + " ") * (options.characters // len(" ".join(SENTENCES)) + 1)
     text = text[: options.characters].rstrip()
     tokenizer = TextTokenizer(options.bundle / "tokenizer.json")
-    parts = list(chunks(text, "en", lambda piece: len(tokenizer.encode(piece))))
+    parts = list(chunks(text, "en", tokenizer.count))
     for _ in range(options.rounds):
         seed = next(load.seeds)
         whole = Ask(text, None, seed)

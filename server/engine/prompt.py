@@ -75,12 +75,13 @@ class PromptBuilder:
         room = manifest.sizes.talker.max_positions - 1
         self.max_positions = room if max_positions is None else min(max_positions, room)
         """Of a prompt."""
+        self._most_instructed = int(INSTRUCTION_SHARE * self.max_positions)
         self.pad: Floats = np.array(text_embedding[manifest.ids.tts_pad])
         """Text side of every position after the prompt, `[hidden]`."""
 
     def count_tokens(self, text: str) -> int:
         """Positions that a text takes."""
-        return len(self._tokenizer.encode(text))
+        return self._tokenizer.count(text)
 
     def build(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
         """Embed a prompt.
@@ -96,13 +97,17 @@ class PromptBuilder:
             InstructionError: the instruction takes more than its share of them.
         """
         ids = self._manifest.ids
+        if self._tokenizer.surely_exceeds(text, self.max_positions):
+            raise PromptError(f"the text alone takes more than the {self.max_positions} positions that are allowed")
         chat = self._chat_ids(text)
         role, body = chat[:ROLE_IDS], chat[ROLE_IDS:-END_IDS]
         codec = self._codec_prefix(speaker, language)
         spoken = [*body, ids.tts_eos]
         instructed = self._instruction_ids(instruction)
-        if len(instructed) > (most := int(INSTRUCTION_SHARE * self.max_positions)):
-            raise InstructionError(f"the instructions take {len(instructed)} positions; at most {most} are allowed")
+        if len(instructed) > self._most_instructed:
+            raise InstructionError(
+                f"the instructions take {len(instructed)} positions; at most {self._most_instructed} are allowed"
+            )
         # Counted before anything is embedded: an embedding takes kilobytes a position, and a request may ask for many.
         positions = len(instructed) + len(role) + len(codec) + 1 + len(spoken) + 1
         if positions > self.max_positions:
@@ -129,6 +134,8 @@ class PromptBuilder:
     def _instruction_ids(self, instruction: str | None) -> list[int]:
         if not instruction or not self._manifest.follows_instructions:
             return []
+        if self._tokenizer.surely_exceeds(instruction, self._most_instructed):
+            raise InstructionError(f"the instructions take more than the {self._most_instructed} positions allowed")
         ids, encode = self._manifest.ids, self._tokenizer.encode
         return [ids.im_start, *encode(f"user\n{instruction}"), ids.im_end, *encode("\n")]
 

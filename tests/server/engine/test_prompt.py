@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Encoding
 
 from server.engine.bundle import CODEC_TABLE, TEXT_TABLE, TOKENIZER
 from server.engine.prompt import InstructionError, PromptBuilder, PromptError
@@ -58,3 +59,26 @@ def test_an_instruction_that_leaves_no_room_for_text_is_not_embedded() -> None:
     with pytest.raises(InstructionError, match=r"the instructions take \d+ positions; at most 32"):
         prompts.build("Hello", **VOICE, instruction=most + "1 1 ")
     assert [table.read for table in tables] == before
+
+
+@pytest.mark.parametrize("character", ["\U0001f469", "a ", "e\u0301"])
+def test_a_text_that_is_far_too_long_is_not_tokenised_to_its_end(character: str) -> None:
+    tables = Table(TEXT_TABLE), Table(CODEC_TABLE)
+    manifest = read_manifest(RANDOM_BUNDLE).model_copy(update={"follows_instructions": True})
+    tokenizer = Asked(RANDOM_BUNDLE / TOKENIZER)
+    prompts = PromptBuilder(manifest, tokenizer, *tables, 64)
+    with pytest.raises(PromptError, match="more than the 64 positions"):
+        prompts.build(character * 100_000, **VOICE, instruction=None)
+    with pytest.raises(InstructionError, match="more than the 32 positions"):
+        prompts.build("Hello", **VOICE, instruction=character * 100_000)
+    assert tokenizer.most <= 2_000
+
+
+class Asked(TextTokenizer):
+    """Notes the longest text that it was asked for."""
+
+    most = 0
+
+    def _encoding(self, text: str) -> Encoding:
+        self.most = max(self.most, len(text))
+        return super()._encoding(text)
