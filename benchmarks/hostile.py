@@ -35,6 +35,8 @@ PLACES = 110
 SETTLE_SECONDS = 60.0
 HEAD_START_SECONDS = 1.0
 """For which the listener has been heard before an attack begins."""
+LEAST_SECONDS = 5.0
+"""A short attack is repeated for so long, so that there are probes enough for a percentile."""
 MEGABYTE = 1_000_000
 MOST_MEGABYTES, MOST_P99, MOST_WORST, MOST_LEFT = 64, 20, 100, 0.05
 """Wanted: MB above idle, `/livez` in ms, and the share of memory that may be left over."""
@@ -140,8 +142,9 @@ class Siege:
         with watching(self.target.url, self.target.key, cost.seen, self.listener):
             await asyncio.sleep(HEAD_START_SECONDS)
             began = time.perf_counter()
-            cost.got.update(await attack(self.target))
-            cost.seconds = time.perf_counter() - began
+            while cost.seconds < LEAST_SECONDS:
+                cost.got.update(await attack(self.target))
+                cost.seconds = time.perf_counter() - began
         cost.peak = self.process.peak - before
         await self.settled()
         return cost

@@ -50,7 +50,8 @@ def test_attacks_have_names_of_their_own() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-def test_the_whole_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hostile, "LEAST_SECONDS", 0.001)
     hostile.main(["--only", "smuggling", "foreign_pages", "--seconds", "1"])
     out = capsys.readouterr().out
     assert "| 5 x 400 |" in out

@@ -71,14 +71,17 @@ def test_a_text_that_is_far_too_long_is_not_tokenised_to_its_end(character: str)
         prompts.build(character * 100_000, **VOICE, instruction=None)
     with pytest.raises(InstructionError, match="more than the 32 positions"):
         prompts.build("Hello", **VOICE, instruction=character * 100_000)
-    assert tokenizer.most <= 2_000
+    assert tokenizer.most < 5_000
+    assert tokenizer.asked < 20_000
+    tokenizer.count(character * 100_000)
+    assert tokenizer.most < 5_000
 
 
 class Asked(TextTokenizer):
-    """Notes the longest text that it was asked for."""
+    """Notes the longest text that it was asked for, and how much in all."""
 
-    most = 0
+    most = asked = 0
 
     def _encoding(self, text: str) -> Encoding:
-        self.most = max(self.most, len(text))
+        self.most, self.asked = max(self.most, len(text)), self.asked + len(text)
         return super()._encoding(text)
