@@ -27,6 +27,7 @@ from benchmarks.clients import Ask, connect, take_turns, watching
 from benchmarks.observed import Seen, longest_gap, percentile, underruns
 from server.bench.report import machine
 from server.bench.speak import TEXT
+from server.heap import TIDY_SECONDS
 from server.metrics import PREFIX
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "models" / "qwen3_tts_tiny"
@@ -35,6 +36,8 @@ PLACES = 110
 SETTLE_SECONDS = 60.0
 HEAD_START_SECONDS = 1.0
 """For which the listener has been heard before an attack begins."""
+TIDIED_SECONDS = TIDY_SECONDS + 1.5
+"""After which the server has given back what a request took."""
 LEAST_SECONDS = 5.0
 """A short attack is repeated for so long, so that there are probes enough for a percentile."""
 MEGABYTE = 1_000_000
@@ -161,7 +164,7 @@ class Siege:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{held} rows and jobs are held {SETTLE_SECONDS:g} s after an attack")
                 await asyncio.sleep(0.2)
-        await asyncio.sleep(1)
+        await asyncio.sleep(TIDIED_SECONDS)
 
 
 async def under_way(http: httpx.AsyncClient) -> tuple[int, int]:

@@ -38,20 +38,32 @@ class OpenConnections:
     def __init__(self, most: int) -> None:
         self._most = most
         self._open: set[Connection] = set()
+        self._spare: list[tuple[tuple[bool, float], Connection]] = []
+        """Those that could be closed when last looked for, the first to be closed at the end."""
         self._full = log.Seldom("connections_full")
 
     def add(self, new: Connection) -> bool:
         """Make room for a connection; False if there is none."""
+        if len(self._open) >= self._most:
+            self._full.event(most=self._most)
+            if oldest := self._take_spare() or self._look_for_spare():
+                self._open.discard(oldest)
+                oldest.abort()
         self._open.add(new)
-        if len(self._open) <= self._most:
-            return True
-        spare = [connection for connection in self._open if connection.is_spare and connection is not new]
-        if spare:
-            oldest = min(spare, key=lambda connection: connection.order)
-            self._open.discard(oldest)
-            oldest.abort()
-        self._full.event(most=self._most, under_way=len(self._open) - len(spare))
         return len(self._open) <= self._most
+
+    def _look_for_spare(self) -> Connection | None:
+        found = [(connection.order, connection) for connection in self._open if connection.is_spare]
+        self._spare = sorted(found, key=lambda pair: pair[0], reverse=True)
+        return self._take_spare()
+
+    def _take_spare(self) -> Connection | None:
+        """The first to be closed of those found, which many that come at once share: looking for them takes long."""
+        while self._spare:
+            order, connection = self._spare.pop()
+            if connection in self._open and connection.is_spare and connection.order == order:
+                return connection
+        return None
 
     def discard(self, connection: Connection) -> None:
         """It is gone."""
