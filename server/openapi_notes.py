@@ -48,9 +48,9 @@ FIELDS: dict[str, Json] = {
     },
     "voice": {
         "description": "An id of `GET /audio/voices`: profiles, speakers, OpenAI's names, Kokoro's ids. Where none is "
-        "written like this, case does not matter, nor blank or underscore. Of a formula the heaviest is taken. `default` "
-        "and `none` mean what `alloy` means.",
-        "examples": ["alloy", {"id": "serena"}, "serena_meditation", "af_heart*0.7+af_bella*0.3", "af_heart(2)+af_sky"],
+        "written like this, case does not matter, nor blank or underscore. Of a formula the heaviest is taken. "
+        "`default` and `none` mean what `alloy` means.",
+        "examples": ["alloy", {"id": "serena"}, "serena_meditation", "af_heart*0.7+af_bella*0.3", "af_sky(2)+af_bella"],
     },
     "response_format": {
         "description": "The kind of file; `pcm` is signed 16 bit, little-endian, 24 kHz, mono. `ogg`, `oga` and "
@@ -73,12 +73,12 @@ FIELDS: dict[str, Json] = {
         "examples": ["English", "en", "auto"],
     },
     "seed": {
-        "description": "The same seed gives the same audio; `x-seed` tells the one that was used. -1 is as good as none.",
+        "description": "The same seed gives the same audio; `x-seed` tells the one that was used. -1 is none.",
     },
     "temperature": {"description": "0 always takes the likeliest code; absent, the model's own."},
     "top_k": {"description": "Draw from so many likeliest codes, 0 or -1 from all; absent, the model's own."},
     "top_p": {
-        "description": "Draw from the likeliest codes of so much probability, 0 always the likeliest; absent, the model's."
+        "description": "Draw from the likeliest codes of so much probability, 0 is the likeliest; absent, the model's.",
     },
     "repetition_penalty": {
         "description": "How much codes that were there before are held back, 1 or 0 not at all; absent, the model's.",
@@ -88,8 +88,8 @@ FIELDS: dict[str, Json] = {
         "`x-finish-reason` is `length` where they end it. -1 is as good as none.",
     },
     "exact_frames": {
-        "description": "Codec frames of 80 ms, exactly: the text is spoken in one piece, which must fit the model, and is "
-        "cut off or goes on until there are so many. For measuring.",
+        "description": "Codec frames of 80 ms, for measuring: the text is spoken in one piece, which must fit the "
+        "model, is not watched for running away, and is cut off there.",
     },
     "text_format": {
         "description": "What the text is written in; `auto` finds out.",
@@ -156,7 +156,7 @@ HEADERS: dict[str, Json] = {
         "schema": {"type": "string", "enum": ["ignored"]},
     },
     "x-stand-in": {
-        "description": "The speaker that is heard, percent-encoded, where the model lacks the one that the voice means.",
+        "description": "The speaker that is heard, percent-encoded, where the model lacks the one that is meant.",
         "schema": {"type": "string"},
     },
     "x-ignored": {

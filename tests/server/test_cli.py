@@ -128,7 +128,7 @@ def test_say_writes_a_file(models: Path, tmp_path: Path, ending: str, capsys: py
     output = tmp_path / f"out.{ending}"
     output.write_bytes(b"what was there before")
     options = "--voice ryan --language en --seed 5 --temperature 0.5 --top-k 5 --top-p 0.9 --repetition-penalty 1.1"
-    assert command.main(["say", "Hello", "-o", str(output), *options.split(), "--max-new-tokens", "5"]) == 0
+    assert command.main(["say", "Hello", "-o", str(output), *options.split(), "--exact-frames", "5"]) == 0
     if ending == "pcm":
         assert len(output.read_bytes()) == 5 * FRAME * 2
     else:
@@ -140,7 +140,7 @@ def test_say_writes_a_file(models: Path, tmp_path: Path, ending: str, capsys: py
 
 
 def test_say_designs_a_voice(models: Path, tmp_path: Path) -> None:
-    options = ["--model", "design", "--instructions", "an old man", "--max-new-tokens", "2"]
+    options = ["--model", "design", "--instructions", "an old man", "--exact-frames", "2"]
     assert command.main(["say", "Hello", "-o", str(tmp_path / "out.wav"), *options]) == 0
 
 

@@ -151,10 +151,10 @@ def suit_the_model(body: Any) -> None:
         body["voice"] = "alloy"
     if isinstance(body.get("language"), str):
         body["language"] = "English"
-    for name in ("seed", "top_k", "max_new_tokens"):  # 5.0 is an integer for JSON Schema, and none for this server
+    for name in ("seed", "top_k", "exact_frames"):  # 5.0 is an integer for JSON Schema, and none for this server
         if isinstance(body.get(name), float) and body[name].is_integer():
             body[name] = int(body[name])
-    for name, most in {"top_k": 3072, "max_new_tokens": 5}.items():
+    for name, most in {"top_k": 3072, "exact_frames": 5}.items():
         if isinstance(body.get(name), int) and body[name] > most:
             body[name] = most
 

@@ -26,7 +26,7 @@ def refuse(body: bytes) -> InvalidRequestError:
 def test_the_least_request() -> None:
     request = parse_with()
     assert (request.response_format, request.stream_format, request.language) == ("mp3", None, "auto")
-    assert (request.seed, request.temperature, request.max_new_tokens) == (None, None, None)
+    assert (request.seed, request.temperature, request.exact_frames) == (None, None, None)
 
 
 def test_null_means_absent_and_strange_fields_are_ignored() -> None:
@@ -39,7 +39,7 @@ def test_a_voice_may_be_an_object() -> None:
 
 
 def test_the_edges_of_the_ranges() -> None:
-    parse_with(temperature=0, top_p=1, top_k=0, repetition_penalty=1, seed=0, max_new_tokens=1, speed=1.0)
+    parse_with(temperature=0, top_p=1, top_k=0, repetition_penalty=1, seed=0, exact_frames=1, speed=1.0)
     parse_with(temperature=2, top_p=1e-9, repetition_penalty=2, seed=2**63 - 1)
 
 
@@ -81,7 +81,7 @@ def test_the_edges_of_the_ranges() -> None:
         ("top_p", 1.01, "at most 1"),
         ("repetition_penalty", 0.9, "at least 1"),
         ("repetition_penalty", 2.5, "at most 2"),
-        ("max_new_tokens", 0, "at least 1"),
+        ("exact_frames", 0, "at least 1"),
     ],
 )
 def test_what_does_not_fit_is_named(field: str, value: Any, says: str) -> None:
