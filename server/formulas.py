@@ -74,6 +74,8 @@ def _term(number: int, found: re.Match[str]) -> Term:
     if found["known"]:
         weights = [weight for weight in found.group("before", "behind", "share") if weight is not None]
         voice = found["known"]
+        if not weights and not set(voice) & set("+,"):  # of a name that looks like a voice and its weight, both
+            voice, weights = _voice_and_weights(voice)
     else:
         voice, weights = _voice_and_weights(found["other"].strip())
     text = "".join((weights or ["1"])[0].split())

@@ -163,7 +163,11 @@ class SpeechRequest(BaseModel):
     def _drop_what_is_absent(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        data = {name: value for name, value in data.items() if not is_absent(value) or (name == "input" and value)}
+        data = {
+            name: value
+            for name, value in data.items()
+            if not is_absent(value) or (name == "input" and value is not None)
+        }
         voice = data.get("voice")
         if isinstance(voice, dict) and "id" in voice and is_absent(voice["id"]):
             del data["voice"]

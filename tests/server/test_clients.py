@@ -46,17 +46,13 @@ def check_audio(body: bytes, audio_format: str) -> None:
 
 @pytest.mark.parametrize("audio_format", ["mp3", "wav", "pcm"])
 def test_python_sdk(sdk: openai.OpenAI, audio_format: Any) -> None:
-    response = sdk.audio.speech.create(
-        **REQUEST, response_format=audio_format, extra_body={**EXTRA, "stream": False}
-    )
+    response = sdk.audio.speech.create(**REQUEST, response_format=audio_format, extra_body={**EXTRA, "stream": False})
     check_audio(response.content, audio_format)
 
 
 @pytest.mark.parametrize("audio_format", ["mp3", "pcm"])
 @pytest.mark.parametrize("fields", [{}, {"stream_format": "audio"}], ids=["by default", "asked for"])
-def test_python_sdk_streaming(
-    sdk: openai.OpenAI, audio_format: Any, fields: dict[str, Any], tmp_path: Path
-) -> None:
+def test_python_sdk_streaming(sdk: openai.OpenAI, audio_format: Any, fields: dict[str, Any], tmp_path: Path) -> None:
     create = sdk.audio.speech.with_streaming_response.create
     with create(**REQUEST, response_format=audio_format, extra_body=EXTRA, **fields) as response:
         assert response.headers["transfer-encoding"] == "chunked"

@@ -40,9 +40,7 @@ def connect(server: RunningServer) -> socket.socket:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("abrupt", [False, True])
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_client_that_leaves_stops_its_job(
-    server: RunningServer, stream: bool, abrupt: bool, warm: bool
-) -> None:
+def test_a_client_that_leaves_stops_its_job(server: RunningServer, stream: bool, abrupt: bool, warm: bool) -> None:
     seed = 1000 + 4 * stream + 2 * abrupt + warm
     with connect(server) as connection:
         if warm:  # a request before it on the same connection
