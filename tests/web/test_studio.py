@@ -21,7 +21,7 @@ LONG_SEED = 5
 
 def ask(server: RunningServer, **fields: object) -> bytes:
     body = {"model": "qwen3_tts_random", "input": "Hello there.", "voice": "eric", "max_new_tokens": FRAMES, **fields}
-    response = httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=60)
+    response = httpx.post(f"{server.url}/v1/audio/speech", json={**body, "stream": False}, timeout=60)
     assert response.status_code == 200, response.text
     return response.content
 
