@@ -194,7 +194,8 @@ class JsonErrors(ErrorHandler):
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
         """Answer with the error's status; unforeseen ones become a 500 that tells nothing."""
         if isinstance(exception, ApiError):
-            _note(request, exception.code, exception.param, exception.message)
+            # What is the server's own doing has lines of its own in the log.
+            _note(request, exception.code, exception.param, exception.message if exception.status < 500 else None)
             body = body_of(exception.message, kind=exception.kind, param=exception.param, code=exception.code)
             return _response(exception.status, body, {**exception.headers, **exception.extra_headers})
         if isinstance(exception, MethodNotAllowed) and request.method == "OPTIONS":  # no route has a handler for it
@@ -220,9 +221,9 @@ class JsonErrors(ErrorHandler):
         return _response(500, body, {})
 
 
-def _note(request: Request, code: str | None, param: str | None, message: str) -> None:
+def _note(request: Request, code: str | None, param: str | None, message: str | None) -> None:
     """Keep why a request is refused, for its line in the log."""
-    request.ctx.refusal = (code, param, message[:REASON_CHARS])
+    request.ctx.refusal = (code, param, message and message[:REASON_CHARS])
 
 
 def _words(request: Request, exception: SanicException) -> str:

@@ -80,9 +80,8 @@ def _term(number: int, found: re.Match[str]) -> Term:
         voice, weights = _voice_and_weights(found["other"].strip())
     text = "".join((weights or ["1"])[0].split())
     if not voice or len(weights) > 1 or not _WEIGHT.fullmatch(text):
-        shown = found[0].strip().rstrip("+,")
         raise FormulaError(
-            f'term {number} of the voice formula, "{shown[:60]}", must be a voice, alone or with a weight, '
+            f"term {number} of the voice formula must be a voice, alone or with a weight, "
             "such as af_heart*0.5 or af_heart(2)"
         )
     return Term(voice, Decimal(text))

@@ -44,7 +44,7 @@ def test_formulas(formula: str, terms: list[tuple[str, str]]) -> None:
     [
         ("", "must name a voice"),
         (" + ", "must name a voice"),
-        ("a*0.5+b*", 'term 2 of the voice formula, "b\\*", must be'),
+        ("a*0.5+b*", "term 2 of the voice formula must be"),
         ("*0.5+b*0.5", "term 1"),
         ("a*0.5*b*0.5", "term 1"),
         ("a*+b*1", "term 1"),
