@@ -73,6 +73,13 @@ def test_what_is_meant_is_spoken(client: httpx.Client, fields: dict[str, Any]) -
     assert "x-ignored" not in response.headers
 
 
+@pytest.mark.parametrize("name", ["Qwen%2FQwen3-TTS-Own", "qwen3-tts-own", "WHOLE", "house"])
+def test_a_model_is_described_by_any_of_its_names(client: httpx.Client, name: str) -> None:
+    assert client.get(f"/v1/models/{name}").json()["id"] == "whole"
+    voices = client.get(f"/v1/audio/voices?model={name}").json()["voices"]
+    assert voices == client.get("/v1/audio/voices?model=whole").json()["voices"]
+
+
 def test_the_examples_of_the_first_page_end_well(client: httpx.Client, server: RunningServer) -> None:
     response = client.post(SPEECH, json={**FREE, "model": "qwen3_tts_0_6b_customvoice", "voice": "serena_meditation"})
     message = check_error(response, 404, "model_not_found", "model")
