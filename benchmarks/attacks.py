@@ -132,7 +132,7 @@ async def drip(target: Target, data: bytes, pause: float, first: bytes = b"") ->
 
 async def rare_characters(target: Target) -> Iterable[str]:
     """100,000 characters of several tokens each, for one frame"""
-    return await at_once(target, 2, RARE * 100_000, max_new_tokens=1)
+    return await at_once(target, 2, RARE * 100_000, exact_frames=1)
 
 
 async def one_cluster(target: Target) -> Iterable[str]:
@@ -145,12 +145,12 @@ async def one_cluster(target: Target) -> Iterable[str]:
 async def long_instruction(target: Target) -> Iterable[str]:
     """instructions of 100,000 characters, and eight of 2,000"""
     whole = await at_once(target, 2, TEXT, instructions="slowly and " * 9_000)
-    return whole + await at_once(target, 8, TEXT, instructions="slowly and " * 180, max_new_tokens=8)
+    return whole + await at_once(target, 8, TEXT, instructions="slowly and " * 180, exact_frames=8)
 
 
 async def long_prompts(target: Target) -> Iterable[str]:
     """eight prompts as long as they may be, which never end a sentence"""
-    return await at_once(target, 8, "and so on " * 600, max_new_tokens=16)
+    return await at_once(target, 8, "and so on " * 600, exact_frames=16)
 
 
 async def book(target: Target) -> Iterable[str]:
@@ -160,7 +160,7 @@ async def book(target: Target) -> Iterable[str]:
         await asyncio.sleep(2)
         began, words = time.perf_counter(), []
         while time.perf_counter() - began < target.seconds:
-            words.append(f"word {await ask(http, 'Yes.', max_new_tokens=8)}")
+            words.append(f"word {await ask(http, 'Yes.', exact_frames=8)}")
         for task in books:
             task.cancel()
         return words
@@ -266,7 +266,7 @@ async def idle_connections(target: Target) -> Iterable[str]:
     """700 connections that say nothing, and a caller"""
     pairs = [await target.connect() for _ in range(700)]
     async with target.client() as http:
-        got = [f"caller {await ask(http, 'Yes.', max_new_tokens=8)}" for _ in range(4)]
+        got = [f"caller {await ask(http, 'Yes.', exact_frames=8)}" for _ in range(4)]
     for _, writer in pairs:
         writer.transport.abort()
     return got
@@ -327,7 +327,7 @@ async def old_http(target: Target) -> Iterable[str]:
     got = []
     for stream, begins in (("sse", b"data: "), ("audio", b"ID3\xff")):
         reader, writer = await target.connect()
-        data = json.dumps(body("Yes.", stream_format=stream, max_new_tokens=8)).encode()
+        data = json.dumps(body("Yes.", stream_format=stream, exact_frames=8)).encode()
         writer.write(target.head(f"Content-Length: {len(data)}", version="1.0") + data)
         head, _, rest = (await reader.read(-1)).partition(b"\r\n\r\n")
         kept = b"content-length" not in head.lower() and rest[:1] in begins
@@ -346,9 +346,9 @@ async def foreign_pages(target: Target) -> Iterable[str]:
             {"sec-fetch-site": "cross-site"},
             {"host": "evil.example"},
         ):
-            response = await http.post(ROUTE, headers=headers, json=body("Yes.", max_new_tokens=8))
+            response = await http.post(ROUTE, headers=headers, json=body("Yes.", exact_frames=8))
             got.append(str(response.status_code))
-        honest = await http.post(ROUTE, json=body("Yes.", max_new_tokens=8))
+        honest = await http.post(ROUTE, json=body("Yes.", exact_frames=8))
         got.append(f"curl {honest.status_code}")
     return got
 
@@ -377,16 +377,16 @@ async def keys_at_once(target: Target) -> Iterable[str]:
 async def draws(target: Target) -> Iterable[str]:
     """top_p of 1e-300, and greedy texts that repeat themselves"""
     async with target.client() as http:
-        tiny = await ask(http, "Yes.", top_p=1e-300, max_new_tokens=8)
+        tiny = await ask(http, "Yes.", top_p=1e-300, exact_frames=8)
         texts = ("very " * 40, "0 " * 30, "no " * 100)
-        return [tiny] + [await ask(http, text, temperature=0, max_new_tokens=600) for text in texts]
+        return [tiny] + [await ask(http, text, temperature=0, exact_frames=600) for text in texts]
 
 
 async def symbols(target: Target) -> Iterable[str]:
     """runs of symbols, of blanks and of breaks"""
     async with target.client() as http:
         texts = ("\U0001f602" * 30, "=" * 80, "Hello." + " " * 150 + "Bye.", "Hello." + "\n" * 60 + "Bye.", "─" * 60)
-        return [await ask(http, text, max_new_tokens=600) for text in texts]
+        return [await ask(http, text, exact_frames=600) for text in texts]
 
 
 async def unknown_models(target: Target) -> Iterable[str]:

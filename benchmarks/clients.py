@@ -63,7 +63,7 @@ async def listen(http: httpx.AsyncClient, ask: Ask) -> Heard:
     outcome: Outcome = "failed"
     problem: str | None = None
     fields = {"model": "tts-1", "voice": "alloy", "language": "en", "input": ask.text, "seed": ask.seed}
-    fields |= {"response_format": "pcm", "stream_format": "audio", "max_new_tokens": ask.frames}
+    fields |= {"response_format": "pcm", "stream_format": "audio", "exact_frames": ask.frames}
     began = time.perf_counter()
     try:
         async with (

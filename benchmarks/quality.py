@@ -111,6 +111,7 @@ def say(client: httpx.Client, text: str, seed: int) -> Audio | None:
         "input": text,
         "seed": seed,
         "response_format": "wav",
+        "stream": False,
     }
     response = client.post("/v1/audio/speech", json=fields)
     if response.status_code != 200:

@@ -51,13 +51,21 @@ _RESPONSE_SECONDS = 24 * 3600
 _NO_URL = b"/no-url"
 """Stands for what cannot be parsed; no route is there, so that the answer is a 404."""
 
+_SLASHES = re.compile(rb"/{2,}")
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class SpeechHttpRequest(Request):
-    """A request whose id is the caller's `X-Request-Id` where that is harmless to repeat, else a new one."""
+    """A request whose id is the caller's `X-Request-Id` where that is harmless to repeat, else a new one.
+
+    Slashes in a row are one in its path: clients whose base URL ends with a slash send two.
+    """
 
     def __init__(self, url_bytes: bytes, *arguments: Any, **named: Any) -> None:
+        if url_bytes.startswith(b"/"):
+            path, mark, query = url_bytes.partition(b"?")
+            url_bytes = _SLASHES.sub(b"/", path) + mark + query
         try:
             super().__init__(url_bytes, *arguments, **named)
         except BadURL:  # Sanic makes a request of the same URL to answer with, and so gives no answer
@@ -124,6 +132,7 @@ def create_app(
             KeyLimit(settings.max_requests_per_key),
             timeout=settings.request_timeout,
             max_bytes=settings.max_file,
+            streams=settings.stream == "on",
         ),
         model_routes(pool),
         voice_routes(bundles, profiles),
@@ -179,7 +188,7 @@ def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
         if browsers is not None:
             browsers.check(request)
         if keys is not None and request.route is not None and not getattr(request.route.ctx, "public", False):
-            request.ctx.key = keys.check(request.headers.get("authorization"))
+            request.ctx.key = keys.check(request.headers.get("authorization"), request.headers.get("api-key"))
         if app.ctx.draining and request.method == "POST":
             raise StoppingError("the server is stopping; try again soon")
         request.ctx.admitted = True
@@ -200,7 +209,7 @@ def _identify(app: Sanic[Any, Any], metrics: Metrics, clients: ClientAddresses) 
             request.stream.keep_alive = False
         metrics.answered(response.status)
         quiet = request.route is not None and request.route.path in QUIET_PATHS
-        code, param = getattr(request.ctx, "refusal", (None, None))
+        code, param, reason = getattr(request.ctx, "refusal", (None, None, None))
         log.event(
             "request",
             level=logging.DEBUG if quiet else logging.INFO,
@@ -211,6 +220,7 @@ def _identify(app: Sanic[Any, Any], metrics: Metrics, clients: ClientAddresses) 
             status=response.status,
             code=code,
             param=param,
+            reason=reason,
             key=getattr(request.ctx, "key", None),
         )
 

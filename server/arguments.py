@@ -34,6 +34,7 @@ SAY_OPTIONS: dict[str, tuple[type, str]] = {
     "top_p": (float, "draw from the likeliest codes of so much probability"),
     "repetition_penalty": (float, "1 to 2"),
     "max_new_tokens": (int, "codec frames at most (12.5 are one second)"),
+    "exact_frames": (int, "so many codec frames exactly, of a text that fits the model at once"),
 }
 
 

@@ -29,14 +29,20 @@ class KeyRing:
         self._own = {f"key{number}": digest(key) for number, key in enumerate(keys, 1)}
         self._file = KeyFile(file) if file else None
 
-    def check(self, authorization: str | None) -> str:
-        """The label of the key in the `Authorization` header of a request.
+    def check(self, authorization: str | None, api_key: str | None = None) -> str:
+        """The label of a request's key.
+
+        Args:
+            authorization: header of this name, `Bearer KEY`.
+            api_key: header `api-key`, as clients of Azure's OpenAI service send it; counts where the other has no key.
 
         Raises:
             UnauthorizedError: no bearer key, or none of ours.
         """
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
+            key = api_key or ""
+        if not key.strip():
             raise UnauthorizedError("send an API key as the header 'Authorization: Bearer KEY'")
         given = digest(key.strip())
         known = {**self._own, **(self._file.keys() if self._file else {})}

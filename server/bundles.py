@@ -5,17 +5,13 @@ Knows nothing of requests or engines: a name goes in, a bundle comes out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import ModelUnavailableError, UnknownModelError
 from server.graphs.manifest import MANIFEST_NAME, BundleError, Manifest, Precision, read_manifest
-
-OPENAI_MODELS = frozenset({"tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
-KOKORO_MODELS = frozenset(
-    "model" + kind for kind in ("", "_fp16", "_quantized", "_q8f16", "_uint8", "_uint8f16", "_q4", "_q4f16")
-)
-"""What Kokoro Web calls its model's precisions. Whoever sends one of these or of OpenAI's means the default model."""
+from server.model_names import OPENAI_MODELS, how_to_make, is_source, means_default, plain
 
 
 @dataclass
@@ -70,10 +66,18 @@ class Bundles:
         default: id of the default model; None takes the first one that can be read. If that fails to load later it
             stays the default: clients were told its id, and another model would have other voices.
         precision: where a model has several bundles, `ID` and `ID_PRECISION`, the one that its id means.
+        aliases: the operator's own names of models, each with a name that `resolve` knows without them.
     """
 
-    def __init__(self, found: list[Bundle], default: str | None, precision: Precision | None = None) -> None:
+    def __init__(
+        self,
+        found: list[Bundle],
+        default: str | None,
+        precision: Precision | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         self._by_id = {bundle.id: bundle for bundle in found}
+        self._aliases = {plain(name): meant for name, meant in (aliases or {}).items()}
         self._precision = precision
         self._default = self._preferred(default) if default is not None else self._first_readable()
 
@@ -108,22 +112,40 @@ class Bundles:
         bundle = self._by_id.get(self._default or "")
         if bundle is None:
             raise ModelUnavailableError(
-                "there is no model to speak with: put a bundle into the models folder and start the server again"
+                "there is no model to speak with: put a bundle into the models folder and start the server again; "
+                + how_to_make("")
             )
         return bundle
 
     def resolve(self, name: str) -> Bundle:
         """The bundle that a request's `model` means.
 
+        It is looked for as an id, as one of the operator's names, as an id that is written in another way, as the
+        checkpoint that a bundle was made of, and as a name of the default model.
+
         Raises:
             UnknownModelError: none.
             ModelUnavailableError: it means the default model and there is none.
         """
-        name = self._preferred(name)
-        if name in self._by_id:
-            return self._by_id[name]
+        wanted = self._preferred(name)
+        if wanted not in self._by_id and plain(name) in self._aliases:
+            name = self._aliases[plain(name)]
+        found = self._named(name)
+        if found is not None:
+            return self._by_id[self._preferred(found)]
         default = self.default()
-        if name in OPENAI_MODELS | KOKORO_MODELS:
+        if means_default(name):
             return default
-        known = ", ".join([*self._by_id, *sorted(OPENAI_MODELS)])
-        raise UnknownModelError(f"there is no such model; there are {known}", param="model")
+        known = ", ".join([*self._by_id, *self._aliases, *OPENAI_MODELS])
+        raise UnknownModelError(f"there is no such model; there are {known}; {how_to_make(name)}", param="model")
+
+    def _named(self, name: str) -> str | None:
+        """The id that a name is, in another spelling perhaps, or whose bundle was made of the checkpoint it names."""
+        if name in self._by_id or self._preferred(name) in self._by_id:
+            return name
+        wanted = plain(name)
+        same = (bundle.id for bundle in self.all() if plain(bundle.id) == wanted)
+        made_of = (
+            bundle.id for bundle in self.all() if bundle.readable and is_source(name, bundle.readable.source.model)
+        )
+        return next(same, None) or next(made_of, None)

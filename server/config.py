@@ -126,6 +126,10 @@ class Settings(BaseSettings):
         description="Id (folder name) of the default model, which loads at start.",
         json_schema_extra={"default": "the first, in alphabetical order, that can be read"},
     )
+    model_aliases: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
+        default=(),
+        description="More names of models, NAME=MODEL, comma-separated, such as tts-1-hd=qwen3_tts_1_7b_customvoice.",
+    )
     precision: Precision | None = Field(
         default=None,
         description="fp32, int8, mixed, int4, bf16, fp16 or int4_bf16: the bundle that an id means where "
@@ -148,6 +152,11 @@ class Settings(BaseSettings):
         "affinity mask and its container's CPU quota. No more are started than it has processors.",
     )
     max_rows: int = Field(default=4, ge=1, le=1024, description="Requests computed side by side.")
+    stream: Literal["on", "off"] = Field(
+        default="on",
+        description="Whether audio is sent while it is made where a request does not say. off sends whole files, with "
+        "their length.",
+    )
     max_queue: int = Field(
         default=16, ge=0, le=100_000, description="Requests that may wait; one more is answered 429."
     )
@@ -248,6 +257,15 @@ class Settings(BaseSettings):
         return tuple(host if host == ANY else host_of(host) for host in _words(value))
 
     _split_proxies = field_validator("trusted_proxies", mode="before")(_words)
+
+    @field_validator("model_aliases", mode="before")
+    @classmethod
+    def _split_aliases(cls, value: Any) -> Any:
+        pairs = tuple(tuple(part.strip() for part in pair.split("=")) for pair in _words(value))
+        for pair in pairs:
+            if len(pair) != 2 or not all(pair):
+                raise ValueError(f"{'='.join(pair)} is not NAME=MODEL; write such pairs, comma-separated")
+        return pairs
 
     @field_validator("models_dir")
     @classmethod

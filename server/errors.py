@@ -15,11 +15,18 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 from sanic import Request
-from sanic.exceptions import MethodNotAllowed, RequestCancelled, SanicException
+from sanic.exceptions import MethodNotAllowed, NotFound, RequestCancelled, SanicException
 from sanic.handlers import ErrorHandler
 from sanic.response import HTTPResponse
 
 from server import log
+
+NO_ROUTE = (
+    "there is no such route; speech is POST /v1/audio/speech, the base URL of OpenAI's clients ends with /v1, "
+    "and /v1/index.html shows all routes"
+)
+REASON_CHARS = 300
+"""Of an error's message in the log: it may repeat what a stranger has sent."""
 
 LOADING_RETRY_SECONDS = 5
 QUEUE_RETRY_SECONDS = 5
@@ -187,15 +194,17 @@ class JsonErrors(ErrorHandler):
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
         """Answer with the error's status; unforeseen ones become a 500 that tells nothing."""
         if isinstance(exception, ApiError):
-            request.ctx.refusal = (exception.code, exception.param)
+            # What is the server's own doing has lines of its own in the log.
+            _note(request, exception.code, exception.param, exception.message if exception.status < 500 else None)
             body = body_of(exception.message, kind=exception.kind, param=exception.param, code=exception.code)
             return _response(exception.status, body, {**exception.headers, **exception.extra_headers})
         if isinstance(exception, MethodNotAllowed) and request.method == "OPTIONS":  # no route has a handler for it
             return HTTPResponse(status=204, headers={"allow": f"{exception.headers['Allow']}, OPTIONS"})
         if isinstance(exception, SanicException) and exception.status_code < 500:
             code = SANIC_CODES.get(exception.status_code, "bad_request")
-            request.ctx.refusal = (code, None)
-            body = body_of(str(exception), kind="invalid_request_error", code=code)
+            message = _words(request, exception)
+            _note(request, code, None, message)
+            body = body_of(message, kind="invalid_request_error", code=code)
             return _response(exception.status_code, body, _plain_headers(exception))
         if isinstance(exception, RequestCancelled):  # nobody is left to read it; the status is for the log
             return _response(CLIENT_LEFT, body_of("the client has left", kind="client_left"), {})
@@ -210,6 +219,17 @@ class JsonErrors(ErrorHandler):
         )
         body = body_of("the server made a mistake; its log says more", kind="server_error", code="internal_error")
         return _response(500, body, {})
+
+
+def _note(request: Request, code: str | None, param: str | None, message: str | None) -> None:
+    """Keep why a request is refused, for its line in the log."""
+    request.ctx.refusal = (code, param, message and message[:REASON_CHARS])
+
+
+def _words(request: Request, exception: SanicException) -> str:
+    if isinstance(exception, MethodNotAllowed):
+        return f"this route is not for {request.method}; it takes {exception.headers['Allow']}"
+    return NO_ROUTE if isinstance(exception, NotFound) and request.route is None else str(exception)
 
 
 SANIC_CODES = {

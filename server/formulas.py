@@ -1,4 +1,9 @@
-"""Weighted voice formulas, as Kokoro Web writes them: `af_heart*0.5 + af_bella*0.5`."""
+"""Weighted voice formulas, in the ways that people write them.
+
+Kokoro Web has `af_heart*0.5 + af_bella*0.5`, Kokoro-FastAPI and OpenReader `af_heart(2)+af_bella(1)` or
+`af_heart+af_bella`, others `0.4*af_heart+0.6*af_bella` or commas. A voice without a weight weighs 1. Only the heaviest
+is heard, so the weights need no sum.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
-_TOLERANCE = Decimal("0.0001")
-"""How far the weights' sum may be from 1: Kokoro Web's own."""
-
+_SIGNS = frozenset("*+(),")
 _WEIGHT = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+")
+_IN_BRACKETS = re.compile(r"([^()]*)\(([0-9.\s]*)\)")
 
 
 class FormulaError(ValueError):
@@ -19,37 +23,34 @@ class FormulaError(ValueError):
 
 @dataclass(frozen=True)
 class Term:
-    """One voice of a formula and its weight, from 0 to 1."""
+    """One voice of a formula and its weight, from 0 up."""
 
     voice: str
     weight: Decimal
 
 
 def is_formula(voice: str) -> bool:
-    """Whether a voice's name is a formula of more than the name."""
-    return "*" in voice or "+" in voice
+    """Whether a voice's name may be a formula of more than the name."""
+    return not _SIGNS.isdisjoint(voice)
 
 
 def parse(formula: str, names: Iterable[str] = ()) -> list[Term]:
-    """Read a formula; a voice without a weight, alone, weighs 1. White space and plus signs too many do not matter.
+    """Read a formula; white space and plus signs too many do not matter.
 
     Args:
         formula: as a request has it.
-        names: of voices; those that hold `+` or `*` themselves are known by them, in any case.
+        names: of voices; those that hold signs of formulas themselves are known by them, in any case.
 
     Raises:
-        FormulaError: it is none, or its weights do not add up to 1.
+        FormulaError: it is none, or nothing in it weighs anything.
     """
-    terms = [found for found in _terms_among(names).finditer(formula) if found["known"] or found["other"].strip()]
-    if not terms:
+    found = [term for term in _terms_among(names).finditer(formula) if term["known"] or term["other"].strip()]
+    if not found:
         raise FormulaError("a voice formula must name a voice, such as af_heart*0.5+af_bella*0.5")
-    if len(terms) == 1 and not terms[0]["known"] and "*" not in terms[0]["other"]:
-        return [Term(terms[0]["other"].strip(), Decimal(1))]
-    weighted = [_term(number, found) for number, found in enumerate(terms, start=1)]
-    total = sum((term.weight for term in weighted), Decimal(0))
-    if abs(total - 1) > _TOLERANCE:
-        raise FormulaError(f"the weights of a voice formula must add up to 1, not {total:.4f}")
-    return weighted
+    terms = [_term(number, term) for number, term in enumerate(found, start=1)]
+    if not any(term.weight for term in terms):
+        raise FormulaError("a voice formula must give some voice a weight of more than 0")
+    return terms
 
 
 def heaviest(terms: list[Term]) -> Term:
@@ -58,24 +59,38 @@ def heaviest(terms: list[Term]) -> Term:
 
 
 def _terms_among(names: Iterable[str]) -> re.Pattern[str]:
-    """What matches one term and the plus sign behind it: a name that holds such signs and its weight, or any other."""
+    """What matches one term and the sign behind it: a name that holds such signs and its weight, or any other."""
     spellings = [
         "".join("[ _]" if letter in " _" else re.escape(letter) for letter in name)
         for name in sorted(names, key=len, reverse=True)
         if is_formula(name)
     ]
     known = "|".join(spellings) or r"(?!)"  # the latter matches nothing
-    return re.compile(rf"\s*(?:(?P<known>{known})\s*\*(?P<weight>[^+*]*)|(?P<other>[^+]*))(?:\+|\Z)", re.IGNORECASE)
+    before, behind = r"(?:(?P<before>[0-9.][0-9. ]*)\*\s*)?", r"(?:\*(?P<behind>[^+*,]*)|\((?P<share>[^()+,]*)\)\s*)?"
+    return re.compile(rf"\s*(?:{before}(?P<known>{known})\s*{behind}|(?P<other>[^+,]*))(?:[+,]|\Z)", re.IGNORECASE)
 
 
 def _term(number: int, found: re.Match[str]) -> Term:
-    voice, weight = found["known"], found["weight"]
-    if voice is None:
-        voice, _, weight = found["other"].partition("*")
-    voice, weight = voice.strip(), "".join(weight.split())
-    if not voice or not _WEIGHT.fullmatch(weight):
-        text = found[0].strip().removesuffix("+")
-        raise FormulaError(f'term {number} of the voice formula, "{text[:60]}", must be a voice, * and a weight')
-    if Decimal(weight) > 1:
-        raise FormulaError(f"the weight in term {number} of the voice formula must be from 0 to 1")
-    return Term(voice, Decimal(weight))
+    if found["known"]:
+        weights = [weight for weight in found.group("before", "behind", "share") if weight is not None]
+        voice = found["known"]
+        if not weights and not set(voice) & set("+,"):  # of a name that looks like a voice and its weight, both
+            voice, weights = _voice_and_weights(voice)
+    else:
+        voice, weights = _voice_and_weights(found["other"].strip())
+    text = "".join((weights or ["1"])[0].split())
+    if not voice or len(weights) > 1 or not _WEIGHT.fullmatch(text):
+        raise FormulaError(
+            f"term {number} of the voice formula must be a voice, alone or with a weight, "
+            "such as af_heart*0.5 or af_heart(2)"
+        )
+    return Term(voice, Decimal(text))
+
+
+def _voice_and_weights(term: str) -> tuple[str, list[str]]:
+    if shared := _IN_BRACKETS.fullmatch(term):
+        return shared[1].strip(), [shared[2]]
+    voice, *weights = (part.strip() for part in term.split("*"))
+    if len(weights) == 1 and _WEIGHT.fullmatch("".join(voice.split())) and not _WEIGHT.match(weights[0]):
+        return weights[0], [voice]
+    return voice, weights

@@ -21,10 +21,23 @@ _ISO_CODES = {
     "spanish": ("es", "spa"),
     "italian": ("it", "ita"),
 }
+_KOKORO_CODES = {
+    "a": "english",
+    "b": "english",
+    "e": "spanish",
+    "f": "french",
+    "i": "italian",
+    "j": "japanese",
+    "p": "portuguese",
+    "z": "chinese",
+}
+"""Kokoro's `lang_code`; its `h`, Hindi, is no language of Qwen3-TTS."""
+_AUTO = frozenset({AUTO, "auto_detect", "autodetect", "auto_detection", "detect", "automatic"})
 KNOWN = tuple(_ISO_CODES)
 """Languages that any Qwen3-TTS model may have."""
-_NAME_OF_CODE = {code: name for name, codes in _ISO_CODES.items() for code in codes}
-_TAG = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*")
+_NAME_OF_CODE = {code: name for name, codes in _ISO_CODES.items() for code in codes} | _KOKORO_CODES
+_TAG = re.compile(r"([a-z]{1,3})(?:[-_][a-z0-9]{2,8})*(?:\.[a-z0-9-]+)?(?:@[a-z0-9]+)?")
+"""A language tag, or a locale as POSIX has it: `pt-BR`, `en_US.UTF-8`, `de_DE@euro`."""
 
 
 def spoken(languages: Iterable[str]) -> list[str]:
@@ -50,14 +63,15 @@ def resolve(language: str, available: Iterable[str]) -> str:
     """Find the model's name of a language, given in any case.
 
     Args:
-        language: `auto`, a name such as English, or an ISO 639 code with or without a region (en, eng, en-GB).
+        language: `auto`, a name such as English, an ISO 639 code with or without a region (en, eng, en-GB), a locale
+            (en_US.UTF-8), or one of Kokoro's letters.
         available: the model's languages.
 
     Raises:
         InvalidRequestError: the model does not have it.
     """
     wanted = language.strip()
-    if wanted.lower() == AUTO:
+    if re.sub("[ -]", "_", wanted.lower()) in _AUTO:
         return AUTO
     choices = spoken(available)
     tag = _TAG.fullmatch(wanted.lower())

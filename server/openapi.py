@@ -15,7 +15,7 @@ from server import __version__
 from server.answers import Alive, AudioModelList, ModelCard, ModelList, Ready, VoiceList
 from server.audio.encoders import AudioFormat, make_encoder
 from server.errors import SANIC_CODES, ErrorAnswer, InvalidRequestError, SpeechFailedError, body_of
-from server.openapi_notes import ABOUT, ERRORS, FIELDS, HEADERS, REQUESTS, Json
+from server.openapi_notes import ABOUT, ERRORS, FIELDS, HEADERS, REQUESTS, SPEECH_HEADERS, Json
 from server.speech_request import SpeechRequest
 
 _REF = "#/components/schemas/{model}"
@@ -34,7 +34,8 @@ def document(*, max_input_chars: int, needs_key: bool) -> Json:
     key = {
         "type": "http",
         "scheme": "bearer",
-        "description": "A key of `KW_SECRET_API_KEY` or of the file `KW_API_KEYS_FILE`.",
+        "description": "A key of `KW_SECRET_API_KEY` or of the file `KW_API_KEYS_FILE`; as Azure's clients send it, in "
+        "the header `api-key`, it is as good.",
     }
     return {
         "openapi": "3.1.0",
@@ -97,7 +98,7 @@ def _operation(name: str, tag: str, summary: str, content: Json, *statuses: int)
     """One operation; it is public if it cannot answer 401."""
     found: Json = {"description": "What was asked for.", "headers": _headers("x-request-id"), "content": content}
     if tag == "speech":
-        found["headers"] |= _headers("x-seed", "x-instructions")
+        found["headers"] |= _headers("x-seed", *SPEECH_HEADERS)
     responses = {"200": found, **{str(status): _error(status) for status in statuses}}
     responses["default"] = {
         "description": "Anything else: a path or method that there is not, malformed HTTP, a mistake of the server.",
@@ -150,7 +151,8 @@ def _audio() -> Json:
                 "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
                 "required": ["data"],
                 "description": "Events `speech.audio.delta` with `audio`, a part of the file in base64, "
-                "then one `speech.audio.done` with `usage`.",
+                "then one `speech.audio.done` with `usage`, and with `finish_reason` `length` where `max_new_tokens` "
+                "ended the speech.",
             }
         }
     return content

@@ -12,6 +12,7 @@ from server import config, log
 from server.bundles import Bundles, find
 from server.config import Settings
 from server.engine.events import EngineEvents
+from server.errors import UnknownModelError
 from server.graphs.cores import thread_count
 from server.graphs.manifest import BundleError
 from server.metrics import Metrics
@@ -88,7 +89,8 @@ def open_bundles(settings: Settings) -> Bundles:
     """The bundles of the models folder.
 
     Raises:
-        CommandError: `KW_MODEL` is not among them; an empty folder is no error, a server may wait for its bundles.
+        CommandError: `KW_MODEL` or what `KW_MODEL_ALIASES` names is not among them; an empty folder is no error, a
+            server may wait for its bundles.
     """
     found = find(settings.models_dir)
     ids = [bundle.id for bundle in found]
@@ -97,7 +99,17 @@ def open_bundles(settings: Settings) -> Bundles:
         raise CommandError(
             f"{config.PREFIX}MODEL: no model {settings.model!r}; there are {', '.join(ids)}", USAGE_ERROR
         )
-    return Bundles(found, settings.model, settings.precision)
+    bundles = Bundles(found, settings.model, settings.precision)
+    aliases = dict(settings.model_aliases)
+    for name, meant in aliases.items() if found else ():
+        if name in ids:
+            raise CommandError(f"{config.PREFIX}MODEL_ALIASES: {name} is a model of its own", USAGE_ERROR)
+        try:
+            bundles.resolve(meant)
+        except UnknownModelError:
+            message = f"{config.PREFIX}MODEL_ALIASES: no model {meant!r}; there are {', '.join(ids)}"
+            raise CommandError(message, USAGE_ERROR) from None
+    return Bundles(found, settings.model, settings.precision, aliases)
 
 
 def profiles_of(settings: Settings) -> Mapping[str, Profile]:

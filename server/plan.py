@@ -34,24 +34,28 @@ class Plan:
     Attributes:
         parts: speech and silences, in order.
         speaker: a key of the manifest's speakers, or None where the model has none.
+        stand_in: whether the voice means another speaker, which the model lacks.
         language: a key of the manifest's languages, or `auto`.
         instruction: how to speak, None where there is none or the model follows none.
         instruction_dropped: whether there was one that the model does not follow.
         sampling: how codes are drawn.
         speed: of the speech; silences keep their length.
         seed: of the first chunk.
-        budget: codec frames of each part at most, exactly as the caller wants it; None leaves it to the model.
+        exact_frames: codec frames of each part of speech, exactly; None leaves its end to the model.
+        most_frames: codec frames of all speech together at most; None is as many as it takes.
     """
 
     parts: tuple[tags.Part, ...]
     speaker: str | None
+    stand_in: bool
     language: str
     instruction: str | None
     instruction_dropped: bool
     sampling: Sampling
     speed: float
     seed: int
-    budget: int | None
+    exact_frames: int | None
+    most_frames: int | None
 
 
 def plan(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile]) -> Plan:
@@ -60,7 +64,7 @@ def plan(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Prof
     Raises:
         InvalidRequestError: something in it does not fit the model.
     """
-    profile = voices.profile(request.voice_name, manifest, profiles)
+    profile, stand_in = voices.choose(request.voice_name, manifest, profiles)
     language = languages.resolve(request.language, manifest.languages)
     instruction = request.instructions or profile.instruction
     follows = manifest.follows_instructions
@@ -74,6 +78,7 @@ def plan(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Prof
     return Plan(
         parts=parts,
         speaker=profile.speaker,
+        stand_in=stand_in and profile.speaker is not None,
         language=profile.language if language == languages.AUTO else language,
         instruction=instruction if follows else None,
         instruction_dropped=bool(instruction) and not follows,
@@ -81,7 +86,8 @@ def plan(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Prof
         # Clients send a speed of 1 without being asked: a profile's own is a part of its voice.
         speed=min(max(request.speed * profile.speed, MIN_SPEED), MAX_SPEED),
         seed=secrets.randbelow(_RANDOM_SEEDS) if request.seed is None else request.seed,
-        budget=request.max_new_tokens,
+        exact_frames=request.exact_frames,
+        most_frames=request.max_new_tokens,
     )
 
 

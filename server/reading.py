@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
 
@@ -13,7 +14,7 @@ import regex
 from numpy.typing import NDArray
 
 from server import languages
-from server.audio.joins import Joiner
+from server.audio.joins import Joiner, faded_out
 from server.audio.stretch import TimeStretch
 from server.engine.job import Job, JobError, RunawayError
 from server.errors import InvalidRequestError
@@ -75,8 +76,8 @@ class Utterance:
 def read(plan: Plan, engine: SpeechEngine) -> Reading:
     """The reading of what is planned; `Reading.begin` starts it.
 
-    With a budget of frames each part of speech is one chunk: so many frames exactly is what one row can do, so that
-    the text must fit the model.
+    With an exact number of frames each part of speech is one chunk: that is what one row can do, so the text must fit
+    the model.
     """
     manifest = engine.manifest
     request = object()
@@ -84,18 +85,18 @@ def read(plan: Plan, engine: SpeechEngine) -> Reading:
     def make_job(chunk: Chunk, number: int, attempt: int = 0) -> Job:
         prompt = engine.prompt(chunk.text, speaker=plan.speaker, language=plan.language, instruction=plan.instruction)
         room = manifest.sizes.talker.max_positions - len(prompt)
-        if plan.budget is not None and plan.budget > room:
+        if plan.exact_frames is not None and plan.exact_frames > room:
             raise InvalidRequestError(
-                f"max_new_tokens must be at most {room} for this model and text", param="max_new_tokens"
+                f"exact_frames must be at most {room} for this model and text", param="exact_frames"
             )
-        judged = plan.budget is None and not manifest.noise
+        judged = plan.exact_frames is None and not manifest.noise
         said = _UNSPEAKABLE.sub(" ", chunk.text)
         tokens = engine.count_tokens(said) if judged else None
         return Job(
             prompt,
             plan.sampling,
             chunk_seed(plan.seed, number, attempt),
-            plan.budget or min(manifest.generation.max_new_tokens, room),
+            plan.exact_frames or min(manifest.generation.max_new_tokens, room),
             CAPACITY,
             text_tokens=tokens,
             repeated_tokens=_repeated_tokens(said, tokens or 0),
@@ -107,12 +108,12 @@ def read(plan: Plan, engine: SpeechEngine) -> Reading:
         for part in plan.parts:
             if isinstance(part, tags.Silence):
                 yield part
-            elif plan.budget is None:
+            elif plan.exact_frames is None:
                 yield from chunks(part.text, languages.code(plan.language), engine.count_tokens)
             else:
                 yield Chunk(part.text, engine.count_tokens(part.text), Boundary.TEXT)
 
-    return Reading(engine, pieces(), make_job, plan.speed)
+    return Reading(engine, pieces(), make_job, plan.speed, plan.most_frames)
 
 
 def _repeated_tokens(text: str, tokens: int) -> int:
@@ -131,6 +132,8 @@ class Reading:
         pieces: at least one, taken as they are needed; a chunk that ends with `Boundary.TEXT` ends a part of speech.
         make_job: the job of a chunk, its number and the attempt, both counted from 0; called in a thread.
         speed: of the speech; silences keep their length to the sample.
+        most_frames: codec frames of speech that are heard at most; None is all there are. It is no budget of a job, as
+            the guard takes a job that uses its budget up for one that does not end.
     """
 
     def __init__(
@@ -139,12 +142,17 @@ class Reading:
         pieces: Iterator[Chunk | tags.Silence],
         make_job: Callable[[Chunk, int, int], Job],
         speed: float = 1.0,
+        most_frames: int | None = None,
     ) -> None:
         self._engine = engine
+        self._left = most_frames
+        self.capped = False
+        """Whether `most_frames` ended the speech before its own end."""
         self._pieces = pieces
         self._make_job = make_job
         self._speed = speed
         self._rate = engine.manifest.sizes.codec.sample_rate
+        self._frame_samples = engine.manifest.sizes.codec.samples_per_frame
         self._ahead: deque[Utterance | tags.Silence] = deque()
         self._more = True
         self._stopped = False
@@ -208,10 +216,13 @@ class Reading:
                 async for samples in self._joined(piece, joiner):
                     if (ready := await _stretched(stretch, samples)).size:
                         yield ready
-                if piece.chunk.boundary is Boundary.TEXT:
+                if piece.chunk.boundary is Boundary.TEXT or self.capped:
                     if stretch is not None and (rest := await asyncio.to_thread(stretch.finish)).size:
                         yield rest
                     joiner, stretch = self._new_part()
+            if self.capped:
+                self.stop()
+                return
             await self._look_ahead()
             self._ahead.popleft()
             self._heard += 1
@@ -223,16 +234,30 @@ class Reading:
         """A chunk's samples, its pause behind them."""
         boundary = utterance.chunk.boundary
         utterance.job.promote()
-        async for samples in self._samples(utterance):
-            if (ready := joiner.feed(samples, last=boundary is Boundary.TEXT)).size:
-                yield ready
-            await self._look_ahead()
-        if (rest := joiner.end(PAUSE_SECONDS[boundary])).size:
+        before = self._left
+        async with aclosing(self._samples(utterance)) as made:
+            async for samples in made:
+                allowed = self._up_to_the_cap(samples)
+                if (ready := joiner.feed(allowed, last=boundary is Boundary.TEXT)).size:
+                    yield ready
+                if self.capped:
+                    break
+                await self._look_ahead()
+        if (rest := joiner.end(None if self.capped else PAUSE_SECONDS[boundary])).size:
             yield rest
         self._tokens += utterance.chunk.tokens
-        self._frames += utterance.job.frames
+        self._frames += utterance.job.frames if before is None or self._left is None else before - self._left
 
-    async def _samples(self, utterance: Utterance) -> AsyncIterator[Samples]:
+    def _up_to_the_cap(self, samples: Samples) -> Samples:
+        """What may be heard of a job's next samples `[n]`, whole frames; where no more may be, its end fades."""
+        if self._left is None:
+            return samples
+        allowed = samples[: self._left * self._frame_samples]
+        self._left -= -(-len(allowed) // self._frame_samples)
+        self.capped = len(allowed) < len(samples)
+        return allowed if self._left else faded_out(allowed, self._rate)
+
+    async def _samples(self, utterance: Utterance) -> AsyncGenerator[Samples]:
         """A chunk's own samples; it is made again, from another seed, where the model has made no speech of it and
         nobody has heard any."""
         for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -256,7 +281,13 @@ class Reading:
 
     async def _look_ahead(self) -> None:
         while self._more and sum(isinstance(piece, Utterance) for piece in self._ahead) <= self._engine.rows:
+            if self._left is not None and len(self._ahead) > 1 and self._frames_ahead() >= self._left:
+                return
             await self._submit_next()
+
+    def _frames_ahead(self) -> int:
+        """Frames that have been made behind what is heard."""
+        return sum(piece.job.frames for piece in list(self._ahead)[1:] if isinstance(piece, Utterance))
 
     def stop(self) -> None:
         """End every job wherever it is, and begin no other; harmless after the end."""

@@ -26,7 +26,8 @@ async def say(service: SpeechService, request: SpeechRequest, output: Path) -> s
     finally:
         unfinished.unlink(missing_ok=True)
     audio, wall = speech.audio_seconds, speech.wall_seconds
+    cut = f", cut off at {request.max_new_tokens} frames," if speech.capped else ""
     return (
-        f"{output}: {audio:.2f} s of audio made in {wall:.2f} s by {speech.model}, voice {request.voice_name}, "
+        f"{output}: {audio:.2f} s of audio{cut} made in {wall:.2f} s by {speech.model}, voice {request.voice_name}, "
         f"seed {speech.seed}; RTF {wall / audio:.2f} (below 1 is faster than real time)"
     )

@@ -56,7 +56,7 @@ class SpeechService:
             reading = read(planned, lease.engine)
             encoder = make_encoder(request.response_format, bundle.manifest.sizes.codec.sample_rate)
             speech = Speech(reading, lease, encoder, planned, model=bundle.id, repeatable=request.seed is not None)
-            await _begin(reading, whole=planned.budget is not None)
+            await _begin(reading, whole=planned.exact_frames is not None)
         except BaseException:
             lease.release()
             raise
@@ -76,7 +76,7 @@ async def _begin(reading: Reading, *, whole: bool) -> None:
     except InstructionError as error:
         raise InvalidRequestError(str(error), param="instructions") from error
     except PromptError as error:
-        hint = "; without max_new_tokens a long text is spoken in chunks" if whole else ""
+        hint = "; without exact_frames a long text is spoken in chunks" if whole else ""
         raise InvalidRequestError(f"{error}{hint}", param="input") from error
     except QueueFull as error:
         raise BusyError("too many requests are waiting already; try again soon") from error

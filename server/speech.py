@@ -27,6 +27,7 @@ class Speech:
         self.model = model
         self.speaker = plan.speaker
         """Who is heard; None for a model without speakers."""
+        self.stand_in = plan.stand_in
         self.instruction_dropped = plan.instruction_dropped
         self._reading = reading
         self._lease = lease
@@ -68,6 +69,11 @@ class Speech:
     def usage(self) -> tuple[int, int]:
         """Tokens of the text handed to the model so far, and codec frames made of it."""
         return self._reading.usage
+
+    @property
+    def capped(self) -> bool:
+        """Whether the request's `max_new_tokens` ended the speech before its own end."""
+        return self._reading.capped
 
     @property
     def progress(self) -> object:
@@ -116,7 +122,7 @@ class Speech:
             if max_bytes is not None and len(body) > max_bytes:
                 raise InvalidRequestError(
                     f"the whole file would be longer than {ByteSize(max_bytes).human_readable(decimal=True)}; send "
-                    '"stream_format": "audio" and read it while it is made, or choose a smaller response_format',
+                    '"stream": true and read it while it is made, or choose a smaller response_format',
                     param="input",
                 )
         self._encoder.seal(body)

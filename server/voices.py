@@ -5,7 +5,8 @@ of Qwen3-TTS, women for women's names and men for men's; in a bundle with other 
 them, always the same: a stand-in. A VoiceDesign model has no speakers: its voice is `design`, described by the
 instructions. A profile adds a way to speak, and a weighted formula of any of these means its heaviest.
 
-A name is looked for as it is listed, then in its plain form (`profiles.plain`), then as a formula.
+A name is looked for as it is listed, then in its plain form (`profiles.plain`), then as a formula. `default`, `none`
+and no name at all mean what OpenAI's first name means.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from server.graphs.manifest import Manifest
 from server.profiles import Profile, SpeakerFacts, built_in, plain
 
 DESIGN = "design"
+_FIRST = "alloy"
+_DEFAULTS = frozenset({"", "default", "none"})
+_SHOWN = 12
+"""Profiles that an error names; the list of voices has them all."""
 
 
 class Voice(BaseModel):
@@ -92,7 +97,7 @@ def left_out(manifest: Manifest, profiles: Mapping[str, Profile]) -> dict[str, s
 
 def default_voice(manifest: Manifest) -> str:
     """The voice of someone who names none: what OpenAI's first name means here."""
-    return _heard("alloy", manifest).speaker or DESIGN
+    return _heard(_FIRST, manifest).speaker or DESIGN
 
 
 def resolve(voice: str, manifest: Manifest) -> str | None:
@@ -106,11 +111,21 @@ def resolve(voice: str, manifest: Manifest) -> str | None:
     """
     name = _find(voice, manifest, {})
     if name is None:
-        raise _unknown(manifest)
+        raise _unknown(manifest, {})
     return _heard(name, manifest).speaker
 
 
-def profile(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Profile:
+class Choice(NamedTuple):
+    """What a request's voice means in a model."""
+
+    profile: Profile
+    """Fits the model: its speaker is one of the model's (None where it has none), its language too, and its gender is
+    that of the voice that is heard."""
+    stand_in: bool
+    """Whether the model lacks the speaker that the voice means, so that another one speaks instead."""
+
+
+def choose(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Choice:
     """Find what a voice means in a model: a profile, a speaker, an alias or a formula of them.
 
     Args:
@@ -118,18 +133,16 @@ def profile(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> 
         manifest: the model's.
         profiles: by id, as `load_profiles` has them; one may take a speaker's or an alias' place.
 
-    Returns:
-        A profile that fits the model: its speaker is one of the model's (None where it has none), its language too,
-        and its gender is that of the voice that is heard.
-
     Raises:
         InvalidRequestError: the model has no such voice, or the formula is none.
     """
     name = _find(voice, manifest, profiles)
     if name is not None:
-        return _profile(name, manifest, profiles)
+        return _choice(name, manifest, profiles)
+    if plain(voice) in _DEFAULTS:
+        return _choice(_FIRST, manifest, profiles)
     if not formulas.is_formula(voice):
-        raise _unknown(manifest)
+        raise _unknown(manifest, profiles)
     try:
         terms = formulas.parse(voice, manifest.speakers)
     except formulas.FormulaError as error:
@@ -138,12 +151,17 @@ def profile(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> 
     return meant[formulas.heaviest(terms).voice]
 
 
-def _term(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Profile:
+def profile(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Profile:
+    """The profile of what `choose` finds."""
+    return choose(voice, manifest, profiles).profile
+
+
+def _term(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Choice:
     """What a term of a formula names; Kokoro Web lets blanks stand anywhere in it."""
     name = _find(voice, manifest, profiles) or _find("".join(voice.split()), manifest, profiles)
     if name is None:
-        raise _unknown(manifest)
-    return _profile(name, manifest, profiles)
+        raise _unknown(manifest, profiles)
+    return _choice(name, manifest, profiles)
 
 
 def _find(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> str | None:
@@ -160,7 +178,7 @@ def _speaker_like(wanted: str, manifest: Manifest) -> str | None:
     return next((name for name in sorted(manifest.speakers) if plain(name) == wanted), None)
 
 
-def _profile(name: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Profile:
+def _choice(name: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Choice:
     """What an id that `_find` gave means."""
     found = profiles.get(name, Profile())
     speaker, stand_in = _profile_heard(name, found, manifest) if name in profiles else _heard(name, manifest)
@@ -171,7 +189,7 @@ def _profile(name: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> 
         "gender": gender if stand_in else found.gender or gender,
         "language": languages.find(found.language, manifest.languages) or languages.AUTO,
     }
-    return found.model_copy(update=changes)
+    return Choice(found.model_copy(update=changes), stand_in)
 
 
 def _heard(name: str, manifest: Manifest) -> _Heard:
@@ -188,7 +206,7 @@ def _heard(name: str, manifest: Manifest) -> _Heard:
 def _profile_heard(name: str, found: Profile, manifest: Manifest) -> _Heard:
     """Who is heard for a profile; for one of Qwen3-TTS's speakers that the model lacks, one that stands in."""
     if found.speaker is None:
-        return _Heard(_heard("alloy", manifest).speaker)
+        return _Heard(_heard(_FIRST, manifest).speaker)
     if not manifest.speakers:
         return _Heard(None, stand_in=True)
     speaker, meant = _find(found.speaker, manifest, {}), plain(found.speaker)
@@ -197,7 +215,7 @@ def _profile_heard(name: str, found: Profile, manifest: Manifest) -> _Heard:
     if meant in built_in().speakers:
         return _Heard(_stand_in(name, meant, manifest), stand_in=True)
     raise InvalidRequestError(
-        f"the voice {name} needs the speaker {found.speaker}: {_unknown(manifest).message}", param="voice"
+        f"the voice {name} needs the speaker {found.speaker}: {_unknown(manifest, {}).message}", param="voice"
     )
 
 
@@ -242,8 +260,15 @@ def _other_name(voice: Voice, name: str, title: str, heard: _Heard) -> Voice:
     return voice.model_copy(update={"id": name, "name": shown, "alias_of": voice.id, "stand_in": heard.stand_in})
 
 
-def _unknown(manifest: Manifest) -> InvalidRequestError:
+def _unknown(manifest: Manifest, profiles: Mapping[str, Profile]) -> InvalidRequestError:
     own = ", ".join(sorted(manifest.speakers) or [DESIGN])
+    missing = left_out(manifest, profiles)
+    mine = [name for name in profiles if name not in missing]
+    mine.sort(key=lambda name: _profile_heard(name, profiles[name], manifest).stand_in)
+    more = f" and {len(mine) - _SHOWN} more" if len(mine) > _SHOWN else ""
+    ways = f"; its profiles are {', '.join(mine[:_SHOWN])}{more}" if mine else ""
     return InvalidRequestError(
-        f"this model's voices are {own}, and the OpenAI and Kokoro names listed by /v1/audio/voices", param="voice"
+        f"this model's voices are {own}{ways}; it also knows OpenAI's and Kokoro's names; "
+        "GET /v1/audio/voices lists them all",
+        param="voice",
     )

@@ -24,7 +24,7 @@ REPORTING = {"onnxruntime", "huggingface_hub", "hibari", "faster_whisper", "opti
 ALONE = ("-m", "tests.no_network") if sys.platform == "linux" else ()
 """Ends a program that calls the outside. Elsewhere than on Linux only the files are watched."""
 COMMANDS = {
-    "say": ("-m", "server", "say", "Hello.", "--seed", "1", "--max-new-tokens", "4", "-o"),
+    "say": ("-m", "server", "say", "Hello.", "--seed", "1", "--exact-frames", "4", "-o"),
     "bench": ("-m", "server", "bench", "--frames", "2", "--requests", "1"),
     "export": ("-c", "import export.calibration"),
 }
@@ -65,7 +65,7 @@ def test_the_server_tells_nobody(stranger: Path, tmp_path: Path) -> None:
     with run_server((*ALONE, *REAL), tmp_path, KW_MODELS_DIR=str(RANDOM_BUNDLE.parent)) as server:
         server.wait_ready()
         with server.client() as client:
-            spoken = client.post("/v1/audio/speech", json={**GOOD, "max_new_tokens": 4})
+            spoken = client.post("/v1/audio/speech", json={**GOOD, "exact_frames": 4})
         assert spoken.status_code == 200, spoken.text
         assert server.stop() == 0
     assert left_in(stranger) == []

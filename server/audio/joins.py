@@ -84,6 +84,14 @@ class Joiner:
         return released
 
 
+def faded_out(samples: Samples, sample_rate: int) -> Samples:
+    """Samples `[n]` whose last 5 ms fade to silence, for an end that is not the speech's own."""
+    steps = np.arange(min(round(FADE_SECONDS * sample_rate), len(samples)), dtype=np.float32)
+    faded = samples.copy()
+    faded[len(samples) - len(steps) :] *= 0.5 + 0.5 * np.cos(np.pi * (steps + 0.5) / max(len(steps), 1))
+    return faded
+
+
 def _loud(samples: Samples) -> NDArray[np.intp]:
     """Places of samples that are no silence; one that is not a number is none, so that it cannot be trimmed away."""
     return np.flatnonzero(~(np.abs(samples) < QUIET))

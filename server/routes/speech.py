@@ -8,6 +8,7 @@ import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable
 from typing import TypeVar, cast
+from urllib.parse import quote
 
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse
@@ -20,11 +21,13 @@ from server.routes.progress import while_progressing
 from server.routes.until_closed import reset_at_close, send_until_closed
 from server.service import SpeechService
 from server.speech import Speech
-from server.speech_request import SpeechRequest, parse
+from server.speech_request import SpeechRequest, Way, parse
 
 T = TypeVar("T")
 
 EVENT_STREAM = "text/event-stream"
+CAPPED = "length"
+"""OpenAI's word for an answer that a limit of tokens ended."""
 
 SENT_AT_A_TIME = 1 << 16
 """Bytes: what the connection has taken of a part is noticed so often."""
@@ -36,7 +39,7 @@ _REFUSALS: dict[int, Outcome] = {429: "queue_full", 503: "unavailable"}
 
 
 def speech_routes(
-    service: SpeechService, metrics: Metrics, limit: KeyLimit, timeout: float, max_bytes: int
+    service: SpeechService, metrics: Metrics, limit: KeyLimit, timeout: float, max_bytes: int, *, streams: bool
 ) -> Blueprint:
     """The route, speaking through `service`.
 
@@ -46,13 +49,20 @@ def speech_routes(
         limit: of requests under way with one key.
         timeout: seconds without progress, of the engine or of the client, after which a request is ended; 0 is never.
         max_bytes: of a file that is sent whole.
+        streams: whether audio is sent while it is made where a request does not say.
     """
     blueprint = Blueprint("speech")
 
     async def start(request: Request) -> tuple[SpeechRequest, Speech]:
         model = audio_format = UNKNOWN
         try:
-            order = await asyncio.to_thread(parse, request.body)
+            headers = request.headers
+            order = await asyncio.to_thread(
+                parse,
+                request.body,
+                content_type=headers.getone("content-type", ""),
+                content_encoding=headers.getone("content-encoding", ""),
+            )
             audio_format = order.response_format
             model = service.pool.bundles.resolve(order.model).id
             return order, await service.start(order)
@@ -74,24 +84,33 @@ def speech_routes(
 
     async def answer(request: Request) -> None:
         order, speech = await start(request)
+        way = order.way(streams=streams)
         try:
-            if order.stream_format is None:
-                await _send_whole(request, speech, timeout, max_bytes)
-            elif order.stream_format == "sse":
-                await _stream(request, speech, _events(speech), EVENT_STREAM, timeout)
+            headers = _headers(order, speech)
+            if way == "whole":
+                await _send_whole(request, speech, headers, timeout, max_bytes)
+            elif way == "sse":
+                await _stream(request, speech, _events(speech), EVENT_STREAM, headers, timeout)
             else:
-                await _stream(request, speech, speech.parts(), speech.content_type, timeout)
+                await _stream(request, speech, speech.parts(), speech.content_type, headers, timeout)
         finally:
             speech.stop()
-            _log(request, order, speech)
+            _log(request, order, speech, way)
             _count(metrics, order, speech, request.ctx.key)
 
     return blueprint
 
 
-def _headers(speech: Speech) -> dict[str, str]:
-    dropped = {"x-instructions": "ignored"} if speech.instruction_dropped else {}
-    return {"x-seed": str(speech.seed), **dropped}
+def _headers(order: SpeechRequest, speech: Speech) -> dict[str, str]:
+    """What is known of an answer before its first byte."""
+    headers = {"x-seed": str(speech.seed)}
+    if speech.instruction_dropped:
+        headers["x-instructions"] = "ignored"
+    if speech.stand_in and speech.speaker:
+        headers["x-stand-in"] = quote(speech.speaker)
+    if order.ignored:
+        headers["x-ignored"] = ",".join(order.ignored)
+    return headers
 
 
 async def _events(speech: Speech) -> AsyncIterator[bytes]:
@@ -100,17 +119,22 @@ async def _events(speech: Speech) -> AsyncIterator[bytes]:
         yield _event({"type": "speech.audio.delta", "audio": b64encode(part).decode()})
     tokens, frames = speech.usage
     usage = {"input_tokens": tokens, "output_tokens": frames, "total_tokens": tokens + frames}
-    yield _event({"type": "speech.audio.done", "usage": usage})
+    ended = {"finish_reason": CAPPED} if speech.capped else {}
+    yield _event({"type": "speech.audio.done", "usage": usage, **ended})
 
 
 def _event(data: dict[str, object]) -> bytes:
     return f"data: {json.dumps(data)}\n\n".encode()
 
 
-async def _send_whole(request: Request, speech: Speech, timeout: float, max_bytes: int) -> None:
+async def _send_whole(
+    request: Request, speech: Speech, headers: dict[str, str], timeout: float, max_bytes: int
+) -> None:
     body = await _made(speech.whole(max_bytes), speech, timeout)
     speech.stop()
-    headers = {**_headers(speech), "content-length": str(len(body))}
+    headers = {**headers, "content-length": str(len(body))}
+    if speech.capped:
+        headers["x-finish-reason"] = CAPPED
     response = await request.respond(content_type=speech.content_type, headers=headers)
     sender = _Sender(response, speech, timeout)
     try:
@@ -121,12 +145,17 @@ async def _send_whole(request: Request, speech: Speech, timeout: float, max_byte
 
 
 async def _stream(
-    request: Request, speech: Speech, parts: AsyncIterator[bytes], content_type: str, timeout: float
+    request: Request,
+    speech: Speech,
+    parts: AsyncIterator[bytes],
+    content_type: str,
+    headers: dict[str, str],
+    timeout: float,
 ) -> None:
     """Send parts as they become ready; an error before the first is still an error answer."""
     part: bytes | None = await _made(anext(parts), speech, timeout)
     # x-accel-buffering: nginx would otherwise hold the stream back until its buffer is full.
-    headers = {**_headers(speech), "x-accel-buffering": "no"}
+    headers = {**headers, "x-accel-buffering": "no"}
     response = await request.respond(content_type=content_type, headers=headers)
     if request.version == "1.0":
         send_until_closed(request, response)
@@ -206,7 +235,7 @@ async def _break_off(request: Request, error: Exception) -> None:
     await asyncio.Event().wait()
 
 
-def _log(request: Request, order: SpeechRequest, speech: Speech) -> None:
+def _log(request: Request, order: SpeechRequest, speech: Speech, way: Way) -> None:
     audio, wall = speech.audio_seconds, speech.wall_seconds
     log.event(
         "speech",
@@ -216,10 +245,13 @@ def _log(request: Request, order: SpeechRequest, speech: Speech) -> None:
         voice=order.voice_name,
         speaker=speech.speaker,
         format=order.response_format,
-        stream=order.stream_format,
+        stream=None if way == "whole" else way,
         chars=len(order.input),
+        ignored=",".join(order.ignored) or None,
+        stand_in=speech.stand_in or None,
         seed=speech.seed,
         outcome=speech.outcome,
+        finish=CAPPED if speech.capped else None,
         error=speech.error,
         audio_seconds=audio,
         queue_seconds=speech.queue_seconds,

@@ -84,14 +84,14 @@ export async function tryKey() {
   await request("models");
 }
 
-/** A whole file of speech. */
+/** A whole file of speech, which knows its own length. */
 export async function speechFile(order, signal) {
-  return await (await request("audio/speech", { body: order, signal })).blob();
+  return await (await request("audio/speech", { body: { ...order, stream: false }, signal })).blob();
 }
 
 /** Speech while it is made: its seed, and its samples as Int16Arrays. */
 export async function speechStream(order, signal) {
-  const body = { ...order, response_format: "pcm", stream_format: "audio" };
+  const body = { ...order, response_format: "pcm", stream: true };
   const response = await request("audio/speech", { body, signal });
   return { seed: Number(response.headers.get("x-seed")), parts: samples(response.body.getReader()) };
 }

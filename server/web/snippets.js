@@ -20,8 +20,7 @@ client = OpenAI(base_url="${base}", api_key=${key ? 'os.environ["KW_SECRET_API_K
 with client.audio.speech.with_streaming_response.create(
     model=${quoted(model)},
     voice=${quoted(voice)},
-    input="${TEXT}",
-    extra_body={"stream_format": "audio"},  # sent while it is made
+    input="${TEXT}",  # its audio comes while it is made
 ) as response:
     response.stream_to_file("hello.mp3")`;
 

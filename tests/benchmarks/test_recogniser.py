@@ -40,6 +40,6 @@ def test_no_words_where_nobody_speaks(level: float) -> None:
 def test_random_weights_are_not_understood(real_server: RunningServer) -> None:
     body = {"model": "tts-1", "voice": "alloy", "input": SENTENCES[0], "response_format": "wav", "seed": 1}
     with real_server.client() as client:
-        response = client.post("/v1/audio/speech", json={**body, "max_new_tokens": 30})
+        response = client.post("/v1/audio/speech", json={**body, "exact_frames": 30, "stream": False})
     audio = soundfile.read(io.BytesIO(response.raise_for_status().content), dtype="float32")[0]
     assert word_error_rate(SENTENCES[:1], [hear(audio, RATE)]) > 0.7

@@ -3,16 +3,16 @@ import OpenAI from "openai";
 
 const [baseURL, apiKey] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey, maxRetries: 0 });
-const request = { model: "tts-1", voice: "alloy", input: "Hello from Node", max_new_tokens: 6, seed: 1 };
+const request = { model: "tts-1", voice: "alloy", input: "Hello from Node", exact_frames: 6, seed: 1 };
 
 async function whole(extra) {
-  const response = await client.audio.speech.create({ ...request, ...extra });
+  const response = await client.audio.speech.create({ ...request, ...extra, stream: false });
   const body = Buffer.from(await response.arrayBuffer());
   return { type: response.headers.get("content-type"), length: body.length, head: body.toString("latin1", 0, 4) };
 }
 
 async function streamed(extra) {
-  const response = await client.audio.speech.create({ ...request, ...extra, stream_format: "audio" });
+  const response = await client.audio.speech.create({ ...request, ...extra });
   let length = 0;
   for await (const part of response.body) length += part.length;
   return { type: response.headers.get("content-type"), length };
@@ -39,7 +39,7 @@ console.log(
     models,
     model: (await client.models.retrieve("tts-1")).object,
     unknownModel: await failure(() => whole({ model: "gpt-9" })),
-    wrongSeed: await failure(() => whole({ seed: -1 })),
+    wrongSeed: await failure(() => whole({ seed: -2 })),
     wrongKey: await failure(() => client.withOptions({ apiKey: "wrong" }).models.list()),
   }),
 );

@@ -128,7 +128,7 @@ def test_say_writes_a_file(models: Path, tmp_path: Path, ending: str, capsys: py
     output = tmp_path / f"out.{ending}"
     output.write_bytes(b"what was there before")
     options = "--voice ryan --language en --seed 5 --temperature 0.5 --top-k 5 --top-p 0.9 --repetition-penalty 1.1"
-    assert command.main(["say", "Hello", "-o", str(output), *options.split(), "--max-new-tokens", "5"]) == 0
+    assert command.main(["say", "Hello", "-o", str(output), *options.split(), "--exact-frames", "5"]) == 0
     if ending == "pcm":
         assert len(output.read_bytes()) == 5 * FRAME * 2
     else:
@@ -139,8 +139,15 @@ def test_say_writes_a_file(models: Path, tmp_path: Path, ending: str, capsys: py
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", output.name]
 
 
+def test_say_tells_that_it_cut_the_speech_off(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.pcm"
+    assert command.main(["say", "Hello", "-o", str(output), "--max-new-tokens", "3"]) == 0
+    assert len(output.read_bytes()) == 3 * FRAME * 2
+    assert "0.24 s of audio, cut off at 3 frames, made in" in capsys.readouterr().err
+
+
 def test_say_designs_a_voice(models: Path, tmp_path: Path) -> None:
-    options = ["--model", "design", "--instructions", "an old man", "--max-new-tokens", "2"]
+    options = ["--model", "design", "--instructions", "an old man", "--exact-frames", "2"]
     assert command.main(["say", "Hello", "-o", str(tmp_path / "out.wav"), *options]) == 0
 
 
@@ -151,7 +158,7 @@ def test_say_designs_a_voice(models: Path, tmp_path: Path) -> None:
         (["say", "Hello", "-o", "{}/absent/out.wav"], 2, "there is no folder"),
         (["say", " ", "-o", "{}/out.wav"], 2, "input is empty"),
         (["say", "Hello", "-o", "{}/out.wav", "--voice", "nobody"], 2, "voices are"),
-        (["say", "Hello", "-o", "{}/out.wav", "--seed", "-1"], 2, "seed must be at least 0"),
+        (["say", "Hello", "-o", "{}/out.wav", "--seed", "-2"], 2, "seed must be at least 0"),
         (["say", "fail-later", "-o", "{}/out.wav"], 1, "could not be made"),
         (["say", "unfit", "-o", "{}/out.wav"], 2, "too long"),
     ],

@@ -23,7 +23,7 @@ FRAMES = 6
 SAMPLES_PER_FRAME = 1920
 PCM_BYTES = FRAMES * SAMPLES_PER_FRAME * 2
 REQUEST: dict[str, Any] = {"model": "tts-1", "voice": "alloy", "input": "Hello from a test"}
-EXTRA = {"max_new_tokens": FRAMES, "seed": 1, "temperature": 0}
+EXTRA = {"exact_frames": FRAMES, "seed": 1, "temperature": 0}
 
 
 @pytest.fixture
@@ -46,23 +46,26 @@ def check_audio(body: bytes, audio_format: str) -> None:
 
 @pytest.mark.parametrize("audio_format", ["mp3", "wav", "pcm"])
 def test_python_sdk(sdk: openai.OpenAI, audio_format: Any) -> None:
-    response = sdk.audio.speech.create(**REQUEST, response_format=audio_format, extra_body=EXTRA)
+    response = sdk.audio.speech.create(**REQUEST, response_format=audio_format, extra_body={**EXTRA, "stream": False})
     check_audio(response.content, audio_format)
 
 
 @pytest.mark.parametrize("audio_format", ["mp3", "pcm"])
-def test_python_sdk_streaming(sdk: openai.OpenAI, audio_format: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fields", [{}, {"stream_format": "audio"}], ids=["by default", "asked for"])
+def test_python_sdk_streaming(sdk: openai.OpenAI, audio_format: Any, fields: dict[str, Any], tmp_path: Path) -> None:
     create = sdk.audio.speech.with_streaming_response.create
-    with create(**REQUEST, response_format=audio_format, stream_format="audio", extra_body=EXTRA) as response:
+    with create(**REQUEST, response_format=audio_format, extra_body=EXTRA, **fields) as response:
         assert response.headers["transfer-encoding"] == "chunked"
         response.stream_to_file(tmp_path / "speech")
     check_audio((tmp_path / "speech").read_bytes(), audio_format)
 
 
 def test_python_sdk_async(real_server: RunningServer) -> None:
+    extra = {**EXTRA, "stream": False}
+
     async def speak() -> list[bytes]:
         async with openai.AsyncOpenAI(base_url=f"{real_server.url}/api/v1", api_key=KEY, max_retries=0) as client:
-            wanted = [client.audio.speech.create(**REQUEST, response_format="wav", extra_body=EXTRA) for _ in range(3)]
+            wanted = [client.audio.speech.create(**REQUEST, response_format="wav", extra_body=extra) for _ in range(3)]
             return [response.content for response in await asyncio.gather(*wanted)]
 
     bodies = asyncio.run(speak())
@@ -78,7 +81,7 @@ def test_python_sdk_errors(sdk: openai.OpenAI) -> None:
         sdk.audio.speech.create(**{**REQUEST, "model": "gpt-9"})
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError, match="seed must be at least 0") as wrong:
-        sdk.audio.speech.create(**REQUEST, extra_body={"seed": -1})
+        sdk.audio.speech.create(**REQUEST, extra_body={"seed": -2})
     assert wrong.value.param == "seed"
     assert wrong.value.request_id
     with pytest.raises(openai.AuthenticationError):
@@ -103,7 +106,7 @@ def test_python_sdk_models(sdk: openai.OpenAI, bundle: Path) -> None:
 
 def test_a_seed_reproduces_and_another_does_not(sdk: openai.OpenAI) -> None:
     def speak(seed: int) -> bytes:
-        extra = {"max_new_tokens": FRAMES, "seed": seed}
+        extra = {"exact_frames": FRAMES, "seed": seed}
         return sdk.audio.speech.create(**REQUEST, response_format="pcm", extra_body=extra).content
 
     assert speak(1) == speak(1) != speak(2)
@@ -111,9 +114,9 @@ def test_a_seed_reproduces_and_another_does_not(sdk: openai.OpenAI) -> None:
 
 def test_streamed_and_buffered_are_the_same(sdk: openai.OpenAI) -> None:
     def speak(**fields: Any) -> bytes:
-        return sdk.audio.speech.create(**REQUEST, response_format="pcm", extra_body=EXTRA, **fields).content
+        return sdk.audio.speech.create(**REQUEST, response_format="pcm", extra_body={**EXTRA, **fields}).content
 
-    assert speak() == speak(stream_format="audio")
+    assert speak() == speak(stream_format="audio") == speak(stream=False)
 
 
 @pytest.fixture(scope="session")
@@ -158,7 +161,7 @@ def curl(server: RunningServer, *arguments: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.parametrize("audio_format", ["mp3", "wav", "pcm"])
 def test_curl(real_server: RunningServer, tmp_path: Path, audio_format: str) -> None:
-    body = json.dumps({**REQUEST, **EXTRA, "response_format": audio_format})
+    body = json.dumps({**REQUEST, **EXTRA, "response_format": audio_format, "stream": False})
     output = tmp_path / "speech"
     done = curl(real_server, "--fail", "--json", body, "--output", str(output), "/v1/audio/speech")
     assert done.returncode == 0, done.stderr

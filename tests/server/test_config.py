@@ -175,6 +175,8 @@ def test_authentication_off_does_not_open_the_door_by_itself(monkeypatch: pytest
         ("KW_PORT", "eighty"),
         ("KW_PORT", "65536"),
         ("KW_AUTH", "maybe"),
+        ("KW_STREAM", "maybe"),
+        ("KW_MODEL_ALIASES", "no pair"),
         ("KW_EXECUTION_PROVIDER", "tpu"),
         ("KW_THREADS", "-1"),
         ("KW_MAX_ROWS", "0"),

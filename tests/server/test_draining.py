@@ -13,7 +13,7 @@ from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
 from tests.server.running import FAKE, RunningServer, run_server, wait_until
 
-LONG = {**GOOD, "max_new_tokens": 2000}
+LONG = {**GOOD, "exact_frames": 2000}
 BROKEN = (httpx.RemoteProtocolError, httpx.ReadError)
 
 
@@ -27,7 +27,7 @@ def test_sigterm_lets_running_speech_finish(tmp_path: Path) -> None:
     with run_server(FAKE, tmp_path, **settings) as server, server.client() as client:
         server.wait_ready()
         answers: list[httpx.Response] = []
-        fields = {**GOOD, "max_new_tokens": 50, "seed": 1}
+        fields = {**GOOD, "exact_frames": 50, "seed": 1}
         asking = threading.Thread(target=lambda: answers.append(client.post("/v1/audio/speech", json=fields)))
         asking.start()
         server.wait_event("submitted", seed=1)

@@ -70,7 +70,7 @@ def listed(client: httpx.Client, model: str) -> dict[str, dict[str, Any]]:
 
 def speaker_of(client: httpx.Client, server: RunningServer, model: str, voice: str) -> str | None:
     """The speaker that reaches the engine."""
-    response = client.post("/v1/audio/speech", json={**GOOD, "model": model, "voice": voice, "max_new_tokens": 1})
+    response = client.post("/v1/audio/speech", json={**GOOD, "model": model, "voice": voice, "exact_frames": 1})
     assert response.status_code == 200, (voice, response.text)
     speaker: str | None = server.events("prompt")[-1]["speaker"]
     return speaker
@@ -175,7 +175,7 @@ def test_the_command_lines_default_voice_speaks(
     monkeypatch.setenv("KW_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv(EVENTS, str(tmp_path / "events"))
     monkeypatch.setattr(command, "engine_loader", lambda settings: FakeEngine.load)
-    assert command.main(["say", "Hello", "-o", str(tmp_path / "a.wav"), "--max-new-tokens", "1"]) == 0
+    assert command.main(["say", "Hello", "-o", str(tmp_path / "a.wav"), "--exact-frames", "1"]) == 0
     assert json.loads((tmp_path / "events").read_text().splitlines()[0])["speaker"] == "my voice"
     assert "voice my voice" in capsys.readouterr().err
     assert command.main(["voices"]) == 0

@@ -21,7 +21,18 @@ from server.formulas import FormulaError, Term, heaviest, is_formula, parse
         ("af_heart*0.5+af_bella*0.5", [("af_heart", "0.5"), ("af_bella", "0.5")]),
         ("a*0.3333 + b_2*0.3333 + c-3*0.3333", [("a", ".3333"), ("b_2", ".3333"), ("c-3", ".3333")]),
         ("a * .25 + b * 0.75 + c * 0.", [("a", "0.25"), ("b", "0.75"), ("c", "0")]),
-        ("ä b*0. 5 + c, d*0.5", [("ä b", "0.5"), ("c, d", "0.5")]),
+        ("ä b*0. 5 + c d*0.5", [("ä b", "0.5"), ("c d", "0.5")]),
+        ("a+b", [("a", "1"), ("b", "1")]),
+        ("a, b,c", [("a", "1"), ("b", "1"), ("c", "1")]),
+        ("a(2)+b(1)", [("a", "2"), ("b", "1")]),
+        ("a(1.0)", [("a", "1.0")]),
+        ("a ( 2 ) + b", [("a", "2"), ("b", "1")]),
+        ("0.4*a+0.6*b", [("a", "0.4"), ("b", "0.6")]),
+        ("a*2+0.5*b+c(3)+d", [("a", "2"), ("b", "0.5"), ("c", "3"), ("d", "1")]),
+        ("a*0.5+b*0.6", [("a", "0.5"), ("b", "0.6")]),
+        ("a*100", [("a", "100")]),
+        ("0.5*2", [("0.5", "2")]),
+        ("Zira (English)", [("Zira (English)", "1")]),
     ],
 )
 def test_formulas(formula: str, terms: list[tuple[str, str]]) -> None:
@@ -33,8 +44,7 @@ def test_formulas(formula: str, terms: list[tuple[str, str]]) -> None:
     [
         ("", "must name a voice"),
         (" + ", "must name a voice"),
-        ("a+b", 'term 1 of the voice formula, "a", must be'),
-        ("a*0.5+b", 'term 2 of the voice formula, "b", must be'),
+        ("a*0.5+b*", "term 2 of the voice formula must be"),
         ("*0.5+b*0.5", "term 1"),
         ("a*0.5*b*0.5", "term 1"),
         ("a*+b*1", "term 1"),
@@ -42,10 +52,10 @@ def test_formulas(formula: str, terms: list[tuple[str, str]]) -> None:
         ("a*-1+b*2", "term 1"),
         ("a*nan", "term 1"),
         ("a*1_0", "term 1"),
-        ("a*1.1", "weight in term 1 .* from 0 to 1"),
-        ("a*0+b*" + "9" * 5000, "weight in term 2"),
-        ("a*0.5", "add up to 1, not 0.5000"),
-        ("a*0.5+b*0.6", "add up to 1, not 1.1000"),
+        ("a()", "term 1"),
+        ("(2)", "term 1"),
+        ("a*0", "some voice a weight of more than 0"),
+        ("a*0+b(0)", "some voice a weight of more than 0"),
     ],
 )
 def test_what_is_no_formula_says_why(formula: str, message: str) -> None:
@@ -55,13 +65,25 @@ def test_what_is_no_formula_says_why(formula: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("formula", "voice"),
-    [("a*0.2+b*0.8", "b"), ("a*0.5+b*0.5", "a"), ("a*0.2+b*0.4+c*0.4", "b"), ("a", "a")],
+    [
+        ("a*0.2+b*0.8", "b"),
+        ("a*0.5+b*0.5", "a"),
+        ("a*0.2+b*0.4+c*0.4", "b"),
+        ("a", "a"),
+        ("a+b", "a"),
+        ("a+b(2)", "b"),
+        ("0.4*a+0.6*b", "b"),
+        ("a*0.9+b", "b"),
+    ],
 )
 def test_the_heaviest_wins_and_the_first_of_equals(formula: str, voice: str) -> None:
     assert heaviest(parse(formula)).voice == voice
 
 
-@pytest.mark.parametrize(("voice", "expected"), [("ryan", False), ("Uncle Fu", False), ("a*1", True), ("a+b", True)])
+@pytest.mark.parametrize(
+    ("voice", "expected"),
+    [("ryan", False), ("Uncle Fu", False), ("a*1", True), ("a+b", True), ("a(2)", True), ("a,b", True)],
+)
 def test_a_name_is_no_formula(voice: str, expected: bool) -> None:
     assert is_formula(voice) is expected
 
@@ -76,10 +98,20 @@ def test_a_name_is_no_formula(voice: str, expected: bool) -> None:
         ("x_+y*1", [("x_+y", "1")]),
         ("a*1", [("a", "1")]),
         ("(*)+*1", [("(*)+", "1")]),
+        ("a+b(2)+a", [("a+b", "2"), ("a", "1")]),
+        ("0.4*A+B+0.6*a", [("A+B", "0.4"), ("a", "0.6")]),
+        ("a+a+b", [("a", "1"), ("a+b", "1")]),
+        ("a+bc", [("a", "1"), ("bc", "1")]),
+        ("a+b*1(2)", None),
+        ("2*a+b*1", None),
     ],
 )
-def test_names_that_hold_signs_are_known(formula: str, terms: list[tuple[str, str]]) -> None:
+def test_names_that_hold_signs_are_known(formula: str, terms: list[tuple[str, str]] | None) -> None:
     names = ["a", "a+b", "a+b+c", "a*1", "x +y", "(*)+"]
+    if terms is None:
+        with pytest.raises(FormulaError):
+            parse(formula, names)
+        return
     assert parse(formula, names) == [Term(voice, Decimal(weight)) for voice, weight in terms]
 
 
@@ -93,11 +125,12 @@ def test_what_is_written_is_read(shares: list[tuple[str, int]], plus: str) -> No
     assert parse(plus.join(f"{term.voice}*{term.weight}" for term in terms)) == terms
 
 
-@given(st.text("ab*+. 01-", max_size=30))
+@given(st.text("ab*+. 01-(),", max_size=30))
 def test_any_text_is_a_formula_or_an_error_that_says_so(text: str) -> None:
     try:
         terms = parse(text, ["a+b", "a*0", "b b"])
     except FormulaError as error:
         assert "voice formula" in str(error)
     else:
-        assert sum(term.weight for term in terms) == pytest.approx(1, abs=1e-4)
+        assert heaviest(terms).weight > 0
+        assert all(term.voice and term.weight >= 0 for term in terms)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.audio import joins
-from server.audio.joins import Joiner
+from server.audio.joins import Joiner, faded_out
 
 RATE = 24_000
 BEFORE, AFTER = round(joins.KEPT_BEFORE_SECONDS * RATE), round(joins.KEPT_AFTER_SECONDS * RATE)
@@ -109,3 +109,14 @@ def test_what_is_not_a_number_is_not_trimmed_away() -> None:
     broken = np.concatenate((quiet(5_000), np.full(1, np.nan, np.float32), quiet(50_000)))
     for pieces in ([broken, loud(1000)], [loud(1000), broken]):
         assert np.isnan(join(pieces)).any()
+
+
+@pytest.mark.parametrize("length", [0, 1, FADE - 1, FADE, 5 * FADE])
+def test_an_end_that_is_not_the_speechs_own_fades(length: int) -> None:
+    samples = np.ones(length, np.float32)
+    faded = faded_out(samples, RATE)
+    assert (samples == 1).all(), "they are the caller's"
+    assert len(faded) == length
+    np.testing.assert_array_equal(faded[: max(length - FADE, 0)], 1)
+    assert (np.diff(faded[-FADE:]) < 0).all()
+    assert (faded[-1:] < (1e-3 if length > 100 else 0.51)).all()

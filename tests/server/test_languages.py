@@ -29,13 +29,27 @@ AVAILABLE = [*_ISO_CODES, "beijing_dialect"]
         ("es", "spanish"),
         ("it", "italian"),
         ("Auto", "auto"),
+        ("auto-detect", "auto"),
+        ("Auto Detect", "auto"),
+        ("autodetect", "auto"),
+        ("en_US.UTF-8", "english"),
+        ("de_DE@euro", "german"),
+        ("pt_BR.ISO8859-1@x", "portuguese"),
+        ("a", "english"),
+        ("b", "english"),
+        ("e", "spanish"),
+        ("f", "french"),
+        ("i", "italian"),
+        ("j", "japanese"),
+        ("P", "portuguese"),
+        ("z", "chinese"),
     ],
 )
 def test_names_and_codes_in_any_case(given: str, meant: str) -> None:
     assert resolve(given, AVAILABLE) == meant
 
 
-@pytest.mark.parametrize("given", ["", "klingon", "xx", "en-", "beijing_dialect", "englisch", "enx"])
+@pytest.mark.parametrize("given", ["", "klingon", "xx", "h", "en-", "en_US.", "beijing_dialect", "englisch", "enx"])
 def test_others_are_refused_with_the_list(given: str) -> None:
     with pytest.raises(InvalidRequestError, match="auto, chinese, english") as caught:
         resolve(given, AVAILABLE)

@@ -14,7 +14,7 @@ from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
 from tests.server.running import FAKE, KEY, RunningServer, run_server, wait_until
 
-LONG = {**GOOD, "max_new_tokens": 2000}
+LONG = {**GOOD, "exact_frames": 2000}
 
 
 @pytest.fixture(scope="module")
@@ -37,22 +37,20 @@ def connect(server: RunningServer) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port))
 
 
-@pytest.mark.parametrize("stream_format", [None, "audio"])
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("abrupt", [False, True])
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_client_that_leaves_stops_its_job(
-    server: RunningServer, stream_format: str | None, abrupt: bool, warm: bool
-) -> None:
-    seed = 1000 + 4 * (stream_format is None) + 2 * abrupt + warm
+def test_a_client_that_leaves_stops_its_job(server: RunningServer, stream: bool, abrupt: bool, warm: bool) -> None:
+    seed = 1000 + 4 * stream + 2 * abrupt + warm
     with connect(server) as connection:
         if warm:  # a request before it on the same connection
-            connection.sendall(raw_request(max_new_tokens=1, response_format="pcm"))
+            connection.sendall(raw_request(exact_frames=1, response_format="pcm", stream=False))
             received = b""
             while received.count(b"\r\n\r\n") < 1 or len(received.partition(b"\r\n\r\n")[2]) < 3840:
                 received += connection.recv(65536)
-        connection.sendall(raw_request(seed=seed, stream_format=stream_format))
+        connection.sendall(raw_request(seed=seed, stream=stream))
         server.wait_event("submitted", seed=seed)
-        if stream_format:
+        if stream:
             connection.recv(1)
         if abrupt:  # reset instead of a polite end
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
@@ -84,8 +82,8 @@ def test_a_full_queue_and_health_beside_it(server: RunningServer) -> None:
         server.wait_event("submitted", seed=4000)
         waiting.sendall(raw_request(seed=4001))
         server.wait_event("submitted", seed=4001)
-        for stream_format in (None, "audio"):
-            response = client.post("/v1/audio/speech", json={**LONG, "stream_format": stream_format})
+        for stream in (False, True):
+            response = client.post("/v1/audio/speech", json={**LONG, "stream": stream})
             check_error(response, 429, "queue_full")
             assert int(response.headers["retry-after"]) > 0
         assert client.get("/livez").json() == {"status": "alive"}

@@ -47,7 +47,7 @@ def test_a_book(fake: RunningServer) -> None:
     text = (SENTENCE * 2000)[:100_000]
     parts = list(chunks(text, "en", lambda piece: len(piece.split())))
     assert len(parts) > 100
-    fields = {**GOOD, "input": text, "max_new_tokens": None, "language": "en", "response_format": "pcm", "seed": 3}
+    fields = {**GOOD, "input": text, "exact_frames": None, "language": "en", "response_format": "pcm", "seed": 3}
     with fake.client() as client:
         response = client.post(SPEECH, json=fields)
         assert response.status_code == 200, response.text
@@ -66,16 +66,16 @@ def test_a_book(fake: RunningServer) -> None:
 
 def test_a_short_text_is_the_job_that_it_always_was(fake: RunningServer) -> None:
     with fake.client() as client:
-        client.post(SPEECH, json={**GOOD, "input": " Hi there.\n", "max_new_tokens": None, "seed": 71})
+        client.post(SPEECH, json={**GOOD, "input": " Hi there.\n", "exact_frames": None, "seed": 71})
     job = fake.wait_event("submitted", seed=71)
     assert (job["text_tokens"], job["spare"], job["capacity"]) == (2, False, CAPACITY)
 
 
 def test_a_last_chunk_that_fails_breaks_off_what_was_begun(fake: RunningServer) -> None:
-    fields = {**GOOD, "max_new_tokens": None, "input": f"{SENTENCE * 30}fail-at-start"}
+    fields = {**GOOD, "exact_frames": None, "input": f"{SENTENCE * 30}fail-at-start"}
     with fake.client() as client:
-        check_error(client.post(SPEECH, json=fields), 500, "speech_failed")
-        with client.stream("POST", SPEECH, json={**fields, "stream_format": "audio"}) as response:
+        check_error(client.post(SPEECH, json={**fields, "stream": False}), 500, "speech_failed")
+        with client.stream("POST", SPEECH, json=fields) as response:
             assert response.status_code == 200
             received = 0
             with pytest.raises(httpx.RemoteProtocolError):
@@ -84,10 +84,10 @@ def test_a_last_chunk_that_fails_breaks_off_what_was_begun(fake: RunningServer) 
             assert received > 3 * 2 * 3840
 
 
-def test_with_a_budget_of_frames_the_text_stays_whole(fake: RunningServer) -> None:
+def test_with_an_exact_number_of_frames_the_text_stays_whole(fake: RunningServer) -> None:
     text = SENTENCE * 20
     with fake.client() as client:
-        fields = {**GOOD, "input": text, "max_new_tokens": 7, "response_format": "pcm", "seed": 70}
+        fields = {**GOOD, "input": text, "exact_frames": 7, "response_format": "pcm", "seed": 70}
         assert len(client.post(SPEECH, json=fields).content) == 7 * 3840
     job = fake.wait_event("submitted", seed=70)
     assert (job["max_frames"], job["text_tokens"]) == (7, None)
@@ -96,7 +96,7 @@ def test_with_a_budget_of_frames_the_text_stays_whole(fake: RunningServer) -> No
 def test_a_text_that_must_stay_whole_and_cannot_is_told_how_to_be_spoken(real_server: RunningServer) -> None:
     with real_server.client() as client:
         response = client.post(SPEECH, json={**GOOD, "input": "1 2 " * 20_000})
-    assert "without max_new_tokens" in check_error(response, 400, "invalid_value", "input")
+    assert "without exact_frames" in check_error(response, 400, "invalid_value", "input")
 
 
 def test_chunks_side_by_side_sound_as_each_on_its_own(bundle: Path, real_server: RunningServer) -> None:
@@ -110,7 +110,7 @@ def test_chunks_side_by_side_sound_as_each_on_its_own(bundle: Path, real_server:
     tokenizer = TextTokenizer(bundle / "tokenizer.json")
     parts = list(chunks(text, "en", tokenizer.count))
     assert len(parts) == 3
-    fields = {**GOOD, "max_new_tokens": None, "language": "en"}
+    fields = {**GOOD, "exact_frames": None, "language": "en"}
 
     def samples(**changes: object) -> np.ndarray:
         with real_server.client() as client:

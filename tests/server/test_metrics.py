@@ -50,7 +50,7 @@ def test_what_requests_leave_behind(server: RunningServer) -> None:
         for fields in (
             {},
             {"response_format": "mp3", "stream_format": "audio"},
-            {"input": "fail-later"},
+            {"input": "fail-later", "stream": False},
             {"model": "two"},
             {"voice": "nobody"},
             {"model": "three"},

@@ -46,7 +46,7 @@ def schema_of(model: str) -> dict[str, Any]:
 def test_it_follows_the_request_model() -> None:
     described = DOCUMENT["components"]["schemas"]["SpeechRequest"]
     assert set(described["properties"]) == set(SpeechRequest.model_fields)
-    assert described["required"] == ["model", "input", "voice"]
+    assert described["required"] == ["input"]
     for name, field in described["properties"].items():
         assert field["description"], name
     answer = OPERATIONS["/audio/speech", "post"]["responses"]["200"]["content"]
@@ -140,10 +140,32 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield server
 
 
+PROPERTIES = DOCUMENT["components"]["schemas"]["SpeechRequest"]["properties"]
+CHOICES = {
+    name: set(openapi._choices(PROPERTIES[name])) for name in ("response_format", "stream_format", "text_format")
+}
+NO_STRINGS = {
+    *("speed", "seed", "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "exact_frames"),
+    *("stream", "lexicon"),
+}
+
+
+def be_strict(body: dict[str, Any]) -> None:
+    """Replace what is wrong by the document, and read with mercy by the server, by what is wrong for both."""
+    for name, value in body.items():
+        if isinstance(value, str) and (name in NO_STRINGS or (name in CHOICES and value not in CHOICES[name])):
+            body[name] = "wrong"
+    if isinstance(voice := body.get("voice"), dict) and "id" in voice and voice["id"] is None:
+        voice["id"] = 0
+
+
 def suit_the_model(body: Any) -> None:
-    """Replace what the document allows but this model does not have by something that it has."""
+    """Replace what the document allows but this model does not have, or not together, by something that it has."""
     if not isinstance(body, dict):
         return
+    be_strict(body)
+    if body.get("stream") is False and body.get("stream_format") == "sse":
+        del body["stream"]
     if isinstance(voice := body.get("voice"), dict):
         if isinstance(voice.get("id"), str):
             voice["id"] = "ryan"
@@ -151,12 +173,12 @@ def suit_the_model(body: Any) -> None:
         body["voice"] = "alloy"
     if isinstance(body.get("language"), str):
         body["language"] = "English"
-    for name in ("seed", "top_k", "max_new_tokens"):  # 5.0 is an integer for JSON Schema, and none for this server
-        if isinstance(body.get(name), float) and body[name].is_integer():
-            body[name] = int(body[name])
-    for name, most in {"top_k": 3072, "max_new_tokens": 5}.items():
-        if isinstance(body.get(name), int) and body[name] > most:
+    for name, most in {"top_k": 3072, "exact_frames": 5}.items():
+        if isinstance(body.get(name), int | float) and body[name] > most:
             body[name] = most
+    cap, exact = body.get("max_new_tokens"), body.get("exact_frames")
+    if isinstance(cap, int | float) and isinstance(exact, int | float) and 1 <= cap < exact:
+        body["max_new_tokens"] = exact
 
 
 API = schemathesis.openapi.from_dict(DOCUMENT)

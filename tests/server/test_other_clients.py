@@ -83,7 +83,7 @@ def test_open_webui_fills_its_lists_without_a_key(server: RunningServer, base: s
 def test_every_voice_that_open_webui_lists_speaks(server: RunningServer) -> None:
     with server.client() as client:
         for voice in client.get("/v1/audio/voices").json()["voices"]:
-            fields = {**OPEN_WEBUI, "voice": voice["id"], "max_new_tokens": 1, "response_format": "pcm"}
+            fields = {**OPEN_WEBUI, "voice": voice["id"], "exact_frames": 1, "response_format": "pcm"}
             assert client.post("/v1/audio/speech", json=fields).status_code == 200, voice
 
 
@@ -110,7 +110,7 @@ def test_sillytavern_without_a_key(tmp_path: Path) -> None:
 def test_kokoro_web(server: RunningServer) -> None:
     check_mp3(httpx.post(f"{server.url}/api/v1/audio/speech", json=KOKORO_WEB, headers=BEARER))
     for kind in ("", "_fp16", "_quantized", "_uint8", "_uint8f16", "_q4", "_q4f16"):
-        fields = {**KOKORO_WEB, "model": f"model{kind}", "max_new_tokens": 1}
+        fields = {**KOKORO_WEB, "model": f"model{kind}", "exact_frames": 1}
         check_mp3(httpx.post(f"{server.url}/api/v1/audio/speech", json=fields, headers=BEARER))
     page = httpx.get(f"{server.url}/api/v1/index.html")
     assert page.headers["content-type"].startswith("text/html")

@@ -59,7 +59,7 @@ def test_the_server_starts_speaks_and_stops(system: str, tmp_path: Path) -> None
         running.wait_ready()
         with running.client() as client:
             for audio_format in ("mp3", "wav", "opus"):
-                fields = {**GOOD, "max_new_tokens": 300, "response_format": audio_format}
+                fields = {**GOOD, "exact_frames": 300, "response_format": audio_format}
                 spoken = client.post("/v1/audio/speech", json=fields)
                 assert spoken.status_code == 200, spoken.text
             for name in ("v1/swagger/start.js", "web/player.js"):
@@ -82,7 +82,7 @@ def test_the_first_signal_lets_nobody_new_in_and_the_second_ends_it(
         running.client() as client,
     ):
         running.wait_ready()
-        fields = {**GOOD, "max_new_tokens": 2000, "stream_format": "audio"}
+        fields = {**GOOD, "exact_frames": 2000, "stream_format": "audio"}
         with client.stream("POST", "/v1/audio/speech", json=fields) as response:
             parts = response.iter_raw()
             next(parts)
@@ -107,7 +107,7 @@ def test_the_commands_work(system: str, tmp_path: Path) -> None:
     profile = {"speaker": "serena", "description": "温柔, ça va"}
     voices.write_text(json.dumps({"profiles": {"gentle": profile}}), "utf-8")
     output = tmp_path / "hello.wav"
-    said = run(system, "server", "say", "Hello.", "--max-new-tokens", "3", "-o", str(output))
+    said = run(system, "server", "say", "Hello.", "--exact-frames", "3", "-o", str(output))
     assert (said.returncode, output.stat().st_size > 44) == (0, True), said.stderr
     listed = run(system, "server", "voices", PYTHONIOENCODING="cp1252", KW_VOICES_FILE=str(voices))
     assert listed.returncode == 0, listed.stderr

@@ -448,3 +448,78 @@ def test_a_silence_comes_in_pieces() -> None:
 )
 def test_what_a_text_repeats(text: str, repeats: int) -> None:
     assert repeated(text.split()) == repeats
+
+
+def test_a_cap_ends_the_reading_and_every_job() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=3)
+        reading = Reading(engine, numbered(6), make_job, most_frames=4)
+        await reading.begin()
+        task = asyncio.create_task(heard(reading))
+        engine.jobs[0].put(level(0), 1)
+        jobs = await engine.wait_for(4)
+        jobs[0].put(np.tile(level(0), 2), 2)
+        jobs[0].frames = 3
+        jobs[1].put(np.tile(level(1), 3), 3)
+        jobs[0].finish()
+        samples = np.concatenate(await task)
+        pause = round((PAUSE_SECONDS[Boundary.SENTENCE] or 0) * SAMPLE_RATE)
+        assert len(samples) == 4 * FRAME + pause
+        assert samples[3 * FRAME - 121] == level(0)[0]
+        assert abs(samples[-1]) < 1e-5 < samples[-120], "the end fades"
+        assert reading.capped
+        assert reading.usage == (20, 4)
+        assert all(job.cancelled for job in jobs[1:])
+        assert len(engine.jobs) == 4, "no other is begun"
+
+    run(test)
+
+
+@pytest.mark.parametrize("most", [3, 4, None])
+def test_a_cap_that_the_speech_does_not_pass_is_no_end(most: int | None) -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=2)
+        reading = Reading(engine, numbered(1), make_job, most_frames=most)
+        await reading.begin()
+        engine.jobs[0].put(np.tile(level(0), 3), 3)
+        engine.jobs[0].frames = 3
+        engine.jobs[0].finish()
+        assert len(np.concatenate(await heard(reading))) == 3 * FRAME
+        assert not reading.capped
+        assert reading.usage == (10, 3)
+
+    run(test)
+
+
+def test_no_chunk_is_begun_that_the_cap_leaves_no_room_for() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=4)
+        reading = Reading(engine, numbered(9), make_job, most_frames=5)
+        await reading.begin()
+        task = asyncio.create_task(heard(reading))
+        engine.jobs[0].put(level(0), 1)
+        jobs = await engine.wait_for(5)
+        for job in jobs[1:]:
+            job.frames = 2
+        jobs[0].finish()
+        await until(lambda: not jobs[1].spare)
+        jobs[1].put(level(1), 1)
+        await until(lambda: not jobs[1]._unread)
+        assert len(engine.jobs) == 5, "three chunks ahead have as many frames as may be heard"
+        reading.stop()
+        with pytest.raises(JobError):
+            await task
+
+    run(test)
+
+
+def test_a_stretched_speech_is_capped_in_frames_of_the_model() -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=1)
+        reading = Reading(engine, numbered(1), make_job, 2.0, most_frames=10)
+        await reading.begin()
+        engine.jobs[0].put(np.tile(level(0), 30), 30)
+        assert len(np.concatenate(await heard(reading))) == 5 * FRAME
+        assert reading.capped
+
+    run(test)

@@ -17,13 +17,13 @@ REQUEST = {
     "voice": "alloy",
     "input": "Hello",
     "response_format": "pcm",
-    "max_new_tokens": 4,
+    "exact_frames": 4,
     "temperature": 0,  # greedy, which this bundle keeps up for longer than any test asks
 }
 
 
 def test_clients_that_leave_do_not_hold_the_engine(real_server: RunningServer) -> None:
-    leaving = {**REQUEST, "max_new_tokens": None, "stream_format": "audio"}
+    leaving = {**REQUEST, "exact_frames": None, "stream_format": "audio"}
     with real_server.client() as client:
         for number in range(5):
             with client.stream("POST", SPEECH, json={**leaving, "seed": number}) as response:
@@ -60,7 +60,7 @@ def test_a_flipped_byte(bundle: Path, tmp_path: Path) -> None:
 def test_say(bundle: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.wav"
     done = subprocess.run(
-        [sys.executable, "-m", "server", "say", "Hello", "-o", str(output), "--max-new-tokens", "4", "--seed", "1"],
+        [sys.executable, "-m", "server", "say", "Hello", "-o", str(output), "--exact-frames", "4", "--seed", "1"],
         cwd=ROOT,
         env=clean_environment(KW_MODELS_DIR=str(bundle.parent), KW_MODEL=bundle.name),
         capture_output=True,

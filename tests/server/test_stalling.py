@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 def test_an_engine_that_makes_nothing_for_a_whole_file(server: RunningServer) -> None:
     with server.client() as client:
-        answer = client.post("/v1/audio/speech", json={**GOOD, "input": "hang", "seed": 1})
+        answer = client.post("/v1/audio/speech", json={**GOOD, "input": "hang", "seed": 1, "stream": False})
         assert "nothing for 3 seconds" in check_error(answer, 504, "timeout")
         server.wait_event("dropped", seed=1, frames=1)
         assert client.post("/v1/audio/speech", json=GOOD).status_code == 200  # the row is free
@@ -53,13 +53,13 @@ def test_an_engine_that_makes_nothing_more_for_a_stream(server: RunningServer) -
 
 def test_a_client_that_reads_nothing_of_a_stream(server: RunningServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(raw_request(seed=3, max_new_tokens=4000, stream_format="audio"))
+        connection.sendall(raw_request(seed=3, exact_frames=4000, stream_format="audio"))
         assert server.wait_event("dropped", seed=3)["frames"] < 4000
 
 
 def test_a_client_that_reads_nothing_of_a_whole_file(server: RunningServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(raw_request(seed=4, max_new_tokens=4000))
+        connection.sendall(raw_request(seed=4, exact_frames=4000, stream=False))
         server.wait_event("finished", seed=4, frames=4000)
         wait_until(lambda: [line for line in server.log if " seed=4 outcome=timed_out" in line], "it is left")
         received = b"".join(iter(lambda: connection.recv(1 << 20), b""))

@@ -30,7 +30,7 @@ ENDLESS = {
     "input": "On and on",
     "temperature": 0,
     "repetition_penalty": 1,
-    "max_new_tokens": 2000,
+    "exact_frames": 2000,
     "stream_format": "audio",
 }
 """What the model that makes noise does not end by itself: 7.7 MB, more than the engine and sockets hold for a client
@@ -60,7 +60,7 @@ def client(server: RunningServer) -> Iterator[httpx.Client]:
 def request(seed: int) -> dict[str, Any]:
     """Differs from its neighbours in text, sampling, length and format."""
     fields = {"model": "tts-1", "voice": "alloy", "input": TEXTS[seed % 4], "response_format": "pcm", "seed": seed}
-    fields |= {"max_new_tokens": 3 + seed % 13, "stream_format": "audio" if seed % 2 else None}
+    fields |= {"exact_frames": 3 + seed % 13, "stream": bool(seed % 2)}
     return {**fields, **SAMPLING[seed // 4 % 4]}
 
 
@@ -190,7 +190,7 @@ def test_a_stop_under_load_waits_for_speech_and_not_for_half_requests(bundle: Pa
         for size in (0, 1, whole.index(b"\r\n") + 2, whole.index(b"\r\n\r\n") + 3):
             for _ in range(20):
                 stack.enter_context(connect(server)).sendall(whole[:size])
-        fields = {**ENDLESS, "voice": "alloy", "response_format": "pcm", "max_new_tokens": 150}
+        fields = {**ENDLESS, "voice": "alloy", "response_format": "pcm", "exact_frames": 150}
         asked = [pool.submit(client.post, SPEECH, json=fields) for _ in range(2 * ROWS)]
         wait_until(lambda: value(client, "queue_depth", bundle) == ROWS, "every row is taken")
         assert server.stop() == 0

@@ -9,7 +9,7 @@ import pytest
 from server.errors import InvalidRequestError
 from server.graphs.manifest import Manifest
 from server.profiles import Profile, load_profiles
-from server.voices import default_voice, profile, resolve, voices_of
+from server.voices import choose, default_voice, profile, resolve, voices_of
 from tests.server.fakes import SPEAKERS, manifest_of
 
 OPENAI = [
@@ -82,13 +82,60 @@ def test_a_design_model_has_one_voice() -> None:
 
 @pytest.mark.parametrize(
     ("voice", "changes"),
-    [("nobody", {}), ("", {}), ("design", {}), ("af_heart*0.5+nova*0.5", {}), ("ryan", {"speakers": {}})],
+    [("nobody", {}), ("design", {}), ("af_heart*0.5+nova*0.5", {}), ("ryan", {"speakers": {}})],
 )
 def test_unknown_voices_are_refused_with_the_list(voice: str, changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         resolve(voice, manifest(**changes))
     assert caught.value.param == "voice"
     assert ("design" if changes else "ryan") in caught.value.message
+
+
+@pytest.mark.parametrize("voice", ["", " ", "default", "Default", "none", "NONE"])
+def test_no_name_is_the_default_voice(voice: str) -> None:
+    profiles = load_profiles(None)
+    for model in (manifest(), manifest(speakers=speakers("b", "a")), manifest(speakers={}, model_type="voice_design")):
+        assert choose(voice, model, profiles) == choose("alloy", model, profiles)
+        assert profile(voice, model, profiles).speaker in {*model.speakers, None}
+    assert choose("alloy", manifest(), {"alloy": Profile(speaker="ryan")}).profile.speaker == "ryan"
+    assert profile("default", manifest(speakers=speakers("a", "default")), {}).speaker == "default"
+
+
+@pytest.mark.parametrize(
+    ("formula", "heard"),
+    [
+        ("af_bella+ryan", "serena"),
+        ("ryan(2)+af_sky(1)", "ryan"),
+        ("af_heart(1.0)", "serena"),
+        ("0.4*vivian+0.6*ryan", "ryan"),
+        ("vivian,ryan", "vivian"),
+        ("vivian*2+ryan", "vivian"),
+    ],
+)
+def test_mixes_as_other_servers_have_them(formula: str, heard: str) -> None:
+    first = formula.partition("+")[0].partition("(")[0]
+    expected = resolve(first, manifest()) if heard == "serena" else heard
+    assert profile(formula, manifest(), {}).speaker == expected
+
+
+def test_another_speaker_that_stands_in_is_told() -> None:
+    small, profiles = manifest(speakers=speakers("ryan")), load_profiles(None)
+    for voice, stand_in in {"ryan": False, "ryan_clear": False, "serena_meditation": True, "alloy": True}.items():
+        assert choose(voice, small, profiles).stand_in is stand_in
+    assert choose("ryan*0.2+serena_story*0.8", small, profiles).stand_in
+
+
+def test_an_unknown_voice_is_told_profiles_too() -> None:
+    small = manifest(speakers=speakers("ryan"))
+    mine = load_profiles(None) | {"grandpa": Profile(speaker="ryan"), "lost": Profile(speaker="somebody")}
+    with pytest.raises(InvalidRequestError) as caught:
+        profile("nobody", small, mine)
+    message = caught.value.message
+    assert message.startswith("this model's voices are ryan; its profiles are ryan_")
+    assert "grandpa" in message, "what the model speaks itself comes first"
+    assert "lost" not in message
+    assert "and 34 more" in message
+    assert "/v1/audio/voices" in message
 
 
 def test_profiles_are_listed_as_they_speak_here() -> None:

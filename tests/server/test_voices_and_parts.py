@@ -125,11 +125,12 @@ def test_too_much_silence(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-@pytest.mark.parametrize("stream_format", [None, "audio", "sse"])
-def test_every_format_in_every_way(client: httpx.Client, audio_format: str, stream_format: str | None) -> None:
-    response = speak(client, max_new_tokens=20, response_format=audio_format, stream_format=stream_format)
+@pytest.mark.parametrize("way", ["default", "whole", "sse"])
+def test_every_format_in_every_way(client: httpx.Client, audio_format: str, way: str) -> None:
+    fields = {"default": {}, "whole": {"stream": False}, "sse": {"stream_format": "sse"}}[way]
+    response = speak(client, exact_frames=20, response_format=audio_format, **fields)
     body = response.content
-    if stream_format == "sse":
+    if way == "sse":
         assert response.headers["content-type"].startswith("text/event-stream")
         *deltas, done = [json.loads(event.removeprefix("data: ")) for event in body.decode().split("\n\n") if event]
         assert {delta["type"] for delta in deltas} == {"speech.audio.delta"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 RECORD_PLAYING = """() => {
 window.played = [];
@@ -48,6 +49,17 @@ def write(page: Page, text: str, **settings: object) -> None:
         page.locator("#advanced").evaluate("details => (details.open = true)")
     for name, value in settings.items():
         page.locator(f"#{name}").fill(str(value))
+
+
+def make_exactly(page: Page) -> None:
+    """Turn the form's most frames into exactly so many, for an engine that would end sooner."""
+
+    def insist(route: Route) -> None:
+        order = route.request.post_data_json
+        order["exact_frames"] = order.pop("max_new_tokens", None)
+        route.continue_(post_data=json.dumps(order))
+
+    page.route("**/v1/audio/speech", insist)
 
 
 def speak(page: Page, text: str, **settings: object) -> None:

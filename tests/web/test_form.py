@@ -25,7 +25,7 @@ def test_what_is_not_chosen_is_left_to_the_server(open_page: OpenPage, slow_serv
     page = open_page(slow_server)
     write(page, " Hello\n")
     chosen = {"model": "custom", "voice": "aiden", "input": " Hello\n"}
-    assert order_of(page) == {**chosen, "response_format": "pcm", "stream_format": "audio"}
+    assert order_of(page) == {**chosen, "response_format": "pcm", "stream": True}
 
 
 def test_everything_that_is_chosen_is_sent(open_page: OpenPage, slow_server: RunningServer) -> None:
@@ -46,7 +46,7 @@ def test_everything_that_is_chosen_is_sent(open_page: OpenPage, slow_server: Run
         "speed": 1.5,
         "instructions": "Like a cat.",
         "response_format": "pcm",
-        "stream_format": "audio",
+        "stream": True,
         **SAMPLING,
     }
 

@@ -21,7 +21,7 @@ LONG_SEED = 5
 
 def ask(server: RunningServer, **fields: object) -> bytes:
     body = {"model": "qwen3_tts_random", "input": "Hello there.", "voice": "eric", "max_new_tokens": FRAMES, **fields}
-    response = httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=60)
+    response = httpx.post(f"{server.url}/v1/audio/speech", json={**body, "stream": False}, timeout=60)
     assert response.status_code == 200, response.text
     return response.content
 
@@ -238,7 +238,7 @@ def test_a_sample_is_heard_and_not_kept(open_page: OpenPage, real_server: Runnin
     with page.expect_request("**/v1/audio/speech") as waiting:
         page.get_by_role("button", name="Hear a sample").click()
     order = waiting.value.post_data_json
-    assert (order["voice"], order["response_format"], order["stream_format"]) == ("serena", "pcm", "audio")
+    assert (order["voice"], order["response_format"], order["stream"]) == ("serena", "pcm", True)
     assert order["input"] != "My own text."
     expect(page.locator("#take-text")).to_have_text("Sample of Serena")
     expect(page.locator("#status")).to_contain_text("Done: ")

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.server.running import RunningServer
 from tests.web.conftest import OpenPage
-from tests.web.studio import download, played, record_playing, speak, text_of, write
+from tests.web.studio import download, make_exactly, played, record_playing, speak, text_of, write
 
 SPEECH = "**/v1/audio/speech"
 
@@ -21,6 +21,7 @@ def press_speak(page: Page) -> None:
 
 def test_stop_ends_the_speech_on_the_server_too(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server)
+    make_exactly(page)
     write(page, "A long one.", max_new_tokens=2000, seed=61)
     press_speak(page)
     expect(page.locator("#status")).to_have_text("Speaking.")
@@ -42,6 +43,7 @@ def test_stop_ends_the_speech_on_the_server_too(open_page: OpenPage, slow_server
 
 def test_a_new_text_takes_the_place_of_the_old(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server)
+    make_exactly(page)
     write(page, "A long one.", max_new_tokens=2000, seed=62)
     press_speak(page)
     expect(page.locator("#status")).to_have_text("Speaking.")
@@ -58,6 +60,7 @@ def test_a_new_text_takes_the_place_of_the_old(open_page: OpenPage, slow_server:
 def test_slow_speech_is_played_whole_with_waits(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server)
     record_playing(page)
+    make_exactly(page)
     speak(page, "Slowly.", max_new_tokens=12)
     expect(page.locator("#wave")).to_have_attribute("data-state", "idle")
     samples, begins, ends = played(page)
@@ -73,7 +76,7 @@ def test_slow_speech_is_played_whole_with_waits(open_page: OpenPage, slow_server
         ("   ", {}, "Write something to say first.", "input"),
         ("x" * 100_001, {}, "Input has 100001 characters; at most 100000 are allowed.", "input"),
         ("unfit", {}, "The text is too long for this model.", "input"),
-        ("Hello", {"max_new_tokens": 4600}, "max_new_tokens must be at most", "max_new_tokens"),
+        ("Hello", {"top_k": 3073}, "top_k must be at most", "top_k"),
         ("Hello", {"top_p": 7}, "Top p: ", "top_p"),
         ("fail-at-start", {}, "The speech could not be made to its end; the server's log says why.", None),
     ],

@@ -202,7 +202,7 @@ def test_no_thread_leaves_the_mask(tmp_path: Path, threads: str) -> None:
     with run_server(("-c", ONE_PROCESSOR), tmp_path, **settings) as server:
         server.wait_ready()
         with server.client() as client:
-            spoken: httpx.Response = client.post("/v1/audio/speech", json={**GOOD, "max_new_tokens": 4})
+            spoken: httpx.Response = client.post("/v1/audio/speech", json={**GOOD, "exact_frames": 4})
         assert spoken.status_code == 200, spoken.text
         masks = [os.sched_getaffinity(thread.id) for thread in psutil.Process(server.process.pid).threads()]
         assert server.stop() == 0

@@ -1,0 +1,98 @@
+"""Fields that clients of other speech servers send: those with a name of ours, those that ask for a cloned voice, and
+the rest, which is ignored and told. Pure.
+
+The names are those of vllm-omni, Kokoro-FastAPI, Chatterbox, XTTS, F5-TTS and Fish Speech.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from server.errors import InvalidRequestError
+
+ALIASES = {
+    "text": "input",
+    "instruct": "instructions",
+    "lang_code": "language",
+    "language_id": "language",
+    "language_code": "language",
+    "format": "response_format",
+}
+"""What others call a field of ours. Ours goes before where both are there."""
+
+CLONING = (
+    "ref_audio", "ref_text", "reference_audio", "reference_text", "references", "reference_id", "audio_prompt",
+    "audio_prompt_path", "prompt_audio", "prompt_text", "voice_clone", "voice_file", "speaker_wav",
+    "speaker_embedding", "clone_voice",
+)  # fmt: skip
+_ADDRESSES = ("data:", "http://", "https://", "file://")
+
+MAX_NAMES = 20
+MAX_NAME_CHARS = 40
+
+
+class Understood(NamedTuple):
+    """Fields under our names, by which name each was sent where that is another one, and names of what is ignored."""
+
+    fields: dict[str, Any]
+    sent_as: dict[str, str]
+    ignored: tuple[str, ...]
+
+
+def understand(sent: Mapping[str, Any], known: Collection[str]) -> Understood:
+    """Sort the fields of a request.
+
+    Args:
+        sent: as the client named them.
+        known: fields of ours.
+
+    Raises:
+        InvalidRequestError: the request wants a cloned voice; any other would be the wrong answer.
+    """
+    _refuse_cloning(sent)
+    fields = {name: value for name, value in sent.items() if name in known}
+    sent_as: dict[str, str] = {}
+    ignored = []
+    for name, value in sent.items():
+        if name in known or is_absent(value):
+            continue
+        ours = ALIASES.get(name)
+        if ours and is_absent(fields.get(ours)):
+            fields[ours], sent_as[ours] = value, name
+        else:
+            ignored.append(name)
+    return Understood(fields, sent_as, _told(ignored))
+
+
+def is_absent(value: object) -> bool:
+    """Whether a value says nothing: null, or a text of nothing but blanks, as forms send it."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _refuse_cloning(sent: Mapping[str, Any]) -> None:
+    for name in CLONING:
+        if not is_absent(value := sent.get(name)) and value is not False and value not in ([], {}):
+            raise _no_cloning(name)
+    task = sent.get("task_type")
+    if isinstance(task, str) and task.strip().lower() == "base":
+        raise _no_cloning("task_type")
+    voice = sent.get("voice")
+    if isinstance(voice, str) and voice.strip().lower().startswith(_ADDRESSES):
+        raise _no_cloning("voice")
+
+
+def _no_cloning(name: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{name} asks for a cloned voice, and this server does not clone voices; "
+        "leave it out and choose a voice of GET /v1/audio/voices",
+        param=name,
+    )
+
+
+def _told(names: list[str]) -> tuple[str, ...]:
+    """Names as a header can hold them, percent-encoded; of too many, how many more there are."""
+    shown = [quote(name.encode("utf-8", "replace"), safe="")[:MAX_NAME_CHARS] for name in names[:MAX_NAMES]]
+    more = len(names) - MAX_NAMES
+    return (*shown, f"{more}-more") if more > 0 else tuple(shown)

@@ -1,0 +1,76 @@
+"""From the bytes of a request's body to a JSON object, or to words that say what the bytes are instead. Pure."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from typing import Any, NoReturn
+
+from server.errors import InvalidRequestError
+
+_GZIP = b"\x1f\x8b"
+_COMPRESSIONS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LOOKED_AT = 64
+"""Bytes at the beginning that tell UTF-16, which has a NUL beside each letter of ASCII; JSON has none."""
+
+
+class _NoNumberError(ValueError):
+    """NaN or Infinity, which JSON does not have."""
+
+
+def json_object(body: bytes, *, content_type: str = "", content_encoding: str = "") -> dict[str, Any]:
+    """Read a JSON object in UTF-8, with or without a byte order mark.
+
+    The headers only choose the words of an error, as curl and others send JSON that they call a form.
+
+    Args:
+        body: as it was received.
+        content_type: header of this name.
+        content_encoding: header of this name.
+
+    Raises:
+        InvalidRequestError: it is something else.
+    """
+    try:
+        found = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        instead = _kind_of(body, content_type.lower(), content_encoding.strip().lower())
+        raise InvalidRequestError(instead or _reason(error)) from None
+    if not isinstance(found, dict):
+        raise InvalidRequestError("the body must be a JSON object")
+    return found
+
+
+def _kind_of(body: bytes, content_type: str, content_encoding: str) -> str | None:
+    """What a body that is no JSON plainly is instead, in words that say what to do."""
+    if not body.strip():
+        return "the body is not valid JSON: it is empty; send a JSON object"
+    if body.startswith(_GZIP) or content_encoding in _COMPRESSIONS:
+        return "the body is compressed; send plain JSON in UTF-8, without a Content-Encoding"
+    if body.startswith(_UTF16) or b"\0" in body[:_LOOKED_AT]:
+        return "the body is not UTF-8 (it looks like UTF-16); send JSON in UTF-8"
+    if content_type.startswith("multipart/") or body.startswith(b"--"):
+        return "the body is a multipart form; send a JSON object"
+    if content_type.startswith("application/x-www-form-urlencoded") and not body.lstrip().startswith((b"{", b"[")):
+        return "the body is a form; send a JSON object"
+    return None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _NoNumberError(name)
+
+
+def _reason(error: ValueError | RecursionError) -> str:
+    match error:
+        case UnicodeDecodeError():
+            return "the body is not UTF-8; send JSON in UTF-8"
+        case json.JSONDecodeError():
+            reason = f"{error.msg} at line {error.lineno} column {error.colno}"
+        case _NoNumberError():
+            reason = f"{error} is no number"
+        case RecursionError():
+            reason = "it is nested too deeply"
+        case _:
+            reason = "a number has too many digits"
+    return f"the body is not valid JSON: {reason}"
