@@ -379,14 +379,14 @@ async def draws(target: Target) -> Iterable[str]:
     async with target.client() as http:
         tiny = await ask(http, "Yes.", top_p=1e-300, exact_frames=8)
         texts = ("very " * 40, "0 " * 30, "no " * 100)
-        return [tiny] + [await ask(http, text, temperature=0, exact_frames=600) for text in texts]
+        return [tiny] + [await ask(http, text, temperature=0) for text in texts]
 
 
 async def symbols(target: Target) -> Iterable[str]:
     """runs of symbols, of blanks and of breaks"""
     async with target.client() as http:
         texts = ("\U0001f602" * 30, "=" * 80, "Hello." + " " * 150 + "Bye.", "Hello." + "\n" * 60 + "Bye.", "─" * 60)
-        return [await ask(http, text, exact_frames=600) for text in texts]
+        return [await ask(http, text) for text in texts]
 
 
 async def unknown_models(target: Target) -> Iterable[str]:
