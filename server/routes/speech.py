@@ -32,6 +32,9 @@ SLOWEST_READER = 4
 """So many seconds a client may let the server wait for each second of audio, on average and beside one pause of the
 timeout's length. A player that takes audio as it plays it lets it wait for one."""
 
+MAX_NOTES_CHARS = 1000
+"""Of the header that says what was dropped from the text: proxies refuse large ones."""
+
 _REFUSALS: dict[int, Outcome] = {429: "queue_full", 503: "unavailable"}
 
 
@@ -90,8 +93,12 @@ def speech_routes(
 
 
 def _headers(speech: Speech) -> dict[str, str]:
-    dropped = {"x-instructions": "ignored"} if speech.instruction_dropped else {}
-    return {"x-seed": str(speech.seed), **dropped}
+    headers = {"x-seed": str(speech.seed)}
+    if speech.instruction_dropped:
+        headers["x-instructions"] = "ignored"
+    if speech.text_notes:
+        headers["x-text-notes"] = "; ".join(speech.text_notes)[:MAX_NOTES_CHARS]
+    return headers
 
 
 async def _events(speech: Speech) -> AsyncIterator[bytes]:

@@ -16,6 +16,7 @@ PARAGRAPH = "\n\n"
 HEADING_CHARS = 60
 """A longer line is no heading."""
 
+_LOOK_BACK = 8
 ITEM_CHARS = 40
 LEAST_ITEMS = 3
 """So many short lines that all begin with a capital or a digit and end without a mark are a list without bullets."""
@@ -69,6 +70,11 @@ def paragraphs(text: str) -> str:
     return PARAGRAPH.join(piece for block in text.split(PARAGRAPH) for piece in _pieces(block))
 
 
+def ends_sentence(text: str) -> bool:
+    """Whether a text ends with a period or another mark that ends a sentence, quotes and brackets behind it aside."""
+    return _ENDS_SENTENCE.search(text, max(0, len(text) - _LOOK_BACK)) is not None
+
+
 def _pieces(block: str) -> Iterator[str]:
     """The paragraphs that a block of lines is."""
     if "\n" not in block:
@@ -102,10 +108,7 @@ def _without_bullet(text: str) -> str:
 def _is_list(lines: list[str]) -> bool:
     """Whether all lines look like items without bullets."""
     return len(lines) >= LEAST_ITEMS and all(
-        len(line) <= ITEM_CHARS
-        and _STARTS_HIGH.match(line)
-        and not _ENDS_SENTENCE.search(line)
-        and not _ENDS_OPEN.search(line)
+        len(line) <= ITEM_CHARS and _STARTS_HIGH.match(line) and not ends_sentence(line) and not _ENDS_OPEN.search(line)
         for line in lines
     )
 
@@ -120,7 +123,7 @@ class _Line:
 
     def __init__(self, text: str, before: _Line | None) -> None:
         self.text = text
-        self.ended = _ENDS_SENTENCE.search(text) is not None
+        self.ended = ends_sentence(text)
         self.open = _ENDS_OPEN.search(text) is not None
         self.labelled = _LABEL.match(text) is not None
         self.number: str | None = before.number if before is not None else None
@@ -169,7 +172,7 @@ def _parts(before: _Line, line: _Line, width: int) -> bool:
 
 def _is_heading(text: str) -> bool:
     """Whether a line looks like a title: short, without a mark at its end, all but its short words capitalised."""
-    if len(text) > HEADING_CHARS or _ENDS_SENTENCE.search(text) or _ENDS_OPEN.search(text):
+    if len(text) > HEADING_CHARS or ends_sentence(text) or _ENDS_OPEN.search(text):
         return False
     words = _WORD.findall(text)
     return (

@@ -15,10 +15,10 @@ import soundfile
 
 from server.audio.pcm import to_s16le
 from tests.server.answers import GOOD, PREFIXES, check_error
-from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, tone, write_bundle
+from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, speech, write_bundle
 from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, run_server, wait_until
 
-FIVE_FRAMES = b"".join(to_s16le(tone(frame)) for frame in range(5))
+FIVE_FRAMES = to_s16le(speech(5))
 TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav", "pcm": "audio/pcm"}
 
 

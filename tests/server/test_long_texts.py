@@ -34,12 +34,12 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield server
 
 
-def joined(parts: list[tuple[Chunk, np.ndarray]]) -> np.ndarray:
+def joined(parts: list[tuple[Chunk, np.ndarray]], *, cut_off: bool) -> np.ndarray:
     """The samples of chunks, each made on its own, as one speech."""
     joiner, samples = Joiner(SAMPLE_RATE), []
     for chunk, made in parts:
         pause = PAUSE_SECONDS[chunk.boundary]
-        samples += [joiner.feed(made, last=pause is None), joiner.end(pause)]
+        samples += [joiner.feed(made, last=pause is None), joiner.end(pause, cut_off=cut_off)]
     return np.concatenate(samples)
 
 
@@ -53,7 +53,7 @@ def test_a_book(fake: RunningServer) -> None:
         assert response.status_code == 200, response.text
         assert response.headers["x-seed"] == "3"
         frames = np.concatenate((tone(0), tone(1)))
-        assert response.content == to_s16le(joined([(chunk, frames) for chunk in parts]))
+        assert response.content == to_s16le(joined([(chunk, frames) for chunk in parts], cut_off=True))
         mp3 = client.post(SPEECH, json={**fields, "response_format": "mp3", "stream_format": "audio"})
         seconds = len(response.content) / 2 / SAMPLE_RATE
         assert seconds * 12_000 <= len(mp3.content) <= (seconds + 1) * 12_000
@@ -103,13 +103,14 @@ def test_chunks_side_by_side_sound_as_each_on_its_own(bundle: Path, real_server:
     text = (
         "The train to the coast had left at half past ten, and nobody came. "
         "A long time ago there lived a fisherman and his wife, who had a very small house near the sea, "
-        "and every day he went out to it in his boat, and every day he came back with nothing!\n\n"
+        "and every day he went out to it in his boat, and every day he came back with nothing! "
+        "He never said a word about it, and neither did she, for what was there to say of such a thing as that?\n\n"
         "Nobody asked, nobody spoke, and nobody at all wondered why the lights of the old house were still on "
         "at this time of the night, or who it was that walked up and down behind its many windows."
     )
     tokenizer = TextTokenizer(bundle / "tokenizer.json")
     parts = list(chunks(text, "en", lambda piece: len(tokenizer.encode(piece))))
-    assert len(parts) == 3
+    assert len(parts) == 4
     fields = {**GOOD, "max_new_tokens": None, "language": "en"}
 
     def samples(**changes: object) -> np.ndarray:
@@ -120,6 +121,6 @@ def test_chunks_side_by_side_sound_as_each_on_its_own(bundle: Path, real_server:
 
     alone = [samples(input=part.text, seed=chunk_seed(SEED, number)) for number, part in enumerate(parts)]
     together = samples(input=text, seed=SEED, stream_format="audio")
-    expected = joined(list(zip(parts, alone, strict=True)))
+    expected = joined(list(zip(parts, alone, strict=True)), cut_off=False)
     assert len(together) == len(expected)
     np.testing.assert_allclose(together, expected, atol=2 / 32767)

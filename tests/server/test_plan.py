@@ -37,7 +37,7 @@ def test_the_least_values_draw_the_likeliest_code(source: str, sampling: dict[st
     manifest = Manifest.model_validate(manifest_of("m", generation=generation))
     request = build(model="m", input="Hello", voice="mine", **(sampling if source == "request" else {}))
     own = ProfileSampling.model_validate(sampling if source == "profile" else {})
-    planned = plan(request, manifest, {"mine": Profile(speaker="ryan", sampling=own)}).sampling
+    planned = plan(request, manifest, {"mine": Profile(speaker="ryan", sampling=own)}).delivery.sampling
     assert np.float32(planned.predictor_top_p) > 0
     logits = np.linspace(-1, 1, manifest.sizes.talker.vocab_size, dtype=np.float32)
     logits[7] = 2

@@ -14,6 +14,8 @@ import pytest
 from server.engine.job import Job, JobError, RunawayError, Sampling
 from server.engine.prompt import Prompt
 from server.graphs.manifest import Manifest
+from server.pieces import Said
+from server.plan import Delivery
 from server.reading import MAX_ATTEMPTS, PAUSE_SECONDS, Reading, chunk_seed
 from server.text import tags
 from server.text.chunks import Chunk, chunks
@@ -22,9 +24,12 @@ from server.text.sentences import Boundary
 from tests.server.fakes import FRAME, SAMPLE_RATE, manifest_of
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
+DELIVERY = Delivery("ryan", "english", None, SAMPLING, 1.0)
 MANIFEST = Manifest.model_validate(manifest_of("fake"))
 TIMEOUT = 60
 NO_PROMPT = Prompt(np.zeros((1, 1), np.float32), prefix=1)
+MAX_FRAMES = 100
+"""Of the jobs here: more than any of them makes, so that none is cut off."""
 CAPACITY = 4
 """Of the jobs here, in frames."""
 
@@ -62,14 +67,14 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-def make_job(chunk: Chunk, number: int, attempt: int = 0) -> Job:
-    return Job(NO_PROMPT, SAMPLING, number + 100 * attempt, 1, CAPACITY, spare=number > 0 or attempt > 0)
+def make_job(said: Said, number: int, attempt: int = 0) -> Job:
+    return Job(NO_PROMPT, SAMPLING, number + 100 * attempt, MAX_FRAMES, CAPACITY, spare=number > 0 or attempt > 0)
 
 
-def numbered(count: int, boundary: Boundary = Boundary.SENTENCE) -> Iterator[Chunk]:
+def numbered(count: int, boundary: Boundary = Boundary.SENTENCE) -> Iterator[Said]:
     """So many chunks, as a generator that ends after them."""
     for number in range(count):
-        yield Chunk(str(number), 10, Boundary.TEXT if number == count - 1 else boundary)
+        yield Said(Chunk(str(number), 10, Boundary.TEXT if number == count - 1 else boundary), DELIVERY)
 
 
 def level(number: int) -> np.ndarray:
@@ -117,9 +122,9 @@ def test_as_many_ahead_as_there_are_rows_and_only_what_is_heard_is_no_spare_job(
         ended = 0
         ahead: list[int] = []
 
-        def make(chunk: Chunk, number: int, attempt: int) -> Job:
+        def make(said: Said, number: int, attempt: int) -> Job:
             ahead.append(len(engine.jobs) - ended)
-            return make_job(chunk, number, attempt)
+            return make_job(said, number, attempt)
 
         reading = Reading(engine, numbered(9), make)
         await reading.begin()
@@ -143,9 +148,9 @@ def test_a_first_chunk_that_waits_takes_no_place_for_others() -> None:
         engine = HandEngine(rows=3)
         begun: list[int] = []
 
-        def make(chunk: Chunk, number: int, attempt: int) -> Job:
+        def make(said: Said, number: int, attempt: int) -> Job:
             begun.append(number)
-            return make_job(chunk, number, attempt)
+            return make_job(said, number, attempt)
 
         reading = Reading(engine, numbered(4), make)
         await reading.begin()
@@ -212,7 +217,7 @@ def test_a_single_chunk_is_heard_as_it_is() -> None:
         for part in parts:
             job.put(part, 1)
         job.finish()
-        np.testing.assert_array_equal(await heard(reading), parts)
+        np.testing.assert_array_equal(np.concatenate(await heard(reading)), np.concatenate(parts))
         assert not job.spare
 
     run(test)
@@ -246,10 +251,10 @@ def test_an_error_of_a_later_chunk_comes_after_what_was_said_before_it() -> None
 
 
 def test_a_chunk_that_cannot_be_made_ends_the_reading() -> None:
-    def fail_at_two(chunk: Chunk, number: int, attempt: int) -> Job:
+    def fail_at_two(said: Said, number: int, attempt: int) -> Job:
         if number == 2:
             raise ValueError("too long")
-        return make_job(chunk, number, attempt)
+        return make_job(said, number, attempt)
 
     async def test() -> None:
         engine = HandEngine(rows=2)
@@ -267,11 +272,11 @@ def test_stopping_ends_every_job_and_begins_no_other() -> None:
         engine = HandEngine(rows=3)
         held, begun = threading.Event(), threading.Event()
 
-        def slow(chunk: Chunk, number: int, attempt: int) -> Job:
+        def slow(said: Said, number: int, attempt: int) -> Job:
             if number == 3:
                 begun.set()
                 held.wait(TIMEOUT)
-            return make_job(chunk, number, attempt)
+            return make_job(said, number, attempt)
 
         reading = Reading(engine, numbered(9), slow)
         await reading.begin()
@@ -343,7 +348,9 @@ def test_a_book_takes_bounded_memory(rows: int) -> None:
 
     async def test() -> None:
         engine = BusyEngine(rows)
-        reading = Reading(engine, chunks(text, "en", engine.count_tokens), make_job)
+        reading = Reading(
+            engine, (Said(chunk, DELIVERY) for chunk in chunks(text, "en", engine.count_tokens)), make_job
+        )
         try:
             await reading.begin()
             parts: list[np.ndarray] = []

@@ -18,7 +18,7 @@ from server.audio.encoders import FORMATS
 from server.audio.pcm import to_s16le
 from server.audio.stretch import TimeStretch
 from tests.server.answers import GOOD, check_error
-from tests.server.fakes import SAMPLE_RATE, tone, write_bundle
+from tests.server.fakes import SAMPLE_RATE, speech, write_bundle
 from tests.server.running import FAKE, RunningServer, run_server
 
 SPEECH = "/v1/audio/speech"
@@ -54,10 +54,6 @@ def last_prompt(server: RunningServer) -> dict[str, Any]:
     return {name: value for name, value in server.events("prompt")[-1].items() if name != "event"}
 
 
-def frames(count: int) -> np.ndarray:
-    return np.concatenate([tone(frame) for frame in range(count)])
-
-
 def silence(seconds: float) -> np.ndarray:
     return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
 
@@ -69,7 +65,7 @@ def stretched(samples: np.ndarray, speed: float) -> np.ndarray:
 
 def test_silences_are_exact_and_keep_their_length_at_any_speed(client: httpx.Client) -> None:
     text = '[0.1s]Hello there.[pause:0.25s]<break time="125ms"/> And again.[0.2s]'
-    spoken = frames(5)
+    spoken = speech(5)
     expected = [silence(0.1), spoken, silence(0.375), spoken, silence(0.2)]
     assert speak(client, input=text).content == to_s16le(np.concatenate(expected))
     expected[1] = expected[3] = stretched(spoken, 2.0)
@@ -95,9 +91,9 @@ def test_a_profile_speaks_as_it_says(client: httpx.Client, server: RunningServer
     response = speak(client, voice="Mine", model="following", input="Hello you.")
     assert last_prompt(server) == {"speaker": "ryan", "language": "english", "instruction": "Whisper."}
     assert "x-instructions" not in response.headers
-    assert len(response.content) == 2 * 2 * frames(5).size, "half as fast"
+    assert len(response.content) == 2 * 2 * speech(5).size, "half as fast"
     faster = speak(client, voice="mine", model="following", input="Hello you.", speed=2)
-    assert len(faster.content) == 2 * frames(5).size
+    assert len(faster.content) == 2 * speech(5).size
     speak(client, voice="mine", model="following", instructions="Shout.", language="zh")
     assert last_prompt(server) == {"speaker": "ryan", "language": "chinese", "instruction": "Shout."}
 
@@ -139,12 +135,12 @@ def test_every_format_in_every_way(client: httpx.Client, audio_format: str, stre
         }
         body = b"".join(b64decode(delta["audio"]) for delta in deltas)
     if audio_format == "pcm":
-        assert body == to_s16le(frames(20))
+        assert body == to_s16le(speech(20))
         return
     with av.open(io.BytesIO(body)) as file:
         decoded = np.concatenate([frame.to_ndarray().reshape(-1) for frame in file.decode(audio=0)])
         rate = file.streams.audio[0].rate
-    assert abs(len(decoded) / rate - frames(20).size / SAMPLE_RATE) < 0.08, "a codec's delay at most"
+    assert abs(len(decoded) / rate - speech(20).size / SAMPLE_RATE) < 0.08, "a codec's delay at most"
 
 
 def test_a_voices_file_that_does_not_fit(tmp_path: Path) -> None:
