@@ -23,7 +23,8 @@ LEAST_ITEMS = 3
 
 _SPEAKABLE = regex.compile(r"[\p{L}\p{N}]")
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\u3000-\u303F\u30FC\uFF00-\uFFEF"
-_BETWEEN_UNSPACED = regex.compile(rf"[{_UNSPACED}]\n[{_UNSPACED}]")
+_SHARED = r"“”‘’…—"  # marks that these scripts have in common with others
+_BETWEEN_UNSPACED = regex.compile(rf"[{_UNSPACED}]\n[{_UNSPACED}{_SHARED}]|[{_SHARED}]\n[{_UNSPACED}]")
 _BROKEN_WORD = regex.compile(r"\p{Ll}[-\u2010]\n\p{Ll}")
 _HYPHENATED = regex.compile(r"[\p{L}\p{N}][-\u2010]\n[\p{L}\p{N}]")
 _SUSPENDED = regex.compile(r"(?:and|or|to|und|oder|bis|bzw|et|ou|e|o|y|en|of)\b")
