@@ -6,13 +6,16 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 import pytest
 
+from server.audio.joins import FADE_SECONDS
 from server.engine.job import Job, JobError, RunawayError, Sampling
-from server.engine.prompt import Prompt
+from server.engine.prompt import InstructionError, Prompt, PromptError
+from server.errors import InvalidRequestError
 from server.graphs.manifest import Manifest
 from server.pieces import Said
 from server.plan import Delivery
@@ -455,3 +458,108 @@ def test_a_silence_comes_in_pieces() -> None:
 )
 def test_what_a_text_repeats(text: str, repeats: int) -> None:
     assert repeated(text.split()) == repeats
+
+
+class NarrowEngine(HandEngine):
+    """A model for which no chunk of more than so many words fits."""
+
+    most = 3
+
+    def make(self, said: Said, number: int, attempt: int) -> Job:
+        if len(said.chunk.text.split()) > self.most:
+            raise PromptError(f"the text {said.chunk.text!r} is too long")
+        return make_job(said, number, attempt)
+
+
+@pytest.mark.parametrize("first", ["Short.", "So this one is long, and that one is not short too."])
+def test_a_chunk_that_does_not_fit_the_model_is_cut_further(first: str) -> None:
+    texts = [first, "It was late, and nobody at all came to the station.", "Bye."]
+    boundaries = [Boundary.SENTENCE, Boundary.PARAGRAPH, Boundary.TEXT]
+
+    async def test() -> None:
+        engine = NarrowEngine(rows=1)
+        made: list[Said] = []
+
+        def make(said: Said, number: int, attempt: int) -> Job:
+            job = engine.make(said, number, attempt)
+            assert number == len(made)
+            made.append(said)
+            job.put(level(number), 1)
+            job.finish()
+            return job
+
+        pieces = (Said(Chunk(text, 9, end), DELIVERY) for text, end in zip(texts, boundaries, strict=True))
+        reading = Reading(engine, pieces, make)
+        await reading.begin()
+        assert order(await heard(reading)) == list(range(len(made)))
+        assert " ".join(said.chunk.text for said in made) == " ".join(texts)
+        assert len(made) > len(texts)
+        assert [said.chunk.boundary for said in made if said.chunk.boundary >= Boundary.PARAGRAPH] == boundaries[1:]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"), [(PromptError("no room"), 3), (InstructionError("too long"), 1), (InvalidRequestError("no"), 1)]
+)
+def test_a_model_that_no_text_fits_is_told_at_once(error: Exception, calls: int) -> None:
+    async def test() -> None:
+        tried: list[str] = []
+
+        def make(said: Said, number: int, attempt: int) -> Job:
+            tried.append(said.chunk.text)
+            raise error
+
+        reading = Reading(HandEngine(rows=1), iter([Said(Chunk("word", 1, Boundary.TEXT), DELIVERY)]), make)
+        with pytest.raises(type(error)):
+            await reading.begin()
+        assert len(tried) == calls
+        assert tried[-1] in "word"
+
+    run(test)
+
+
+def test_each_voice_has_its_own_speed_and_no_sample_is_lost_between() -> None:
+    slow = replace(DELIVERY, speed=0.5)
+
+    async def test() -> None:
+        engine = HandEngine(rows=3)
+        said = [
+            Said(Chunk("One.", 1, Boundary.WORD), DELIVERY),
+            Said(Chunk("Two.", 1, Boundary.WORD), slow),
+            Said(Chunk("Three.", 1, Boundary.TEXT), DELIVERY),
+        ]
+        reading = Reading(engine, iter(said), make_job)
+        await reading.begin()
+        task = asyncio.create_task(heard(reading))
+        engine.jobs[0].put(level(0), 1)
+        for number, job in enumerate(await engine.wait_for(3)):
+            if number:
+                job.put(level(number), 1)
+            job.finish()
+        assert len(np.concatenate(await task)) == (1 + 2 + 1) * FRAME
+
+    run(test)
+
+
+@pytest.mark.parametrize(("max_frames", "fades"), [(1, True), (2, False)])
+@pytest.mark.parametrize("after", [[], [tags.Silence(Decimal("0.1"))]])
+def test_only_an_end_that_the_budget_made_fades_out(max_frames: int, fades: bool, after: list[tags.Silence]) -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=1)
+
+        def make(said: Said, number: int, attempt: int) -> Job:
+            return Job(NO_PROMPT, SAMPLING, 1, max_frames, CAPACITY)
+
+        reading = Reading(engine, iter([*numbered(1), *after]), make)
+        await reading.begin()
+        engine.jobs[0].frames = 1
+        engine.jobs[0].put(level(0), 1)
+        engine.jobs[0].finish()
+        spoken = np.concatenate(await heard(reading))[:FRAME]
+        fade = round(FADE_SECONDS * SAMPLE_RATE)
+        np.testing.assert_array_equal(spoken[:-fade], level(0)[:-fade])
+        assert (spoken[-1] < level(0)[-1] / 100) == fades
+        assert np.array_equal(spoken, level(0)) != fades
+
+    run(test)
