@@ -13,7 +13,7 @@ from typing import Any
 from sanic import Request, Sanic
 from sanic.response import BaseHTTPResponse
 
-EXPOSED_HEADERS = ("x-request-id", "x-seed", "x-instructions", "retry-after", "x-should-retry")
+EXPOSED_HEADERS = ("x-request-id", "x-seed", "x-instructions", "x-text-notes", "retry-after", "x-should-retry")
 """Headers of ours that a page may read beside the safelisted ones."""
 
 _REMEMBER_SECONDS = 3600

@@ -97,7 +97,7 @@ def _operation(name: str, tag: str, summary: str, content: Json, *statuses: int)
     """One operation; it is public if it cannot answer 401."""
     found: Json = {"description": "What was asked for.", "headers": _headers("x-request-id"), "content": content}
     if tag == "speech":
-        found["headers"] |= _headers("x-seed", "x-instructions")
+        found["headers"] |= _headers("x-seed", "x-instructions", "x-text-notes")
     responses = {"200": found, **{str(status): _error(status) for status in statuses}}
     responses["default"] = {
         "description": "Anything else: a path or method that there is not, malformed HTTP, a mistake of the server.",

@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -14,6 +15,8 @@ import pytest
 import soundfile
 
 from server.audio.pcm import to_s16le
+from server.routes.speech import MAX_NOTES_CHARS
+from server.routes.speech import _headers as speech_headers
 from tests.server.answers import GOOD, PREFIXES, check_error
 from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, speech, write_bundle
 from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, run_server, wait_until
@@ -297,8 +300,25 @@ def test_a_file_that_is_too_long_to_be_sent_whole_is_to_be_streamed(tmp_path: Pa
             assert len(streamed.content) == 400 * 2 * FRAME
 
 
-@pytest.mark.parametrize("text", ["[0s]", "[0.00001s]", "[0s] [0s]", "[0s] ..."])
+@pytest.mark.parametrize("text", ["[0s]", "[0s] ...", "...", "😊", "\u200b", "—", "* * *"])
 @pytest.mark.parametrize("stream_format", [None, "audio", "sse"])
-def test_silence_of_no_length_is_nothing_to_speak(client: httpx.Client, text: str, stream_format: str | None) -> None:
-    response = client.post("/v1/audio/speech", json={**GOOD, "input": text, "stream_format": stream_format})
+@pytest.mark.parametrize("audio_format", ["mp3", "wav", "pcm"])
+def test_nothing_to_speak_is_one_error(
+    client: httpx.Client, text: str, stream_format: str | None, audio_format: str
+) -> None:
+    response = speak(client, input=text, stream_format=stream_format, response_format=audio_format)
     assert "nothing to speak" in check_error(response, 400, "invalid_value", "input")
+
+
+def test_letters_that_the_model_cannot_read(client: httpx.Client) -> None:
+    message = check_error(speak(client, input="Привет, мир!"), 400, "invalid_value", "input")
+    assert "chinese, english, german" in message
+
+
+@pytest.mark.parametrize(
+    ("notes", "header"),
+    [((), None), (("dropped U+6771",), "dropped U+6771"), (("a", "b"), "a; b"), (("x" * 5000,), "x" * MAX_NOTES_CHARS)],
+)
+def test_what_was_dropped_from_the_text_is_told(notes: tuple[str, ...], header: str | None) -> None:
+    speech = SimpleNamespace(seed=1, instruction_dropped=False, text_notes=notes)
+    assert speech_headers(speech).get("x-text-notes") == header  # type: ignore[arg-type]

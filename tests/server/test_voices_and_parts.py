@@ -17,8 +17,10 @@ import pytest
 from server.audio.encoders import FORMATS
 from server.audio.pcm import to_s16le
 from server.audio.stretch import TimeStretch
+from server.reading import PAUSE_SECONDS
+from server.text.sentences import Boundary
 from tests.server.answers import GOOD, check_error
-from tests.server.fakes import SAMPLE_RATE, speech, write_bundle
+from tests.server.fakes import FRAME, SAMPLE_RATE, speech, write_bundle
 from tests.server.running import FAKE, RunningServer, run_server
 
 SPEECH = "/v1/audio/speech"
@@ -103,6 +105,21 @@ def test_a_dropped_instruction_is_told(client: httpx.Client, server: RunningServ
     assert response.headers["x-instructions"] == "ignored"
     assert last_prompt(server)["instruction"] is None
     assert "x-instructions" not in speak(client, voice="ryan", model="custom").headers
+
+
+def test_voices_change_in_the_text(client: httpx.Client, server: RunningServer) -> None:
+    text = "One. [voice:mine]Two. [0.1s] [voice:serena] Three."
+    found = speak(client, voice="vivian", model="following", input=text)
+    said = [(event["speaker"], event["instruction"]) for event in server.events("prompt")[-3:]]
+    assert said == [("vivian", None), ("ryan", "Whisper."), ("serena", None)]
+    half_as_fast = 2 * 5
+    pause = PAUSE_SECONDS[Boundary.SENTENCE] or 0
+    assert len(found.content) == 2 * round((5 + half_as_fast + 5) * FRAME + (pause + 0.1) * SAMPLE_RATE)
+
+
+def test_an_unknown_voice_in_the_text(client: httpx.Client) -> None:
+    response = client.post(SPEECH, json={**GOOD, "input": "Hello [voice:nobody] you."})
+    assert "this model's voices are" in check_error(response, 400, "invalid_value", "voice")
 
 
 def test_the_heaviest_of_a_formula_speaks(client: httpx.Client, server: RunningServer) -> None:
