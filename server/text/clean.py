@@ -1,6 +1,7 @@
 """What no reader sees or says is taken out of a text: invisible characters, odd blanks, long runs of one symbol.
 
-The steps hold for every model. A text that people would call clean passes through each of them unchanged.
+The steps hold for every model. A text that people would call clean passes through each of them unchanged. They let go
+of the interpreter's lock (`concurrent`), so that a long text in a thread does not keep the event loop waiting.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def without_invisibles(text: str) -> str:
     Kept are tabs and line breaks, and joiners and variation selectors that a script or an emoji needs. Hangul fillers
     and other letters that Unicode lets programs ignore go too. A soft hyphen at a line's end goes with the line break.
     """
-    return _INVISIBLE.sub(lambda found: found["kept"] or "", text)
+    return _INVISIBLE.sub(lambda found: found["kept"] or "", text, concurrent=True)
 
 
 def single_blanks(text: str) -> str:
@@ -62,8 +63,8 @@ def single_blanks(text: str) -> str:
 
     A tab, a no-break space and U+3000 are blanks. There are none at the ends of lines and of the text.
     """
-    text = _LINE_BREAK.sub("\n", text).replace(_PARAGRAPH_SEPARATOR, "\n\n")
-    text = _BLANKS_AT_BREAKS.sub("\n", _BLANKS.sub(" ", text))
+    text = _LINE_BREAK.sub("\n", text, concurrent=True).replace(_PARAGRAPH_SEPARATOR, "\n\n")
+    text = _BLANKS_AT_BREAKS.sub("\n", _BLANKS.sub(" ", text, concurrent=True))
     return _BREAKS.sub("\n\n", text).strip()
 
 
@@ -73,4 +74,5 @@ def short_runs(text: str) -> str:
 
     Letters and digits are no symbols.
     """
-    return _MARKS.sub(r"\1", _ALIKE.sub(lambda run: run[1] * MOST_ALIKE, text))
+    text = _ALIKE.sub(lambda run: run[1] * MOST_ALIKE, text, concurrent=True)
+    return _MARKS.sub(r"\1", text, concurrent=True)

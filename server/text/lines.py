@@ -125,8 +125,6 @@ class _Line:
     def __init__(self, text: str, before: _Line | None) -> None:
         self.text = text
         self.ended = ends_sentence(text)
-        self.open = _ENDS_OPEN.search(text) is not None
-        self.labelled = _LABEL.match(text) is not None
         self.number: str | None = before.number if before is not None else None
         """The last one of the list that it is in."""
         self.is_item = self._is_item(before)
@@ -157,18 +155,25 @@ def _follows(last: str, number: str) -> bool:
 
 def _parts(before: _Line, line: _Line, width: int) -> bool:
     """Whether the break between two lines is a cut; `width` is the longest line's of their block, in characters."""
-    if line.is_item or _CHAPTER.match(before.text) or _CHAPTER.match(line.text):
+    if line.is_item:
         return True
-    if line.labelled and before.labelled:
+    if _STARTS_LOW.match(line.text):
+        return False
+    if (
+        _CHAPTER.match(before.text)
+        or _CHAPTER.match(line.text)
+        or (_LABEL.match(before.text) and _LABEL.match(line.text))
+    ):
         return True
-    if _is_heading(before.text) and _is_heading(line.text):
+    if before.ended or _ENDS_OPEN.search(before.text):
+        return False
+    titled = _is_heading(before.text)
+    if titled and _is_heading(line.text):
         return True
     first_word = line.text.partition(" ")[0]
     if len(before.text) + 1 + len(first_word) > width:  # the line was full
         return False
-    if before.ended or before.open or _STARTS_LOW.match(line.text):
-        return False
-    return (before.in_list and _CASED.match(line.text) is not None) or _is_heading(before.text)
+    return titled or (before.in_list and _CASED.match(line.text) is not None)
 
 
 def _is_heading(text: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from server.errors import InvalidRequestError
 from server.graphs.manifest import Manifest
 from server.plan import Passage, Plan, plan
 from server.profiles import Profile, ProfileSampling
+from server.service import SpeechService
 from server.speech_request import build
 from tests.server.fakes import manifest_of
 
@@ -126,3 +130,16 @@ def test_an_unknown_voice_is_the_same_error_in_the_text() -> None:
     with pytest.raises(InvalidRequestError) as tagged:
         planned("Hello [voice:nobody] you")
     assert (tagged.value.message, tagged.value.param) == (named.value.message, named.value.param)
+
+
+def test_the_log_says_what_preparation_changed_and_not_what_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    async def lease(bundle: object, *, patient: bool) -> None:
+        raise LookupError("no engine is needed here")
+
+    bundles = SimpleNamespace(resolve=lambda model: SimpleNamespace(manifest=MANIFEST))
+    service = SpeechService(SimpleNamespace(bundles=bundles, lease=lease), PROFILES, 1000)  # type: ignore[arg-type]
+    request = build(model="m", input="\ufeffSecret\nwords [1s]again", voice="plain")
+    with caplog.at_level(logging.DEBUG), pytest.raises(LookupError):
+        asyncio.run(service.start(request))
+    (line,) = [record.getMessage() for record in caplog.records if "text_prepared" in record.getMessage()]
+    assert line == "text_prepared chars=23 parts=3 changed=invisibles,blanks,lines"
