@@ -72,7 +72,7 @@ _LETTERS_OF = (
     ("ja", regex.compile(r"[\p{Hiragana}\p{Katakana}]")),
     ("zh", regex.compile(r"\p{Han}")),
     ("ru", regex.compile(r"\p{Cyrillic}")),
-    ("de", regex.compile(r"ß|(?<!\p{L})(?:der|das|dem|und|ist|nicht|eine?[rmns]?)(?!\p{L})")),
+    ("de", regex.compile(r"ß|(?<!\p{L})(?:der|und|ist|nicht|eine[rmns]?)(?!\p{L})")),
 )
 
 

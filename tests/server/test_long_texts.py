@@ -13,7 +13,9 @@ from server.audio.joins import Joiner
 from server.audio.pcm import to_s16le
 from server.engine.tokenizer import TextTokenizer
 from server.reading import CAPACITY, PAUSE_SECONDS, chunk_seed
-from server.text.chunks import Chunk, chunks
+from server.text.chunks import MAX_TOKENS, Chunk, chunks
+from server.text.prepare import Steps, prepare
+from tests.bundles import TINY_BUNDLE
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import SAMPLE_RATE, tone, write_bundle
 from tests.server.running import FAKE, RunningServer, run_server
@@ -62,6 +64,38 @@ def test_a_book(fake: RunningServer) -> None:
     assert [event["text_tokens"] for event in submitted] == [chunk.tokens for chunk in parts]
     assert {event["capacity"] for event in submitted} == {CAPACITY}
     assert not submitted[0]["spare"]
+
+
+LONG_TEXTS = {
+    "prose": SENTENCE * 40,
+    "breaks": f"{SENTENCE * 40}{chr(10) * 3000}The end.",
+    "blanks": f"{SENTENCE * 40}{' ' * 3000}The end.",
+    "accents": f"{SENTENCE * 40}e{chr(0x301) * 1500}. The end.",
+    "a rule": f"{SENTENCE * 20}{chr(10)}{'─' * 600}{chr(10)}{SENTENCE * 20}",
+    "emoji": f"{SENTENCE * 20}{'😂' * 300} {SENTENCE * 20}",
+    "Chinese": "今天天气很好，我们去公园吧。" * 200,
+    "words without an end": "word " * 2000,
+    "one word": "word" * 2000,
+}
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS.values(), ids=LONG_TEXTS.keys())
+def test_what_is_sent_of_a_text_is_no_longer_than_a_chunk_may_be(text: str) -> None:
+    encode = TextTokenizer(TINY_BUNDLE / "tokenizer.json").encode
+    prepared = prepare(text, (), Steps()).text
+    found = list(chunks(prepared, None, lambda piece: len(encode(piece))))
+    assert len(found) > 2
+    assert max(len(encode(chunk.text)) for chunk in found) <= MAX_TOKENS
+
+
+@pytest.mark.parametrize("kind", ["breaks", "blanks", "a rule"])
+def test_blanks_and_rules_are_not_spoken(fake: RunningServer, kind: str) -> None:
+    fields = {**GOOD, "max_new_tokens": None, "language": "en", "input": LONG_TEXTS[kind]}
+    with fake.client() as client:
+        before = len(fake.events("submitted"))
+        assert client.post(SPEECH, json=fields).status_code == 200
+    tokens = sum(event["text_tokens"] for event in fake.events("submitted")[before:])
+    assert tokens == len(LONG_TEXTS[kind].replace("─", "").split())
 
 
 def test_a_short_text_is_the_job_that_it_always_was(fake: RunningServer) -> None:

@@ -135,6 +135,17 @@ def test_an_overlong_sentence_is_cut_at_its_clauses() -> None:
     assert len(parts) > 5
 
 
+def test_a_doubtful_end_is_better_than_a_cut_between_words() -> None:
+    found = list(chunks("Am Abend kamen viele Leute in das alte Haus mit der Nummer 7. " * 40, "de", a_word_a_token))
+    assert len(found) > 3
+    assert {chunk.boundary for chunk in found} == {Boundary.DOUBTFUL, Boundary.TEXT}
+
+
+def test_a_clear_end_is_better_than_a_doubtful_one() -> None:
+    text = "Am Abend kamen viele in das alte Haus mit der Nummer 7. Dann gingen sie alle wieder fort. " * 40
+    assert all(chunk.text.endswith("fort.") for chunk in chunks(text, "de", a_word_a_token))
+
+
 def test_without_punctuation_between_words_or_characters() -> None:
     assert all(set(part.text.split()) == {"word"} for part in chunks("word " * 500, "en", a_word_a_token))
     unbroken = "我们在二千零二十四年用Google查了コーヒーの値段を3.14円くらいで買っちゃった" * 20
