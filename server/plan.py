@@ -93,14 +93,14 @@ def plan(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Prof
     """
     own = voices.profile(request.voice_name, manifest, profiles)
     own_delivery = _delivery(request, own, manifest)
+    steps = Steps()
     try:
-        parsed = tags.parse(request.input)
+        parsed = tags.parse(request.input, steps.markup)
     except tags.TagError as error:
         raise InvalidRequestError(str(error), param="input") from None
     names = dict.fromkeys(part.voice for part in parsed if isinstance(part, tags.Spoken))
     heard = {name: voices.profile(name, manifest, profiles) for name in names if name is not None}
     deliveries = {None: own_delivery} | {name: _delivery(request, found, manifest) for name, found in heard.items()}
-    steps = Steps()
     readable = languages.spoken(manifest.languages)
     parts: list[Part] = []
     prepared: list[Prepared] = []

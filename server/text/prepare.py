@@ -30,7 +30,8 @@ class Steps:
     """The steps that depend on the request and on the model; None leaves one out.
 
     Attributes:
-        markup: Markdown or HTML to text whose blocks are apart by a blank line.
+        markup: Markdown or HTML to text whose blocks are apart by a blank line. `tags.parse` takes this step, as it
+            needs the whole text.
         lexicon: words to what is said instead.
         written: numbers, dates and the like to words.
         alphabet: everything else to the model's letters.
@@ -62,11 +63,11 @@ class Prepared:
 def prepare(text: str, languages: Iterable[str], steps: Steps) -> Prepared:
     """Prepare a text without tags, in time that grows linearly with its length.
 
-    The order of steps matters: invisible characters would break up markup, markup needs its line breaks, a lexicon
-    names words as people write them, and what becomes of the text last must be what is sent to the model.
+    The order of steps matters: markup needs its line breaks and so comes before all of these, a lexicon names words as
+    people write them, and what becomes of the text last must be what is sent to the model.
 
     Args:
-        text: as it was sent.
+        text: without markup.
         languages: the model's, by its own names.
         steps: what is done beside what holds for every model.
     """
@@ -79,7 +80,6 @@ def prepare(text: str, languages: Iterable[str], steps: Steps) -> Prepared:
         return after
 
     text = step("invisibles", clean.without_invisibles, text)
-    text = step("markup", steps.markup, text)
     text = step("blanks", clean.single_blanks, text)
     text = step("runs", clean.short_runs, text)
     text = step("lines", lines.paragraphs, text)

@@ -7,7 +7,7 @@ SSML's `<break>` in all its forms. `[voice:NAME]`, as Kokoro-FastAPI has it, cha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -43,6 +43,12 @@ _ATTRIBUTE = re.compile(
 _TIME = re.compile(rf"\+?(?P<seconds>{_SECONDS})(?P<unit>m?s)", re.IGNORECASE)
 
 
+_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+"""Around a tag's number while markup is read: noncharacters, which Unicode leaves to programs and no text has."""
+_OF_MARKS = re.compile(f"[{_OPEN}{_CLOSE}]")
+_MARK = re.compile(f"{_OPEN}(?P<number>[0-9]++){_CLOSE}")
+
+
 class TagError(ValueError):
     """Tags that ask for more than they may; the message says so to the person who wrote them."""
 
@@ -70,11 +76,16 @@ class Silence:
 Part = Spoken | Silence
 
 
-def parse(text: str) -> list[Part]:
+def parse(text: str, markup: Callable[[str], str] | None = None) -> list[Part]:
     """Split a text at its tags, in linear time; what is not written as a tag is text.
 
     Two parts of speech side by side have different voices; two silences are one. White space and symbols that stand
     alone beside tags say nothing and are dropped.
+
+    Args:
+        text: as it was sent.
+        markup: what makes plain text of Markdown or HTML. It is given the whole text, with a mark for each tag, since
+            it would take tags for markup, and a part alone may hold half an element; a tag may go with what it drops.
 
     Raises:
         TagError: all silences together are longer than `MAX_SILENCE_SECONDS`.
@@ -83,22 +94,37 @@ def parse(text: str) -> list[Part]:
     voice: str | None = None
     total = Decimal(0)
     end = 0
-    for tag in _TAG.finditer(text):
-        seconds = None if tag["voice"] else _seconds(tag)
-        if seconds is None and not tag["voice"]:
+    text, tags = _marked(text)
+    if markup is not None:
+        text = markup(text)
+    for mark in _MARK.finditer(text):
+        parts.append(Spoken(text[end : mark.start()], voice))
+        end = mark.end()
+        tag = tags[int(mark["number"])]
+        if isinstance(tag, str):
+            voice = tag
             continue
-        parts.append(Spoken(text[end : tag.start()], voice))
-        end = tag.end()
-        if seconds is None:
-            voice = tag["voice"].strip()
-            continue
-        if seconds > MAX_SILENCE_SECONDS - total:
+        if tag > MAX_SILENCE_SECONDS - total:
             raise TagError(f"the silence tags add up to more than {MAX_SILENCE_SECONDS} seconds; make them shorter")
-        total += seconds
-        parts.append(Silence(seconds))
+        total += tag
+        parts.append(Silence(tag))
     if not end:
         return [Spoken(text)]
     return _tidy([*parts, Spoken(text[end:], voice)])
+
+
+def _marked(text: str) -> tuple[str, list[Decimal | str]]:
+    """The text with a mark in place of each tag, and what the tags are: seconds of silence, or a voice."""
+    tags: list[Decimal | str] = []
+
+    def mark(tag: re.Match[str]) -> str:
+        found = tag["voice"].strip() if tag["voice"] else _seconds(tag)
+        if found is None:
+            return tag[0]
+        tags.append(found)
+        return f"{_OPEN}{len(tags) - 1}{_CLOSE}"
+
+    return _TAG.sub(mark, _OF_MARKS.sub("", text)), tags
 
 
 def _tidy(parts: Iterable[Part]) -> list[Part]:

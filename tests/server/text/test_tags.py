@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from itertools import pairwise
 
@@ -115,6 +116,30 @@ def test_punctuation_that_a_tag_leaves_alone_is_not_spoken() -> None:
     ]
     assert parse("5 [1s] %") == [Spoken("5 "), silence("1")]
     assert parse("5 [1s] 😊 =") == [Spoken("5 "), silence("1")]
+
+
+def test_markup_is_read_in_the_whole_text_and_leaves_the_tags() -> None:
+    seen: list[str] = []
+
+    def without_elements(text: str) -> str:
+        seen.append(text)
+        return re.sub(r"<!--.*?-->|<[^<>]*>|\[[^\[\]]*\]", "", text)
+
+    text = '<speak>One <break time="1s"/>two <!-- [9s] --><b>[voice:a]three[2s]</b> [note]</speak>'
+    assert parse(text, without_elements) == [
+        Spoken("One "),
+        silence("1"),
+        Spoken("two "),
+        Spoken("three", "a"),
+        silence("2"),
+    ]
+    assert len(seen) == 1
+    assert parse("<p>plain</p>", without_elements) == [Spoken("plain")]
+
+
+def test_what_looks_like_a_mark_of_ours_is_none() -> None:
+    assert parse("a\ufdd00\ufdd1b") == [Spoken("a0b")]
+    assert parse("a\ufdd00\ufdd1b[1s]c") == [Spoken("a0b"), silence("1"), Spoken("c")]
 
 
 @pytest.mark.parametrize(
