@@ -43,7 +43,7 @@ _ATTRIBUTE = re.compile(
 _TIME = re.compile(rf"\+?(?P<seconds>{_SECONDS})(?P<unit>m?s)", re.IGNORECASE)
 
 
-_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+_OPEN, _CLOSE = "\ufdee", "\ufdef"
 """Around a tag's number while markup is read: noncharacters, which Unicode leaves to programs and no text has."""
 _OF_MARKS = re.compile(f"[{_OPEN}{_CLOSE}]")
 _MARK = re.compile(f"{_OPEN}(?P<number>[0-9]++){_CLOSE}")

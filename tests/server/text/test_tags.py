@@ -138,8 +138,8 @@ def test_markup_is_read_in_the_whole_text_and_leaves_the_tags() -> None:
 
 
 def test_what_looks_like_a_mark_of_ours_is_none() -> None:
-    assert parse("a\ufdd00\ufdd1b") == [Spoken("a0b")]
-    assert parse("a\ufdd00\ufdd1b[1s]c") == [Spoken("a0b"), silence("1"), Spoken("c")]
+    assert parse("a\ufdee0\ufdefb") == [Spoken("a0b")]
+    assert parse("a\ufdee0\ufdefb[1s]c") == [Spoken("a0b"), silence("1"), Spoken("c")]
 
 
 @pytest.mark.parametrize(
