@@ -19,6 +19,7 @@ EXPOSED_HEADERS = (
     "x-instructions",
     "x-stand-in",
     "x-ignored",
+    "x-text-notes",
     "x-finish-reason",
     "retry-after",
     "x-should-retry",

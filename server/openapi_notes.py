@@ -42,7 +42,8 @@ FIELDS: dict[str, Json] = {
         "examples": ["tts-1"],
     },
     "input": {
-        "description": 'The text to speak; `[0.5s]`, `[pause:0.5s]` and `<break time="500ms"/>` are silence.',
+        "description": "The text to speak, with some letter or digit in a script of the model's languages. `[0.5s]`, "
+        '`[pause 500ms]` and `<break time="500ms"/>` are silence; `[voice:ID]` changes the voice from there on.',
         "examples": ["Hello from my own machine."],
         "pattern": NOT_BLANK,
     },
@@ -166,6 +167,10 @@ HEADERS: dict[str, Json] = {
     "x-finish-reason": {
         "description": "`length` where `max_new_tokens` ended the speech; of a whole file only.",
         "schema": {"type": "string", "enum": ["length"]},
+    },
+    "x-text-notes": {
+        "description": "What was dropped from the text because the model cannot say it.",
+        "schema": {"type": "string"},
     },
     "retry-after": {
         "description": "Seconds after which it may work.",

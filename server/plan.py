@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TypeVar
 
 from server import languages, voices
@@ -15,6 +16,8 @@ from server.graphs.manifest import Manifest
 from server.profiles import Profile, ProfileSampling
 from server.speech_request import SpeechRequest
 from server.text import tags
+from server.text.prepare import Prepared, Steps, prepare
+from server.text.speakable import Letters, is_speakable
 
 GREEDY_BELOW = 0.01
 """Temperatures below this are taken as 0: dividing by them may overflow, and they draw the likeliest code anyway."""
@@ -28,67 +31,131 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
+class Delivery:
+    """How a part of speech is spoken.
+
+    Attributes:
+        speaker: a key of the manifest's speakers, or None where the model has none.
+        language: a key of the manifest's languages, or `auto`.
+        instruction: how to speak, None where there is none or the model follows none.
+        sampling: how codes are drawn.
+        speed: of the speech; silences keep their length.
+    """
+
+    speaker: str | None
+    language: str
+    instruction: str | None
+    sampling: Sampling
+    speed: float
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A part of speech: a text prepared for the model, and how it is spoken."""
+
+    text: str
+    delivery: Delivery
+
+
+Part = Passage | tags.Silence
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is to be spoken, and how.
 
     Attributes:
-        parts: speech and silences, in order.
-        speaker: a key of the manifest's speakers, or None where the model has none.
-        stand_in: whether the voice means another speaker, which the model lacks.
-        language: a key of the manifest's languages, or `auto`.
-        instruction: how to speak, None where there is none or the model follows none.
-        instruction_dropped: whether there was one that the model does not follow.
-        sampling: how codes are drawn.
-        speed: of the speech; silences keep their length.
+        parts: speech and silences, in order; between two silences lies speech.
+        delivery: of the voice that the request names; the text may name others.
+        stand_in: whether that voice means another speaker, which the model lacks.
+        instruction_dropped: whether there was an instruction that the model does not follow.
         seed: of the first chunk.
         exact_frames: codec frames of each part of speech, exactly; None leaves its end to the model.
         most_frames: codec frames of all speech together at most; None is as many as it takes.
+        text_changes: names of the steps of preparation that changed the text.
+        text_notes: what was dropped from the text that its author may miss, in ASCII.
     """
 
-    parts: tuple[tags.Part, ...]
-    speaker: str | None
+    parts: tuple[Part, ...]
+    delivery: Delivery
     stand_in: bool
-    language: str
-    instruction: str | None
     instruction_dropped: bool
-    sampling: Sampling
-    speed: float
     seed: int
     exact_frames: int | None
     most_frames: int | None
+    text_changes: tuple[str, ...] = ()
+    text_notes: tuple[str, ...] = ()
 
 
 def plan(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile]) -> Plan:
     """Understand a request: what it says goes before the voice's profile, and that before the model's defaults.
 
+    It takes time that grows with the text: call it in a thread.
+
     Raises:
         InvalidRequestError: something in it does not fit the model.
     """
-    profile, stand_in = voices.choose(request.voice_name, manifest, profiles)
-    language = languages.resolve(request.language, manifest.languages)
-    instruction = request.instructions or profile.instruction
-    follows = manifest.follows_instructions
+    own, stand_in = voices.choose(request.voice_name, manifest, profiles)
+    own_delivery = _delivery(request, own, manifest)
+    steps = Steps()
     try:
-        parts = tuple(tags.parse(request.input))
+        parsed = tags.parse(request.input, steps.markup)
     except tags.TagError as error:
         raise InvalidRequestError(str(error), param="input") from None
+    names = dict.fromkeys(part.voice for part in parsed if isinstance(part, tags.Spoken))
+    heard = {name: voices.profile(name, manifest, profiles) for name in names if name is not None}
+    deliveries = {None: own_delivery} | {name: _delivery(request, found, manifest) for name, found in heard.items()}
+    readable = languages.spoken(manifest.languages)
+    parts: list[Part] = []
+    prepared: list[Prepared] = []
+    for part in parsed:
+        if isinstance(part, tags.Silence):
+            _add_silence(parts, part.seconds)
+            continue
+        prepared.append(done := prepare(part.text, readable, steps))
+        if is_speakable(done.text):
+            parts.append(Passage(done.text, deliveries[part.voice]))
+    letters = Letters(sum(done.letters.all for done in prepared), sum(done.letters.foreign for done in prepared))
+    if letters.unreadable:
+        raise InvalidRequestError(
+            f"input is written in letters that this model cannot read; it speaks {', '.join(readable)}", param="input"
+        )
     rate = manifest.sizes.codec.sample_rate
-    if not any(isinstance(part, tags.Spoken) or tags.samples(part.seconds, rate) for part in parts):
+    if not any(isinstance(part, Passage) or tags.samples(part.seconds, rate) for part in parts):
         raise InvalidRequestError("input has nothing to speak; send a text, or silences of some length", param="input")
+    instructed = request.instructions or any(found.instruction for found in (own, *heard.values()))
     return Plan(
-        parts=parts,
-        speaker=profile.speaker,
-        stand_in=stand_in and profile.speaker is not None,
-        language=profile.language if language == languages.AUTO else language,
-        instruction=instruction if follows else None,
-        instruction_dropped=bool(instruction) and not follows,
-        sampling=_sampling(request, profile.sampling, manifest),
-        # Clients send a speed of 1 without being asked: a profile's own is a part of its voice.
-        speed=min(max(request.speed * profile.speed, MIN_SPEED), MAX_SPEED),
+        parts=tuple(parts),
+        delivery=own_delivery,
+        stand_in=stand_in and own.speaker is not None,
+        instruction_dropped=bool(instructed) and not manifest.follows_instructions,
         seed=secrets.randbelow(_RANDOM_SEEDS) if request.seed is None else request.seed,
         exact_frames=request.exact_frames,
         most_frames=request.max_new_tokens,
+        text_changes=tuple(dict.fromkeys(name for done in prepared for name in done.changed)),
+        text_notes=tuple(dict.fromkeys(note for done in prepared for note in done.notes)),
     )
+
+
+def _delivery(request: SpeechRequest, profile: Profile, manifest: Manifest) -> Delivery:
+    language = languages.resolve(request.language, manifest.languages)
+    instruction = request.instructions or profile.instruction
+    return Delivery(
+        speaker=profile.speaker,
+        language=profile.language if language == languages.AUTO else language,
+        instruction=instruction if manifest.follows_instructions else None,
+        sampling=_sampling(request, profile.sampling, manifest),
+        # Clients send a speed of 1 without being asked: a profile's own is a part of its voice.
+        speed=min(max(request.speed * profile.speed, MIN_SPEED), MAX_SPEED),
+    )
+
+
+def _add_silence(parts: list[Part], seconds: Decimal) -> None:
+    last = parts[-1] if parts else None
+    if isinstance(last, tags.Silence):
+        parts[-1] = tags.Silence(last.seconds + seconds)
+    else:
+        parts.append(tags.Silence(seconds))
 
 
 def _sampling(request: SpeechRequest, profile: ProfileSampling, manifest: Manifest) -> Sampling:

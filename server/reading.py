@@ -13,15 +13,16 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from server import languages
-from server.audio.joins import Joiner, faded_out
+from server.audio.joins import Joiner
 from server.audio.stretch import TimeStretch
 from server.engine.job import Job, JobError, RunawayError
+from server.engine.prompt import InstructionError, PromptError
 from server.errors import InvalidRequestError
+from server.pieces import Piece, Said, pieces_of, prompt_of, smaller
 from server.plan import Plan
 from server.speech_engine import SpeechEngine
 from server.text import tags
-from server.text.chunks import MAX_TOKENS, Chunk, chunks
+from server.text.chunks import MAX_TOKENS
 from server.text.repetition import repeated
 from server.text.sentences import Boundary
 
@@ -30,6 +31,7 @@ Samples = NDArray[np.float32]
 PAUSE_SECONDS = {
     Boundary.CHARACTER: 0.0,
     Boundary.WORD: 0.0,
+    Boundary.DOUBTFUL: 0.1,
     Boundary.CLAUSE: 0.1,
     Boundary.SENTENCE: 0.25,
     Boundary.PARAGRAPH: 0.6,
@@ -68,7 +70,7 @@ def chunk_seed(seed: int, number: int, attempt: int = 0) -> int:
 class Utterance:
     """A chunk, numbered from 0 through the whole request, and its job: another one where it had to be made again."""
 
-    chunk: Chunk
+    said: Said
     number: int
     job: Job
 
@@ -82,38 +84,30 @@ def read(plan: Plan, engine: SpeechEngine) -> Reading:
     manifest = engine.manifest
     request = object()
 
-    def make_job(chunk: Chunk, number: int, attempt: int = 0) -> Job:
-        prompt = engine.prompt(chunk.text, speaker=plan.speaker, language=plan.language, instruction=plan.instruction)
+    def make_job(said: Said, number: int, attempt: int = 0) -> Job:
+        text, delivery = said.chunk.text, said.delivery
+        prompt = prompt_of(engine, text, delivery)
         room = manifest.sizes.talker.max_positions - len(prompt)
         if plan.exact_frames is not None and plan.exact_frames > room:
             raise InvalidRequestError(
                 f"exact_frames must be at most {room} for this model and text", param="exact_frames"
             )
         judged = plan.exact_frames is None and not manifest.noise
-        said = _UNSPEAKABLE.sub(" ", chunk.text)
-        tokens = engine.count_tokens(said) if judged else None
+        plain = _UNSPEAKABLE.sub(" ", text)
+        tokens = engine.count_tokens(plain) if judged else None
         return Job(
             prompt,
-            plan.sampling,
+            delivery.sampling,
             chunk_seed(plan.seed, number, attempt),
             plan.exact_frames or min(manifest.generation.max_new_tokens, room),
             CAPACITY,
             text_tokens=tokens,
-            repeated_tokens=_repeated_tokens(said, tokens or 0),
+            repeated_tokens=_repeated_tokens(plain, tokens or 0),
             spare=number > 0 or attempt > 0,
             request=request,
         )
 
-    def pieces() -> Iterator[Chunk | tags.Silence]:
-        for part in plan.parts:
-            if isinstance(part, tags.Silence):
-                yield part
-            elif plan.exact_frames is None:
-                yield from chunks(part.text, languages.code(plan.language), engine.count_tokens)
-            else:
-                yield Chunk(part.text, engine.count_tokens(part.text), Boundary.TEXT)
-
-    return Reading(engine, pieces(), make_job, plan.speed, plan.most_frames)
+    return Reading(engine, pieces_of(plan, engine), make_job, plan.most_frames)
 
 
 def _repeated_tokens(text: str, tokens: int) -> int:
@@ -130,8 +124,9 @@ class Reading:
     Args:
         engine: what makes the jobs' audio.
         pieces: at least one, taken as they are needed; a chunk that ends with `Boundary.TEXT` ends a part of speech.
-        make_job: the job of a chunk, its number and the attempt, both counted from 0; called in a thread.
-        speed: of the speech; silences keep their length to the sample.
+            Silences keep their length to the sample at any speed.
+        make_job: the job of a chunk, its number and the attempt, both counted from 0; called in a thread. A chunk of
+            which it raises a `PromptError` is cut into smaller ones.
         most_frames: codec frames of speech that are heard at most; None is all there are. It is no budget of a job, as
             the guard takes a job that uses its budget up for one that does not end.
     """
@@ -139,9 +134,8 @@ class Reading:
     def __init__(
         self,
         engine: SpeechEngine,
-        pieces: Iterator[Chunk | tags.Silence],
-        make_job: Callable[[Chunk, int, int], Job],
-        speed: float = 1.0,
+        pieces: Iterator[Piece],
+        make_job: Callable[[Said, int, int], Job],
         most_frames: int | None = None,
     ) -> None:
         self._engine = engine
@@ -150,9 +144,10 @@ class Reading:
         """Whether `most_frames` ended the speech before its own end."""
         self._pieces = pieces
         self._make_job = make_job
-        self._speed = speed
         self._rate = engine.manifest.sizes.codec.sample_rate
         self._frame_samples = engine.manifest.sizes.codec.samples_per_frame
+        self._cut: deque[Said] = deque()
+        """Parts of a chunk that did not fit the model, before all that `pieces` has."""
         self._ahead: deque[Utterance | tags.Silence] = deque()
         self._more = True
         self._stopped = False
@@ -196,15 +191,24 @@ class Reading:
                     return
 
     def _next(self) -> Utterance | tags.Silence | None:
-        piece = next(self._pieces, None)
-        if not isinstance(piece, Chunk):
+        piece = self._cut.popleft() if self._cut else next(self._pieces, None)
+        if not isinstance(piece, Said):
             return piece
         number = next(self._numbers)
-        return Utterance(piece, number, self._make_job(piece, number, 0))
+        while True:
+            try:
+                return Utterance(piece, number, self._make_job(piece, number, 0))
+            except InstructionError:
+                raise
+            except PromptError:
+                if not (parts := smaller(piece, self._engine)):
+                    raise
+                piece, *others = parts
+                self._cut.extendleft(reversed(others))
 
     async def __aiter__(self) -> AsyncIterator[Samples]:
         """The samples `[n]` of all pieces, with their pauses."""
-        joiner, stretch = self._new_part()
+        joiner, speed, stretch = Joiner(self._rate), 1.0, None
         while self._ahead:
             piece = self._ahead[0]
             if isinstance(piece, tags.Silence):
@@ -213,13 +217,18 @@ class Reading:
                     yield np.zeros(length := min(left, SILENCE_SECONDS * self._rate), np.float32)
                     left -= length
             else:
+                if piece.said.delivery.speed != speed:
+                    if (rest := await _rest(stretch)).size:
+                        yield rest
+                    speed = piece.said.delivery.speed
+                    stretch = self._stretch(speed)
                 async for samples in self._joined(piece, joiner):
                     if (ready := await _stretched(stretch, samples)).size:
                         yield ready
-                if piece.chunk.boundary is Boundary.TEXT or self.capped:
-                    if stretch is not None and (rest := await asyncio.to_thread(stretch.finish)).size:
+                if piece.said.chunk.boundary is Boundary.TEXT or self.capped:
+                    if (rest := await _rest(stretch)).size:
                         yield rest
-                    joiner, stretch = self._new_part()
+                    joiner, stretch = Joiner(self._rate), self._stretch(speed)
             if self.capped:
                 self.stop()
                 return
@@ -227,12 +236,13 @@ class Reading:
             self._ahead.popleft()
             self._heard += 1
 
-    def _new_part(self) -> tuple[Joiner, TimeStretch | None]:
-        return Joiner(self._rate), TimeStretch(self._speed, self._rate) if self._speed != 1 else None
+    def _stretch(self, speed: float) -> TimeStretch | None:
+        return TimeStretch(speed, self._rate) if speed != 1 else None
 
     async def _joined(self, utterance: Utterance, joiner: Joiner) -> AsyncIterator[Samples]:
         """A chunk's samples, its pause behind them."""
-        boundary = utterance.chunk.boundary
+        chunk = utterance.said.chunk
+        boundary = chunk.boundary
         utterance.job.promote()
         before = self._left
         async with aclosing(self._samples(utterance)) as made:
@@ -243,19 +253,20 @@ class Reading:
                 if self.capped:
                     break
                 await self._look_ahead()
-        if (rest := joiner.end(None if self.capped else PAUSE_SECONDS[boundary])).size:
+        cut_off = self.capped or utterance.job.frames >= utterance.job.max_frames
+        if (rest := joiner.end(None if self.capped else PAUSE_SECONDS[boundary], cut_off=cut_off)).size:
             yield rest
-        self._tokens += utterance.chunk.tokens
+        self._tokens += chunk.tokens
         self._frames += utterance.job.frames if before is None or self._left is None else before - self._left
 
     def _up_to_the_cap(self, samples: Samples) -> Samples:
-        """What may be heard of a job's next samples `[n]`, whole frames; where no more may be, its end fades."""
+        """What may be heard of a job's next samples `[n]`, whole frames."""
         if self._left is None:
             return samples
         allowed = samples[: self._left * self._frame_samples]
         self._left -= -(-len(allowed) // self._frame_samples)
         self.capped = len(allowed) < len(samples)
-        return allowed if self._left else faded_out(allowed, self._rate)
+        return allowed
 
     async def _samples(self, utterance: Utterance) -> AsyncGenerator[Samples]:
         """A chunk's own samples; it is made again, from another seed, where the model has made no speech of it and
@@ -272,7 +283,7 @@ class Reading:
             except RunawayError:
                 if heard or last:
                     raise
-            job = await asyncio.to_thread(self._make_job, utterance.chunk, utterance.number, attempt)
+            job = await asyncio.to_thread(self._make_job, utterance.said, utterance.number, attempt)
             if self._stopped:
                 raise JobError("the speech was stopped")
             utterance.job = job
@@ -300,3 +311,7 @@ class Reading:
 async def _stretched(stretch: TimeStretch | None, samples: Samples) -> Samples:
     """In a thread, since stretching a second of audio may take some 20 ms."""
     return samples if stretch is None else await asyncio.to_thread(stretch.process, samples)
+
+
+async def _rest(stretch: TimeStretch | None) -> Samples:
+    return np.zeros(0, np.float32) if stretch is None else await asyncio.to_thread(stretch.finish)

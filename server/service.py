@@ -6,8 +6,10 @@ Knows nothing of HTTP; the command line uses it as the routes do.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 
+from server import log
 from server.audio.encoders import make_encoder
 from server.engine.prompt import InstructionError, PromptError
 from server.engine.scheduler import QueueFull
@@ -51,6 +53,14 @@ class SpeechService:
         self._check_length("input", request.input)
         self._check_length("instructions", request.instructions or "")
         planned = await asyncio.to_thread(plan, request, bundle.manifest, self._profiles)
+        log.event(
+            "text_prepared",
+            level=logging.DEBUG,
+            chars=len(request.input),
+            parts=len(planned.parts),
+            changed=",".join(planned.text_changes) or None,
+            notes="; ".join(planned.text_notes) or None,
+        )
         lease = await self.pool.lease(bundle, patient=wait)
         try:
             reading = read(planned, lease.engine)

@@ -25,10 +25,12 @@ class Speech:
         engine = lease.engine
         self.seed = plan.seed
         self.model = model
-        self.speaker = plan.speaker
-        """Who is heard; None for a model without speakers."""
+        self.speaker = plan.delivery.speaker
+        """Of the voice that the request names; None for a model without speakers."""
         self.stand_in = plan.stand_in
         self.instruction_dropped = plan.instruction_dropped
+        self.text_notes = plan.text_notes
+        """What was dropped from the text, in ASCII."""
         self._reading = reading
         self._lease = lease
         self._engine = engine

@@ -15,13 +15,15 @@ KEPT_AFTER_SECONDS = 0.1
 """Silence that stays at the joined ends of pieces: soft onsets and the fading end of a last vowel lie within it."""
 
 FADE_SECONDS = 0.005
-"""Of each side of a join: too short to be heard as a fade, long enough that the step to silence is no click."""
+"""Of each side of a join, and of an end that cuts speech off: too short to be heard as a fade, long enough that the
+step to silence is no click."""
 
 
 class Joiner:
     """Joins pieces as a stream: it holds back a fade's length, and silence for as long as it may be a piece's last.
 
-    The beginning of the first piece and the end of the last one stay as they are, and so does a single piece.
+    The beginning of the first piece and the end of the last one stay as they are, and so does a single piece, unless
+    the last one is cut off.
 
     Args:
         sample_rate: in Hz.
@@ -46,20 +48,25 @@ class Joiner:
                 return self._release(0)
             self._fade_in()
         if last:
-            return self._release(len(self._held))
+            return self._release(len(self._held) - len(self._fade))
         return self._release(min(self._end(), len(self._held)) - len(self._fade))
 
-    def end(self, pause: float | None) -> Samples:
-        """End a piece: what is left of it, and `pause` seconds of silence if another one follows, else None."""
+    def end(self, pause: float | None, *, cut_off: bool = False) -> Samples:
+        """End a piece: what is left of it, and silence if another one follows.
+
+        Args:
+            pause: seconds of silence between this piece and the next one; None if this is the last.
+            cut_off: whether its speech goes on where its samples end, so that a last piece fades out as the others do.
+        """
         if not self._begun:
             self._fade_in()
-        if pause is None:
+        if pause is None and not cut_off:
             return self._release(len(self._held))
-        rest = self._held[: self._end()].copy()
+        rest = (self._held if pause is None else self._held[: self._end()]).copy()
         fade = self._fade[: len(rest)]
         rest[len(rest) - len(fade) :] *= fade[::-1]
         self._held, self._begun = self._held[:0], False
-        return np.concatenate((rest, np.zeros(round(pause * self._rate), np.float32)))
+        return np.concatenate((rest, np.zeros(round((pause or 0) * self._rate), np.float32)))
 
     def _trim_beginning(self) -> None:
         loud = _loud(self._held)
@@ -82,14 +89,6 @@ class Joiner:
         self._allowed = self._end() - count
         released, self._held = self._held[:count], self._held[count:]
         return released
-
-
-def faded_out(samples: Samples, sample_rate: int) -> Samples:
-    """Samples `[n]` whose last 5 ms fade to silence, for an end that is not the speech's own."""
-    steps = np.arange(min(round(FADE_SECONDS * sample_rate), len(samples)), dtype=np.float32)
-    faded = samples.copy()
-    faded[len(samples) - len(steps) :] *= 0.5 + 0.5 * np.cos(np.pi * (steps + 0.5) / max(len(steps), 1))
-    return faded
 
 
 def _loud(samples: Samples) -> NDArray[np.intp]:

@@ -35,6 +35,9 @@ SLOWEST_READER = 4
 """So many seconds a client may let the server wait for each second of audio, on average and beside one pause of the
 timeout's length. A player that takes audio as it plays it lets it wait for one."""
 
+MAX_NOTES_CHARS = 1000
+"""Of the header that says what was dropped from the text: proxies refuse large ones."""
+
 _REFUSALS: dict[int, Outcome] = {429: "queue_full", 503: "unavailable"}
 
 
@@ -110,6 +113,8 @@ def _headers(order: SpeechRequest, speech: Speech) -> dict[str, str]:
         headers["x-stand-in"] = quote(speech.speaker)
     if order.ignored:
         headers["x-ignored"] = ",".join(order.ignored)
+    if speech.text_notes:
+        headers["x-text-notes"] = "; ".join(speech.text_notes)[:MAX_NOTES_CHARS]
     return headers
 
 

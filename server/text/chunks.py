@@ -16,7 +16,7 @@ CountTokens = Callable[[str], int]
 
 MAX_TOKENS = 120
 """Most tokens of a chunk, about 40 s of speech at 3 to 5 codec frames a token: much longer generations drift in voice
-and pace and may lose their way. A text of no more than this is spoken whole."""
+and pace and may lose their way. A paragraph of no more than this is spoken whole."""
 
 GOAL_TOKENS = 80
 """What chunks aim at while the text's end is not in sight: few enough to end with a sentence before `MAX_TOKENS`."""
@@ -25,11 +25,14 @@ FIRST_TOKENS = 24
 """What the first chunk of several aims at: a short prompt is soon prefilled, and 6 to 8 s of audio are a start."""
 
 MIN_TOKENS = 10
-"""A chunk of fewer sounds cut off: the model speaks words without their sentence as if they stood alone."""
+"""A part of a paragraph of fewer sounds cut off: the model speaks words without their sentence as if they stood alone.
+A paragraph may have fewer, as its words do stand alone; in one chunk with others the model often ends after the first
+of them."""
 
 _COST = {
     Boundary.CHARACTER: 11.0,
     Boundary.WORD: 10.0,
+    Boundary.DOUBTFUL: 3.0,
     Boundary.CLAUSE: 1.5,
     Boundary.SENTENCE: 0.25,
     Boundary.PARAGRAPH: 0.0,
@@ -55,7 +58,7 @@ class Chunk:
     """A part of a text that is spoken at once.
 
     Attributes:
-        text: without white space at its ends, but exactly as given if it is the whole text.
+        text: without white space at its ends.
         tokens: about how many tokens it has.
         boundary: what ends with it; `TEXT` marks the last chunk.
     """
@@ -74,70 +77,72 @@ class _Piece:
     boundary: Boundary
 
 
-def chunks(text: str, language: str | None, count_tokens: CountTokens) -> Iterator[Chunk]:
+def chunks(text: str, language: str | None, count_tokens: CountTokens, most: int = MAX_TOKENS) -> Iterator[Chunk]:
     """Cut a text into chunks, lazily: the first one costs no more than the sentences it is chosen from.
 
-    Joined, they are the text up to white space. A chunk has at most `MAX_TOKENS` tokens by the sum of its parts. A word
-    or number of more than that is none that anybody says, and is cut too; a grapheme cluster never is.
+    Joined, they are the text up to white space. A paragraph's end always ends a chunk. A chunk has at most `most`
+    tokens by the sum of its parts. A word or number of more than that is none that anybody says, and is cut too; a
+    grapheme cluster never is.
 
     Args:
         text: with some character that is no white space.
         language: ISO 639-1 code; None goes by the script.
         count_tokens: of a piece of text.
+        most: tokens of a chunk.
     """
-    pieces = _pieces(text, language, count_tokens)
+    least = min(MIN_TOKENS, most // 4)
+    pieces = _pieces(text, language, count_tokens, most - least)
     pending: deque[_Piece] = deque()
     tokens = start = 0
-    goal = FIRST_TOKENS
-    more = True
     while True:
-        while more and tokens <= 2 * MAX_TOKENS:
+        while tokens <= 2 * most and not (pending and pending[-1].boundary >= Boundary.PARAGRAPH):
             piece = next(pieces)
             pending.append(piece)
             tokens += piece.tokens
-            more = piece.boundary != Boundary.TEXT
-        if not more and (tokens <= MAX_TOKENS or len(pending) == 1):
-            yield Chunk(text[start:].strip() if start else text, tokens, Boundary.TEXT)
+        whole = pending[-1].boundary >= Boundary.PARAGRAPH
+        if whole and (tokens <= most or len(pending) == 1):
+            count = len(pending)
+        else:
+            goal = GOAL_TOKENS if start else FIRST_TOKENS
+            if start and whole:
+                goal = tokens // -(-tokens // most)
+            count = _choose(pending, min(goal, most), tokens, least, most)
+        taken = [pending.popleft() for _ in range(count)]
+        size, end = sum(piece.tokens for piece in taken), taken[-1]
+        yield Chunk(text[start : end.end].strip(), size, end.boundary)
+        if end.boundary is Boundary.TEXT:
             return
-        if start:
-            goal = GOAL_TOKENS if more else tokens // -(-tokens // MAX_TOKENS)
-        taken = [pending.popleft() for _ in range(_choose(pending, goal, tokens))]
-        size = sum(piece.tokens for piece in taken)
-        yield Chunk(text[start : taken[-1].end].strip(), size, taken[-1].boundary)
-        start, tokens = taken[-1].end, tokens - size
+        start, tokens = end.end, tokens - size
 
 
-def _choose(pending: deque[_Piece], goal: int, tokens: int) -> int:
+def _choose(pending: deque[_Piece], goal: int, tokens: int, least: int, most: int) -> int:
     """How many pieces to take: those that end best, not too few for a chunk nor for the one that follows."""
     sizes = list(accumulate(piece.tokens for piece in pending))
-    fitting = [i for i, size in enumerate(sizes) if size <= MAX_TOKENS] or [0]
-    good = [i for i in fitting if MIN_TOKENS <= sizes[i] <= tokens - MIN_TOKENS]
+    fitting = [i for i, size in enumerate(sizes) if size <= most] or [0]
+    good = [i for i in fitting if least <= sizes[i] <= tokens - least]
     return 1 + min(good or fitting, key=lambda i: abs(sizes[i] - goal) / goal + _COST[pending[i].boundary])
 
 
-def _pieces(text: str, language: str | None, count_tokens: CountTokens) -> Iterator[_Piece]:
+def _pieces(text: str, language: str | None, count_tokens: CountTokens, most: int) -> Iterator[_Piece]:
+    def small_enough(start: int, end: int, boundary: Boundary, finer: tuple[Finer, ...]) -> Iterator[_Piece]:
+        """One piece, or several where it is so large that no cut would be near enough."""
+        said = text[start:end].lstrip()  # else white space that fills a chunk would be one
+        # The blank before a word is a part of its token: what is counted is what is sent.
+        tokens = count_tokens(f" {said}" if start and len(said) < end - start else said)
+        if tokens <= most or not finer:
+            yield _Piece(end, tokens, boundary)
+            return
+        start = end - len(said)
+        (inner, find), *rest = finer
+        for place in [place for place in find(text, start, end) if start < place < end]:
+            yield from small_enough(start, place, inner, tuple(rest))
+            start = place
+        yield from small_enough(start, end, boundary, tuple(rest))
+
     start = 0
     for end, boundary in cuts(text, language):
-        yield from _small_enough(text, start, end, boundary, count_tokens, _FINER)
+        yield from small_enough(start, end, boundary, _FINER)
         start = end
-
-
-def _small_enough(
-    text: str, start: int, end: int, boundary: Boundary, count_tokens: CountTokens, finer: tuple[Finer, ...]
-) -> Iterator[_Piece]:
-    """One piece, or several where it is so large that no cut would be near enough."""
-    if blanks := _BLANKS.match(text, start, end):
-        start = blanks.end()  # else white space that fills a chunk would be one
-    tokens = count_tokens(text[start:end])
-    if tokens <= MAX_TOKENS - MIN_TOKENS or not finer:
-        yield _Piece(end, tokens, boundary)
-        return
-    (inner, find), *rest = finer
-    ends = [place for place in find(text, start, end) if start < place < end]
-    for place in ends:
-        yield from _small_enough(text, start, place, inner, count_tokens, tuple(rest))
-        start = place
-    yield from _small_enough(text, start, end, boundary, count_tokens, tuple(rest))
 
 
 def _spaces(text: str, start: int, end: int) -> Iterator[int]:

@@ -1,5 +1,7 @@
 """Where a text may be cut: after paragraphs, sentences and clauses, found from left to right as they are asked for.
 
+It is cut where it stands; `server.text.lines` has said before which line breaks are the ends of paragraphs.
+
 Sentences are `sentencex`'s, which knows the abbreviations and quotation marks of every language that the models speak.
 It is given a bounded window at a time, because its time grows with the square of what it is given at once.
 """
@@ -20,10 +22,12 @@ class Boundary(IntEnum):
 
     CHARACTER = 0
     WORD = 1
-    CLAUSE = 2
-    SENTENCE = 3
-    PARAGRAPH = 4
-    TEXT = 5
+    DOUBTFUL = 2
+    """What may be a sentence, or one of its initials or ordinals."""
+    CLAUSE = 3
+    SENTENCE = 4
+    PARAGRAPH = 5
+    TEXT = 6
 
 
 class Cut(NamedTuple):
@@ -44,12 +48,22 @@ _JOINERS = r"[.,:;'’/_@&%+\-．，：]"
 _WORD_GOES_ON = regex.compile(rf"{_JOINERS}*+{_LETTER}", regex.V1)
 _WORD_BEFORE = regex.compile(rf"{_LETTER}{_JOINERS}*+\Z", regex.V1)
 _LOOK_BACK = 8
+_LONGEST_NAME = 40
 
 _CLOSING = r"[\p{Pe}\p{Pf}\"']*+"
 _CLAUSE = regex.compile(rf"(?:[,;:،؛](?=[\s\p{{Pe}}\p{{Pf}}\"'])|[，、；：…—]+|(?<=\S )[–-](?= )){_CLOSING}", regex.V1)
-_SENTENCE_END = regex.compile(rf"[\p{{Sentence_Terminal}}…]{_CLOSING}\Z", regex.V1)
-_INITIAL_OR_ORDINAL = regex.compile(r"(?<![\p{L}\p{N}])(?:\p{Lu}|\p{Nd}{1,2})\.\s*\Z")
-"""`M.` of M. Dupont and `2.` of 2. Auflage: a pause after those is worse than none after a sentence."""
+
+_ORDINAL = regex.compile(r"(?<![\p{L}\p{N}])\p{Nd}{1,3}\.\s*\Z")
+_ORDINALS_WITH_A_PERIOD = frozenset(
+    ("bs", "cs", "da", "de", "et", "fi", "hr", "hu", "is", "lv", "nb", "nn", "no", "pl", "sk", "sl", "sr", "tr")
+)
+"""Languages, by ISO 639-1 code, that write 2. for second."""
+_INITIAL = regex.compile(r"(?<![\p{L}\p{N}])(\p{Lu})\.\s*\Z")
+_TITLES = {"fr": "M", "es": "D", "pt": "D"}
+"""Titles of one letter: Monsieur, Don, Dom or Dona."""
+_NAME = regex.compile(r"[\p{Pi}\p{Ps}\"']?\p{Lu}")
+_WORD_BEFORE_INITIAL = regex.compile(r"(\p{Lu}?)[\p{L}\p{M}'’-]*+[.]? \p{Lu}\.\s*\Z")
+_NUMBER_OR_LETTER = regex.compile(r"\s*[\p{Pi}\p{Ps}\"']*+(?:\p{Nd}{1,3}|\p{Lu})\.\s*\Z")
 
 _CLUSTER = regex.compile(r"\X")
 _BLANKS = re.compile(r"\s+")
@@ -58,6 +72,7 @@ _LETTERS_OF = (
     ("ja", regex.compile(r"[\p{Hiragana}\p{Katakana}]")),
     ("zh", regex.compile(r"\p{Han}")),
     ("ru", regex.compile(r"\p{Cyrillic}")),
+    ("de", regex.compile(r"ß|(?<!\p{L})(?:der|und|ist|nicht|eine[rmns]?)(?!\p{L})")),
 )
 
 
@@ -102,44 +117,57 @@ def _sentences(text: str, language: str | None) -> Iterator[Cut]:
     start = 0
     for block in _blocks(text):
         for end in _sentence_ends(text, start, block.offset, language):
-            if end < block.offset:
-                yield Cut(end, Boundary.SENTENCE)
+            if end.offset < block.offset:
+                yield end
         yield block
         start = block.offset
 
 
 def _blocks(text: str) -> Iterator[Cut]:
-    """Ends of paragraphs and of lines.
-
-    A blank line ends a paragraph, and so does the end of a line that ends a sentence. The end of any other line ends a
-    sentence, as that of a headline or an item does, unless the text goes on in lower case: then it is merely wrapped.
-    """
+    """Ends of paragraphs, which a blank line parts; a single line break is a blank as any other."""
     last = len(text.rstrip())
     for blanks in _BLANKS.finditer(text, len(text) - len(text.lstrip()), last):
-        breaks = len(f"{blanks[0]}.".splitlines()) - 1
-        if not breaks:
-            continue
-        before = text[max(0, blanks.start() - _LOOK_BACK) : blanks.start()]
-        if breaks > 1 or _SENTENCE_END.search(before):
+        if len(f"{blanks[0]}.".splitlines()) > 2:
             yield Cut(blanks.start(), Boundary.PARAGRAPH)
-        elif not text[blanks.end()].islower():
-            yield Cut(blanks.start(), Boundary.SENTENCE)
     yield Cut(last, Boundary.TEXT)
 
 
-def _sentence_ends(text: str, start: int, end: int, language: str | None) -> Iterator[int]:
+def _sentence_ends(text: str, start: int, end: int, language: str | None) -> Iterator[Cut]:
     while start < end:
         stop = min(start + WINDOW, end)
         window = _BLANKS.sub(lambda blanks: " " * len(blanks[0]), text[start:stop])
-        pieces = sentencex.segment(language or _guess(window), window)
+        known = language or _guess(window)
+        pieces = sentencex.segment(known, window)
         if stop < end:
             pieces = pieces[:-1]  # it may go on beyond the window
         place = start
         for piece in pieces:
             place += len(piece)
-            if not _INITIAL_OR_ORDINAL.search(piece):
-                yield place - (len(piece) - len(piece.rstrip()))
+            boundary = _kind_of_end(piece, text[place : place + _LOOK_BACK].lstrip(), known)
+            if boundary is not None:
+                yield Cut(place - (len(piece) - len(piece.rstrip())), boundary)
         start = place if pieces else stop
+
+
+def _kind_of_end(piece: str, following: str, language: str) -> Boundary | None:
+    """What the end is that the segmenter has found: it takes initials, ordinals and an item's number for sentences.
+
+    Args:
+        piece: with the white space behind it.
+        following: the beginning of what comes next.
+        language: whose rules hold.
+    """
+    if _NUMBER_OR_LETTER.match(piece):
+        return None
+    if _ORDINAL.search(piece):
+        return Boundary.DOUBTFUL if language in _ORDINALS_WITH_A_PERIOD else Boundary.SENTENCE
+    initial = _INITIAL.search(piece)
+    if not initial or not _NAME.match(following):
+        return Boundary.SENTENCE
+    if _TITLES.get(language) == initial[1]:
+        return None
+    before = _WORD_BEFORE_INITIAL.search(piece, max(0, initial.start() - _LONGEST_NAME))
+    return Boundary.DOUBTFUL if before and before[1] else Boundary.SENTENCE
 
 
 def _guess(text: str) -> str:

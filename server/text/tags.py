@@ -1,20 +1,52 @@
-"""Silence tags: `[0.5s]` as Kokoro Web has it, `[pause:0.5s]`, and SSML's `<break time="500ms"/>`."""
+"""Tags in a text: silences and changes of the voice.
+
+Silences are `[0.5s]` as Kokoro Web has it, also in words (`[pause 1s]`, `[pause: 500 ms]`) and in milliseconds, and
+SSML's `<break>` in all its forms. `[voice:NAME]`, as Kokoro-FastAPI has it, changes the voice from there on.
+"""
 
 from __future__ import annotations
 
 import re
-import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+
+from server.text.speakable import is_speakable
 
 MAX_SILENCE_SECONDS = 300
 """In one request: about as long as speaking the longest text allowed by default takes, so at most half is silence."""
 
-_SECONDS = r"[0-9]+(?:\.[0-9]+)?"
+STRENGTHS = {
+    "none": Decimal("0"),
+    "x-weak": Decimal("0.25"),
+    "weak": Decimal("0.5"),
+    "medium": Decimal("0.75"),
+    "strong": Decimal("1"),
+    "x-strong": Decimal("1.25"),
+}
+"""Seconds of SSML's `strength`, as Azure's speech service has them; `medium` is what a break has without attributes,
+and what `[pause]` is."""
+
+_SECONDS = r"(?:[0-9]++(?:[.,][0-9]++)?|[.,][0-9]++)"
+_UNIT = r"(?:ms(?:ecs?)?|milliseconds?|s(?:ecs?)?|seconds?)"
 _TAG = re.compile(
-    rf"\[(?:pause:)?(?P<seconds>{_SECONDS})s\]"
-    rf"|<break\s+time\s*=\s*(?P<quote>[\"'])\s*(?P<time>{_SECONDS})(?P<unit>m?s)\s*(?P=quote)\s*/>"
+    r"\[\s*+(?:(?:pause|silence|silent|break)(?:\s*+[:=]\s*+|\s++))?"
+    rf"(?P<seconds>{_SECONDS})\s*+(?P<unit>{_UNIT})\s*+\]"
+    r"|(?P<pause>\[\s*+pause\s*+\])"
+    r"|\[\s*+voice\s*+:\s*+(?P<voice>[^\[\]\s][^\[\]\r\n]{0,255}+)\]"
+    r"|<break(?P<attributes>(?:\s++[a-z:]++\s*+=\s*+(?:\"[^\"<>]*+\"|'[^'<>]*+'))*+)\s*+(?:/>|>(?:\s*+</break\s*+>)?)",
+    re.IGNORECASE,
 )
+_ATTRIBUTE = re.compile(
+    r"\s(?P<name>[a-z:]+)\s*=\s*(?P<quote>[\"'])\s*(?P<value>[^\"'<>]*?)\s*(?P=quote)", re.IGNORECASE
+)
+_TIME = re.compile(rf"\+?(?P<seconds>{_SECONDS})(?P<unit>m?s)", re.IGNORECASE)
+
+
+_OPEN, _CLOSE = "\ufdee", "\ufdef"
+"""Around a tag's number while markup is read: noncharacters, which Unicode leaves to programs and no text has."""
+_OF_MARKS = re.compile(f"[{_OPEN}{_CLOSE}]")
+_MARK = re.compile(f"{_OPEN}(?P<number>[0-9]++){_CLOSE}")
 
 
 class TagError(ValueError):
@@ -23,9 +55,15 @@ class TagError(ValueError):
 
 @dataclass(frozen=True)
 class Spoken:
-    """Text without tags, exactly as it stood; holds more than punctuation if there were tags beside it."""
+    """Text without tags, exactly as it stood, with some letter or digit if there were tags beside it.
+
+    Attributes:
+        text: what is said.
+        voice: the name in the last voice tag before it; None where there is none.
+    """
 
     text: str
+    voice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,35 +76,71 @@ class Silence:
 Part = Spoken | Silence
 
 
-def parse(text: str) -> list[Part]:
-    """Split a text at its tags, in linear time; what is not written exactly as a tag is text.
+def parse(text: str, markup: Callable[[str], str] | None = None) -> list[Part]:
+    """Split a text at its tags, in linear time; what is not written as a tag is text.
 
-    Between two parts of speech lies always one silence, and the other way round. White space and punctuation that
-    stand alone beside tags say nothing and are dropped.
+    Two parts of speech side by side have different voices; two silences are one. White space and symbols that stand
+    alone beside tags say nothing and are dropped.
+
+    Args:
+        text: as it was sent.
+        markup: what makes plain text of Markdown or HTML. It is given the whole text, with a mark for each tag, since
+            it would take tags for markup, and a part alone may hold half an element; a tag may go with what it drops.
 
     Raises:
         TagError: all silences together are longer than `MAX_SILENCE_SECONDS`.
     """
     parts: list[Part] = []
+    voice: str | None = None
     total = Decimal(0)
     end = 0
-    for tag in _TAG.finditer(text):
-        _append_text(parts, text[end : tag.start()])
-        seconds = Decimal(tag["seconds"] or tag["time"])
-        if tag["unit"] == "ms":
-            seconds /= 1000
-        if seconds > MAX_SILENCE_SECONDS - total:
+    text, tags = _marked(text)
+    if markup is not None:
+        text = markup(text)
+    for mark in _MARK.finditer(text):
+        parts.append(Spoken(text[end : mark.start()], voice))
+        end = mark.end()
+        tag = tags[int(mark["number"])]
+        if isinstance(tag, str):
+            voice = tag
+            continue
+        if tag > MAX_SILENCE_SECONDS - total:
             raise TagError(f"the silence tags add up to more than {MAX_SILENCE_SECONDS} seconds; make them shorter")
-        total += seconds
-        if parts and isinstance(last := parts[-1], Silence):
-            parts[-1] = Silence(last.seconds + seconds)
-        else:
-            parts.append(Silence(seconds))
-        end = tag.end()
+        total += tag
+        parts.append(Silence(tag))
     if not end:
         return [Spoken(text)]
-    _append_text(parts, text[end:])
-    return parts
+    return _tidy([*parts, Spoken(text[end:], voice)])
+
+
+def _marked(text: str) -> tuple[str, list[Decimal | str]]:
+    """The text with a mark in place of each tag, and what the tags are: seconds of silence, or a voice."""
+    tags: list[Decimal | str] = []
+
+    def mark(tag: re.Match[str]) -> str:
+        found = tag["voice"].strip() if tag["voice"] else _seconds(tag)
+        if found is None:
+            return tag[0]
+        tags.append(found)
+        return f"{_OPEN}{len(tags) - 1}{_CLOSE}"
+
+    return _TAG.sub(mark, _OF_MARKS.sub("", text)), tags
+
+
+def _tidy(parts: Iterable[Part]) -> list[Part]:
+    """Drop speech without a letter or digit, and make one part of two that are then alike and side by side."""
+    kept: list[Part] = []
+    for part in parts:
+        last = kept[-1] if kept else None
+        if isinstance(part, Spoken) and not is_speakable(part.text):
+            continue
+        if isinstance(part, Silence) and isinstance(last, Silence):
+            kept[-1] = Silence(last.seconds + part.seconds)
+        elif isinstance(part, Spoken) and isinstance(last, Spoken) and part.voice == last.voice:
+            kept[-1] = Spoken(last.text + part.text, part.voice)
+        else:
+            kept.append(part)
+    return kept
 
 
 def samples(seconds: Decimal, sample_rate: int) -> int:
@@ -74,6 +148,19 @@ def samples(seconds: Decimal, sample_rate: int) -> int:
     return int((seconds * sample_rate).to_integral_value(ROUND_HALF_UP))
 
 
-def _append_text(parts: list[Part], text: str) -> None:
-    if any(unicodedata.category(letter)[0] not in "CPZ" for letter in text):
-        parts.append(Spoken(text))
+def _seconds(tag: re.Match[str]) -> Decimal | None:
+    """The length of a silence; None if it is a break that does not say one rightly."""
+    if tag["seconds"]:
+        return _length(tag["seconds"], tag["unit"])
+    if tag["pause"]:
+        return STRENGTHS["medium"]
+    attributes = {found["name"].lower(): found["value"] for found in _ATTRIBUTE.finditer(tag["attributes"])}
+    if "time" in attributes:
+        time = _TIME.fullmatch(attributes["time"])
+        return _length(time["seconds"], time["unit"]) if time else None
+    return STRENGTHS.get(attributes.get("strength", "medium").lower())
+
+
+def _length(number: str, unit: str) -> Decimal:
+    seconds = Decimal(number.replace(",", "."))
+    return seconds / 1000 if unit.lower().startswith("m") else seconds

@@ -1,8 +1,9 @@
 """An engine that needs no model, and bundles for it: what the HTTP tests run against.
 
 The text, or how it ends, says what the engine does: `fail-at-start`, `die` (the engine ends). A whole text may be
-`hang` (nothing after the first frame), `fail-later` (after three frames), `not-a-number` or `unfit` (a PromptError);
-any other makes `max_frames` frames of a tone. What happened to each job goes to a file of JSON lines.
+`hang` (nothing after the first frame), `fail-later` (after three frames), `not-a-number` or `unfit` (a PromptError,
+also for each part of it); any other makes `max_frames` frames of a tone. What happened to each job goes to a file of
+JSON lines.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from server.audio.joins import Joiner
 from server.engine.events import EngineEvents, NoEvents
 from server.engine.job import Job
 from server.engine.prompt import Prompt, PromptError
@@ -51,6 +53,17 @@ def tone(frame: int) -> NDArray[np.float32]:
     return (0.5 * np.sin(2 * np.pi * 440 * seconds)).astype(np.float32)
 
 
+def speech(frames: int) -> NDArray[np.float32]:
+    """The samples of so many frames that a budget has ended: they fade out at their end."""
+    return cut_off(np.concatenate([tone(frame) for frame in range(frames)]))
+
+
+def cut_off(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The samples of a part of speech, with the end that they have where a budget has ended it."""
+    joiner = Joiner(SAMPLE_RATE)
+    return np.concatenate((joiner.feed(samples, last=True), joiner.end(None, cut_off=True)))
+
+
 class FakeEngine:
     """Obeys the contract of `server.engine.worker.Engine`, for one job at a time."""
 
@@ -81,7 +94,7 @@ class FakeEngine:
 
     def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
         """One position per character of the text, holding its code point."""
-        if text == "unfit":
+        if text and text in "unfit":
             raise PromptError("the text is too long for this model")
         self._note("prompt", speaker=speaker, language=language, instruction=instruction)
         embeddings = np.zeros((len(text), HIDDEN), np.float32)

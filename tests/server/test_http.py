@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -14,11 +15,13 @@ import pytest
 import soundfile
 
 from server.audio.pcm import to_s16le
+from server.routes.speech import MAX_NOTES_CHARS
+from server.routes.speech import _headers as speech_headers
 from tests.server.answers import GOOD, PREFIXES, WAYS, check_error
-from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, tone, write_bundle
+from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, speech, write_bundle
 from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, run_server, wait_until
 
-FIVE_FRAMES = b"".join(to_s16le(tone(frame)) for frame in range(5))
+FIVE_FRAMES = to_s16le(speech(5))
 TYPES = {"mp3": "audio/mpeg", "wav": "audio/wav", "pcm": "audio/pcm"}
 
 
@@ -302,8 +305,24 @@ def test_a_file_that_is_too_long_to_be_sent_whole_is_to_be_streamed(tmp_path: Pa
             assert len(streamed.content) == 400 * 2 * FRAME
 
 
-@pytest.mark.parametrize("text", ["[0s]", "[0.00001s]", "[0s] [0s]", "[0s] ..."])
+@pytest.mark.parametrize("text", ["[0s]", "[0.00001s]", "[0s] [0s]", "[0s] ...", "...", "😊", "\u200b", "—", "* * *"])
 @pytest.mark.parametrize("way", [*WAYS.values(), {"stream_format": "sse"}], ids=str)
-def test_silence_of_no_length_is_nothing_to_speak(client: httpx.Client, text: str, way: dict[str, Any]) -> None:
-    response = client.post("/v1/audio/speech", json={**GOOD, "input": text, **way})
+@pytest.mark.parametrize("audio_format", ["mp3", "wav", "pcm"])
+def test_nothing_to_speak_is_one_error(client: httpx.Client, text: str, way: dict[str, Any], audio_format: str) -> None:
+    response = client.post("/v1/audio/speech", json={**GOOD, "input": text, "response_format": audio_format, **way})
     assert "nothing to speak" in check_error(response, 400, "invalid_value", "input")
+
+
+def test_letters_that_the_model_cannot_read(client: httpx.Client) -> None:
+    message = check_error(speak(client, input="Привет, мир!"), 400, "invalid_value", "input")
+    assert "chinese, english, german" in message
+
+
+@pytest.mark.parametrize(
+    ("notes", "header"),
+    [((), None), (("dropped U+6771",), "dropped U+6771"), (("a", "b"), "a; b"), (("x" * 5000,), "x" * MAX_NOTES_CHARS)],
+)
+def test_what_was_dropped_from_the_text_is_told(notes: tuple[str, ...], header: str | None) -> None:
+    speech = SimpleNamespace(seed=1, instruction_dropped=False, stand_in=False, text_notes=notes)
+    order = SimpleNamespace(ignored=())
+    assert speech_headers(order, speech).get("x-text-notes") == header  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.audio import joins
-from server.audio.joins import Joiner, faded_out
+from server.audio.joins import Joiner
 
 RATE = 24_000
 BEFORE, AFTER = round(joins.KEPT_BEFORE_SECONDS * RATE), round(joins.KEPT_AFTER_SECONDS * RATE)
@@ -38,13 +38,36 @@ def join(pieces: list[Piece], step: int = 1920) -> Piece:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5000)), max_size=5), st.integers(50, 6000))
-def test_a_single_piece_stays_as_it_is_and_waits_for_nothing(runs: list[tuple[bool, int]], step: int) -> None:
+def test_a_single_piece_stays_as_it_is_and_waits_no_longer_than_a_fade(runs: list[tuple[bool, int]], step: int) -> None:
     piece = np.concatenate([np.zeros(0, np.float32), *(loud(n) if is_loud else quiet(n) for is_loud, n in runs)])
-    joiner = Joiner(RATE)
+    joiner, out = Joiner(RATE), [np.zeros(0, np.float32)]
     for at in range(0, len(piece), step):
-        part = piece[at : at + step]
-        np.testing.assert_array_equal(joiner.feed(part, last=True), part)
-    assert joiner.end(None).size == 0
+        out.append(joiner.feed(piece[at : at + step], last=True))
+        assert sum(map(len, out)) >= min(at + step, len(piece)) - FADE
+    np.testing.assert_array_equal(np.concatenate((*out, joiner.end(None))), piece)
+
+
+@pytest.mark.parametrize("step", [100, 1920, 100_000])
+@pytest.mark.parametrize("before", [[], [loud(4_000)]])
+def test_an_end_that_cuts_speech_off_fades_out(step: int, before: list[Piece]) -> None:
+    joiner, parts = Joiner(RATE), []
+    for piece in before:
+        parts += [joiner.feed(piece, last=False), joiner.end(PAUSE)]
+    piece = loud(6_000)
+    parts += [joiner.feed(piece[at : at + step], last=True) for at in range(0, len(piece), step)]
+    joined = np.concatenate((*parts, joiner.end(None, cut_off=True)))
+    assert len(joined) == 6_000 + sum(map(len, before)) + len(before) * PAUSE_SAMPLES
+    np.testing.assert_array_equal(joined[-6_000 + FADE : -FADE], 0.5)
+    assert np.all(np.diff(joined[-FADE:]) < 0)
+    assert 0 < joined[-1] < 0.001
+
+
+def test_an_end_of_less_than_a_fade_fades_out_too() -> None:
+    joiner = Joiner(RATE)
+    assert joiner.feed(loud(FADE // 2), last=True).size == 0
+    ended = joiner.end(None, cut_off=True)
+    assert len(ended) == FADE // 2
+    assert 0 < ended[-1] < 0.001
 
 
 def test_pieces_without_silence_keep_every_sample_but_for_the_fades() -> None:
@@ -109,14 +132,3 @@ def test_what_is_not_a_number_is_not_trimmed_away() -> None:
     broken = np.concatenate((quiet(5_000), np.full(1, np.nan, np.float32), quiet(50_000)))
     for pieces in ([broken, loud(1000)], [loud(1000), broken]):
         assert np.isnan(join(pieces)).any()
-
-
-@pytest.mark.parametrize("length", [0, 1, FADE - 1, FADE, 5 * FADE])
-def test_an_end_that_is_not_the_speechs_own_fades(length: int) -> None:
-    samples = np.ones(length, np.float32)
-    faded = faded_out(samples, RATE)
-    assert (samples == 1).all(), "they are the caller's"
-    assert len(faded) == length
-    np.testing.assert_array_equal(faded[: max(length - FADE, 0)], 1)
-    assert (np.diff(faded[-FADE:]) < 0).all()
-    assert (faded[-1:] < (1e-3 if length > 100 else 0.51)).all()

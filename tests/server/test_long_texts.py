@@ -13,7 +13,9 @@ from server.audio.joins import Joiner
 from server.audio.pcm import to_s16le
 from server.engine.tokenizer import TextTokenizer
 from server.reading import CAPACITY, PAUSE_SECONDS, chunk_seed
-from server.text.chunks import Chunk, chunks
+from server.text.chunks import MAX_TOKENS, Chunk, chunks
+from server.text.prepare import Steps, prepare
+from tests.bundles import TINY_BUNDLE
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import SAMPLE_RATE, tone, write_bundle
 from tests.server.running import FAKE, RunningServer, run_server
@@ -34,12 +36,12 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield server
 
 
-def joined(parts: list[tuple[Chunk, np.ndarray]]) -> np.ndarray:
+def joined(parts: list[tuple[Chunk, np.ndarray]], *, cut_off: bool) -> np.ndarray:
     """The samples of chunks, each made on its own, as one speech."""
     joiner, samples = Joiner(SAMPLE_RATE), []
     for chunk, made in parts:
         pause = PAUSE_SECONDS[chunk.boundary]
-        samples += [joiner.feed(made, last=pause is None), joiner.end(pause)]
+        samples += [joiner.feed(made, last=pause is None), joiner.end(pause, cut_off=cut_off)]
     return np.concatenate(samples)
 
 
@@ -53,7 +55,7 @@ def test_a_book(fake: RunningServer) -> None:
         assert response.status_code == 200, response.text
         assert response.headers["x-seed"] == "3"
         frames = np.concatenate((tone(0), tone(1)))
-        assert response.content == to_s16le(joined([(chunk, frames) for chunk in parts]))
+        assert response.content == to_s16le(joined([(chunk, frames) for chunk in parts], cut_off=True))
         mp3 = client.post(SPEECH, json={**fields, "response_format": "mp3", "stream_format": "audio"})
         seconds = len(response.content) / 2 / SAMPLE_RATE
         assert seconds * 12_000 <= len(mp3.content) <= (seconds + 1) * 12_000
@@ -62,6 +64,38 @@ def test_a_book(fake: RunningServer) -> None:
     assert [event["text_tokens"] for event in submitted] == [chunk.tokens for chunk in parts]
     assert {event["capacity"] for event in submitted} == {CAPACITY}
     assert not submitted[0]["spare"]
+
+
+LONG_TEXTS = {
+    "prose": SENTENCE * 40,
+    "breaks": f"{SENTENCE * 40}{chr(10) * 3000}The end.",
+    "blanks": f"{SENTENCE * 40}{' ' * 3000}The end.",
+    "accents": f"{SENTENCE * 40}e{chr(0x301) * 1500}. The end.",
+    "a rule": f"{SENTENCE * 20}{chr(10)}{'─' * 600}{chr(10)}{SENTENCE * 20}",
+    "emoji": f"{SENTENCE * 20}{'😂' * 300} {SENTENCE * 20}",
+    "Chinese": "今天天气很好，我们去公园吧。" * 200,
+    "words without an end": "word " * 2000,
+    "one word": "word" * 2000,
+}
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS.values(), ids=LONG_TEXTS.keys())
+def test_what_is_sent_of_a_text_is_no_longer_than_a_chunk_may_be(text: str) -> None:
+    encode = TextTokenizer(TINY_BUNDLE / "tokenizer.json").encode
+    prepared = prepare(text, (), Steps()).text
+    found = list(chunks(prepared, None, lambda piece: len(encode(piece))))
+    assert len(found) > 2
+    assert max(len(encode(chunk.text)) for chunk in found) <= MAX_TOKENS
+
+
+@pytest.mark.parametrize("kind", ["breaks", "blanks", "a rule"])
+def test_blanks_and_rules_are_not_spoken(fake: RunningServer, kind: str) -> None:
+    fields = {**GOOD, "exact_frames": None, "language": "en", "input": LONG_TEXTS[kind]}
+    with fake.client() as client:
+        before = len(fake.events("submitted"))
+        assert client.post(SPEECH, json=fields).status_code == 200
+    tokens = sum(event["text_tokens"] for event in fake.events("submitted")[before:])
+    assert tokens == len(LONG_TEXTS[kind].replace("─", "").split())
 
 
 def test_a_short_text_is_the_job_that_it_always_was(fake: RunningServer) -> None:
@@ -103,13 +137,14 @@ def test_chunks_side_by_side_sound_as_each_on_its_own(bundle: Path, real_server:
     text = (
         "The train to the coast had left at half past ten, and nobody came. "
         "A long time ago there lived a fisherman and his wife, who had a very small house near the sea, "
-        "and every day he went out to it in his boat, and every day he came back with nothing!\n\n"
+        "and every day he went out to it in his boat, and every day he came back with nothing! "
+        "He never said a word about it, and neither did she, for what was there to say of such a thing as that?\n\n"
         "Nobody asked, nobody spoke, and nobody at all wondered why the lights of the old house were still on "
         "at this time of the night, or who it was that walked up and down behind its many windows."
     )
     tokenizer = TextTokenizer(bundle / "tokenizer.json")
     parts = list(chunks(text, "en", tokenizer.count))
-    assert len(parts) == 3
+    assert len(parts) == 4
     fields = {**GOOD, "exact_frames": None, "language": "en"}
 
     def samples(**changes: object) -> np.ndarray:
@@ -120,6 +155,6 @@ def test_chunks_side_by_side_sound_as_each_on_its_own(bundle: Path, real_server:
 
     alone = [samples(input=part.text, seed=chunk_seed(SEED, number)) for number, part in enumerate(parts)]
     together = samples(input=text, seed=SEED, stream_format="audio")
-    expected = joined(list(zip(parts, alone, strict=True)))
+    expected = joined(list(zip(parts, alone, strict=True)), cut_off=False)
     assert len(together) == len(expected)
     np.testing.assert_allclose(together, expected, atol=2 / 32767)

@@ -1,16 +1,21 @@
-"""What a request asks of a model: sampling at the ends of its ranges leaves a code to draw, wherever it comes from."""
+"""What a request asks of a model: sampling that leaves a code to draw, text that can be said, voices in it."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from server.engine.sampling import RowSampler
+from server.errors import InvalidRequestError
 from server.graphs.manifest import Manifest
-from server.plan import plan
+from server.plan import Passage, Plan, plan
 from server.profiles import Profile, ProfileSampling
+from server.service import SpeechService
 from server.speech_request import build
 from tests.server.fakes import manifest_of
 
@@ -37,9 +42,104 @@ def test_the_least_values_draw_the_likeliest_code(source: str, sampling: dict[st
     manifest = Manifest.model_validate(manifest_of("m", generation=generation))
     request = build(model="m", input="Hello", voice="mine", **(sampling if source == "request" else {}))
     own = ProfileSampling.model_validate(sampling if source == "profile" else {})
-    planned = plan(request, manifest, {"mine": Profile(speaker="ryan", sampling=own)}).sampling
+    planned = plan(request, manifest, {"mine": Profile(speaker="ryan", sampling=own)}).delivery.sampling
     assert np.float32(planned.predictor_top_p) > 0
     logits = np.linspace(-1, 1, manifest.sizes.talker.vocab_size, dtype=np.float32)
     logits[7] = 2
     sampler = RowSampler(planned, 1, manifest)
     assert {sampler.choose(logits, sampler.uniforms()[0], may_end=False) for _ in range(20)} == {7}
+
+
+MANIFEST = Manifest.model_validate(manifest_of("m", follows_instructions=True))
+PROFILES = {
+    "slow": Profile(speaker="serena", language="german", instruction="Slowly.", speed=0.5),
+    "plain": Profile(speaker="ryan"),
+}
+
+
+def planned(text: str, manifest: Manifest = MANIFEST, **fields: Any) -> Plan:
+    return plan(build(model="m", input=text, **{"voice": "plain", **fields}), manifest, PROFILES)
+
+
+NOTHING = ["...", "—", "*", "()", "###", "😊", "\u200b", "\ufeff", "ㅤ", "* * *", "-----", "\u3000。"]
+TAGGED = [
+    "[0s]",
+    "[0.00001s]",
+    "[0s] [0s]",
+    "[0s] ...",
+    "[pause:0.0s]",
+    '<break time="0ms"/>',
+    '<break strength="none"/>',
+]
+
+
+@pytest.mark.parametrize("text", [*NOTHING, *TAGGED, *(f"[0s]{text}[voice:slow]{text}" for text in NOTHING)])
+@pytest.mark.parametrize("frames", [None, 5])
+def test_nothing_to_say_is_one_error(text: str, frames: int | None) -> None:
+    with pytest.raises(InvalidRequestError, match="nothing to speak") as caught:
+        planned(text, exact_frames=frames)
+    assert caught.value.param == "input"
+
+
+@pytest.mark.parametrize("text", ["Привет, мир!", "नमस्ते", "Hi [1s] Привет, мир!", "مرحبا بالعالم"])
+def test_letters_that_no_language_of_the_model_writes(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match="it speaks chinese, english, german") as caught:
+        planned(text)
+    assert caught.value.param == "input"
+
+
+@pytest.mark.parametrize("text", ["We met in Москва last май.", "你好", "12:30", "Hello, my friends! [1s] Привет"])
+def test_letters_that_are_few_or_known(text: str) -> None:
+    assert planned(text).parts
+
+
+def test_each_part_is_prepared() -> None:
+    made = planned("\ufeff wrapped\r\nlines [pause 1s]... <break/>\n\nOne.\n\n\n\nTwo. ")
+    assert [part.text if isinstance(part, Passage) else float(part.seconds) for part in made.parts] == [
+        "wrapped lines",
+        1.75,
+        "One.\n\nTwo.",
+    ]
+    assert made.text_changes == ("invisibles", "blanks", "lines")
+    assert made.text_notes == ()
+
+
+def test_a_voice_in_the_text_brings_all_of_its_profile() -> None:
+    made = planned("One. [voice:Slow] Two. [voice:serena]Three.", speed=2)
+    first, second, third = [part.delivery for part in made.parts if isinstance(part, Passage)]
+    assert first == made.delivery
+    assert (first.speaker, first.language, first.instruction, first.speed) == ("ryan", "auto", None, 2)
+    assert (second.speaker, second.language, second.instruction, second.speed) == ("serena", "german", "Slowly.", 1)
+    assert (third.speaker, third.instruction) == ("serena", None)
+    loud = planned("One. [voice:slow] Two.", instructions="Shout.", language="en", temperature=0.3)
+    for part in loud.parts:
+        assert isinstance(part, Passage)
+        assert (part.delivery.instruction, part.delivery.language) == ("Shout.", "english")
+        assert part.delivery.sampling.temperature == 0.3
+
+
+def test_an_instruction_of_a_voice_in_the_text_may_be_dropped_too() -> None:
+    deaf = Manifest.model_validate(manifest_of("m"))
+    assert not planned("One.", deaf).instruction_dropped
+    assert planned("One. [voice:slow]Two.", deaf).instruction_dropped
+
+
+def test_an_unknown_voice_is_the_same_error_in_the_text() -> None:
+    with pytest.raises(InvalidRequestError) as named:
+        planned("Hello", voice="nobody")
+    with pytest.raises(InvalidRequestError) as tagged:
+        planned("Hello [voice:nobody] you")
+    assert (tagged.value.message, tagged.value.param) == (named.value.message, named.value.param)
+
+
+def test_the_log_says_what_preparation_changed_and_not_what_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    async def lease(bundle: object, *, patient: bool) -> None:
+        raise LookupError("no engine is needed here")
+
+    bundles = SimpleNamespace(resolve=lambda model: SimpleNamespace(manifest=MANIFEST))
+    service = SpeechService(SimpleNamespace(bundles=bundles, lease=lease), PROFILES, 1000)  # type: ignore[arg-type]
+    request = build(model="m", input="\ufeffSecret\nwords [1s]again", voice="plain")
+    with caplog.at_level(logging.DEBUG), pytest.raises(LookupError):
+        asyncio.run(service.start(request))
+    (line,) = [record.getMessage() for record in caplog.records if "text_prepared" in record.getMessage()]
+    assert line == "text_prepared chars=23 parts=3 changed=invisibles,blanks,lines"

@@ -6,14 +6,19 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 import pytest
 
+from server.audio.joins import FADE_SECONDS
 from server.engine.job import Job, JobError, RunawayError, Sampling
-from server.engine.prompt import Prompt
+from server.engine.prompt import InstructionError, Prompt, PromptError
+from server.errors import InvalidRequestError
 from server.graphs.manifest import Manifest
+from server.pieces import Said
+from server.plan import Delivery
 from server.reading import MAX_ATTEMPTS, PAUSE_SECONDS, Reading, chunk_seed
 from server.text import tags
 from server.text.chunks import Chunk, chunks
@@ -22,9 +27,12 @@ from server.text.sentences import Boundary
 from tests.server.fakes import FRAME, SAMPLE_RATE, manifest_of
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
+DELIVERY = Delivery("ryan", "english", None, SAMPLING, 1.0)
 MANIFEST = Manifest.model_validate(manifest_of("fake"))
 TIMEOUT = 60
 NO_PROMPT = Prompt(np.zeros((1, 1), np.float32), prefix=1)
+MAX_FRAMES = 100
+"""Of the jobs here: more than any of them makes, so that none is cut off."""
 CAPACITY = 4
 """Of the jobs here, in frames."""
 
@@ -62,14 +70,14 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-def make_job(chunk: Chunk, number: int, attempt: int = 0) -> Job:
-    return Job(NO_PROMPT, SAMPLING, number + 100 * attempt, 1, CAPACITY, spare=number > 0 or attempt > 0)
+def make_job(said: Said, number: int, attempt: int = 0) -> Job:
+    return Job(NO_PROMPT, SAMPLING, number + 100 * attempt, MAX_FRAMES, CAPACITY, spare=number > 0 or attempt > 0)
 
 
-def numbered(count: int, boundary: Boundary = Boundary.SENTENCE) -> Iterator[Chunk]:
+def numbered(count: int, boundary: Boundary = Boundary.SENTENCE) -> Iterator[Said]:
     """So many chunks, as a generator that ends after them."""
     for number in range(count):
-        yield Chunk(str(number), 10, Boundary.TEXT if number == count - 1 else boundary)
+        yield Said(Chunk(str(number), 10, Boundary.TEXT if number == count - 1 else boundary), DELIVERY)
 
 
 def level(number: int) -> np.ndarray:
@@ -117,9 +125,9 @@ def test_as_many_ahead_as_there_are_rows_and_only_what_is_heard_is_no_spare_job(
         ended = 0
         ahead: list[int] = []
 
-        def make(chunk: Chunk, number: int, attempt: int) -> Job:
+        def make(said: Said, number: int, attempt: int) -> Job:
             ahead.append(len(engine.jobs) - ended)
-            return make_job(chunk, number, attempt)
+            return make_job(said, number, attempt)
 
         reading = Reading(engine, numbered(9), make)
         await reading.begin()
@@ -143,9 +151,9 @@ def test_a_first_chunk_that_waits_takes_no_place_for_others() -> None:
         engine = HandEngine(rows=3)
         begun: list[int] = []
 
-        def make(chunk: Chunk, number: int, attempt: int) -> Job:
+        def make(said: Said, number: int, attempt: int) -> Job:
             begun.append(number)
-            return make_job(chunk, number, attempt)
+            return make_job(said, number, attempt)
 
         reading = Reading(engine, numbered(4), make)
         await reading.begin()
@@ -212,7 +220,7 @@ def test_a_single_chunk_is_heard_as_it_is() -> None:
         for part in parts:
             job.put(part, 1)
         job.finish()
-        np.testing.assert_array_equal(await heard(reading), parts)
+        np.testing.assert_array_equal(np.concatenate(await heard(reading)), np.concatenate(parts))
         assert not job.spare
 
     run(test)
@@ -246,10 +254,10 @@ def test_an_error_of_a_later_chunk_comes_after_what_was_said_before_it() -> None
 
 
 def test_a_chunk_that_cannot_be_made_ends_the_reading() -> None:
-    def fail_at_two(chunk: Chunk, number: int, attempt: int) -> Job:
+    def fail_at_two(said: Said, number: int, attempt: int) -> Job:
         if number == 2:
             raise ValueError("too long")
-        return make_job(chunk, number, attempt)
+        return make_job(said, number, attempt)
 
     async def test() -> None:
         engine = HandEngine(rows=2)
@@ -267,11 +275,11 @@ def test_stopping_ends_every_job_and_begins_no_other() -> None:
         engine = HandEngine(rows=3)
         held, begun = threading.Event(), threading.Event()
 
-        def slow(chunk: Chunk, number: int, attempt: int) -> Job:
+        def slow(said: Said, number: int, attempt: int) -> Job:
             if number == 3:
                 begun.set()
                 held.wait(TIMEOUT)
-            return make_job(chunk, number, attempt)
+            return make_job(said, number, attempt)
 
         reading = Reading(engine, numbered(9), slow)
         await reading.begin()
@@ -343,7 +351,9 @@ def test_a_book_takes_bounded_memory(rows: int) -> None:
 
     async def test() -> None:
         engine = BusyEngine(rows)
-        reading = Reading(engine, chunks(text, "en", engine.count_tokens), make_job)
+        reading = Reading(
+            engine, (Said(chunk, DELIVERY) for chunk in chunks(text, "en", engine.count_tokens)), make_job
+        )
         try:
             await reading.begin()
             parts: list[np.ndarray] = []
@@ -450,6 +460,111 @@ def test_what_a_text_repeats(text: str, repeats: int) -> None:
     assert repeated(text.split()) == repeats
 
 
+class NarrowEngine(HandEngine):
+    """A model for which no chunk of more than so many words fits."""
+
+    most = 3
+
+    def make(self, said: Said, number: int, attempt: int) -> Job:
+        if len(said.chunk.text.split()) > self.most:
+            raise PromptError(f"the text {said.chunk.text!r} is too long")
+        return make_job(said, number, attempt)
+
+
+@pytest.mark.parametrize("first", ["Short.", "So this one is long, and that one is not short too."])
+def test_a_chunk_that_does_not_fit_the_model_is_cut_further(first: str) -> None:
+    texts = [first, "It was late, and nobody at all came to the station.", "Bye."]
+    boundaries = [Boundary.SENTENCE, Boundary.PARAGRAPH, Boundary.TEXT]
+
+    async def test() -> None:
+        engine = NarrowEngine(rows=1)
+        made: list[Said] = []
+
+        def make(said: Said, number: int, attempt: int) -> Job:
+            job = engine.make(said, number, attempt)
+            assert number == len(made)
+            made.append(said)
+            job.put(level(number), 1)
+            job.finish()
+            return job
+
+        pieces = (Said(Chunk(text, 9, end), DELIVERY) for text, end in zip(texts, boundaries, strict=True))
+        reading = Reading(engine, pieces, make)
+        await reading.begin()
+        assert order(await heard(reading)) == list(range(len(made)))
+        assert " ".join(said.chunk.text for said in made) == " ".join(texts)
+        assert len(made) > len(texts)
+        assert [said.chunk.boundary for said in made if said.chunk.boundary >= Boundary.PARAGRAPH] == boundaries[1:]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"), [(PromptError("no room"), 3), (InstructionError("too long"), 1), (InvalidRequestError("no"), 1)]
+)
+def test_a_model_that_no_text_fits_is_told_at_once(error: Exception, calls: int) -> None:
+    async def test() -> None:
+        tried: list[str] = []
+
+        def make(said: Said, number: int, attempt: int) -> Job:
+            tried.append(said.chunk.text)
+            raise error
+
+        reading = Reading(HandEngine(rows=1), iter([Said(Chunk("word", 1, Boundary.TEXT), DELIVERY)]), make)
+        with pytest.raises(type(error)):
+            await reading.begin()
+        assert len(tried) == calls
+        assert tried[-1] in "word"
+
+    run(test)
+
+
+def test_each_voice_has_its_own_speed_and_no_sample_is_lost_between() -> None:
+    slow = replace(DELIVERY, speed=0.5)
+
+    async def test() -> None:
+        engine = HandEngine(rows=3)
+        said = [
+            Said(Chunk("One.", 1, Boundary.WORD), DELIVERY),
+            Said(Chunk("Two.", 1, Boundary.WORD), slow),
+            Said(Chunk("Three.", 1, Boundary.TEXT), DELIVERY),
+        ]
+        reading = Reading(engine, iter(said), make_job)
+        await reading.begin()
+        task = asyncio.create_task(heard(reading))
+        engine.jobs[0].put(level(0), 1)
+        for number, job in enumerate(await engine.wait_for(3)):
+            if number:
+                job.put(level(number), 1)
+            job.finish()
+        assert len(np.concatenate(await task)) == (1 + 2 + 1) * FRAME
+
+    run(test)
+
+
+@pytest.mark.parametrize(("max_frames", "fades"), [(1, True), (2, False)])
+@pytest.mark.parametrize("after", [[], [tags.Silence(Decimal("0.1"))]])
+def test_only_an_end_that_the_budget_made_fades_out(max_frames: int, fades: bool, after: list[tags.Silence]) -> None:
+    async def test() -> None:
+        engine = HandEngine(rows=1)
+
+        def make(said: Said, number: int, attempt: int) -> Job:
+            return Job(NO_PROMPT, SAMPLING, 1, max_frames, CAPACITY)
+
+        reading = Reading(engine, iter([*numbered(1), *after]), make)
+        await reading.begin()
+        engine.jobs[0].frames = 1
+        engine.jobs[0].put(level(0), 1)
+        engine.jobs[0].finish()
+        spoken = np.concatenate(await heard(reading))[:FRAME]
+        fade = round(FADE_SECONDS * SAMPLE_RATE)
+        np.testing.assert_array_equal(spoken[:-fade], level(0)[:-fade])
+        assert (spoken[-1] < level(0)[-1] / 100) == fades
+        assert np.array_equal(spoken, level(0)) != fades
+
+    run(test)
+
+
 def test_a_cap_ends_the_reading_and_every_job() -> None:
     async def test() -> None:
         engine = HandEngine(rows=3)
@@ -516,7 +631,8 @@ def test_no_chunk_is_begun_that_the_cap_leaves_no_room_for() -> None:
 def test_a_stretched_speech_is_capped_in_frames_of_the_model() -> None:
     async def test() -> None:
         engine = HandEngine(rows=1)
-        reading = Reading(engine, numbered(1), make_job, 2.0, most_frames=10)
+        fast = [said._replace(delivery=replace(DELIVERY, speed=2.0)) for said in numbered(1)]
+        reading = Reading(engine, iter(fast), make_job, most_frames=10)
         await reading.begin()
         engine.jobs[0].put(np.tile(level(0), 30), 30)
         assert len(np.concatenate(await heard(reading))) == 5 * FRAME

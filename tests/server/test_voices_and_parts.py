@@ -17,8 +17,10 @@ import pytest
 from server.audio.encoders import FORMATS
 from server.audio.pcm import to_s16le
 from server.audio.stretch import TimeStretch
+from server.reading import PAUSE_SECONDS
+from server.text.sentences import Boundary
 from tests.server.answers import GOOD, check_error
-from tests.server.fakes import SAMPLE_RATE, tone, write_bundle
+from tests.server.fakes import FRAME, SAMPLE_RATE, speech, write_bundle
 from tests.server.running import FAKE, RunningServer, run_server
 
 SPEECH = "/v1/audio/speech"
@@ -54,10 +56,6 @@ def last_prompt(server: RunningServer) -> dict[str, Any]:
     return {name: value for name, value in server.events("prompt")[-1].items() if name != "event"}
 
 
-def frames(count: int) -> np.ndarray:
-    return np.concatenate([tone(frame) for frame in range(count)])
-
-
 def silence(seconds: float) -> np.ndarray:
     return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
 
@@ -69,7 +67,7 @@ def stretched(samples: np.ndarray, speed: float) -> np.ndarray:
 
 def test_silences_are_exact_and_keep_their_length_at_any_speed(client: httpx.Client) -> None:
     text = '[0.1s]Hello there.[pause:0.25s]<break time="125ms"/> And again.[0.2s]'
-    spoken = frames(5)
+    spoken = speech(5)
     expected = [silence(0.1), spoken, silence(0.375), spoken, silence(0.2)]
     assert speak(client, input=text).content == to_s16le(np.concatenate(expected))
     expected[1] = expected[3] = stretched(spoken, 2.0)
@@ -95,9 +93,9 @@ def test_a_profile_speaks_as_it_says(client: httpx.Client, server: RunningServer
     response = speak(client, voice="Mine", model="following", input="Hello you.")
     assert last_prompt(server) == {"speaker": "ryan", "language": "english", "instruction": "Whisper."}
     assert "x-instructions" not in response.headers
-    assert len(response.content) == 2 * 2 * frames(5).size, "half as fast"
+    assert len(response.content) == 2 * 2 * speech(5).size, "half as fast"
     faster = speak(client, voice="mine", model="following", input="Hello you.", speed=2)
-    assert len(faster.content) == 2 * frames(5).size
+    assert len(faster.content) == 2 * speech(5).size
     speak(client, voice="mine", model="following", instructions="Shout.", language="zh")
     assert last_prompt(server) == {"speaker": "ryan", "language": "chinese", "instruction": "Shout."}
 
@@ -107,6 +105,21 @@ def test_a_dropped_instruction_is_told(client: httpx.Client, server: RunningServ
     assert response.headers["x-instructions"] == "ignored"
     assert last_prompt(server)["instruction"] is None
     assert "x-instructions" not in speak(client, voice="ryan", model="custom").headers
+
+
+def test_voices_change_in_the_text(client: httpx.Client, server: RunningServer) -> None:
+    text = "One. [voice:mine]Two. [0.1s] [voice:serena] Three."
+    found = speak(client, voice="vivian", model="following", input=text)
+    said = [(event["speaker"], event["instruction"]) for event in server.events("prompt")[-3:]]
+    assert said == [("vivian", None), ("ryan", "Whisper."), ("serena", None)]
+    half_as_fast = 2 * 5
+    pause = PAUSE_SECONDS[Boundary.SENTENCE] or 0
+    assert len(found.content) == 2 * round((5 + half_as_fast + 5) * FRAME + (pause + 0.1) * SAMPLE_RATE)
+
+
+def test_an_unknown_voice_in_the_text(client: httpx.Client) -> None:
+    response = client.post(SPEECH, json={**GOOD, "input": "Hello [voice:nobody] you."})
+    assert "this model's voices are" in check_error(response, 400, "invalid_value", "voice")
 
 
 def test_the_heaviest_of_a_formula_speaks(client: httpx.Client, server: RunningServer) -> None:
@@ -140,12 +153,12 @@ def test_every_format_in_every_way(client: httpx.Client, audio_format: str, way:
         }
         body = b"".join(b64decode(delta["audio"]) for delta in deltas)
     if audio_format == "pcm":
-        assert body == to_s16le(frames(20))
+        assert body == to_s16le(speech(20))
         return
     with av.open(io.BytesIO(body)) as file:
         decoded = np.concatenate([frame.to_ndarray().reshape(-1) for frame in file.decode(audio=0)])
         rate = file.streams.audio[0].rate
-    assert abs(len(decoded) / rate - frames(20).size / SAMPLE_RATE) < 0.08, "a codec's delay at most"
+    assert abs(len(decoded) / rate - speech(20).size / SAMPLE_RATE) < 0.08, "a codec's delay at most"
 
 
 def test_a_voices_file_that_does_not_fit(tmp_path: Path) -> None:

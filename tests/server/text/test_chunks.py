@@ -77,11 +77,32 @@ def test_nothing_is_lost_and_nothing_is_torn(text: str, language: str | None) ->
 
 @settings(deadline=None)
 @given(TEXTS)
-def test_a_short_text_is_one_chunk_exactly_as_given(text: str) -> None:
-    tokens = len(text) // 10
-    (chunk,) = chunks(text, None, lambda piece: len(piece) // 10)
-    assert chunk.text == text
-    assert chunk.tokens <= tokens <= MAX_TOKENS
+def test_a_paragraph_that_is_short_enough_is_one_chunk(text: str) -> None:
+    found = [chunk.text for chunk in chunks(text, None, lambda piece: len(piece) // 10)]
+    normal = regex.sub(r"\r\n|[\v\f\x1c-\x1e\x85\u2028\u2029\r]", "\n", text)
+    expected = [part.strip() for part in regex.split(r"\s*\n\s*\n\s*", normal) if part.strip()]
+    assert list(map(bare, found)) == list(map(bare, expected))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello.\n\nBye.", ["Hello.", "Bye."]),
+        ("Chapter One\n\nThe Storm\n\nIt rained.", ["Chapter One", "The Storm", "It rained."]),
+        ("你好。\n\n再见。", ["你好。", "再见。"]),
+    ],
+)
+def test_a_paragraph_is_a_cut_at_any_length(text: str, expected: list[str]) -> None:
+    found = list(chunks(text, None, a_word_a_token))
+    assert [chunk.text for chunk in found] == expected
+    assert [chunk.boundary for chunk in found] == [Boundary.PARAGRAPH] * (len(expected) - 1) + [Boundary.TEXT]
+
+
+@pytest.mark.parametrize("most", [1, 7, 40])
+def test_chunks_may_be_smaller(most: int) -> None:
+    found = list(chunks(ENGLISH * 5, "en", a_word_a_token, most))
+    assert max(chunk.tokens for chunk in found) <= most
+    assert bare("".join(chunk.text for chunk in found)) == bare(ENGLISH * 5)
 
 
 @pytest.mark.parametrize(("text", "language"), [(ENGLISH, "en"), (ENGLISH, None), (CHINESE, "zh"), (CHINESE, None)])
@@ -114,6 +135,17 @@ def test_an_overlong_sentence_is_cut_at_its_clauses() -> None:
     assert len(parts) > 5
 
 
+def test_a_doubtful_end_is_better_than_a_cut_between_words() -> None:
+    found = list(chunks("Am Abend kamen viele Leute in das alte Haus mit der Nummer 7. " * 40, "de", a_word_a_token))
+    assert len(found) > 3
+    assert {chunk.boundary for chunk in found} == {Boundary.DOUBTFUL, Boundary.TEXT}
+
+
+def test_a_clear_end_is_better_than_a_doubtful_one() -> None:
+    text = "Am Abend kamen viele in das alte Haus mit der Nummer 7. Dann gingen sie alle wieder fort. " * 40
+    assert all(chunk.text.endswith("fort.") for chunk in chunks(text, "de", a_word_a_token))
+
+
 def test_without_punctuation_between_words_or_characters() -> None:
     assert all(set(part.text.split()) == {"word"} for part in chunks("word " * 500, "en", a_word_a_token))
     unbroken = "我们在二千零二十四年用Google查了コーヒーの値段を3.14円くらいで買っちゃった" * 20
@@ -134,7 +166,7 @@ def test_the_first_chunk_comes_before_the_text_is_read() -> None:
     next(iterator)
     assert sum(map(len, counted)) < 20 * MAX_TOKENS
     assert len(list(iterator)) > 100
-    assert sum(map(len, counted)) <= len(text)
+    assert sum(map(len, counted)) <= len(text) + 1
 
 
 @pytest.mark.parametrize("unit", [ENGLISH, CHINESE, "x", "。", "“Hi. ", "' ", "a\n", "\t\v", "e\u0301", "3.1", "👍🏽"])

@@ -59,25 +59,59 @@ def test_the_window_ends_no_sentence() -> None:
     assert pieces(f"{one} {WORDS}", "en") == [one, WORDS.strip()]
 
 
-@pytest.mark.parametrize(
-    ("between", "boundary"),
-    [
-        (".\n\nNext", Boundary.PARAGRAPH),
-        ("\r\n \r\nnext", Boundary.PARAGRAPH),
-        (".\nNext", Boundary.PARAGRAPH),
-        ("。”\n下", Boundary.PARAGRAPH),
-        ("\n- Next", Boundary.SENTENCE),
-        ("\u2028Next", Boundary.SENTENCE),
-        ("\nnext", None),
-        ("\r\nnext", None),
-        (" \n next", None),
-    ],
-)
-def test_line_breaks(between: str, boundary: Boundary | None) -> None:
+@pytest.mark.parametrize("between", [".\n\nNext", "\r\n \r\nnext", "\n\n\n- Next", "。”\n\n下", "\u2029\n2"])
+def test_a_blank_line_ends_a_paragraph(between: str) -> None:
     text = f" \n\n A headline{between} line\n\n"
     found = list(cuts(text, "en"))
-    assert [cut.boundary for cut in found] == [*filter(None, [boundary]), Boundary.TEXT]
+    assert [cut.boundary for cut in found] == [Boundary.PARAGRAPH, Boundary.TEXT]
     assert found[-1].offset == len(text.rstrip())
+
+
+@pytest.mark.parametrize("between", ["\nNext", "\n- next", "\r\nnext", " \n 42", "\n“Next”", "\u2028Next"])
+def test_a_single_line_break_is_a_blank(between: str) -> None:
+    assert [cut.boundary for cut in cuts(f"A wrapped{between} line", "en")] == [Boundary.TEXT]
+
+
+@pytest.mark.parametrize(
+    ("language", "expected"),
+    [
+        ("en", ["The answer is 7.", "The next one is 8."]),
+        ("en", ["See page 7.", "Read it."]),
+        ("en", ["We follow plan B.", "Next, we rest."]),
+        ("en", ["He chose option A.", "They chose option B.", "That was wrong."]),
+        ("en", ["Turn to chapter 12.", "Begin."]),
+        (None, ["The answer is 7.", "The next one is 8."]),
+        ("fr", ["Voir page 7.", "Lisez la suite."]),
+        ("es", ["Está en la página 7.", "Sigue leyendo."]),
+        ("ru", ["Смотри на странице 7.", "Дальше просто."]),
+    ],
+)
+def test_numbers_and_letters_end_sentences(language: str | None, expected: list[str]) -> None:
+    assert pieces(" ".join(expected), language) == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("de", "Das ist die 2. Auflage des Buches."),
+        ("de", "Am 31. Dezember endet das Jahr."),
+        (None, "Das ist die 2. Auflage des Buches."),
+        ("cs", "Dne 3. října přišel domů."),
+        ("da", "Den 3. Oktober kom han hjem."),
+        ("fr", "M. Dupont est arrivé."),
+        ("fr", "Je connais bien M. Dupont."),
+        ("en", "I have met John F. Kennedy."),
+        ("en", "1. Open the door."),
+        ("en", "A. Open the door."),
+    ],
+)
+def test_ordinals_initials_and_numbers_of_items_end_none(language: str | None, text: str) -> None:
+    assert pieces(text, language) == [text]
+
+
+def test_a_doubtful_end_is_one_where_the_choice_is_a_cut_between_words() -> None:
+    text = "Auf diesem Bild sehen wir eine schöne alte Ausgabe der 2. Das Jahr war lang und kalt und dunkel"
+    assert [cut.boundary for cut in cuts(text, "de")] == [Boundary.DOUBTFUL, Boundary.TEXT]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""A text as a person sends it becomes a text as it is said, in named steps that each do one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from server.text import clean, lines, speakable
+
+Step = Callable[[str], str]
+"""What one step does to a text; in time that grows linearly with its length."""
+
+MOST_NAMED = 8
+"""Dropped characters that a note names."""
+
+
+class Folded(Protocol):
+    """A text in the letters that a model was trained on."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def dropped(self) -> str | Iterable[str]: ...
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps that depend on the request and on the model; None leaves one out.
+
+    Attributes:
+        markup: Markdown or HTML to text whose blocks are apart by a blank line. `tags.parse` takes this step, as it
+            needs the whole text.
+        lexicon: words to what is said instead.
+        written: numbers, dates and the like to words.
+        alphabet: everything else to the model's letters.
+    """
+
+    markup: Step | None = None
+    lexicon: Step | None = None
+    written: Step | None = None
+    alphabet: Callable[[str], Folded] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    r"""A text as it is said.
+
+    Attributes:
+        text: paragraphs apart by `\n\n`, with no other line break and no white space at the ends.
+        changed: names of the steps that changed it, in order.
+        notes: what was dropped that its author may miss, in ASCII, each without a comma or semicolon.
+        letters: what it was written in before it was folded to the model's alphabet.
+    """
+
+    text: str
+    changed: tuple[str, ...]
+    notes: tuple[str, ...]
+    letters: speakable.Letters
+
+
+def prepare(text: str, languages: Iterable[str], steps: Steps) -> Prepared:
+    """Prepare a text without tags, in time that grows linearly with its length.
+
+    The order of steps matters: markup needs its line breaks and so comes before all of these, a lexicon names words as
+    people write them, and what becomes of the text last must be what is sent to the model.
+
+    Args:
+        text: without markup.
+        languages: the model's, by its own names.
+        steps: what is done beside what holds for every model.
+    """
+    changed: list[str] = []
+
+    def step(name: str, change: Step | None, before: str) -> str:
+        after = before if change is None else change(before)
+        if after != before:
+            changed.append(name)
+        return after
+
+    text = step("invisibles", clean.without_invisibles, text)
+    text = step("blanks", clean.single_blanks, text)
+    text = step("runs", clean.short_runs, text)
+    text = step("lines", lines.paragraphs, text)
+    text = step("lexicon", steps.lexicon, text)
+    found = speakable.letters(text, languages)
+    text = step("written", steps.written, text)
+    notes: tuple[str, ...] = ()
+    if steps.alphabet is not None:
+        folded = steps.alphabet(text)
+        notes = _notes(folded.dropped)
+        text = step("alphabet", lambda _: lines.paragraphs(clean.single_blanks(folded.text)), text)
+    return Prepared(text, tuple(changed), notes, found)
+
+
+def _notes(dropped: str | Iterable[str]) -> tuple[str, ...]:
+    """What the header and the log say of characters that were dropped: their code points, once each, a few of them."""
+    codes = list(dict.fromkeys(f"U+{ord(character):04X}" for piece in dropped for character in piece))
+    if not codes:
+        return ()
+    more = f" and {len(codes) - MOST_NAMED} others" if len(codes) > MOST_NAMED else ""
+    return (f"dropped {' '.join(codes[:MOST_NAMED])}{more}",)

@@ -1,0 +1,66 @@
+"""Whether a text holds anything to say, and in whose letters it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import regex
+
+_SPEAKABLE = regex.compile(r"[[\p{L}\p{N}]--\p{Default_Ignorable_Code_Point}]", regex.V1)
+_LETTER = regex.compile(r"\p{L}")
+
+_SCRIPTS: dict[str, tuple[str, ...]] = {
+    "chinese": ("Han", "Bopomofo"),
+    "japanese": ("Han", "Hiragana", "Katakana"),
+    "korean": ("Hangul", "Han"),
+    "russian": ("Cyrillic",),
+    "english": (),
+    "german": (),
+    "french": (),
+    "portuguese": (),
+    "spanish": (),
+    "italian": (),
+}
+"""Scripts of the languages that Qwen3-TTS speaks, by its names for them, beside Latin, which all of them use."""
+
+_DIALECT = "_dialect"
+"""The end of the names of Chinese dialects."""
+
+MOST_FOREIGN = 0.5
+"""Share of letters in scripts of no language of the model: with more, the text is none of its languages."""
+
+
+class Letters(NamedTuple):
+    """How many letters a text has, and how many of them are of a script that none of a model's languages writes."""
+
+    all: int
+    foreign: int
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether most of them are foreign."""
+        return self.foreign > MOST_FOREIGN * self.all
+
+
+def is_speakable(text: str) -> bool:
+    """Whether a text has a letter or a digit; marks, emoji and invisible fillers alone say nothing."""
+    return _SPEAKABLE.search(text) is not None
+
+
+def letters(text: str, languages: Iterable[str]) -> Letters:
+    """Count the letters of a text, and those in scripts of no language.
+
+    Args:
+        text: as it is read.
+        languages: names in the model's spelling. If one of them is unknown here, or there are none, no letter is
+            foreign.
+    """
+    names = {"chinese" if name.endswith(_DIALECT) else name for name in map(str.lower, languages)}
+    total = sum(1 for _ in _LETTER.finditer(text))
+    if not names or not names <= _SCRIPTS.keys():
+        return Letters(total, 0)
+    known = {"Latin", "Common", "Inherited", *(script for name in names for script in _SCRIPTS[name])}
+    written = "".join(rf"\p{{{script}}}" for script in sorted(known))
+    foreign = regex.compile(rf"[\p{{L}}--[{written}]]", regex.V1)
+    return Letters(total, sum(1 for _ in foreign.finditer(text)))
