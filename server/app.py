@@ -35,6 +35,7 @@ from server.routes.pages import page_routes
 from server.routes.speech import speech_routes
 from server.routes.voices import voice_routes
 from server.service import SpeechService
+from server.speech import WholeFiles
 
 API_PREFIXES = ("/v1", "/api/v1")
 """OpenAI's habit and Kokoro Web's."""
@@ -131,7 +132,7 @@ def create_app(
             metrics,
             KeyLimit(settings.max_requests_per_key),
             timeout=settings.request_timeout,
-            max_bytes=settings.max_file,
+            files=WholeFiles(settings.max_file),
             streams=settings.stream == "on",
         ),
         model_routes(pool),

@@ -180,7 +180,8 @@ class Settings(BaseSettings):
     max_file: ByteSize = Field(
         default=ByteSize(64_000_000),
         ge=1_000_000,
-        description="Longest file that is sent as a whole; of a longer one the answer says to stream it.",
+        description="Longest file that is sent as a whole, and the most that those under way take together; of more "
+        "the answer says to stream it.",
         json_schema_extra={"default": "64MB"},
     )
 

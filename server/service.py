@@ -15,12 +15,16 @@ from server.engine.prompt import InstructionError, PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError
-from server.plan import plan
+from server.plan import Passage, plan
 from server.pool import EnginePool
 from server.profiles import Profile
 from server.reading import Reading, read
 from server.speech import Speech
+from server.speech_engine import Lease
 from server.speech_request import SpeechRequest
+
+SILENCES = 2
+"""Requests of nothing but silence that are encoded side by side; encoders take memory, and threads."""
 
 
 class SpeechService:
@@ -36,6 +40,7 @@ class SpeechService:
         self.pool = pool
         self._profiles = profiles
         self._max_input_chars = max_input_chars
+        self._silences = asyncio.Semaphore(SILENCES)
 
     async def start(self, request: SpeechRequest, *, wait: bool = False) -> Speech:
         """Hand a request to its model's engine.
@@ -62,6 +67,8 @@ class SpeechService:
             notes="; ".join(planned.text_notes) or None,
         )
         lease = await self.pool.lease(bundle, patient=wait)
+        if not any(isinstance(part, Passage) for part in planned.parts):
+            lease = await self._in_turn(lease)
         try:
             reading = read(planned, lease.engine)
             encoder = make_encoder(request.response_format, bundle.manifest.sizes.codec.sample_rate)
@@ -71,6 +78,20 @@ class SpeechService:
             lease.release()
             raise
         return speech
+
+    async def _in_turn(self, lease: Lease) -> Lease:
+        """The lease of a request that has no job, so that it would wait for nothing."""
+        try:
+            await self._silences.acquire()
+        except BaseException:
+            lease.release()
+            raise
+
+        def let_go() -> None:
+            self._silences.release()
+            lease.release()
+
+        return Lease(lease.engine, let_go)
 
     def _check_length(self, field: str, text: str) -> None:
         if len(text) > self._max_input_chars:

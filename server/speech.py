@@ -4,16 +4,58 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 from pydantic import ByteSize
 
 from server.audio.encoders import Encoder
-from server.errors import InvalidRequestError, SpeechFailedError
+from server.errors import BusyError, InvalidRequestError, SpeechFailedError
 from server.metrics import Outcome
 from server.plan import Plan
 from server.reading import Reading
 from server.speech_engine import Lease
+
+
+class WholeFiles:
+    """Bounds the files that are made to their end before they are sent, since they are kept in memory until then.
+
+    Args:
+        most: bytes of one, and of all that are under way.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+
+    @contextmanager
+    def one(self) -> Iterator[Callable[[int], None]]:
+        """Room for a file; what is given is to be called with the bytes by which it grows.
+
+        Raises:
+            InvalidRequestError: by that call; it would be longer than any may be.
+            BusyError: by that call; with the others it would be.
+        """
+        length = 0
+
+        def grow(more: int) -> None:
+            nonlocal length
+            most = ByteSize(self._most).human_readable(decimal=True)
+            hint = '"stream": true sends it while it is made'
+            if length + more > self._most:
+                raise InvalidRequestError(
+                    f"the whole file would be longer than {most}; {hint}, or choose a smaller response_format",
+                    param="input",
+                )
+            if self._held + more > self._most:
+                raise BusyError(f"whole files that others wait for take {most} already; {hint}, or try again soon")
+            length += more
+            self._held += more
+
+        try:
+            yield grow
+        finally:
+            self._held -= length
 
 
 class Speech:
@@ -111,22 +153,19 @@ class Speech:
             headers={"x-should-retry": "false"} if self._repeatable else None,
         )
 
-    async def whole(self, max_bytes: int | None = None) -> bytearray:
-        """The whole file at once, of at most `max_bytes`; None is without bound.
+    async def whole(self, grow: Callable[[int], object] = lambda _: None) -> bytearray:
+        """The whole file at once.
+
+        Args:
+            grow: told of the bytes of each part before they are kept; its errors end the speech.
 
         Raises:
             SpeechFailedError: as for `parts`.
-            InvalidRequestError: it would be longer.
         """
         body = bytearray()
         async for part in self.parts():
+            grow(len(part))
             body += part
-            if max_bytes is not None and len(body) > max_bytes:
-                raise InvalidRequestError(
-                    f"the whole file would be longer than {ByteSize(max_bytes).human_readable(decimal=True)}; send "
-                    '"stream": true and read it while it is made, or choose a smaller response_format',
-                    param="input",
-                )
         self._encoder.seal(body)
         return body
 

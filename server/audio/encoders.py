@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal, Protocol, cast, get_args
 
 import av
 import lameenc
 import numpy as np
+from av.container import OutputContainer
 from numpy.typing import NDArray
 
 from server.audio.pcm import to_s16le
@@ -142,18 +144,27 @@ class LibavEncoder:
 
     def __init__(self, recipe: _Recipe, sample_rate: int) -> None:
         self.content_type = recipe.content_type
+        self._recipe = recipe
         self._time_base = Fraction(1, sample_rate)
         self._samples = 0
         self._sink = _Sink()
+
+    @cached_property
+    def _opened(self) -> tuple[OutputContainer, av.AudioStream]:
+        """Opened with the first samples: until then a request may wait for long, and FLAC takes 8 MB."""
+        recipe = self._recipe
         # Bit-exact: no random serial number and no version of the library in the file.
         options = {"fflags": "+bitexact", **recipe.container_options}
-        self._container = av.open(self._sink, "w", format=recipe.container, options=options)
+        container = av.open(self._sink, "w", format=recipe.container, options=options)
         codec_options = {"flags": "+bitexact", **recipe.codec_options}
-        stream = self._container.add_stream(recipe.codec, rate=sample_rate, layout="mono", options=codec_options)
-        self._stream = cast(av.AudioStream, stream)
-        self._container.start_encoding()
+        stream = container.add_stream(
+            recipe.codec, rate=self._time_base.denominator, layout="mono", options=codec_options
+        )
+        container.start_encoding()
+        return container, cast(av.AudioStream, stream)
 
     def encode(self, samples: NDArray[np.float32]) -> bytes:
+        container, stream = self._opened
         if samples.size:
             pcm = np.frombuffer(to_s16le(samples), "<i2")
             frame = av.AudioFrame.from_ndarray(pcm[np.newaxis], format="s16", layout="mono")
@@ -161,13 +172,14 @@ class LibavEncoder:
             frame.time_base = self._time_base
             frame.pts = self._samples
             self._samples += samples.size
-            self._container.mux(self._stream.encode(frame))
+            container.mux(stream.encode(frame))
         return self._sink.take()
 
     def finish(self) -> bytes:
+        container, stream = self._opened
         opening = self._sink.take()
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        container.mux(stream.encode(None))
+        container.close()
         return opening + self._sink.take()
 
     def seal(self, body: bytearray) -> None:

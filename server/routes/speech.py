@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar, cast
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ from server.metrics import UNKNOWN, Metrics, Outcome
 from server.routes.progress import while_progressing
 from server.routes.until_closed import reset_at_close, send_until_closed
 from server.service import SpeechService
-from server.speech import Speech
+from server.speech import Speech, WholeFiles
 from server.speech_request import SpeechRequest, Way, parse
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ _REFUSALS: dict[int, Outcome] = {429: "queue_full", 503: "unavailable"}
 
 
 def speech_routes(
-    service: SpeechService, metrics: Metrics, limit: KeyLimit, timeout: float, max_bytes: int, *, streams: bool
+    service: SpeechService, metrics: Metrics, limit: KeyLimit, timeout: float, files: WholeFiles, *, streams: bool
 ) -> Blueprint:
     """The route, speaking through `service`.
 
@@ -51,7 +51,7 @@ def speech_routes(
         metrics: told of every request.
         limit: of requests under way with one key.
         timeout: seconds without progress, of the engine or of the client, after which a request is ended; 0 is never.
-        max_bytes: of a file that is sent whole.
+        files: room for those that are sent whole.
         streams: whether audio is sent while it is made where a request does not say.
     """
     blueprint = Blueprint("speech")
@@ -91,7 +91,8 @@ def speech_routes(
         try:
             headers = _headers(order, speech)
             if way == "whole":
-                await _send_whole(request, speech, headers, timeout, max_bytes)
+                with files.one() as grow:
+                    await _send_whole(request, speech, headers, timeout, grow)
             elif way == "sse":
                 await _stream(request, speech, _events(speech), EVENT_STREAM, headers, timeout)
             else:
@@ -133,9 +134,9 @@ def _event(data: dict[str, object]) -> bytes:
 
 
 async def _send_whole(
-    request: Request, speech: Speech, headers: dict[str, str], timeout: float, max_bytes: int
+    request: Request, speech: Speech, headers: dict[str, str], timeout: float, grow: Callable[[int], None]
 ) -> None:
-    body = await _made(speech.whole(max_bytes), speech, timeout)
+    body = await _made(speech.whole(grow), speech, timeout)
     speech.stop()
     headers = {**headers, "content-length": str(len(body))}
     if speech.capped:

@@ -6,6 +6,7 @@ import io
 import json
 import socket
 import struct
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ import soundfile
 from server.audio.pcm import to_s16le
 from server.routes.speech import MAX_NOTES_CHARS
 from server.routes.speech import _headers as speech_headers
+from server.service import SILENCES
 from tests.server.answers import GOOD, PREFIXES, WAYS, check_error
 from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, speech, write_bundle
 from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, run_server, wait_until
@@ -303,6 +305,22 @@ def test_a_file_that_is_too_long_to_be_sent_whole_is_to_be_streamed(tmp_path: Pa
             assert '"stream": true' in check_error(whole, 400, "invalid_value", "input")
             streamed = client.post("/v1/audio/speech", json=fields)
             assert len(streamed.content) == 400 * 2 * FRAME
+
+
+def test_requests_of_silence_alone_wait_for_their_turn(fake_server: RunningServer) -> None:
+    """Two listeners who take nothing have the turns; whoever leaves gives his to the next."""
+    fields = {**GOOD, "input": "[300s]", "response_format": "wav", "exact_frames": None}
+    with ExitStack() as stack:
+        slow = []
+        for _ in range(SILENCES):
+            client = stack.enter_context(fake_server.client())
+            slow.append(stack.enter_context(client.stream("POST", "/v1/audio/speech", json=fields)))
+        client = stack.enter_context(fake_server.client())
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/audio/speech", json={**fields, "input": "[1s]"}, timeout=0.5)
+        assert client.post("/v1/audio/speech", json=GOOD).status_code == 200, "speech does not wait for them"
+        slow[0].close()
+        assert client.post("/v1/audio/speech", json={**fields, "input": "[1s]"}).status_code == 200
 
 
 @pytest.mark.parametrize("text", ["[0s]", "[0.00001s]", "[0s] [0s]", "[0s] ...", "...", "😊", "\u200b", "—", "* * *"])
