@@ -41,7 +41,7 @@ _INVISIBLE = re.compile(
 )
 _NO_ENTITY = re.compile(r"&(?!(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});)")
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
-_NOTE = re.compile(r"(?:(?<=\w\w)|(?<=[.,;:!?\"'”’)\]]))\[[0-9]{1,3}\](?!\s?[=(\[])|\[\^[\w-]{1,40}\]:?")
+_NOTE = re.compile(r"(?:(?<=\w\w)|(?<=[.,;:!?\"'”’)\]]))(?:\[[0-9]{1,3}\])+(?!\s?[=(\[])|\[\^[\w-]{1,40}\]:?")
 """Marks of footnotes: `[1]` behind a word or a mark, `[^name]` anywhere. `x[1] = 2` has none."""
 _ENDS = (*".,;:!?。，！？；：",)
 

@@ -27,7 +27,7 @@ from server.text.markup_marks import plainly_html, plainly_markdown
 
 TextFormat = Literal["auto", "plain", "markdown", "html"]
 
-PIECE = 4000
+PIECE = 2000
 """Characters given to the Markdown parser at once: paragraphs together, or a part of one that is longer."""
 _BLOCK = "\n\n"
 _START, _END = "<p>", "</p>\n"  # as the renderer writes a paragraph
@@ -95,12 +95,11 @@ def _from_markdown(text: str) -> str:
             continue
         tokens = parser.parse(_NO_REFERENCE.sub(r"\1\\[", _TIMES.sub(_TIMES_STAND_IN, piece.text)), references)
         _number(tokens)
-        more = parser.renderer.render(tokens, parser.options, references)
+        more = _LEFT_OVER.sub("", parser.renderer.render(tokens, parser.options, references))
         if piece.joint != _BLOCK and rendered and rendered[-1].endswith(_END) and more.startswith(_START):
             rendered[-1], more = rendered[-1].removesuffix(_END), more.removeprefix(_START)
         rendered += (piece.joint, more)
-    plain = html_to_text("".join(rendered)).replace(_TIMES_STAND_IN, "*")
-    return _LEFT_OVER.sub("", plain)
+    return html_to_text("".join(rendered)).replace(_TIMES_STAND_IN, "*")
 
 
 class _Markdown(MarkdownIt):
@@ -157,7 +156,7 @@ def _pieces(text: str) -> Iterator[_Piece]:
         while len(line) > PIECE:
             cut = line.rfind(" ", 1, PIECE) if " " in line[1:PIECE] else PIECE
             yield _Piece(line[:cut], joint)
-            line, joint = line[cut:], ""
+            line, joint = line[cut:], " " if line[cut] == " " else ""
         lines.append(line)
         size += len(line) + 1
     yield _Piece("\n".join(lines), joint, code=bool(fence))
