@@ -7,6 +7,7 @@ import unicodedata
 from typing import NamedTuple
 
 from server.text.typography import plain_typography
+from server.text.written import written_out
 
 MOST_DROPPED = 10
 """Distinct characters that are told."""
@@ -27,6 +28,17 @@ class Folded(NamedTuple):
 
     text: str
     dropped: tuple[str, ...]
+
+
+def adapted(text: str, alphabet: str, language: str | None) -> Folded:
+    """A text as a model can read it that was trained on these characters and no written forms: all steps together.
+
+    Args:
+        text: without markup and links.
+        alphabet: the characters, as `Manifest.alphabet` has them.
+        language: ISO 639-1 code of the text's language.
+    """
+    return fold(written_out(plain_typography(text, language), language), alphabet, language)
 
 
 def fold(text: str, alphabet: str, language: str | None = None) -> Folded:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+from server.text.word_set import word_set
 
-def _names(spaced: str) -> frozenset[str]:
-    return frozenset(spaced.split())
-
-
-_BLOCKS = _names(
+_BLOCKS = word_set(
     "address article aside blockquote body br caption center dd details dialog div dl dt fieldset figcaption figure "
     "footer form h1 h2 h3 h4 h5 h6 header hr html li main nav ol p paragraph pre section speak summary table tbody "
     "tfoot thead tr ul"
 )
 _CELLS = frozenset({"td", "th"})
-_INLINE = _names(
+_INLINE = word_set(
     "a abbr acronym b bdi bdo big cite code data del dfn em font i img ins kbd label mark q rp rt ruby s samp small "
     "span strike strong sub sup time tt u var wbr input col colgroup "
     # SSML
@@ -29,7 +26,7 @@ _ROWS = frozenset({"tr", "table", "tbody", "thead", "tfoot", "caption"})
 _SENTENCES = frozenset({"s", "sentence"})
 """In SSML; in HTML, `<s>` is struck-out text."""
 _VENDORS = ("amazon:", "google:", "mstts:")
-_FLAGS = _names("allowfullscreen checked disabled hidden itemscope nowrap open readonly required reversed")
+_FLAGS = word_set("allowfullscreen checked disabled hidden itemscope nowrap open readonly required reversed")
 """Attributes without a value. With any other, as in `a <b and c> d`, it is no tag."""
 
 TAG = re.compile(r"</?(?P<name>[A-Za-z][A-Za-z0-9:-]{0,40})(?:\s[^<>]*)?/?>")

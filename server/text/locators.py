@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from urllib.parse import unquote
 
+from server.text.word_set import word_set
+
 _WORDS: dict[str, dict[str, str]] = {
     "en": {".": "dot", "/": "slash", "@": "at", "-": "dash", "_": "underscore"},
     "zh": {".": "点", "/": "斜杠", "@": "艾特", "-": "横杠", "_": "下划线"},
@@ -24,7 +26,8 @@ _WORDS: dict[str, dict[str, str]] = {
 }
 """How the marks of an address are read, by ISO 639-1 code."""
 _MORE_ENGLISH = {
-    "?": "question mark", "=": "equals", "&": "and", "#": "hash", "~": "tilde", ":": "colon", "+": "plus", "%": "percent",
+    "?": "question mark", "=": "equals", "&": "and", "#": "hash", "~": "tilde", ":": "colon", "+": "plus", "%":
+    "percent",
     "\\": "backslash",
 }  # fmt: skip
 
@@ -42,13 +45,13 @@ _TOKEN = re.compile(r"[^\s,;!?\"'()<>\[\]{}|`“”‘’]+")
 _VERSION = re.compile(r"(?P<v>[vV]?)(?P<numbers>\d{1,5}(?:\.\d{1,5}){2,4})(?P<suffix>(?:-?[a-z]{1,5}\d{0,3})?)")
 _IP = re.compile(r"(?P<host>\d{1,3}(?:\.\d{1,3}){3})(?::(?P<port>\d{1,5})|/(?P<bits>\d{1,2}))?")
 _DAY = re.compile(r"(?:0?[1-9]|[12]\d|3[01])\.(?:0?[1-9]|1[0-2])\.(?:\d{2}|[12]\d{3})")
-_DOMAINS = frozenset(
-    "com org net edu gov io dev app ai co uk de fr es it pt ru jp kr cn eu info example local tv me".split()
-)
+_DOMAINS = word_set("com org net edu gov io dev app ai co uk de fr es it pt ru jp kr cn eu info example local tv me")
 _HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,6}(?P<domain>[a-z]{2,7})(?::\d{1,5})?(?P<path>/[\w./~%-]*)?")
-_SPELT = frozenset("cc cfg cpp css csv db dll exe gif gz hpp html ini jpg js md mp3 mp4 pdf php pgp png ppt pptx py rb rs sh sql "
-                   "svg tar ts tsv ttf txt wav xls xlsx xml".split())  # fmt: skip
-_SAID = frozenset("bat bin bak conf doc docx jar java jpeg json lock log onnx toml webp yaml yml zip".split())
+_SPELT = word_set(
+    "cc cfg cpp css csv db dll exe gif gz hpp html ini jpg js md mp3 mp4 pdf php pgp png ppt pptx py rb rs sh sql "
+    "svg tar ts tsv ttf txt wav xls xlsx xml"
+)
+_SAID = word_set("bat bin bak conf doc docx jar java jpeg json lock log onnx toml webp yaml yml zip")
 _FILE = re.compile(r"(?P<stem>[\w+~-]{1,100}(?:\.[\w+~-]{1,60}){0,3})\.(?P<ending>[A-Za-z][A-Za-z0-9]{0,4})")
 _PATH = re.compile(r"(?:~|\.{1,2})?/[A-Za-z][\w.+~-]*(?:/[\w.+~-]+)*/?|[A-Za-z]:\\[\w .+~\\-]*")
 _DIGITS = re.compile(r"\d+")

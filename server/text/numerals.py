@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import lru_cache
 from typing import Literal
 
-from num2words import CONVERTER_CLASSES, num2words
+from num2words import CONVERTER_CLASSES, num2words  # type: ignore[import-untyped]
 
 MOST_DIGITS = 15
 """Longer numbers are read digit by digit, as nobody says them otherwise."""
@@ -13,7 +14,7 @@ MOST_DIGITS = 15
 
 def has_words(language: str | None) -> bool:
     """Whether numbers can be written out in a language, by its ISO 639-1 code."""
-    return language in CONVERTER_CLASSES
+    return bool(language in CONVERTER_CLASSES)
 
 
 @lru_cache(4096)
@@ -32,10 +33,16 @@ def words(number: str, language: str = "en", kind: Literal["cardinal", "ordinal"
         said = str(num2words(int(whole or "0"), lang=language, to=kind)).replace(",", "")
     if not fraction:
         return said
-    point = str(num2words(0.5, lang=language)).split()
-    return f"{said} {point[1] if len(point) > 2 else ''} {digits(fraction, language)}".replace("  ", " ")
+    if language != "en":
+        return str(num2words(Decimal(number), lang=language))
+    return f"{said} point {digits(fraction)}"
 
 
 def digits(number: str, language: str = "en") -> str:
     """Each digit as a word."""
-    return " ".join(str(num2words(int(digit), lang=language)) for digit in number if digit.isdecimal())
+    return " ".join(_digit(digit, language) for digit in number if digit.isdecimal())
+
+
+@lru_cache(1024)
+def _digit(digit: str, language: str) -> str:
+    return str(num2words(int(digit), lang=language))

@@ -13,7 +13,7 @@ _CHARACTERS = str.maketrans(
     | {"\u2039": "'", "\u203a": "'", "\u2010": "-", "\u2011": "-", "\u2043": "-", "\u2044": "/", "\u2215": "/"}
     | {"\u2026": "...", "\u22ef": "...", "\u3001": ", ", "\u3002": ". ", "\uff0c": ", ", "\uff0e": ". ", "\uff01": "! "}
     | {"\uff1f": "? ", "\uff1b": "; ", "\uff1a": ": ", "\u30fb": " ", "\u00b7": " ", "\u2022": ", ", "\u2023": ", "}
-    | {"\u00df": "ss", "\u1e9e": "SS", "\u00e6": "ae", "\u00c6": "AE", "\u0153": "oe", "\u0152": "OE", "\u00f8": "o"}
+    | {"\u00df": "ss", "\u1e9e": "SS", "\u00e6": "ae", "\u00c6": "Ae", "\u0153": "oe", "\u0152": "Oe", "\u00f8": "o"}
     | {"\u00d8": "O", "\u0142": "l", "\u0141": "L", "\u0111": "d", "\u0110": "D", "\u00f0": "d", "\u00d0": "D"}
     | {"\u00fe": "th", "\u00de": "Th", "\u0131": "i", "\u0127": "h", "\u0126": "H", "\u014b": "ng", "\u0167": "t"}
     | {"\u2122": "", "\u00ae": "", "\u00a9": "", "\u2120": "", "\u00a1": "", "\u00bf": "", "\u2030": " per mille"}
@@ -25,12 +25,13 @@ _MINUS = re.compile(r"[\u2212\ufe63\uff0d]|(?<![\w\u2012-\u2015])[\u2012\u2013](
 _JOINING = re.compile(r"(?<=[^\W\d_])\u2013(?=[^\W\d_])")
 _BLANKS = re.compile(r"[^\S\n]+")
 _DASH = re.compile(r" ?(?:[\u2012-\u2015\u2e3a\u2e3b]+|(?<!-)-{2,}|(?<=\s)-(?=\s)) ?")
-_ELLIPSIS = re.compile(r" ?\.(?: ?\.)+ ?(?P<next>\S?)")
+_ELLIPSIS = re.compile(r" ?\.(?: ?\.)+ ?(?P<next>I\b|\S?)")
 _TO = {"en": "to", "de": "bis", "fr": "\u00e0", "es": "a", "it": "a", "pt": "a", "ru": "\u0434\u043e"}
 
 
 def plain_typography(text: str, language: str | None) -> str:
-    """Quotes as `'` and `"`, dashes and ellipses as pauses, `5\u20137` as `5 to 7`, ligatures and full-width forms apart.
+    """Quotes as `'` and `"`, dashes and ellipses as pauses, a range's dash as `to`, ligatures and full-width forms
+    as the letters that they stand for.
 
     Accents, signs of money and other symbols stay: they may yet be read.
     """
@@ -66,4 +67,4 @@ def _after_ellipsis(ellipsis: re.Match[str]) -> str:
         return f".{after}"
     if after in ",;:!?":
         return after
-    return f"{', ' if after.islower() else '. '}{after}"
+    return f"{', ' if after.islower() or after == 'I' else '. '}{after}"

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
-
-from num2words import num2words
 
 from server.text import numerals
 from server.text.english.amounts import spoken_amounts
 from server.text.english.capitals import spoken_capitals
-from server.text.english.dates import spoken_dates
+from server.text.english.dates import spoken_dates, spoken_times
 from server.text.english.numbers import spoken_numbers, spoken_phones, spoken_symbols
 from server.text.locators import spoken_names
 
 _POINT = frozenset({"en", "ja", "ko", "zh"})
 _NUMBER = re.compile(r"(?<![\w.,])(?P<sign>-?)(?P<number>\d+(?:[.,]\d+)*)")
 _MINUS = {"de": "minus", "fr": "moins", "es": "menos", "it": "meno", "pt": "menos", "ru": "минус"}
+_ENGLISH = (
+    spoken_dates,
+    spoken_phones,
+    spoken_times,
+    spoken_amounts,
+    spoken_symbols,
+    spoken_numbers,
+    spoken_capitals,
+)
+"""In this order: a date is no telephone number, whose last group is no year, and a price is no bare number."""
 _BLANKS = re.compile(r"[^\S\n]{2,}")
 
 
@@ -36,9 +43,8 @@ def written_out(text: str, language: str | None) -> str:
 
 
 def _english(text: str) -> str:
-    for step in (spoken_names,):
-        text = step(text, "en")
-    for step in (spoken_phones, spoken_dates, spoken_amounts, spoken_symbols, spoken_numbers, spoken_capitals):
+    text = spoken_names(text, "en")
+    for step in _ENGLISH:
         text = step(text)
     return _BLANKS.sub(" ", text)
 
@@ -49,6 +55,5 @@ def _foreign(found: re.Match[str], language: str) -> str:
     number = re.sub(rf"\{group}(?=\d{{3}}(?!\d))", "", written).replace(point, ".")
     if number.count(".") > 1 or "," in number or len(number) > numerals.MOST_DIGITS:
         return found[0]
-    value = Decimal(number) if "." in number else int(number)
     minus = f"{_MINUS.get(language, '-')} " if found["sign"] and language in _MINUS else found["sign"]
-    return minus + str(num2words(value, lang=language))
+    return minus + numerals.words(number, language)

@@ -11,10 +11,17 @@ NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
 _MAGNITUDE = r"(?: ?(?P<size>thousand|million|billion|trillion|bn|[KkMB](?![\w'])))?"
 _SIZES = {"k": "thousand", "K": "thousand", "M": "million", "B": "billion", "bn": "billion"}
 _CURRENCIES = {
-    "$": ("dollar", "cent"), "\u20ac": ("euro", "cent"), "\u00a3": ("pound", "penny"), "\u00a5": ("yen", ""), "\u20b9": ("rupee", "paisa"),
-    "USD": ("dollar", "cent"), "EUR": ("euro", "cent"), "GBP": ("pound", "penny"), "US$": ("U S dollar", "cent"),
-}  # fmt: skip
-_PLURALS = {"penny": "pence", "yen": "yen", "foot": "feet", "inch": "inches", "paisa": "paise", "hertz": "hertz"}
+    "$": ("dollar", "cent"),
+    "\u20ac": ("euro", "cent"),
+    "\u00a3": ("pound", "penny"),
+    "\u00a5": ("yen", ""),
+    "\u20b9": ("rupee", "paisa"),
+    "USD": ("dollar", "cent"),
+    "EUR": ("euro", "cent"),
+    "GBP": ("pound", "penny"),
+    "US$": ("U S dollar", "cent"),
+}
+_PLURALS = {"penny": "pence", "yen": "yen", "foot": "feet", "inch": "inches", "paisa": "paise"}
 _SYMBOL = r"(?:US\$|[$\u20ac\u00a3\u00a5\u20b9]|(?:USD|EUR|GBP) )"
 _MONEY = re.compile(rf"(?P<sign>(?<!\w)-)?(?P<symbol>{_SYMBOL}) ?(?P<number>{NUMBER}){_MAGNITUDE}(?!\d)")
 _MONEY_BEHIND = re.compile(
@@ -22,7 +29,7 @@ _MONEY_BEHIND = re.compile(
 )
 _CENTS = re.compile(rf"(?<![\w.,])(?P<number>{NUMBER}) ?\u00a2")
 
-_VULGAR = re.compile(r"(?P<whole>\d+)? ?(?P<part>[\u00bc-\u00be\u2150-\u215e])")
+_VULGAR = re.compile(r"(?:(?<!\d)(?P<whole>\d{1,9}) ?)?(?P<part>[\u00bc-\u00be\u2150-\u215e])")
 _FRACTION = re.compile(
     r"(?<![\w./,-])(?:(?P<whole>\d{1,4}) )?(?P<top>\d{1,2})/(?P<bottom>[2-9]|1[0-6]|20|32|64|100)(?![\w/]|[.,]\d)"
 )
@@ -31,24 +38,81 @@ _POWERS = {"\u00b2": "squared", "\u00b3": "cubed"}
 _POWER = re.compile(r"(?<=[\w)])[\u00b2\u00b3]")
 
 _UNITS = {
-    "km": "kilometer", "cm": "centimeter", "mm": "millimeter", "m": "meter", "mi": "mile", "ft": "foot", "in": "inch", "yd": "yard",
-    "kg": "kilogram", "g": "gram", "mg": "milligram", "lb": "pound", "lbs": "pound", "oz": "ounce", "l": "liter", "L": "liter",
-    "ml": "milliliter", "mL": "milliliter", "s": "second", "sec": "second", "ms": "millisecond", "min": "minute", "mins": "minute",
-    "h": "hour", "hr": "hour", "hrs": "hour", "KB": "kilobyte", "MB": "megabyte", "GB": "gigabyte", "TB": "terabyte",
-    "kB": "kilobyte", "Hz": "hertz", "kHz": "kilohertz", "MHz": "megahertz", "GHz": "gigahertz", "W": "watt", "kW": "kilowatt",
-    "kWh": "kilowatt hour", "V": "volt", "mAh": "milliamp hour", "dB": "decibel", "px": "pixel", "mph": "mile per hour",
-    "kph": "kilometer per hour", "fps": "frame per second", "rpm": "revolution per minute", "kbps": "kilobit per second",
-    "Mbps": "megabit per second", "Gbps": "gigabit per second", "cal": "calorie", "kcal": "kilocalorie", "ha": "hectare",
-}  # fmt: skip
-_PER = {"h": "hour", "hr": "hour", "s": "second", "sec": "second", "min": "minute", "day": "day", "kg": "kilogram", "l": "liter",
-        "L": "liter", "m\u00b2": "square meter", "m\u00b3": "cubic meter", "km\u00b2": "square kilometer"}  # fmt: skip
+    "km": "kilometer",
+    "cm": "centimeter",
+    "mm": "millimeter",
+    "m": "meter",
+    "mi": "mile",
+    "ft": "foot",
+    "in": "inch",
+    "yd": "yard",
+    "kg": "kilogram",
+    "g": "gram",
+    "mg": "milligram",
+    "lb": "pound",
+    "lbs": "pound",
+    "oz": "ounce",
+    "l": "liter",
+    "L": "liter",
+    "ml": "milliliter",
+    "mL": "milliliter",
+    "s": "second",
+    "sec": "second",
+    "ms": "millisecond",
+    "min": "minute",
+    "mins": "minute",
+    "h": "hour",
+    "hr": "hour",
+    "hrs": "hour",
+    "KB": "kilobyte",
+    "MB": "megabyte",
+    "GB": "gigabyte",
+    "TB": "terabyte",
+    "kB": "kilobyte",
+    "Hz": "hertz",
+    "kHz": "kilohertz",
+    "MHz": "megahertz",
+    "GHz": "gigahertz",
+    "W": "watt",
+    "kW": "kilowatt",
+    "kWh": "kilowatt hour",
+    "V": "volt",
+    "mAh": "milliamp hour",
+    "dB": "decibel",
+    "px": "pixel",
+    "mph": "mile per hour",
+    "kph": "kilometer per hour",
+    "fps": "frame per second",
+    "rpm": "revolution per minute",
+    "kbps": "kilobit per second",
+    "Mbps": "megabit per second",
+    "Gbps": "gigabit per second",
+    "cal": "calorie",
+    "kcal": "kilocalorie",
+    "ha": "hectare",
+}
+_PER = {
+    "h": "hour",
+    "hr": "hour",
+    "s": "second",
+    "sec": "second",
+    "min": "minute",
+    "day": "day",
+    "kg": "kilogram",
+    "l": "liter",
+    "L": "liter",
+    "m\u00b2": "square meter",
+    "m\u00b3": "cubic meter",
+    "km\u00b2": "square kilometer",
+}
 _UNIT = re.compile(
     rf"(?<![\w.,])(?P<number>{NUMBER})(?P<gap>[ -]?)(?P<unit>{'|'.join(sorted(_UNITS, key=len, reverse=True))})"
-    rf"(?P<power>[\u00b2\u00b3]?)(?:/(?P<per>{'|'.join(sorted(_PER, key=len, reverse=True))}))?(?![\w\u00b2\u00b3]|/\w|'\w)"
+    rf"(?P<power>[\u00b2\u00b3]?)(?:/(?P<per>{'|'.join(sorted(_PER, key=len, reverse=True))}))?"
+    r"(?![\w\u00b2\u00b3]|/\w|'\w)"
 )
-_DEGREES = re.compile(rf"(?P<number>{NUMBER})? ?\u00b0 ?(?P<scale>[CFK]\b)?")
+_DEGREES = re.compile(rf"(?:(?<![\d.,])(?P<number>{NUMBER}) ?)?\u00b0(?: ?(?P<scale>[CFK])\b)?")
 _SCALES = {"C": " Celsius", "F": " Fahrenheit", "K": " Kelvin", None: ""}
-_PERCENT = re.compile(rf"(?P<number>{NUMBER}) ?%")
+_PERCENT = re.compile(rf"(?<![\d.,])(?P<number>{NUMBER}) ?%")
 
 
 def spoken_amounts(text: str) -> str:
@@ -69,7 +133,8 @@ def _many(unit: str, number: str) -> str:
     if number == "1":
         return unit
     first, space, rest = unit.partition(" per ")
-    return _PLURALS.get(first, f"{first}s") + space + rest
+    plural = first if first.endswith("hertz") else _PLURALS.get(first, f"{first}s")
+    return plural + space + rest
 
 
 def _money(money: re.Match[str]) -> str:
@@ -92,21 +157,17 @@ def _vulgar(fraction: re.Match[str]) -> str:
 
 
 def _fraction(whole: str | None, top: str, bottom: str) -> str:
-    if bottom == "2":
-        part = "half" if top == "1" else f"{words(top)} halves"
-    elif bottom == "4":
-        part = "quarter" if top == "1" else f"{words(top)} quarters"
-    else:
-        part = words(bottom, kind="ordinal") + ("" if top == "1" else "s")
-        part = part if top == "1" else f"{words(top)} {part}"
-    if top == "1":
-        part = f"a {part}" if whole or bottom not in ("2",) else part
-    return f"{words(whole)} and {part}" if whole else part if top != "1" or bottom != "2" else "half"
+    part = {"2": "half", "4": "quarter"}.get(bottom) or words(bottom, kind="ordinal")
+    if top != "1":
+        part = "halves" if part == "half" else f"{part}s"
+    if whole:
+        return f"{words(whole)} and {'a' if top == '1' else words(top)} {part}"
+    return f"{words(top)} {part}"
 
 
 def _degrees(degrees: re.Match[str]) -> str:
     number, scale = degrees["number"], _SCALES[degrees["scale"]]
-    return f"{number or ''} {_many('degree', number or '2')}{scale}".lstrip() if number else f" degrees{scale}"
+    return f"{number} {_many('degree', number)}{scale}" if number else f" degrees{scale}"
 
 
 def _unit(unit: re.Match[str]) -> str:

@@ -16,7 +16,7 @@ _DAY = r"(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
 _YEAR = r"(?P<year>[12]\d{3})"
 
 _ISO = re.compile(rf"(?<![\d-]){_YEAR}-(?P<number>0[1-9]|1[0-2])-(?P<day>0[1-9]|[12]\d|3[01])(?:T(?=\d))?(?![\d-])")
-_SLASHED = re.compile(rf"(?<![\d/])(?P<one>\d{{1,2}})/(?P<two>\d{{1,2}})/(?P<year>[12]\d{{3}}|\d{{2}})(?![\d/])")
+_SLASHED = re.compile(r"(?<![\d/])(?P<one>\d{1,2})/(?P<two>\d{1,2})/(?P<year>[12]\d{3}|\d{2})(?![\d/])")
 _MONTH_FIRST = re.compile(rf"\b{_MONTH} {_DAY}(?!\w|[.,:]\d)(?:(?P<comma>,?) {_YEAR}(?![\d,:%]\d|\d))?")
 _DAY_FIRST = re.compile(rf"(?<![\w.,/:$-]){_DAY} {_MONTH}(?!\w)(?:(?P<comma>,?) {_YEAR}(?![\d,:%]\d|\d))?")
 _DAY_RANGE = re.compile(rf"\b{_MONTH} {_DAY} ?(?:-|to) ?(?P<last>0?[1-9]|[12]\d|3[01])(?!\w|[.,:]\d)")
@@ -29,13 +29,14 @@ _BEFORE_A_YEAR = re.compile(
 )
 _COUNTED = re.compile(r" (?:[a-z]+s|people|men|women|children|percent|feet|more|of)\b")
 _CLOCK = re.compile(
-    r"(?<![\d:.,$])(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?P<half> ?[AaPp]\.?[Mm]\b\.?)?(?![\d:])"
+    r"(?<![\d:.,$])(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?"
+    r"(?P<half> ?[AaPp]\.?[Mm]\b\.?)?(?![\d:])"
 )
 _HOUR = re.compile(r"(?<![\d:.,$])(?P<hour>1[0-2]|0?[1-9])(?P<half> ?[AaPp](?:\.[Mm]\.|[Mm]\b))")
 
 
 def spoken_dates(text: str) -> str:
-    """ISO, slashed and written dates, decades, years and times of day as words.
+    """ISO, slashed and written dates as words.
 
     A slashed date has the month first, as Americans write it, unless that cannot be.
     """
@@ -45,7 +46,11 @@ def spoken_dates(text: str) -> str:
     text = _SLASHED.sub(_slashed, text)
     text = _DAY_RANGE.sub(lambda it: f"{_month(it['month'])} {_ordinal(it['day'])} to {_ordinal(it['last'])}", text)
     text = _MONTH_FIRST.sub(_written, text)
-    text = _DAY_FIRST.sub(_written, text)
+    return _DAY_FIRST.sub(_written, text)
+
+
+def spoken_times(text: str) -> str:
+    """Times of day, decades and years as words."""
     text = _DECADE.sub(lambda it: _plural(words(it["year"], kind="year")), text)
     text = _SHORT_DECADE.sub(lambda it: _plural(words(it["ten"])), text)
     text = _CLOCK.sub(_clock, text)
@@ -54,7 +59,7 @@ def spoken_dates(text: str) -> str:
 
 
 def _written(date: re.Match[str]) -> str:
-    return _date(_month(date["month"]), date["day"], date["year"], date["comma"] or "")
+    return _date(_month(date["month"]), date["day"], date["year"], date["comma"] or ",")
 
 
 def _date(month: str, day: str, year: str | None, comma: str = ",") -> str:

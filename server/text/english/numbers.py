@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from server.text.numerals import digits, words
 
 _PHONE = re.compile(
-    r"(?<![\w.,$-])(?:\+(?P<country>\d{1,3})[ .-]?)?(?:\((?P<area>\d{2,4})\) ?|(?P<code>\d{3})[ .-])?(?P<first>\d{3})[ .-](?P<last>\d{4})(?![\w-]|[.,]\d)"
+    r"(?<![\w.,$-])(?:\+(?P<country>\d{1,3})[ .-]?)?(?:\((?P<area>\d{2,4})\) ?|(?P<code>\d{3})[ .-])?"
+    r"(?P<first>\d{3})[ .-](?P<last>\d{4})(?![\w-]|[.,]\d)"
 )
-_INTERNATIONAL = re.compile(r"(?<![\w.,$-])\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,6}(?!\w)")
+_INTERNATIONAL = re.compile(r"(?<![\w.,$-])\+(?:\d{7,15}|\d{1,3}(?:[ .-]\(?\d{1,5}\)?){2,6})(?!\w)")
 _LONG = re.compile(
     r"(?<![\w.,])(?:\d{4}[ -]){2,4}\d{1,4}(?![\w-])|(?<![\d.,])\d{7,}(?![\d,]|\.\d)|(?<![\d.,:/])0\d+(?![\d,]|\.\d)"
 )
 _ORDINAL = re.compile(r"(?<![\w.,])(?P<number>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b")
 _ROMAN = r"(?P<roman>X{0,3}(?:IX|IV|V?I{1,3}|V)|X{1,3})\b(?!')"
 _ROMAN_PART = re.compile(
-    rf"\b(?P<what>World War|Chapter|Part|Act|Scene|Volume|Vol\.|Book|Section|Phase|Type|Class|Level|Title|Appendix|Rocky|Final Fantasy|Super Bowl) {_ROMAN}"
+    r"\b(?P<what>World War|Chapter|Part|Act|Scene|Volume|Vol\.|Book|Section|Phase|"
+    r"Type|Class|Level|Title|Appendix|Rocky|Final Fantasy|Super Bowl) " + _ROMAN
 )
 _ROMAN_NAME = re.compile(
-    rf"\b(?P<what>Henry|Elizabeth|Louis|Charles|George|Edward|Richard|James|William|Philip|Frederick|Catherine|Nicholas|Alexander|Ivan|Napoleon|Pius|Benedict|John Paul|Leo|Francis|Peter|Mary) {_ROMAN}"
+    r"\b(?P<what>Henry|Elizabeth|Louis|Charles|George|Edward|Richard|James|William|"
+    r"Philip|Frederick|Catherine|Nicholas|Alexander|Ivan|Napoleon|Pius|Benedict|John Paul|"
+    r"Leo|Francis|Peter|Mary) " + _ROMAN
 )
 _RANGE = re.compile(r"(?<![\w.,/-])(?P<low>\d[\d,]*(?:\.\d+)?) ?- ?(?=\d[\d,]*(?:\.\d+)?(?!\d|[-/]\d|\w*-\w))")
 _SUBTRACTION = re.compile(r"(?<=\d) - (?=\d)")
+_GREEK = re.compile("(?<![\u0370-\u03ff])[\u0391-\u03a9\u03b1-\u03c9](?![\u0370-\u03ff])")
 _HASH = re.compile(r"(?<!\w)#(?=\d)")
 _NUMERO = re.compile(r"\bNo\. ?(?=\d)|\u2116 ?(?=\d)")
 _BESIDE_LETTERS = re.compile(r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])")
 _NUMBER = re.compile(
     r"(?P<sign>(?<![\w.,)])-|(?<=\s)-)?(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|(?<!\w)\.\d+)"
 )
-_PLUS_MINUS = {"\u00b1": " plus or minus ", "\u00d7": " times ", "\u00f7": " divided by ", "\u2248": " about ", "\u2260": " is not ",
-               "\u2264": " at most ", "\u2265": " at least ", "\u221e": " infinity ", "\u221a": " root of ", "\u2192": " to ",
-               "\u00b5": " micro"}  # fmt: skip
+_PLUS_MINUS = {
+    "\u00b1": " plus or minus ",
+    "\u00d7": " times ",
+    "\u00f7": " divided by ",
+    "\u2248": " about ",
+    "\u2260": " is not ",
+    "\u2264": " at most ",
+    "\u2265": " at least ",
+    "\u221e": " infinity ",
+    "\u221a": " root of ",
+    "\u2192": " to ",
+    "\u00b5": " micro",
+}
 _SYMBOL = re.compile("[" + "".join(_PLUS_MINUS) + "]")
 _BETWEEN = (
     (re.compile(r"(?<=[\w)]) ?= ?(?=[\w(-])"), " equals "),
@@ -60,6 +76,7 @@ def spoken_symbols(text: str) -> str:
     """Signs of arithmetic, `#2`, `C++` and ranges with words."""
     for pattern, said in _BETWEEN:
         text = pattern.sub(said, text)
+    text = _GREEK.sub(lambda it: f" {unicodedata.name(it[0]).split()[-1].lower()} ", text)
     text = _SYMBOL.sub(lambda it: _PLUS_MINUS[it[0]], text)
     text = _NUMERO.sub("number ", _HASH.sub("number ", text))
     text = _SUBTRACTION.sub(" minus ", text)

@@ -18,7 +18,8 @@ from server.text.locators import spoken_links, spoken_names
         ("See https://www.example.org.", "See example dot org."),
         ("www.example.org, (http://a.example/b)", "example dot org, (a dot example slash b)"),
         ("https://example.org/a_(b)!", "example dot org slash a underscore b!"),
-        ("HTTPS://Example.org/a-b?q=1&r=%C3%A9#top", "Example dot org slash a dash b question mark q equals 1 and r equals é hash top"),
+        ("HTTPS://Example.org/a-b?q=1&r=%C3%A9#top",
+         "Example dot org slash a dash b question mark q equals 1 and r equals é hash top"),
         ("ftp://example.org:21/a.b", "example dot org colon 21 slash a dot b"),
         ("Write to ann.lee@mail.example.org.", "Write to ann dot lee at mail dot example dot org."),
         ("mailto:a_b@example.org", "a underscore b at example dot org"),
@@ -58,7 +59,8 @@ def test_a_link_ends_where_unspaced_marks_begin() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("Open report.pdf, main.py and data_1.json.", "Open report dot P D F, main dot P Y and data underscore 1 dot json."),
+        ("Open report.pdf, main.py and data_1.json.",
+         "Open report dot P D F, main dot P Y and data underscore 1 dot json."),
         ("in /usr/local/bin now", "in slash usr slash local slash bin now"),
         ("~/notes/a.txt", "tilde slash notes slash a dot T X T"),
         ("src/main.rs", "src slash main dot R S"),
@@ -96,7 +98,8 @@ def test_no_letter_or_digit_of_other_text_is_lost(text: str, language: str | Non
 
 
 PATHOLOGICAL = [
-    "a.", "a@", "a.b@", "1.", "/a", "a/", "https://", "www.", "https://a(", "https://)", "%", ".", "~/", "a-", "C:\\", "字", "@a.",
+    "a.", "a@", "a.b@", "1.", "/a", "a/", "https://", "www.", "https://a(", "https://)", "%", ".", "~/", "a-", "C:\\",
+    "字", "@a.",
     "http://a.b ", "a@b.c ",
 ]  # fmt: skip
 

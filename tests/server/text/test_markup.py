@@ -81,11 +81,11 @@ SSML = [
     ("<speak>Hello.</speak>", "Hello."),
     ('<?xml version="1.0"?><speak version="1.1" xml:lang="en"><p><s>One.</s><s>Two.</s></p><p>Three.</p></speak>',
      "One. Two.\n\nThree."),
-    ("<speak>The <sub alias='World Wide Web'>W<b>W</b>W</sub> is <emphasis level='strong'>big</emphasis>.</speak>",
+    ("<speak>The <sub alias='World Wide Web'>W<b>W</b>W</sub> is <emphasis>big</emphasis>.</speak>",
      "The World Wide Web is big."),
     ("<speak><phoneme alphabet='ipa' ph='təˈmɑːtoʊ'>tomato</phoneme> <say-as interpret-as='date'>May 5</say-as></speak>",
      "tomato May 5"),
-    ("<speak><prosody rate='slow'>Slow</prosody><break/>and <mstts:express-as style='sad'>sad</mstts:express-as></speak>",
+    ("<speak><prosody rate='slow'>Slow</prosody><break/>and <mstts:express-as>sad</mstts:express-as></speak>",
      "Slow and sad"),
     ("<emphasis>Now</emphasis> go", "Now go"),
 ]  # fmt: skip
