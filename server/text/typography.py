@@ -25,7 +25,7 @@ _MINUS = re.compile(r"[\u2212\ufe63\uff0d]|(?<![\w\u2012-\u2015])[\u2012\u2013](
 _JOINING = re.compile(r"(?<=[^\W\d_])\u2013(?=[^\W\d_])")
 _BLANKS = re.compile(r"[^\S\n]+")
 _DASH = re.compile(r" ?(?:[\u2012-\u2015\u2e3a\u2e3b]+|(?<!-)-{2,}|(?<=\s)-(?=\s)) ?")
-_ELLIPSIS = re.compile(r" ?\.(?: ?\.)+ ?(?P<next>I\b|\S?)")
+_ELLIPSIS = re.compile(r" ?\.(?: ?\.)+ ?(?P<next>[\"']*(?:I\b|\S?))")
 _TO = {"en": "to", "de": "bis", "fr": "\u00e0", "es": "a", "it": "a", "pt": "a", "ru": "\u0434\u043e"}
 
 
@@ -63,8 +63,9 @@ def _dash(dash: re.Match[str]) -> str:
 
 def _after_ellipsis(ellipsis: re.Match[str]) -> str:
     after = ellipsis["next"]
-    if not after or after in "\"')]":
+    first = after.lstrip("\"'")
+    if not first or first in ")]":
         return f".{after}"
-    if after in ",;:!?":
+    if first in ",;:!?":
         return after
-    return f"{', ' if after.islower() or after == 'I' else '. '}{after}"
+    return f"{', ' if first.islower() or first == 'I' else '. '}{after}"

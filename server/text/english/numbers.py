@@ -35,7 +35,7 @@ _BESIDE_LETTERS = re.compile(r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])")
 _NUMBER = re.compile(
     r"(?P<sign>(?<![\w.,)])-|(?<=\s)-)?(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|(?<!\w)\.\d+)"
 )
-_PLUS_MINUS = {
+_SIGNS = {
     "\u00b1": " plus or minus ",
     "\u00d7": " times ",
     "\u00f7": " divided by ",
@@ -48,7 +48,7 @@ _PLUS_MINUS = {
     "\u2192": " to ",
     "\u00b5": " micro",
 }
-_SYMBOL = re.compile("[" + "".join(_PLUS_MINUS) + "]")
+_SYMBOL = re.compile("[" + "".join(_SIGNS) + "]")
 _BETWEEN = (
     (re.compile(r"(?<=[\w)]) ?= ?(?=[\w(-])"), " equals "),
     (re.compile(r"(?<=[\d)]) ?\+ ?(?=[\w(])|(?<=\w) \+ (?=\w)"), " plus "),
@@ -77,7 +77,7 @@ def spoken_symbols(text: str) -> str:
     for pattern, said in _BETWEEN:
         text = pattern.sub(said, text)
     text = _GREEK.sub(lambda it: f" {unicodedata.name(it[0]).split()[-1].lower()} ", text)
-    text = _SYMBOL.sub(lambda it: _PLUS_MINUS[it[0]], text)
+    text = _SYMBOL.sub(lambda it: _SIGNS[it[0]], text)
     text = _NUMERO.sub("number ", _HASH.sub("number ", text))
     text = _SUBTRACTION.sub(" minus ", text)
     return _RANGE.sub(r"\g<low> to ", text)
