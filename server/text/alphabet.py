@@ -13,9 +13,9 @@ MOST_DROPPED = 10
 """Distinct characters that are told."""
 
 _REPEATED = re.compile(r"[,;:.!?](?: ?[,;:.!?])+")
-_BEFORE_A_MARK = re.compile(r"[ \t]+(?=[,;:.!?](?:\s|$))")
-_BLANKS = re.compile(r"[^\S\n]{2,}")
-_LINE_ENDS = re.compile(r"[ \t]*\n[ \t]*")
+_BEFORE_A_MARK = re.compile(r" (?=[,;:.!?](?:\s|$))")
+_BLANKS = re.compile(r"[^\S\n]+")
+_LINE_ENDS = re.compile(r" ?\n ?")
 
 
 class Folded(NamedTuple):
@@ -57,7 +57,7 @@ def fold(text: str, alphabet: str, language: str | None = None) -> Folded:
     text = unicodedata.normalize("NFC", text)
     if not known.issuperset(text):
         text = "".join(_folded(character, known, dropped) for character in plain_typography(text, language))
-    text = _BLANKS.sub(" ", _LINE_ENDS.sub("\n", _BEFORE_A_MARK.sub("", text)))
+    text = _BEFORE_A_MARK.sub("", _LINE_ENDS.sub("\n", _BLANKS.sub(" ", text)))
     return Folded(_REPEATED.sub(_one_mark, text).strip(), tuple(dropped)[:MOST_DROPPED])
 
 

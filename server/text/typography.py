@@ -23,6 +23,8 @@ _CHARACTERS = str.maketrans(
 _RANGE = re.compile(r"(?<=\d)\s?[\u2012-\u2015]\s?(?=[$\u20ac\u00a3]?\d)")
 _MINUS = re.compile(r"[\u2212\ufe63\uff0d]|(?<![\w\u2012-\u2015])[\u2012\u2013](?=\d)")
 _JOINING = re.compile(r"(?<=[^\W\d_])\u2013(?=[^\W\d_])")
+_LONGEST_LIGATURE = 4
+"""Characters of it; some Arabic ones stand for a whole sentence, which would make long texts much longer."""
 _BLANKS = re.compile(r"[^\S\n]+")
 _DASH = re.compile(r" ?(?:[\u2012-\u2015\u2e3a\u2e3b]+|(?<!-)-{2,}|(?<=\s)-(?=\s)) ?")
 _ELLIPSIS = re.compile(r" ?\.(?: ?\.)+ ?(?P<next>[\"']*(?:I\b|\S?))")
@@ -46,7 +48,8 @@ def _compatible(character: str) -> str:
     """A ligature's letters, a full-width form's narrow one; a fraction or power stays, to be read."""
     if character < "\u0100" or character in "\u2070\u2074" or unicodedata.category(character) == "No":
         return character
-    return unicodedata.normalize("NFKC", character)
+    plain = unicodedata.normalize("NFKC", character)
+    return plain if len(plain) <= _LONGEST_LIGATURE else character
 
 
 def _dash(dash: re.Match[str]) -> str:

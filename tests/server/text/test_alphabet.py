@@ -97,8 +97,30 @@ def test_letters_and_digits_of_the_alphabet_stay(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", [" ", "\n", "\u2014", " \u2014", "-", "- ", "--a", ".", ". ", "..a", ",", " ,", "\u2019", "1\u2013", "e\u0301", "\u0301", "\ufdfa", "\u6771", "!?", "_"]
-)  # fmt: skip
+    "piece",
+    [
+        " ",
+        "\n",
+        "\u2014",
+        " \u2014",
+        "-",
+        "- ",
+        "--a",
+        ".",
+        ". ",
+        "..a",
+        ",",
+        " ,",
+        "\u2019",
+        "1\u2013",
+        "e\u0301",
+        "\u0301",
+        "\ufdfa",
+        "\u6771",
+        "!?",
+        "_",
+    ],
+)
 def test_a_million_characters_are_linear_work(piece: str) -> None:
     text = (piece * (1_000_000 // len(piece) + 1))[:1_000_000]
     assert len(fold(text + "x", ALPHABET, "en").text) <= 20 * len(text)

@@ -52,7 +52,7 @@ MARKDOWN = [
     ("[Anna]: hello\n\n**Bob**: hi", "[Anna]: hello\n\nBob: hi"),
     ("# A\r\n\r\ntext\r\nmore", "A\n\ntext more"),
     ("**Note:** a < b && c > d, List<String> <your name>", "Note: a < b && c > d, List<String> <your name>"),
-]  # fmt: skip
+]
 ACTIONS = [
     ("*waves*", "waves"),
     ("*She smiles and waves.*", "She smiles and waves."),
@@ -76,19 +76,24 @@ HTML = [
     ("if a <b and c> d &amp; e", "if a <b and c> d & e"),
     ("&lt;b&gt; AT&T; ?a=1&copy=2", "<b> AT&T; ?a=1&copy=2"),
     ("<p>Hello <your name>, vector<int> &</p>", "Hello <your name>, vector<int> &"),
-]  # fmt: skip
+]
 SSML = [
     ("<speak>Hello.</speak>", "Hello."),
-    ('<?xml version="1.0"?><speak version="1.1" xml:lang="en"><p><s>One.</s><s>Two.</s></p><p>Three.</p></speak>',
-     "One. Two.\n\nThree."),
-    ("<speak>The <sub alias='World Wide Web'>W<b>W</b>W</sub> is <emphasis>big</emphasis>.</speak>",
-     "The World Wide Web is big."),
-    ("<speak><phoneme alphabet='ipa' ph='təˈmɑːtoʊ'>tomato</phoneme> <say-as interpret-as='date'>May 5</say-as></speak>",
-     "tomato May 5"),
-    ("<speak><prosody rate='slow'>Slow</prosody><break/>and <mstts:express-as>sad</mstts:express-as></speak>",
-     "Slow and sad"),
+    (
+        '<?xml version="1.0"?><speak version="1.1" xml:lang="en"><p><s>One.</s><s>Two.</s></p><p>Three.</p></speak>',
+        "One. Two.\n\nThree.",
+    ),
+    (
+        "<speak>The <sub alias='World Wide Web'>W<b>W</b>W</sub> is <emphasis>big</emphasis>.</speak>",
+        "The World Wide Web is big.",
+    ),
+    ("<speak><phoneme alphabet='ipa' ph='təˈmɑːtoʊ'>tomato</phoneme> <say-as>May 5</say-as></speak>", "tomato May 5"),
+    (
+        "<speak><prosody rate='slow'>Slow</prosody><break/>and <mstts:express-as>sad</mstts:express-as></speak>",
+        "Slow and sad",
+    ),
     ("<emphasis>Now</emphasis> go", "Now go"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "said"), [*MARKDOWN, *ACTIONS])
@@ -185,11 +190,63 @@ def test_any_text_can_be_converted(text: str) -> None:
 
 
 PATHOLOGICAL = [
-    "*", "_", "**a ", "*a **b ", "a**b", "*a_ ", "[", "[a](", "![", "](", "`", "` `` ", "<", "<a ", "<b ", "<!--", "<script>",
-    "<script>x</style>", "&", "&amp;", "&#", "> ", "- ", "1. ", "1. a\n", "|", "a|", "|-|\n", "a|b\n-|-\n", "#", "# a\n", "~",
-    "~~a", "\n", "a\n\n", "\\", "[a]: ", "[a]: http://x\n", "[^", "a[1]", "```\n", "<p>", "</p>", "<pre>", "<ol>", "<ol><li>",
-    "<td>", "<sub alias=a>", "<div\n", "=", "a\n===\n", " ", "\t", "字", "a", "**字：**",
-]  # fmt: skip
+    "*",
+    "_",
+    "**a ",
+    "*a **b ",
+    "a**b",
+    "*a_ ",
+    "[",
+    "[a](",
+    "![",
+    "](",
+    "`",
+    "` `` ",
+    "<",
+    "<a ",
+    "<b ",
+    "<!--",
+    "<script>",
+    "<script>x</style>",
+    "&",
+    "&amp;",
+    "&#",
+    "> ",
+    "- ",
+    "1. ",
+    "1. a\n",
+    "|",
+    "a|",
+    "|-|\n",
+    "a|b\n-|-\n",
+    "#",
+    "# a\n",
+    "~",
+    "~~a",
+    "\n",
+    "a\n\n",
+    "\\",
+    "[a]: ",
+    "[a]: http://x\n",
+    "[^",
+    "a[1]",
+    "```\n",
+    "<p>",
+    "</p>",
+    "<pre>",
+    "<ol>",
+    "<ol><li>",
+    "<td>",
+    "<sub alias=a>",
+    "<div\n",
+    "=",
+    "a\n===\n",
+    " ",
+    "\t",
+    "字",
+    "a",
+    "**字：**",
+]
 
 
 @pytest.mark.parametrize("piece", PATHOLOGICAL)

@@ -13,8 +13,11 @@ from server.text.written import written_out
 NUMBERS = [
     ("It is -5 outside, not 5.", "It is minus five outside, not five."),
     ("3.14, .5 and 0.05", "three point one four, zero point five and zero point zero five"),
-    ("1,234,567 of 12345", "one million two hundred and thirty-four thousand five hundred and sixty-seven of "
-     "twelve thousand three hundred and forty-five"),
+    (
+        "1,234,567 of 12345",
+        "one million two hundred and thirty-four thousand five hundred and sixty-seven of "
+        "twelve thousand three hundred and forty-five",
+    ),
     ("the 1st, 2nd, 3rd, 21st and 101st", "the first, second, third, twenty-first and one hundred and first"),
     ("5-7 days, 10-15%", "five to seven days, ten to fifteen percent"),
     ("agent 007", "agent zero zero seven"),
@@ -27,7 +30,7 @@ NUMBERS = [
     ("24/7", "twenty-four seven"),
     ("1/2, 3/4, 2 1/3, \u00bd, 5\u00bd", "one half, three quarters, two and a third, one half, five and a half"),
     ("9" * 20, " ".join(["nine"] * 20)),
-]  # fmt: skip
+]
 DATES = [
     ("2025-03-01", "March first, twenty twenty-five"),
     ("On March 3, 2024, we", "On March third, twenty twenty-four, we"),
@@ -45,14 +48,23 @@ DATES = [
 AMOUNTS = [
     ("$5.3 billion", "five point three billion dollars"),
     ("\u20ac1,234.50", "one thousand two hundred and thirty-four euros and fifty cents"),
-    ("$1, $1.00, $0.99, -$5, $20K", "one dollar, one dollar, ninety-nine cents, minus five dollars, twenty thousand dollars"),
+    (
+        "$1, $1.00, $0.99, -$5, $20K",
+        "one dollar, one dollar, ninety-nine cents, minus five dollars, twenty thousand dollars",
+    ),
     ("\u00a35.01 and 5 \u20ac", "five pounds and one penny and five euros"),
     ("20\u00a2 of 50%", "twenty cents of fifty percent"),
     ("-5\u00b0C, 1 \u00b0F, 20\u00b0 or", "minus five degrees Celsius, one degree Fahrenheit, twenty degrees or"),
-    ("5 km, 1 kg, 6 ft, 80 km/h, 60 mph", "five kilometers, one kilogram, six feet, eighty kilometers per hour, sixty miles per hour"),
-    ("16GB, 2.5 GHz, 3 m\u00b2, x\u00b2", "sixteen gigabytes, two point five gigahertz, three square meters, x squared"),
+    (
+        "5 km, 1 kg, 6 ft, 80 km/h, 60 mph",
+        "five kilometers, one kilogram, six feet, eighty kilometers per hour, sixty miles per hour",
+    ),
+    (
+        "16GB, 2.5 GHz, 3 m\u00b2, x\u00b2",
+        "sixteen gigabytes, two point five gigahertz, three square meters, x squared",
+    ),
     ("5 in the morning", "five in the morning"),
-]  # fmt: skip
+]
 NAMES = [
     ("Call 555-0134.", "Call five five five, zero one three four."),
     ("(555) 123-4567", "five five five, one two three, four five six seven"),
@@ -61,7 +73,7 @@ NAMES = [
     ("version 1.2.3", "version one point two point three"),
     ("at 10.0.0.1", "at ten dot zero dot zero dot one"),
     ("main.py", "main dot P Y"),
-]  # fmt: skip
+]
 CAPITALS = [
     ("The FBI, the USA and NASA.", "The F B I, the U S A and nasa."),
     ("GPUs and the CEO's PC", "G P Us and the C E O's P C"),
@@ -72,7 +84,7 @@ CAPITALS = [
     ("U.S. Army. In the U.S. He", "U S Army. In the U S. He"),
     ("I am. A day. OK", "I am. A day. Okay"),
     ("AT&T, R&D", "A T and T, R and D"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "said"), [*NUMBERS, *DATES, *AMOUNTS, *NAMES, *CAPITALS])
@@ -125,9 +137,44 @@ def test_any_text_can_be_written_out(text: str, language: str | None) -> None:
 
 
 PATHOLOGICAL = [
-    "1", "0", "1,", "1.", "1-", "1:", "1/", "1 ", "-", "$", "$1", "+1", "+1 ", "(1", "\u00b0", "1\u00b0", "\u00bd", "1\u00bd", "A", "A.", "A-", "AA-",
-    "AA ", "I'", "a1", "#1", "x=", "% ", "12:30", "1st", "May ", "May 1, ", "\u00b2", "5 km/", "1111-", "0 1", "Henry I",
-]  # fmt: skip
+    "1",
+    "0",
+    "1,",
+    "1.",
+    "1-",
+    "1:",
+    "1/",
+    "1 ",
+    "-",
+    "$",
+    "$1",
+    "+1",
+    "+1 ",
+    "(1",
+    "\u00b0",
+    "1\u00b0",
+    "\u00bd",
+    "1\u00bd",
+    "A",
+    "A.",
+    "A-",
+    "AA-",
+    "AA ",
+    "I'",
+    "a1",
+    "#1",
+    "x=",
+    "% ",
+    "12:30",
+    "1st",
+    "May ",
+    "May 1, ",
+    "\u00b2",
+    "5 km/",
+    "1111-",
+    "0 1",
+    "Henry I",
+]
 
 
 @pytest.mark.parametrize("piece", PATHOLOGICAL)
