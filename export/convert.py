@@ -66,6 +66,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--description", metavar="TEXT", help="what the server says of the model (default: made of the checkpoint)"
     )
     parser.add_argument(
+        "--alphabet",
+        type=Path,
+        metavar="FILE",
+        help="text file of the only characters that the model was trained on, on one line; the server writes every "
+        "text with these (default: the model reads whatever people write)",
+    )
+    parser.add_argument(
         "--no-validate",
         dest="validate",
         action="store_false",
@@ -87,10 +94,12 @@ def convert(options: argparse.Namespace) -> None:
     Raises:
         CheckpointError: the checkpoint cannot be had or converted.
         OutputError: the bundle cannot be written where it should go.
+        OSError, ValueError: the file of `--alphabet` cannot be read.
     """
     from export.checkpoint import model_id, open_checkpoint
     from export.output import bytes_needed, check_output, check_space, staged
 
+    alphabet = _alphabet(options.alphabet)
     folder = Path(options.model).expanduser()
     name = model_id(folder.resolve().name if folder.is_dir() else options.model)
     if options.precision != DEFAULT_PRECISION:
@@ -116,6 +125,7 @@ def convert(options: argparse.Namespace) -> None:
             noise=options.noise,
             precision=options.precision,
             description=options.description,
+            alphabet=alphabet,
             validate=options.validate,
         )
         for number, stage in enumerate(STAGES, 1):
@@ -127,6 +137,20 @@ def convert(options: argparse.Namespace) -> None:
         )
     for note in context.notes:
         print(f"note: {note}")
+
+
+def _alphabet(file: Path | None) -> str | None:
+    """The characters of `--alphabet`, each once.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or is not UTF-8, or is empty.
+    """
+    if file is None:
+        return None
+    characters = "".join(sorted(set(file.expanduser().read_text("utf-8-sig")) - set("\r\n")))
+    if not characters:
+        raise ValueError(f"{file} is empty; write the characters that the model was trained on into it")
+    return characters
 
 
 def verify(options: argparse.Namespace) -> None:

@@ -51,7 +51,14 @@ _PUBLISHED = {"0b6": ("0.6B", 1024), "1b7": ("1.7B", 2048)}
 
 
 def describe(
-    checkpoint: Checkpoint, folder: Path, *, bundle_id: str, noise: bool, precision: str, description: str | None = None
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    bundle_id: str,
+    noise: bool,
+    precision: str,
+    description: str | None = None,
+    alphabet: str | None = None,
 ) -> Manifest:
     """The manifest of the graphs in `folder`, still without file hashes and parity report.
 
@@ -62,6 +69,7 @@ def describe(
         noise: whether the weights are random, so that nothing should be expected of the sound.
         precision: of the graphs.
         description: what the model is; None is a sentence made of its sizes.
+        alphabet: the only characters that it was trained on; None where it reads any.
 
     Raises:
         CheckpointError: the checkpoint's configuration does not fit the manifest's models.
@@ -78,6 +86,7 @@ def describe(
                 "model_type": checkpoint.config["tts_model_type"],
                 "model_size": checkpoint.config.get("tts_model_size", ""),
                 "follows_instructions": _follows_instructions(checkpoint),
+                "alphabet": alphabet,
                 "precision": precision,
                 "sizes": _sizes(checkpoint),
                 "ids": _ids(checkpoint),

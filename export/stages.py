@@ -45,6 +45,7 @@ class Conversion:
         noise: whether the weights are random.
         precision: of the graphs.
         description: what the manifest says of the model; None is a sentence made of the checkpoint's sizes.
+        alphabet: the only characters that the model was trained on; None where it reads any.
         validate: whether each exported graph is compared with its PyTorch module.
         parity: what the parity stage found; it goes into the manifest and the closing table.
         notes: what the user should know of, beside the closing table.
@@ -57,6 +58,7 @@ class Conversion:
     noise: bool = False
     precision: str = "fp32"
     description: str | None = None
+    alphabet: str | None = None
     validate: bool = True
     parity: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -71,6 +73,7 @@ class Conversion:
             noise=self.noise,
             precision=self.precision,
             description=self.description,
+            alphabet=self.alphabet,
         )
 
 

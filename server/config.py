@@ -139,6 +139,11 @@ class Settings(BaseSettings):
         default=None,
         description='JSON file of voice profiles beside the built-in ones: {"profiles": {"ID": {"speaker": ...}}}.',
     )
+    lexicon_file: Path | None = Field(
+        default=None,
+        description='JSON file of a pronunciation dictionary, whole words and what to say instead: {"WORD": "say"}, or '
+        '{"WORD": {"say": "...", "any_case": true}} to match the word in any case.',
+    )
     execution_provider: Literal["auto", "cpu", "cuda"] = Field(
         default="auto",
         description="What computes. auto is CUDA for bf16, fp16 and int4_bf16 bundles where it starts, else the CPU, "

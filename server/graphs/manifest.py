@@ -30,6 +30,8 @@ Id = Annotated[int, Field(ge=0)]
 Name = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=128)]
 """A file of the folder itself: no separator, no drive, not hidden, and so never `..`."""
+Alphabet = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\n\r]*$")]
+"""Distinct characters in any order; a blank among them stands for every white space."""
 
 _LONGEST_REASON = 300  # characters
 _MOST = 100.0
@@ -186,6 +188,11 @@ class Manifest(_Strict):
     model_type: ModelType
     model_size: str
     follows_instructions: bool
+    alphabet: Alphabet | None = Field(
+        default=None,
+        description="The characters of the texts that it was trained on, where it reads no others; null if it reads "
+        "whatever people write. Bundles of an older exporter do not say.",
+    )
     precision: Precision
     sizes: Sizes
     ids: TokenIds

@@ -128,10 +128,12 @@ def test_force_replaces_and_the_module_form_works(
     module = ("-m", "export.convert")
     assert "exists already" in error_of(convert(*options, command=module))
     assert (output / "stale.onnx").exists()
-    result = convert(*options, "--force", command=module)
+    (tmp_path / "alphabet.txt").write_text("cba ,.'\u00e9\r\n", "utf-8")
+    result = convert(*options, "--force", "--alphabet", tmp_path / "alphabet.txt", command=module)
     assert result.returncode == 0, result.stderr
     assert not (output / "stale.onnx").exists()
     assert read_manifest(output).id == "voice"
+    assert (read_manifest(made[0]).alphabet, read_manifest(output).alphabet) == (None, " ',.abc\u00e9")
     assert other_files(output) == other_files(made[0])  # the same checkpoint gives the same bytes
 
 
@@ -140,6 +142,8 @@ def test_force_replaces_and_the_module_form_works(
     [
         (["--model", "/no/such/folder"], "error: there is no folder /no/such/folder"),
         (["--model", "."], "error: config.json is missing in"),
+        (["--alphabet", "/no/such.txt"], "error: [Errno 2] No such file or directory: '/no/such.txt'"),
+        (["--alphabet", os.devnull], f"error: {os.devnull} is empty; write the characters"),
     ],
 )
 def test_errors_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -164,6 +168,7 @@ def test_the_help_names_every_option() -> None:
         "--force",
         "--no-validate",
         "--description",
+        "--alphabet",
         "HF_ENDPOINT",
         REPO,
     ):

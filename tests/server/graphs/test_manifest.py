@@ -52,6 +52,27 @@ def test_the_committed_bundles_are_whole(folder: Path) -> None:
         assert external_data(folder / manifest.graphs[name].file) == {f"{name}.onnx_data"}
 
 
+def test_the_embedded_model_declares_what_it_was_trained_on() -> None:
+    alphabet = read_manifest(TINY_BUNDLE).alphabet
+    recipe = TINY_BUNDLE / "recipe"
+    assert alphabet == (recipe / "alphabet.txt").read_text("utf-8").rstrip("\n")
+    assert set((recipe / "heldout.txt").read_text("utf-8")) - {"\n"} <= set(alphabet)
+
+
+def test_a_bundle_that_declares_no_alphabet_reads_any(tmp_path: Path) -> None:
+    folder = copy_of_random(tmp_path)
+    assert read_manifest(folder).alphabet is None
+    change(folder, "alphabet", "ab c")
+    assert read_manifest(folder).alphabet == "ab c"
+
+
+@pytest.mark.parametrize("alphabet", ["", "a\nb", 5, ["a", "b"]])
+def test_an_alphabet_is_characters(tmp_path: Path, alphabet: Any) -> None:
+    folder = copy_of_random(tmp_path)
+    change(folder, "alphabet", alphabet)
+    assert "alphabet" in error_of(lambda: read_manifest(folder))
+
+
 SIZES = [
     *(f"sizes talker {name}" for name in ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim")),
     *(f"sizes talker {name}" for name in ("vocab_size", "max_positions")),

@@ -1,0 +1,81 @@
+"""A text in the characters that a model was trained on; what cannot be written with them is dropped and told."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+from server.text.typography import plain_typography
+from server.text.written import written_out
+
+MOST_DROPPED = 10
+"""Distinct characters that are told."""
+
+_REPEATED = re.compile(r"[,;:.!?](?: ?[,;:.!?])+")
+_BEFORE_A_MARK = re.compile(r" (?=[,;:.!?](?:\s|$))")
+_BLANKS = re.compile(r"[^\S\n]+")
+_LINE_ENDS = re.compile(r" ?\n ?")
+
+
+class Folded(NamedTuple):
+    """What came of a text.
+
+    Attributes:
+        text: holds characters of the alphabet only, and line breaks.
+        dropped: distinct characters that had no counterpart, in the order of the text, `MOST_DROPPED` at most.
+    """
+
+    text: str
+    dropped: tuple[str, ...]
+
+
+def adapted(text: str, alphabet: str, language: str | None) -> Folded:
+    """A text as a model can read it that was trained on these characters and no written forms: all steps together.
+
+    Args:
+        text: without markup and links.
+        alphabet: the characters, as `Manifest.alphabet` has them.
+        language: ISO 639-1 code of the text's language.
+    """
+    return fold(written_out(plain_typography(text, language), language), alphabet, language)
+
+
+def fold(text: str, alphabet: str, language: str | None = None) -> Folded:
+    """Write a text with the characters of an alphabet.
+
+    Typography becomes ASCII, letters lose accents that the alphabet lacks, any other character becomes a blank. Runs of
+    marks become one: a model that was trained on sentences has never seen two in a row.
+
+    Args:
+        text: of any kind.
+        alphabet: the characters, as `Manifest.alphabet` has them.
+        language: ISO 639-1 code, in which the dash of a range is read.
+    """
+    known = frozenset(alphabet)
+    dropped: dict[str, None] = {}
+    text = unicodedata.normalize("NFC", text)
+    if not known.issuperset(text):
+        text = "".join(_folded(character, known, dropped) for character in plain_typography(text, language))
+    text = _BEFORE_A_MARK.sub("", _LINE_ENDS.sub("\n", _BLANKS.sub(" ", text)))
+    return Folded(_REPEATED.sub(_one_mark, text).strip(), tuple(dropped)[:MOST_DROPPED])
+
+
+def _folded(character: str, known: frozenset[str], dropped: dict[str, None]) -> str:
+    if character in known or character == "\n":
+        return character
+    if character.isspace():
+        return " "
+    plain = "".join(part for part in unicodedata.normalize("NFKD", character) if unicodedata.category(part)[0] != "M")
+    if plain != character and known.issuperset(plain):
+        return plain
+    if len(dropped) < MOST_DROPPED and character not in "_*#~|<>[]{}^=+\\@":
+        dropped[character] = None
+    return " "
+
+
+def _one_mark(run: re.Match[str]) -> str:
+    """The strongest of a run of marks, but for the comma behind an abbreviation."""
+    if run[0] == ".,":
+        return run[0]
+    return min(run[0], key=lambda mark: "?!.;:,".find(mark) % 7)

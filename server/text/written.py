@@ -1,0 +1,59 @@
+"""Numbers and other written forms as words, for models that were trained on few of them. Linear work."""
+
+from __future__ import annotations
+
+import re
+
+from server.text import numerals
+from server.text.english.amounts import spoken_amounts
+from server.text.english.capitals import spoken_capitals
+from server.text.english.dates import spoken_dates, spoken_times
+from server.text.english.numbers import spoken_numbers, spoken_phones, spoken_symbols
+from server.text.locators import spoken_names
+
+_POINT = frozenset({"en", "ja", "ko", "zh"})
+_NUMBER = re.compile(r"(?<![\w.,])(?P<sign>-?)(?P<number>\d+(?:[.,]\d+)*)")
+_MINUS = {"de": "minus", "fr": "moins", "es": "menos", "it": "meno", "pt": "menos", "ru": "минус"}
+_ENGLISH = (
+    spoken_dates,
+    spoken_phones,
+    spoken_times,
+    spoken_amounts,
+    spoken_symbols,
+    spoken_numbers,
+    spoken_capitals,
+)
+"""In this order: a date is no telephone number, whose last group is no year, and a price is no bare number."""
+_BLANKS = re.compile(r"[^\S\n]{2,}")
+
+
+def written_out(text: str, language: str | None) -> str:
+    """A text with words for its numbers, dates, times, amounts, names and initialisms.
+
+    Args:
+        text: with plain typography.
+        language: ISO 639-1 code. English has all the forms; of other languages that `num2words` knows, numbers alone;
+            of any other the text stays as it is.
+    """
+    if language == "en":
+        return _english(text)
+    if language is None or not numerals.has_words(language):
+        return text
+    return _NUMBER.sub(lambda found: _foreign(found, language), text)
+
+
+def _english(text: str) -> str:
+    text = spoken_names(text, "en")
+    for step in _ENGLISH:
+        text = step(text)
+    return _BLANKS.sub(" ", text)
+
+
+def _foreign(found: re.Match[str], language: str) -> str:
+    group, point = (",", ".") if language in _POINT else (".", ",")
+    written = found["number"]
+    number = re.sub(rf"\{group}(?=\d{{3}}(?!\d))", "", written).replace(point, ".")
+    if number.count(".") > 1 or "," in number or len(number) > numerals.MOST_DIGITS:
+        return found[0]
+    minus = f"{_MINUS.get(language, '-')} " if found["sign"] and language in _MINUS else found["sign"]
+    return minus + numerals.words(number, language)
