@@ -42,8 +42,9 @@ INTERRUPTED = 130
 
 def run_server(settings: Settings, load: Loader) -> None:
     """Serve until a signal ends it."""
-    from server import app, lifecycle
+    from server import app, heap, lifecycle
 
+    heap.bound()
     log.configure()
     bundles, profiles = open_bundles(settings), profiles_of(settings)
     log.event("starting", version=__version__)

@@ -9,12 +9,24 @@ from collections.abc import Callable
 import psutil
 
 from server.daemon_threads import DaemonThreads
-from server.graphs.pages import trim_heap
+from server.graphs.pages import trim_heap, tune_heap
 
 GROWTH_BYTES = 32 << 20
 """Less than this is not worth the 15 ms for which collecting garbage stops the whole process."""
+MAPPED_FROM = 4 << 20
+"""Bytes of a block from which on it has pages of its own, which go back when it is freed."""
 TIDY_SECONDS = 2.0
 """From the end of a request to giving back what it took: its answer is let go of only after it has been sent."""
+
+
+def bound() -> None:
+    """Keep glibc's C heap from growing with the threads that have used it; before the first of them.
+
+    It has a heap for each thread, up to 8 a core, whose free pages serve no other, and once a large block is freed it
+    takes others like it from those heaps. Texts of 100,000 characters in the six threads of an event loop on two cores
+    left 83 MB behind, and 29 MB with this.
+    """
+    tune_heap(arenas=2, mapped_from=MAPPED_FROM)
 
 
 def give_back() -> None:

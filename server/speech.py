@@ -77,6 +77,8 @@ class Speech:
         self._lease = lease
         self._engine = engine
         self._encoder = encoder
+        self.content_type = encoder.content_type
+        """Media type of the file."""
         self._repeatable = repeatable
         self._sample_rate = engine.manifest.sizes.codec.sample_rate
         self._samples = 0
@@ -88,11 +90,6 @@ class Speech:
         """`done` once the file was made to its end, `failed` once it cannot be, else `stopped`."""
         self.error: str | None = None
         """Why it failed, for the log only."""
-
-    @property
-    def content_type(self) -> str:
-        """Media type of the file."""
-        return self._encoder.content_type
 
     @property
     def audio_seconds(self) -> float:
@@ -172,4 +169,5 @@ class Speech:
     def stop(self) -> None:
         """End its jobs wherever they are; harmless after their end."""
         self._reading.stop()
+        self._encoder.close()
         self._lease.release()

@@ -39,6 +39,9 @@ class Encoder(Protocol):
     def seal(self, body: bytearray) -> None:
         """Complete, in place, a body that holds all the bytes: what could not be known at its start."""
 
+    def close(self) -> None:
+        """Let go of what encoding takes, wherever it is; harmless after the end."""
+
 
 class PcmEncoder:
     """Bare samples: signed 16-bit little-endian, mono."""
@@ -53,6 +56,9 @@ class PcmEncoder:
 
     def seal(self, body: bytearray) -> None:
         """Bare samples need no completing."""
+
+    def close(self) -> None:
+        """There is nothing."""
 
 
 class Mp3Encoder:
@@ -77,6 +83,9 @@ class Mp3Encoder:
 
     def seal(self, body: bytearray) -> None:
         """Frames of constant size need no completing."""
+
+    def close(self) -> None:
+        """LAME's 0.5 MB go with this object."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +189,11 @@ class LibavEncoder:
         opening = self._sink.take()
         container.mux(stream.encode(None))
         container.close()
+        self.close()
         return opening + self._sink.take()
+
+    def close(self) -> None:
+        self.__dict__.pop("_opened", None)
 
     def seal(self, body: bytearray) -> None:
         for position, data in self._sink.corrections:

@@ -82,8 +82,19 @@ def trim_heap() -> None:
         trim(0)
 
 
+def tune_heap(*, arenas: int, mapped_from: int) -> None:
+    """Set how many heaps glibc has, and from how many bytes a block has pages of its own (man 3 mallopt)."""
+    if sys.platform == "linux" and (set_option := getattr(_libc(), "mallopt", None)):
+        set_option(_M_ARENA_MAX, arenas)
+        set_option(_M_MMAP_THRESHOLD, mapped_from)
+
+
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
+
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+"""Of glibc's malloc.h. Other C libraries have no `mallopt`, or one that knows neither."""
 
 
 class MappedTable:
