@@ -28,6 +28,7 @@ from server.opening import (
     CommandError,
     check_runtime,
     engine_loader,
+    lexicon_of_settings,
     open_bundles,
     open_pool,
     profiles_of,
@@ -46,7 +47,7 @@ def run_server(settings: Settings, load: Loader) -> None:
 
     heap.bound()
     log.configure()
-    bundles, profiles = open_bundles(settings), profiles_of(settings)
+    bundles, profiles, lexicon = open_bundles(settings), profiles_of(settings), lexicon_of_settings(settings)
     log.event("starting", version=__version__)
     metrics = Metrics()
     pool = open_pool(settings, bundles, load, metrics)
@@ -57,7 +58,7 @@ def run_server(settings: Settings, load: Loader) -> None:
         reason = "sandboxed frames of every page have the origin null; all of them may call the API"
         log.event("cors_origin_null", level=logging.WARNING, reason=reason)
     try:
-        served = app.create_app(settings, pool, profiles, metrics)
+        served = app.create_app(settings, pool, profiles, metrics, lexicon)
     except KeyFileError as error:
         raise CommandError(f"{config.PREFIX}API_KEYS_FILE: {error}", USAGE_ERROR) from None
     try:
@@ -122,11 +123,10 @@ async def _say_to_file(arguments: argparse.Namespace, settings: Settings, pool: 
         response_format=audio_format,
         **{name: getattr(arguments, name) for name in SAY_OPTIONS},
     )
+    profiles, lexicon = profiles_of(settings), lexicon_of_settings(settings)
+    service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
     try:
-        print(
-            await say(SpeechService(pool, profiles_of(settings), settings.max_input_chars), request, arguments.output),
-            file=sys.stderr,
-        )
+        print(await say(service, request, arguments.output), file=sys.stderr)
     finally:
         await pool.close()
 

@@ -26,6 +26,7 @@ from server.connections import GuardedHttp
 from server.cors import allow_origins
 from server.errors import ApiError, JsonErrors, StoppingError
 from server.metrics import Metrics
+from server.plan import NO_LEXICON
 from server.pool import EnginePool
 from server.profiles import Profile
 from server.routes.docs import docs_routes
@@ -36,6 +37,7 @@ from server.routes.speech import speech_routes
 from server.routes.voices import voice_routes
 from server.service import SpeechService
 from server.speech import WholeFiles
+from server.text.lexicon import Lexicon
 
 API_PREFIXES = ("/v1", "/api/v1")
 """OpenAI's habit and Kokoro Web's."""
@@ -102,7 +104,11 @@ class SpeechHttpRequest(Request):
 
 
 def create_app(
-    settings: Settings, pool: EnginePool, profiles: Mapping[str, Profile], metrics: Metrics
+    settings: Settings,
+    pool: EnginePool,
+    profiles: Mapping[str, Profile],
+    metrics: Metrics,
+    lexicon: Lexicon = NO_LEXICON,
 ) -> Sanic[Any, Any]:
     """Build the app; it loads the default model in the background once it runs.
 
@@ -111,6 +117,7 @@ def create_app(
         pool: the models to serve; closed when the server stops.
         profiles: voices with a way to speak, by id.
         metrics: told of every speech request, and served.
+        lexicon: what is said instead of some words.
 
     Raises:
         KeyFileError, OSError: the file of keys cannot be read.
@@ -124,7 +131,7 @@ def create_app(
     app.ctx.leaving = app.ctx.draining = False
     app.ctx.connections = OpenConnections(connections_possible(settings.max_connections))
     _configure(app, settings)
-    service = SpeechService(pool, profiles, settings.max_input_chars)
+    service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
     bundles = pool.bundles
     api = Blueprint.group(
         speech_routes(

@@ -15,10 +15,12 @@ from server.engine.events import EngineEvents
 from server.errors import UnknownModelError
 from server.graphs.cores import thread_count
 from server.graphs.manifest import BundleError
+from server.lexicon_file import load_lexicon
 from server.metrics import Metrics
 from server.pool import EnginePool, PoolLimits
 from server.profiles import Profile, ProfileError, load_profiles
 from server.speech_engine import Loader
+from server.text.lexicon import Lexicon, LexiconError
 
 USAGE_ERROR = 2
 FAILURE = 1
@@ -122,6 +124,18 @@ def profiles_of(settings: Settings) -> Mapping[str, Profile]:
         return load_profiles(settings.voices_file)
     except ProfileError as error:
         raise CommandError(f"{config.PREFIX}VOICES_FILE: {error}", USAGE_ERROR) from None
+
+
+def lexicon_of_settings(settings: Settings) -> Lexicon:
+    """The operator's pronunciation dictionary.
+
+    Raises:
+        CommandError: `KW_LEXICON_FILE` cannot be used.
+    """
+    try:
+        return load_lexicon(settings.lexicon_file)
+    except LexiconError as error:
+        raise CommandError(f"{config.PREFIX}LEXICON_FILE: {error}", USAGE_ERROR) from None
 
 
 def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metrics) -> EnginePool:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import TypeVar
 
 from server import languages, voices
@@ -16,6 +17,10 @@ from server.graphs.manifest import Manifest
 from server.profiles import Profile, ProfileSampling
 from server.speech_request import SpeechRequest
 from server.text import tags
+from server.text.alphabet import adapted
+from server.text.lexicon import Lexicon, LexiconError, lexicon_of
+from server.text.locators import spoken_links
+from server.text.markup import convert
 from server.text.prepare import Prepared, Steps, prepare
 from server.text.speakable import Letters, is_speakable
 
@@ -24,6 +29,8 @@ GREEDY_BELOW = 0.01
 LEAST_TOP_P = 1e-6
 """Lower values are taken as this: as float32 they may become 0, which leaves no code to draw. The likeliest of some
 thousand codes has a higher probability, so that it alone is left either way."""
+
+NO_LEXICON = Lexicon()
 
 _RANDOM_SEEDS = 2**31
 
@@ -87,19 +94,30 @@ class Plan:
     text_notes: tuple[str, ...] = ()
 
 
-def plan(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile]) -> Plan:
+def plan(
+    request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile], lexicon: Lexicon = NO_LEXICON
+) -> Plan:
     """Understand a request: what it says goes before the voice's profile, and that before the model's defaults.
 
     It takes time that grows with the text: call it in a thread.
+
+    Args:
+        request: what somebody wants.
+        manifest: the model's.
+        profiles: voices with a way to speak, by id.
+        lexicon: the operator's; the request's own goes before it.
 
     Raises:
         InvalidRequestError: something in it does not fit the model.
     """
     own, stand_in = voices.choose(request.voice_name, manifest, profiles)
     own_delivery = _delivery(request, own, manifest)
-    steps = Steps()
     try:
-        parsed = tags.parse(request.input, steps.markup)
+        words = lexicon_of(request.lexicon).before(lexicon)
+    except LexiconError as error:
+        raise InvalidRequestError(str(error), param="lexicon") from None
+    try:
+        parsed = tags.parse(request.input, partial(convert, text_format=request.text_format))
     except tags.TagError as error:
         raise InvalidRequestError(str(error), param="input") from None
     names = dict.fromkeys(part.voice for part in parsed if isinstance(part, tags.Spoken))
@@ -112,9 +130,14 @@ def plan(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Prof
         if isinstance(part, tags.Silence):
             _add_silence(parts, part.seconds)
             continue
-        prepared.append(done := prepare(part.text, readable, steps))
+        delivery = deliveries[part.voice]
+        try:
+            done = prepare(part.text, readable, _steps(request, manifest, delivery, words))
+        except LexiconError as error:
+            raise InvalidRequestError(str(error), param="lexicon") from None
+        prepared.append(done)
         if is_speakable(done.text):
-            parts.append(Passage(done.text, deliveries[part.voice]))
+            parts.append(Passage(done.text, delivery))
     letters = Letters(sum(done.letters.all for done in prepared), sum(done.letters.foreign for done in prepared))
     if letters.unreadable:
         raise InvalidRequestError(
@@ -134,6 +157,19 @@ def plan(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Prof
         most_frames=request.max_new_tokens,
         text_changes=tuple(dict.fromkeys(name for done in prepared for name in done.changed)),
         text_notes=tuple(dict.fromkeys(note for done in prepared for note in done.notes)),
+    )
+
+
+def _steps(request: SpeechRequest, manifest: Manifest, delivery: Delivery, lexicon: Lexicon) -> Steps:
+    """What is done to a text beside what holds for every model."""
+    known = manifest.languages
+    alone = next(iter(known)) if len(known) == 1 else languages.AUTO
+    language = languages.code(alone if delivery.language == languages.AUTO else delivery.language)
+    alphabet = manifest.alphabet
+    return Steps(
+        lexicon=lexicon.apply,
+        links=None if request.text_format == "plain" else partial(spoken_links, language=language),
+        alphabet=None if alphabet is None else partial(adapted, alphabet=alphabet, language=language),
     )
 
 

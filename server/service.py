@@ -15,13 +15,14 @@ from server.engine.prompt import InstructionError, PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError
-from server.plan import Passage, plan
+from server.plan import NO_LEXICON, Passage, plan
 from server.pool import EnginePool
 from server.profiles import Profile
 from server.reading import Reading, read
 from server.speech import Speech
 from server.speech_engine import Lease
 from server.speech_request import SpeechRequest
+from server.text.lexicon import Lexicon
 
 SILENCES = 2
 """Requests of nothing but silence that are encoded side by side; encoders take memory, and threads."""
@@ -34,11 +35,19 @@ class SpeechService:
         pool: the models there are.
         profiles: voices with a way to speak, by id.
         max_input_chars: longest text and longest instructions.
+        lexicon: what is said instead of some words.
     """
 
-    def __init__(self, pool: EnginePool, profiles: Mapping[str, Profile], max_input_chars: int) -> None:
+    def __init__(
+        self,
+        pool: EnginePool,
+        profiles: Mapping[str, Profile],
+        max_input_chars: int,
+        lexicon: Lexicon = NO_LEXICON,
+    ) -> None:
         self.pool = pool
         self._profiles = profiles
+        self._lexicon = lexicon
         self._max_input_chars = max_input_chars
         self._silences = asyncio.Semaphore(SILENCES)
 
@@ -57,7 +66,7 @@ class SpeechService:
         bundle = self.pool.bundles.resolve(request.model)
         self._check_length("input", request.input)
         self._check_length("instructions", request.instructions or "")
-        planned = await asyncio.to_thread(plan, request, bundle.manifest, self._profiles)
+        planned = await asyncio.to_thread(plan, request, bundle.manifest, self._profiles, self._lexicon)
         log.event(
             "text_prepared",
             level=logging.DEBUG,

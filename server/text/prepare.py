@@ -30,16 +30,13 @@ class Steps:
     """The steps that depend on the request and on the model; None leaves one out.
 
     Attributes:
-        markup: Markdown or HTML to text whose blocks are apart by a blank line. `tags.parse` takes this step, as it
-            needs the whole text.
         lexicon: words to what is said instead.
-        written: numbers, dates and the like to words.
-        alphabet: everything else to the model's letters.
+        links: addresses to words.
+        alphabet: numbers, dates and the like to words, and everything else to the model's letters.
     """
 
-    markup: Step | None = None
     lexicon: Step | None = None
-    written: Step | None = None
+    links: Step | None = None
     alphabet: Callable[[str], Folded] | None = None
 
 
@@ -61,10 +58,10 @@ class Prepared:
 
 
 def prepare(text: str, languages: Iterable[str], steps: Steps) -> Prepared:
-    """Prepare a text without tags, in time that grows linearly with its length.
+    """Prepare a text without tags or markup, in time that grows linearly with its length.
 
-    The order of steps matters: markup needs its line breaks and so comes before all of these, a lexicon names words as
-    people write them, and what becomes of the text last must be what is sent to the model.
+    The order of steps matters: markup needs its line breaks, so that `tags.parse` has seen to it before; a lexicon
+    names words as people write them, and what becomes of the text last must be what is sent to the model.
 
     Args:
         text: without markup.
@@ -85,7 +82,7 @@ def prepare(text: str, languages: Iterable[str], steps: Steps) -> Prepared:
     text = step("lines", lines.paragraphs, text)
     text = step("lexicon", steps.lexicon, text)
     found = speakable.letters(text, languages)
-    text = step("written", steps.written, text)
+    text = step("links", steps.links, text)
     notes: tuple[str, ...] = ()
     if steps.alphabet is not None:
         folded = steps.alphabet(text)

@@ -12,12 +12,15 @@ import pytest
 
 from server.engine.sampling import RowSampler
 from server.errors import InvalidRequestError
-from server.graphs.manifest import Manifest
+from server.graphs.manifest import Manifest, read_manifest
 from server.plan import Passage, Plan, plan
 from server.profiles import Profile, ProfileSampling
 from server.service import SpeechService
 from server.speech_request import build
+from server.text.lexicon import lexicon_of
+from tests.bundles import TINY_BUNDLE
 from tests.server.fakes import manifest_of
+from tests.server.text.written import CLEAN
 
 TINY = (5e-324, 1e-300, 1e-46)
 """The first is the smallest number above 0; all are 0 as float32."""
@@ -143,3 +146,58 @@ def test_the_log_says_what_preparation_changed_and_not_what_is_said(caplog: pyte
         asyncio.run(service.start(request))
     (line,) = [record.getMessage() for record in caplog.records if "text_prepared" in record.getMessage()]
     assert line == "text_prepared chars=23 parts=3 changed=invisibles,blanks,lines"
+
+
+TINY = read_manifest(TINY_BUNDLE)
+
+
+def said(text: str, manifest: Manifest = TINY, **fields: Any) -> str:
+    parts = plan(build(model="m", input=text, **fields), manifest, {}).parts
+    return " | ".join(part.text for part in parts if isinstance(part, Passage))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("This is **very** important.", "This is very important."),
+        ("It isn’t “here”.", 'It isn\'t "here".'),
+        ("See https://example.org/a/ for more.", "See example dot org slash a for more."),
+        ("Tom &amp; Jerry <b>run</b>.", "Tom and Jerry run."),
+    ],
+)
+def test_a_text_goes_through_all_its_steps(text: str, expected: str) -> None:
+    assert said(text) == expected
+
+
+def test_the_format_of_a_text_can_be_said() -> None:
+    raw = TINY.model_copy(update={"alphabet": None})
+    text = "Tom <b>runs</b> to **us**."
+    assert said(text, raw, text_format="plain") == text
+    assert said(text, raw, text_format="html") == "Tom runs to **us**."
+    assert said(text, raw, text_format="markdown") == said(text, raw) == "Tom runs to us."
+
+
+@pytest.mark.parametrize("text", CLEAN.values(), ids=CLEAN.keys())
+def test_a_clean_text_reaches_a_model_without_an_alphabet_as_it_is(text: str) -> None:
+    everything = MANIFEST.model_copy(update={"languages": {"english": 1, "one that is unknown here": 2}})
+    parts = plan(build(model="m", input=text, voice="plain"), everything, PROFILES).parts
+    assert [part.text for part in parts if isinstance(part, Passage)] == [text]
+
+
+def test_what_is_dropped_is_told_and_what_is_folded_is_not() -> None:
+    told = plan(build(model="m", input="Hi 東 there, José."), TINY, {})
+    assert told.text_notes == ("dropped U+6771",)
+    assert "alphabet" in told.text_changes
+
+
+def test_the_requests_lexicon_goes_before_the_operators() -> None:
+    operators = lexicon_of({"nginx": "engine x", "SQL": "sequel"})
+    request = build(model="m", input="nginx and SQL", lexicon={"SQL": "S Q L"})
+    parts = plan(request, TINY, {}, operators).parts
+    assert [part.text for part in parts if isinstance(part, Passage)] == ["engine x and S Q L"]
+
+
+def test_a_lexicon_that_blows_a_text_up_is_told() -> None:
+    with pytest.raises(InvalidRequestError) as found:
+        said("a " * 2000, lexicon={"a": "b" * 1000})
+    assert found.value.param == "lexicon"

@@ -51,7 +51,7 @@ def test_steps_come_in_their_order() -> None:
         seen.append(text)
         return Folded(f"{text} four", "")
 
-    steps = Steps(lexicon=step("two"), written=step("three"), alphabet=alphabet)
+    steps = Steps(lexicon=step("two"), links=step("three"), alphabet=alphabet)
     done = prepare("\ufeffwrapped\n line ====", ENGLISH, steps)
     assert seen == [
         "wrapped line ===",
@@ -59,7 +59,7 @@ def test_steps_come_in_their_order() -> None:
         "wrapped line === two three",
     ]
     assert done.text == "wrapped line === two three four"
-    assert done.changed == ("invisibles", "blanks", "runs", "lines", "lexicon", "written", "alphabet")
+    assert done.changed == ("invisibles", "blanks", "runs", "lines", "lexicon", "links", "alphabet")
 
 
 def test_what_an_alphabet_drops_is_told_in_ascii() -> None:
