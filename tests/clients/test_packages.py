@@ -58,7 +58,7 @@ def speeches(server: RunningServer) -> Speeches:
     return Speeches(server)
 
 
-def check_whole(size: int, speech: dict[str, str], tolerance_seconds: float = 0.0) -> None:
+def check_whole(size: int, speech: dict[str, str], tolerance_seconds: float = 0.001) -> None:
     """All of a speech came: as many bytes of PCM as the server says that it made."""
     made = float(speech["audio_seconds"])
     assert speech["outcome"] == "done"
