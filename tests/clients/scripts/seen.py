@@ -26,9 +26,8 @@ class Server:
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(_COUNTER))
 
     def still_speaks(self) -> bool:
-        """Whether no speech request has ended since this object was made, or since this was asked last."""
-        before, self._ended = self._ended, self._count()
-        return self._ended == before
+        """Whether no speech request has ended since this object was made: the first one is still under way."""
+        return self._count() == self._ended
 
 
 def report(**facts: Any) -> None:
