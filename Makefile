@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Versions that are known to work together; `make lock` refreshes them.
 LOCKED := --constraint constraints.txt
 SERVER_TESTS := tests/server/ tests/web/
-OTHER_TESTS := $(filter-out $(SERVER_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
+CLIENT_TESTS := tests/clients/
+OTHER_TESTS := $(filter-out $(SERVER_TESTS) $(CLIENT_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
 # An NVIDIA driver decides which of the two ONNX Runtimes is installed: both have one import name, so only one may be.
 HAS_CUDA := $(and $(shell command -v nvidia-smi 2>/dev/null),$(filter x86_64,$(shell uname -m)))
 RUNTIME := $(if $(HAS_CUDA),cuda,cpu)
@@ -17,7 +18,7 @@ OTHER_RUNTIME := $(if $(HAS_CUDA),cpu,cuda)
 CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 30)
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test test-models test-server test-without-torch check format lock tools export-tools random-model tiny-model clean
+.PHONY: serve test test-models test-server test-without-torch test-clients check format lock tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
@@ -47,6 +48,11 @@ check: $(VENV)/.dev-$(RUNTIME)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Real clients, each in an environment of its own under .cache/clients: a gigabyte and a half, so that `test` is without
+# them. Their versions are in tests/clients/packages.toml.
+test-clients: $(VENV)/.test-$(RUNTIME) tests/node/node_modules
+	$(BIN)/python -m pytest $(CLIENT_TESTS)
 
 # The newest versions that pyproject.toml allows, for every Python and platform at once.
 lock: $(VENV)/.made

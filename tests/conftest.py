@@ -21,6 +21,8 @@ from tests.without_torch import FIXTURES, needs_torch
 if TYPE_CHECKING:
     from tests.conversions import Conversion
 
+CLIENTS = Path(__file__).resolve().parent / "clients"
+
 # Matrices as small as those here take three times as long where threads share them and each core has other work too.
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -36,6 +38,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # Their environments weigh more than a gigabyte, so that only whoever names them gets them.
+    named = (Path(argument.partition("::")[0]).resolve() for argument in config.args)
+    if collection_path == CLIENTS and not any(path.is_relative_to(CLIENTS) for path in named):
+        return True
     wanted = config.getoption("--without-torch") and collection_path.suffix == ".py"
     return True if wanted and needs_torch(collection_path) else None
 
