@@ -6,13 +6,13 @@ What a model cannot say of itself is in `server.http.openapi_notes`, or here: ro
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from server import __version__
-from server.audio.encoders import AudioFormat, make_encoder
+from server.audio.encoders import CONTENT_TYPES
 from server.errors import InvalidRequestError, SpeechFailedError
 from server.http.error_answers import SANIC_CODES, ErrorAnswer, body_of
 from server.http.openapi_notes import ABOUT, ERRORS, FIELDS, HEADERS, REQUESTS, SPEECH_HEADERS, Json
@@ -22,7 +22,6 @@ from server.speech.request import SpeechRequest
 _REF = "#/components/schemas/{model}"
 _ANSWERS = (ModelList, ModelCard, VoiceList, AudioModelList, Alive, Ready, ErrorAnswer)
 _TOO_LARGE = 413
-_ANY_RATE = 24_000
 
 
 def document(*, max_input_chars: int, needs_key: bool) -> Json:
@@ -143,7 +142,7 @@ def _json(model: type[BaseModel]) -> Json:
 
 def _audio() -> Json:
     """What speech is sent as: files, and events where requests may ask for them."""
-    types = {make_encoder(name, _ANY_RATE).content_type for name in get_args(AudioFormat)}
+    types = set(CONTENT_TYPES.values())
     content: Json = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in sorted(types)}
     if "sse" in _choices(SpeechRequest.model_json_schema()["properties"]["stream_format"]):
         content["text/event-stream"] = {

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 
 from server import log
-from server.audio.encoders import make_encoder
+from server.audio.encoders import MissingCodecError, make_encoder
 from server.engine.prompt import InstructionError, PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
@@ -64,6 +64,10 @@ class SpeechService:
             BusyError: the engine's queue is full, or too many wait for the model.
         """
         bundle = self.pool.bundles.resolve(request.model)
+        try:
+            encoder = make_encoder(request.response_format, bundle.manifest.sizes.codec.sample_rate)
+        except MissingCodecError as error:
+            raise InvalidRequestError(str(error), param="response_format") from None
         self._check_length("input", request.input)
         self._check_length("instructions", request.instructions or "")
         planned = await asyncio.to_thread(plan, request, bundle.manifest, self._profiles, self._lexicon)
@@ -80,7 +84,6 @@ class SpeechService:
             lease = await self._in_turn(lease)
         try:
             reading = read(planned, lease.engine)
-            encoder = make_encoder(request.response_format, bundle.manifest.sizes.codec.sample_rate)
             speech = Speech(reading, lease, encoder, planned, model=bundle.id, repeatable=request.seed is not None)
             await _begin(reading, whole=planned.exact_frames is not None)
         except BaseException:

@@ -17,7 +17,7 @@ from sanic.http.http1 import HTTP_CONTINUE
 from sanic.response import HTTPResponse, text
 from sanic.server import HttpProtocol
 
-from tests.server import test_sanic
+from tests.server.http import test_sanic
 from tests.server.http.test_sanic import GET, ask, make_app, run, serving
 
 several_apps = test_sanic.several_apps
