@@ -124,7 +124,7 @@ async def _drain(
 
 
 def _connections(servers: Sequence[Any]) -> list[Any]:
-    return [connection for server in servers for connection in server.http.connections]
+    return [connection for server in servers for connection in server.connections]
 
 
 async def _finish(servers: Sequence[Any]) -> None:

@@ -55,7 +55,7 @@ async def serving(app: Sanic, protocol: type[HttpProtocol] | None = None) -> Asy
     finally:
         await server.before_stop()
         closing = server.close()
-        for connection in tuple(server.http.connections):
+        for connection in tuple(server.connections):
             connection.abort()
         await closing
         await server.after_stop()
@@ -285,7 +285,7 @@ def test_a_connection_is_listed_and_busy_only_while_it_has_a_request() -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             await begun.wait()
-            (connection,) = server.http.connections
+            (connection,) = server.connections
             assert connection.http
             release.set()
             await reader.readuntil(b"\r\n\r\nx")
@@ -293,7 +293,7 @@ def test_a_connection_is_listed_and_busy_only_while_it_has_a_request() -> None:
                 await asyncio.sleep(0)
             connection.close()
             assert await reader.read() == b""
-            while server.http.connections:
+            while server.connections:
                 await asyncio.sleep(0)
             writer.close()
 
