@@ -90,7 +90,7 @@ $(VENV)/.made:
 
 $(VENV)/.serve-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
 	$(ONE_RUNTIME)
-	$(PIP) install $(LOCKED) -e '.[$(RUNTIME)]'
+	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),formats]'
 	touch $@
 
 $(VENV)/.export-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt

@@ -29,10 +29,10 @@ from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job, PcmChunk, Sampling
 from server.engine.synthesizer import Synthesizer
 from server.engine.worker import Engine
-from server.graphs.device_frame import IDLE, control_buffer
-from server.graphs.device_memory import BFLOAT16, FLOAT16, FLOAT32
-from server.graphs.manifest import BundleError, Manifest, read_manifest
+from server.graphs.cuda.device_frame import IDLE, control_buffer
+from server.graphs.cuda.device_memory import BFLOAT16, FLOAT16, FLOAT32
 from server.graphs.session import Chosen, ProviderError, check_provider
+from server.manifest import BundleError, Manifest, read_manifest
 
 PROMPT_ROOM = 128
 """Positions for the prompt, of which `TEXT` takes fewer."""

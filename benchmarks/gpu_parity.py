@@ -16,10 +16,10 @@ from server.engine.prompt import AUTO, Prompt
 from server.engine.rows import Row, RowState
 from server.engine.sampling import RowSampler
 from server.graphs.codec_decoder import PooledCodecDecoder
-from server.graphs.device_frame import Controls, DevicePredictor, DeviceTalker, control_buffer, forced_logits
-from server.graphs.manifest import CODEC_TABLE, Manifest, read_manifest
+from server.graphs.cuda.device_frame import Controls, DevicePredictor, DeviceTalker, control_buffer, forced_logits
 from server.graphs.session import Chosen, open_session
 from server.graphs.talker import TalkerOutput
+from server.manifest import CODEC_TABLE, Manifest, read_manifest
 
 SAMPLED = Sampling(0.9, 50, 0.95, 1.05, 0.9, 50, 1.0)
 

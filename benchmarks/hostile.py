@@ -27,8 +27,8 @@ from benchmarks.clients import Ask, connect, take_turns, watching
 from benchmarks.observed import Seen, longest_gap, percentile, underruns
 from server.bench.report import machine
 from server.bench.speak import TEXT
-from server.heap import TIDY_SECONDS
 from server.metrics import PREFIX
+from server.models.heap import TIDY_SECONDS
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "models" / "qwen3_tts_tiny"
 PLACES = 110

@@ -30,7 +30,7 @@ from benchmarks.observed import Heard, Phase, Seen, table
 from server.bench.report import machine
 from server.bench.speak import RAMP_FRAMES, TEXT
 from server.engine.tokenizer import TextTokenizer
-from server.reading import chunk_seed
+from server.speech.reading import chunk_seed
 from server.text.chunks import chunks
 
 SENTENCES = (

@@ -21,8 +21,8 @@ from server.bench.report import machine
 from server.engine.synthesizer import CHUNK_RAMP
 from server.graphs.code_predictor import CodePredictor, DrawParameters
 from server.graphs.codec_decoder import CodecDecoder
-from server.graphs.manifest import Manifest, read_manifest
 from server.graphs.talker import Talker
+from server.manifest import Manifest, read_manifest
 
 RUNS, SHOWN = 8, 8
 PAST = 64

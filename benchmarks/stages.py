@@ -12,7 +12,7 @@ from typing import get_args
 
 from server.bench.measure import measure
 from server.bench.report import report
-from server.graphs.manifest import Precision
+from server.manifest import Precision
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ from server.engine.synthesizer import Synthesizer
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder, CodecState
 from server.graphs.cores import usable_cores
-from server.graphs.manifest import Manifest
 from server.graphs.session import open_session
 from server.graphs.talker import Talker
+from server.manifest import Manifest
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

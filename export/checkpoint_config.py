@@ -12,7 +12,7 @@ from typing import Any
 
 from export.weights import CheckpointError, read_json
 from server.engine.sampling import RESERVED_CODES
-from server.profiles import plain
+from server.voices.profiles import plain
 
 CODEC_FOLDER = "speech_tokenizer"
 CODEC_REPOSITORY = "Qwen/Qwen3-TTS-Tokenizer-12Hz"

@@ -18,7 +18,7 @@ if __name__ == "__main__" and not __package__:
     # As a script, Python puts export/ first on the path, where its modules would pass for others of the same name.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from server.graphs.manifest import Precision
+from server.manifest import Precision
 
 if TYPE_CHECKING:
     from export.stages import Conversion
@@ -162,7 +162,8 @@ def verify(options: argparse.Namespace) -> None:
     """
     from export.checkpoint import open_checkpoint
     from export.stages import Conversion, check_bundle
-    from server.graphs.manifest import read_manifest, verify_files
+    from server.graphs.checking import verify_files
+    from server.manifest import read_manifest
 
     folder = options.verify.expanduser().absolute()
     manifest = read_manifest(folder)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from export.checkpoint import Checkpoint
-from server.graphs.manifest import MANIFEST_NAME
+from server.manifest import MANIFEST_NAME
 
 _FLOAT32 = 4  # bytes
 _SMALL_FILES = 32 << 20  # tokenizer.json, manifest.json and the graphs without their weights, with room

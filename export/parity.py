@@ -28,10 +28,10 @@ from server.engine.sampling import RowSampler
 from server.engine.synthesizer import CHUNK_RAMP
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder, PooledCodecDecoder
-from server.graphs.device_frame import forced_logits
-from server.graphs.manifest import Manifest, TalkerSizes
+from server.graphs.cuda.device_frame import forced_logits
 from server.graphs.session import CUDA_PRECISIONS, Chosen, open_session
 from server.graphs.talker import Talker
+from server.manifest import Manifest, TalkerSizes
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

@@ -15,7 +15,7 @@ from export.graphs.talker import MAX_POSITIONS
 from export.quantise import graph_precision
 from export.tables import Tick
 from export.weight_reads import weight_reads
-from server.graphs.manifest import (
+from server.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     FileEntry,

@@ -30,8 +30,8 @@ from export.publish import describe, publish
 from export.quantise import PRECISIONS, quantise_graph
 from export.tables import write_codec_table, write_text_table, write_tokenizer
 from server.engine.bundle import open_prompts
-from server.graphs.manifest import CODEC_TABLE, TEXT_TABLE, TOKENIZER, Manifest
 from server.graphs.session import CPU_LACKS
+from server.manifest import CODEC_TABLE, TEXT_TABLE, TOKENIZER, Manifest
 
 
 @dataclass

@@ -10,7 +10,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from export.graphs.graph import with_subgraphs
 from export.halves import stored_as
-from server.graphs.manifest import WeightReads
+from server.manifest import WeightReads
 
 _HALF, _FLOAT32 = 2, 4
 """Bytes of a weight in half precision where it is stored, and where it is used."""

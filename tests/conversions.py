@@ -22,7 +22,8 @@ import torch
 from filelock import FileLock
 
 from export.convert import main as convert
-from server.graphs.manifest import BundleError, read_manifest, verify_files
+from server.graphs.checking import verify_files
+from server.manifest import BundleError, read_manifest
 from tests.sources import ROOT, sources
 
 CACHE = ROOT / ".cache" / "tests"

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from server.graphs.manifest import MANIFEST_NAME, read_manifest, sha256_of
+from server.manifest import MANIFEST_NAME, read_manifest, sha256_of
 from tests.bundles import RANDOM_BUNDLE
 
 Rig = Literal["never ends", "loops", "silent", "ends at once"]

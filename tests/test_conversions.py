@@ -82,8 +82,8 @@ def test_only_the_latest_are_kept(tmp_path: Path) -> None:
 def test_every_file_that_makes_a_bundle_counts() -> None:
     found = {path.relative_to(ROOT).as_posix() for path in sources("tests.conversions")}
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "export").rglob("*.py")} <= found
-    assert {"tests/conversions.py", "server/graphs/manifest.py", "server/engine/synthesizer.py"} <= found
-    assert not found & {"server/app.py", "tests/test_conversions.py"}
+    assert {"tests/conversions.py", "server/manifest.py", "server/engine/synthesizer.py"} <= found
+    assert not found & {"server/http/app.py", "tests/test_conversions.py"}
 
 
 def test_the_processor_counts(monkeypatch: pytest.MonkeyPatch) -> None:

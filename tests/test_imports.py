@@ -1,42 +1,81 @@
-"""The house rules on imports: one direction, and no torch in the server."""
+"""The house rules on imports: one direction through the rooms, and no torch in the server."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
+import pytest
+
 from tests.sources import ROOT, imports
 
 HEAVY = {"torch", "transformers", "optimum", "onnx", "huggingface_hub", "export", "benchmarks", "tests"}
-ALLOWED = {
-    "server/graphs": ("server.graphs",),
-    "server/audio": ("server.audio",),
-    "server/text": ("server.text",),
-    "server/engine": ("server.engine", "server.graphs"),
-    "server/bench": ("server.bench", "server.engine", "server.graphs"),
+LEAVES = {"errors", "log", "metrics"}
+BELOW: dict[str, set[str]] = {
+    "manifest": set(),
+    "errors": set(),
+    "log": set(),
+    "metrics": set(),
+    "text": set(),
+    "audio": set(),
+    "config": {"manifest"},
+    "graphs": {"manifest"},
+    "engine": {"graphs", "manifest"},
+    "bench": {"engine", "graphs", "manifest"},
+    "models": {"engine", "graphs", "manifest", *LEAVES},
+    "voices": {"audio", "manifest", *LEAVES},
+    "speech": {"voices", "models", "text", "audio", "engine", "manifest", *LEAVES},
+    "http": {"speech", "voices", "models", "text", "audio", "manifest", "config", *LEAVES},
+    "cli": {"http", "speech", "voices", "models", "text", "audio", "engine", "graphs", "manifest", "config", "bench"}
+    | LEAVES,
+    "__main__": {"cli", "config", *LEAVES},
+    "__init__": set(),
 }
-"""Rooms that may import no other room of the server than these."""
-ENTRANCES = {"server/app.py", "server/__main__.py", "server/arguments.py", "server/opening.py"}
-"""Only these may import settings and routes."""
+"""What each room, or module beside the rooms, may import of the server beside itself."""
+SETTINGS = {"server/http/app.py"}
+"""Files of `http` that may read settings; what they hold travels on as values."""
+WITHOUT_SANIC = {"models", "voices", "speech", "text", "audio", "engine", "graphs", "bench", "config", *LEAVES}
+WITH_ONNX_RUNTIME = {"graphs", "bench"}
+
+
+def room_of(place: str) -> str:
+    """The room that a file of the server lies in, or its own name if it lies in none."""
+    _, first, *rest = place.split("/")
+    return first if rest else first.removesuffix(".py")
 
 
 def may_import(place: str, name: str) -> bool:
     """Whether the file of the server at `place` may import what has this dotted name."""
-    room = place.rpartition("/")[0]
-    if not name.startswith("server."):
-        return name.partition(".")[0] not in HEAVY
-    if room in ALLOWED and not name.startswith(tuple(f"{other}." for other in ALLOWED[room])):
-        return False
-    if name.startswith(("server.config", "server.routes", "server.app")) and place not in ENTRANCES:
-        return room == "server/routes" and name.startswith("server.routes")
-    return True
+    room, (top, *rest) = room_of(place), name.split(".")
+    if top != "server":
+        if (top == "sanic" and room in WITHOUT_SANIC) or (top == "onnxruntime" and room not in WITH_ONNX_RUNTIME):
+            return False
+        return top not in HEAVY
+    other = rest[0] if rest and (rest[0] in BELOW) else "__init__"
+    if room == "http" and other == "config" and rest[1:2] != ["addresses"]:
+        return place in SETTINGS
+    return other in ("__init__", room) or other in BELOW[room]
+
+
+PLACES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "server").rglob("*.py")}
 
 
 def test_every_server_module_keeps_to_its_room() -> None:
-    places = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "server").rglob("*.py")}
-    assert len(places) > 50
-    astray = [(place, name) for place, path in places.items() for name in imports(path) if not may_import(place, name)]
+    assert len(PLACES) > 100
+    assert {room_of(place) for place in PLACES} == set(BELOW)
+    astray = [(place, name) for place, path in PLACES.items() for name in imports(path) if not may_import(place, name)]
     assert astray == []
+
+
+def test_the_direction_has_no_circle() -> None:
+    below = {room: set(others) for room, others in BELOW.items()}
+    while free := {room for room, others in below.items() if not others}:
+        below = {room: others - free for room, others in below.items() if room not in free}
+    assert not below
+
+
+def test_few_modules_lie_beside_the_rooms() -> None:
+    assert len([place for place in PLACES if place.count("/") == 1]) <= 7
 
 
 def test_export_is_the_only_room_with_torch_beside_benchmarks_and_tests() -> None:
@@ -45,9 +84,26 @@ def test_export_is_the_only_room_with_torch_beside_benchmarks_and_tests() -> Non
     assert not (ROOT / "export" / "onnx.py").exists()
 
 
+def loaded_by(script: str) -> set[str]:
+    """The top names of all modules that are loaded once a script has run."""
+    code = f"import sys\n{script}\nprint('loaded', *sorted(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return {name.partition(".")[0] for name in ran.stdout.rpartition("loaded ")[2].split()}
+
+
 def test_starting_the_server_loads_no_torch() -> None:
-    script = "import sys, server.__main__, server.app, server.engine.worker\nprint(*sorted(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    modules = {name.partition(".")[0] for name in loaded.stdout.split()}
-    assert {"server", "onnxruntime", "sanic"} <= modules
-    assert not modules & HEAVY
+    loaded = loaded_by("import server.__main__, server.http.app, server.engine.worker")
+    assert {"server", "onnxruntime", "sanic"} <= loaded
+    assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("arguments", [["voices"], ["models"], ["keys", "list"], ["serve", "--help"]])
+def test_what_only_lists_loads_neither_sanic_nor_onnx_runtime(
+    arguments: list[str], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.touch()
+    monkeypatch.setenv("KW_API_KEYS_FILE", str(keys))
+    loaded = loaded_by(f"from server.__main__ import main\ntry: main({arguments!r})\nexcept SystemExit: pass")
+    assert "server" in loaded
+    assert not loaded & {"sanic", "onnxruntime", *HEAVY}

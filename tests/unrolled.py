@@ -17,9 +17,9 @@ from export.graphs.pooled import pool_states
 from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.frames import DeviceFrames
 from server.graphs.codec_decoder import PooledCodecDecoder
-from server.graphs.device_frame import DevicePredictor, DeviceTalker
-from server.graphs.manifest import CODEC_TABLE, read_manifest
+from server.graphs.cuda.device_frame import DevicePredictor, DeviceTalker
 from server.graphs.session import open_session
+from server.manifest import CODEC_TABLE, read_manifest
 
 
 def unrolled_frame(checkpoint: Path, bundle: Path, folder: Path) -> Path:

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 from export.graphs.code_predictor import draw_of_all
 from export.graphs.graph import Axes, GraphConfig
 from server.engine.sampling import RESERVED_CODES
-from server.graphs.device_frame import UNFIT, Controls
+from server.graphs.cuda.device_frame import UNFIT, Controls
 
 
 class FirstCode(nn.Module):

@@ -6,15 +6,18 @@ import io
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
 
-import av
 import lameenc
 import numpy as np
-from av.container import OutputContainer
+import soundfile
 from numpy.typing import NDArray
 
 from server.audio.pcm import to_s16le
+
+if TYPE_CHECKING:
+    from av import AudioStream
+    from av.container import OutputContainer
 
 AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 FORMATS: tuple[str, ...] = get_args(AudioFormat)
@@ -23,6 +26,13 @@ MP3_KILOBITS = 96
 """A second, constant, so that a player can tell the time from the bytes; speech in 24 kHz mono needs no more."""
 
 _MP3_QUALITY = 2
+
+_UNKNOWN_SIZE = b"\xff\xff\xff\xff"
+"""In a WAV header: the file goes on until its end."""
+
+
+class MissingCodecError(ValueError):
+    """A format whose library is not installed; the message says how to install it."""
 
 
 class Encoder(Protocol):
@@ -88,6 +98,90 @@ class Mp3Encoder:
         """LAME's 0.5 MB go with this object."""
 
 
+class _Sink:
+    """The file a library writes; bytes are taken away as they come, and what is written over taken ones is kept."""
+
+    def __init__(self) -> None:
+        self.corrections: list[tuple[int, bytes]] = []
+        self.taken = 0
+        """Bytes that have been taken away."""
+        self._fresh = bytearray()
+        self._position = 0
+
+    def write(self, data: bytes) -> int:
+        """Write at the position, as a file does."""
+        offset = self._position - self.taken
+        if offset < 0:
+            self.corrections.append((self._position, bytes(data)))
+        else:
+            self._fresh[offset : offset + len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the position, as a file does."""
+        end = self.taken + len(self._fresh)
+        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: end}[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """Nothing: soundfile asks for this method and does not call it."""
+        return b""
+
+    def seal(self, body: bytearray) -> None:
+        """Write into a body that holds all the bytes what was written over them."""
+        for position, data in self.corrections:
+            body[position : position + len(data)] = data
+
+    def take(self) -> bytes:
+        """The bytes since the last time."""
+        taken, self._fresh = bytes(self._fresh), bytearray()
+        self.taken += len(taken)
+        return taken
+
+
+class SoundfileEncoder:
+    """One WAV or FLAC file of 16 bits, mono, by libsndfile.
+
+    Until it is sealed, a WAV file has sizes of 0xFFFFFFFF ("until the end"), and a FLAC file a length of 0 ("unknown",
+    RFC 9639, section 8.2). FLAC comes in blocks of 4096 samples.
+    """
+
+    def __init__(self, audio_format: Literal["wav", "flac"], sample_rate: int) -> None:
+        self.content_type = f"audio/{audio_format}"
+        self._is_wav = audio_format == "wav"
+        self._sink = _Sink()
+        self._file = soundfile.SoundFile(
+            self._sink, "w", samplerate=sample_rate, channels=1, format=audio_format.upper(), subtype="PCM_16"
+        )
+
+    def encode(self, samples: NDArray[np.float32]) -> bytes:
+        self._file.write(np.frombuffer(to_s16le(samples), "<i2"))
+        return self._taken()
+
+    def finish(self) -> bytes:
+        opening = self._taken()
+        self._file.close()
+        return opening + self._sink.take()
+
+    def _taken(self) -> bytes:
+        if self._sink.taken or not self._is_wav:
+            return self._sink.take()
+        body = bytearray(self._sink.take())
+        body[4:8] = body[40:44] = _UNKNOWN_SIZE
+        return bytes(body)
+
+    def seal(self, body: bytearray) -> None:
+        self._sink.seal(body)
+
+    def close(self) -> None:
+        """libsndfile's 0.2 MB go with this object, which a thread may still be using."""
+
+
 @dataclass(frozen=True)
 class _Recipe:
     """How libav writes one format; rates and sizes are meant for speech in 24 kHz mono."""
@@ -99,68 +193,41 @@ class _Recipe:
     container_options: dict[str, str] = field(default_factory=dict)
 
 
-_RECIPES = {
+_RECIPES: dict[AudioFormat, _Recipe] = {
     # RFC 7845 registers Ogg Opus as audio/ogg; audio/opus means RTP packets, and Firefox plays no file of that type.
     # A page holds 80 ms, one codec frame: the muxer's own second would be heard as delay, a page a packet is 11 kb/s.
     "opus": _Recipe("audio/ogg", "ogg", "libopus", {"b": "48000"}, {"page_duration": "80000"}),
     # ADTS cannot say that its first 1024 samples are the encoder's delay: players play them, as silence.
     "aac": _Recipe("audio/aac", "adts", "aac", {"b": "64000"}),
-    # 40 ms a block, where libsndfile would wait for 4096 samples, and none of the 8 KiB that libav pads headers with.
-    "flac": _Recipe("audio/flac", "flac", "flac", {"frame_size": "960"}, {"metadata_header_padding": "0"}),
-    # Sizes are 0xFFFFFFFF ("until the end") until the body is sealed.
-    "wav": _Recipe("audio/wav", "wav", "pcm_s16le"),
 }
 
 
-class _Sink:
-    """The file libav writes: bytes are taken away as they come, and what is written over taken ones is kept apart."""
-
-    def __init__(self) -> None:
-        self.corrections: list[tuple[int, bytes]] = []
-        self._fresh = bytearray()
-        self._taken = 0
-        self._position = 0
-
-    def write(self, data: bytes) -> int:
-        """Write at the position, as a file does."""
-        offset = self._position - self._taken
-        if offset < 0:
-            self.corrections.append((self._position, bytes(data)))
-        else:
-            self._fresh[offset : offset + len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the position, as a file does."""
-        end = self._taken + len(self._fresh)
-        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: end}[whence] + offset
-        return self._position
-
-    def tell(self) -> int:
-        """The position."""
-        return self._position
-
-    def take(self) -> bytes:
-        """The bytes since the last time."""
-        taken, self._fresh = bytes(self._fresh), bytearray()
-        self._taken += len(taken)
-        return taken
-
-
 class LibavEncoder:
-    """One continuous stream of one of libav's codecs, mono."""
+    """One continuous stream of one of libav's codecs, mono, by PyAV.
 
-    def __init__(self, recipe: _Recipe, sample_rate: int) -> None:
-        self.content_type = recipe.content_type
-        self._recipe = recipe
+    Raises:
+        MissingCodecError: PyAV is not installed.
+    """
+
+    def __init__(self, audio_format: AudioFormat, sample_rate: int) -> None:
+        try:
+            import av  # noqa: F401  # an extra
+        except ModuleNotFoundError as error:
+            raise MissingCodecError(
+                f"{audio_format} needs the package PyAV, which is not installed here: "
+                f"pip install 'qwen3-tts-edge[formats]', or ask for {', '.join(WITHOUT_PYAV)}"
+            ) from error
+        self._recipe = _RECIPES[audio_format]
+        self.content_type = self._recipe.content_type
         self._time_base = Fraction(1, sample_rate)
         self._samples = 0
         self._sink = _Sink()
 
     @cached_property
-    def _opened(self) -> tuple[OutputContainer, av.AudioStream]:
-        """Opened with the first samples: until then a request may wait for long, and FLAC takes 8 MB."""
+    def _opened(self) -> tuple[OutputContainer, AudioStream]:
+        """Opened with the first samples: until then a request may wait for long."""
+        import av
+
         recipe = self._recipe
         # Bit-exact: no random serial number and no version of the library in the file.
         options = {"fflags": "+bitexact", **recipe.container_options}
@@ -173,6 +240,8 @@ class LibavEncoder:
         return container, cast(av.AudioStream, stream)
 
     def encode(self, samples: NDArray[np.float32]) -> bytes:
+        import av
+
         container, stream = self._opened
         if samples.size:
             pcm = np.frombuffer(to_s16le(samples), "<i2")
@@ -196,17 +265,34 @@ class LibavEncoder:
         self.__dict__.pop("_opened", None)
 
     def seal(self, body: bytearray) -> None:
-        for position, data in self._sink.corrections:
-            body[position : position + len(data)] = data
+        self._sink.seal(body)
 
 
 def make_encoder(audio_format: AudioFormat, sample_rate: int) -> Encoder:
     """A fresh encoder for mono audio at `sample_rate` Hz.
 
     Encoders raise ValueError for samples that are not finite.
+
+    Raises:
+        MissingCodecError: the library for this format is not installed.
     """
-    if audio_format == "mp3":
-        return Mp3Encoder(sample_rate)
-    if audio_format == "pcm":
-        return PcmEncoder()
-    return LibavEncoder(_RECIPES[audio_format], sample_rate)
+    match audio_format:
+        case "mp3":
+            return Mp3Encoder(sample_rate)
+        case "pcm":
+            return PcmEncoder()
+        case "wav" | "flac":
+            return SoundfileEncoder(audio_format, sample_rate)
+        case _:
+            return LibavEncoder(audio_format, sample_rate)
+
+
+CONTENT_TYPES: dict[AudioFormat, str] = {
+    "mp3": Mp3Encoder.content_type,
+    "pcm": PcmEncoder.content_type,
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    **{name: recipe.content_type for name, recipe in _RECIPES.items()},
+}
+WITHOUT_PYAV = tuple(name for name in FORMATS if name not in _RECIPES)
+"""Formats that a base installation writes."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from server.graphs.manifest import Manifest, WeightReads
+from server.manifest import Manifest, WeightReads
 
 
 def frame_reads(manifest: Manifest) -> list[WeightReads] | None:

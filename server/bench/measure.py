@@ -20,8 +20,8 @@ from server.bench.speak import Run, Stopwatch, speak, timed_bundle
 from server.engine.bundle import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.cores import thread_count
-from server.graphs.manifest import Manifest
 from server.graphs.session import Provider
+from server.manifest import Manifest
 
 
 class Rss(NamedTuple):

@@ -12,7 +12,7 @@ import onnxruntime
 
 from server.bench.measure import Measured
 from server.engine.synthesizer import CHUNK_RAMP
-from server.graphs.manifest import Precision
+from server.manifest import Precision
 
 CPU_INFO = Path("/proc/cpuinfo")
 """Linux alone has it."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from server.engine.frames import DeviceFrames, Frames, HostFrames
@@ -18,10 +17,25 @@ from server.engine.prompt import Prompt, PromptBuilder
 from server.engine.rows import Row, RowState
 from server.engine.sampling import RowSampler
 from server.engine.tokenizer import TextTokenizer
+from server.graphs.checking import verify_once
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import TAKEN, CodecDecoder, PooledCodecDecoder
-from server.graphs.device_frame import DevicePredictor, DeviceTalker
-from server.graphs.manifest import (
+from server.graphs.cuda.device_frame import DevicePredictor, DeviceTalker
+from server.graphs.pages import MappedTable, give_back_mapped, trim_heap
+from server.graphs.session import (
+    CPU_LACKS,
+    CUDA_PRECISIONS,
+    Cause,
+    Chosen,
+    PassingError,
+    Provider,
+    Session,
+    cause_of,
+    choose_provider,
+    open_session,
+)
+from server.graphs.talker import Talker, TalkerOutput
+from server.manifest import (
     CODEC_TABLE,
     GRAPHS,
     TEXT_TABLE,
@@ -31,20 +45,6 @@ from server.graphs.manifest import (
     Sizes,
     read_manifest,
 )
-from server.graphs.pages import MappedTable, give_back_mapped, trim_heap
-from server.graphs.session import (
-    CPU_LACKS,
-    CUDA_PRECISIONS,
-    Cause,
-    Chosen,
-    PassingError,
-    Provider,
-    cause_of,
-    choose_provider,
-    open_session,
-)
-from server.graphs.stamp import verify_once
-from server.graphs.talker import Talker, TalkerOutput
 
 Floats = NDArray[np.float32]
 
@@ -151,7 +151,7 @@ def _check_frame(folder: Path, manifest: Manifest) -> None:
             raise BundleError(f"{folder.name}: its graphs are those of an older version; convert the checkpoint again")
 
 
-def _check_graphs(folder: Path, manifest: Manifest, sessions: Mapping[str, ort.InferenceSession]) -> None:
+def _check_graphs(folder: Path, manifest: Manifest, sessions: Mapping[str, Session]) -> None:
     """See that each graph is the one that the manifest describes, since what wraps it asks for tensors by name."""
     for name, session in sessions.items():
         graph = manifest.graphs[name]

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from server.engine.rows import Row, failing, for_each
 from server.graphs.code_predictor import CodePredictor, DrawParameters
-from server.graphs.device_frame import IDLE, UNFIT, Controls, DevicePredictor, DeviceTalker, control_buffer
-from server.graphs.manifest import Sizes
+from server.graphs.cuda.device_frame import IDLE, UNFIT, Controls, DevicePredictor, DeviceTalker, control_buffer
 from server.graphs.talker import Talker, TalkerOutput
+from server.manifest import Sizes
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]

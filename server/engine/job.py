@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.prompt import Prompt
-from server.graphs.manifest import GenerationDefaults
+from server.manifest import GenerationDefaults
 
 PcmChunk = NDArray[np.float32]
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.tokenizer import TextTokenizer
-from server.graphs.manifest import Manifest, Speaker
 from server.graphs.pages import MappedTable
+from server.manifest import Manifest, Speaker
 
 Floats = NDArray[np.float32]
 AUTO = "auto"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.job import Sampling
-from server.graphs.manifest import Manifest
+from server.manifest import Manifest
 
 Floats = NDArray[np.float32]
 

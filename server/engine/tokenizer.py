@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
-from server.graphs.manifest import BundleError
+from server.manifest import BundleError
 
 _COUNTED_AT_ONCE = 4096
 """Characters; a sentence or a chunk has far fewer."""

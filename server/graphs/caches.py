@@ -15,9 +15,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.graphs.device_memory import BFLOAT16, BITS, FLOAT16, FLOAT32, Views
-from server.graphs.manifest import Manifest, TalkerSizes
+from server.graphs.cuda.device_memory import BFLOAT16, BITS, FLOAT16, FLOAT32, Views
 from server.graphs.session import CUDA_PRECISIONS
+from server.manifest import Manifest, TalkerSizes
 
 KERNEL_HEAD_DIM_MULTIPLE = 16
 """The attention kernel takes caches of no other head size; exported graphs pad theirs."""

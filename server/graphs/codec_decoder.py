@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.graphs.device_memory import FLOAT32, SlotBuffer, Views
+from server.graphs.cuda.device_memory import FLOAT32, SlotBuffer, Views
 
 TAKEN, LEFT = "taken", "left"
 """Inputs of a bundle for a GPU: where in the buffers of states each row's past is, and where its next state goes."""

@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple
 import onnxruntime as ort
 
 from server.graphs.cores import thread_count
-from server.graphs.manifest import BundleError, Precision
+from server.manifest import BundleError, Precision
 
+Session = ort.InferenceSession
 Provider = Literal["auto", "cpu", "cuda"]
 Chosen = Literal["cpu", "cuda"]
 

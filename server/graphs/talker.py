@@ -10,8 +10,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from server.graphs.caches import Saved, open_caches
-from server.graphs.manifest import TalkerSizes
-from server.graphs.static_call import NO_GRAPH, run_options
+from server.graphs.cuda.static_call import NO_GRAPH, run_options
+from server.manifest import TalkerSizes
 
 Floats = NDArray[np.float32]
 

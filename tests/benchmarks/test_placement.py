@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks.gpu import placement
 from benchmarks.placement import PROVIDERS, PlacementError, check_placement, node_providers
-from server.graphs.device_frame import IDLE, control_buffer
-from server.graphs.manifest import read_manifest
+from server.graphs.cuda.device_frame import IDLE, control_buffer
 from server.graphs.session import has_cuda
+from server.manifest import read_manifest
 
 CPU, CUDA = PROVIDERS["cpu"], PROVIDERS["cuda"]
 

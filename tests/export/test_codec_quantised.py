@@ -33,8 +33,8 @@ from export.graphs.codec_quantised import (
 from export.graphs.streaming import CausalConv, CausalConvTranspose, Stream
 from export.quantise import INT8, INT8_FINE
 from server.graphs.codec_decoder import CodecDecoder as Graph
-from server.graphs.manifest import read_manifest
 from server.graphs.session import open_session
+from server.manifest import read_manifest
 from tests.closeness import assert_close
 
 CHANNELS, DILATION = 6, 3

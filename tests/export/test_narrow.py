@@ -16,8 +16,8 @@ import pytest
 from export.graphs.narrow import check_graph
 from server.engine.bundle import open_bundle
 from server.engine.job import Job, Sampling
-from server.graphs.manifest import BundleError, read_manifest
 from server.graphs.session import open_session
+from server.manifest import BundleError, read_manifest
 from tests.checkpoints import SHAPES
 from tests.export.cuda_kernels import Fault, faults
 from tests.parity.test_official import speak

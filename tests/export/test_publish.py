@@ -9,7 +9,7 @@ import pytest
 
 from export.checkpoint import open_checkpoint
 from export.publish import description_of
-from server.graphs.manifest import read_manifest
+from server.manifest import read_manifest
 from tests.bundles import TINY_BUNDLE
 from tests.checkpoints import SHAPES, CheckpointShape, build_checkpoint
 

@@ -16,7 +16,7 @@ from export.convert import main as convert
 from export.quantise import INT4, INT8, PRECISIONS, WeightFormat, fit_blocks, quantise_graph
 from server.engine.bundle import open_bundle
 from server.engine.job import Job, Sampling
-from server.graphs.manifest import read_manifest
+from server.manifest import read_manifest
 from tests.conversions import Conversion
 from tests.parity.test_official import speak
 

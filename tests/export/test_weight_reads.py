@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.weight_reads import weight_reads
-from server.graphs.manifest import WeightReads
+from server.manifest import WeightReads
 
 
 def graph_of(name: str, nodes: list[onnx.NodeProto], **tensors: np.ndarray) -> onnx.GraphProto:

@@ -12,7 +12,7 @@ import pytest
 from export.calibration import LOUDEST_NOISE, noise_db, spoken_codes
 from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job
-from server.graphs.manifest import CODEC_TABLE, TEXT_TABLE, read_manifest
+from server.manifest import CODEC_TABLE, TEXT_TABLE, read_manifest
 from tests import conversions
 from tests.bundles import TINY_BUNDLE
 from tests.closeness import assert_close

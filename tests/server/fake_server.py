@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from server import config
-from server.__main__ import run_server
+from server.cli.serve import run_server
 from tests.server.fakes import FakeEngine
 
 if __name__ == "__main__":

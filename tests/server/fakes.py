@@ -25,16 +25,8 @@ from server.engine.events import EngineEvents, NoEvents
 from server.engine.job import Job
 from server.engine.prompt import Prompt, PromptError
 from server.engine.scheduler import QueueFull
-from server.graphs.manifest import (
-    CODEC_TABLE,
-    GRAPHS,
-    TEXT_TABLE,
-    TOKENIZER,
-    Manifest,
-    TokenIds,
-    read_manifest,
-    verify_files,
-)
+from server.graphs.checking import verify_files
+from server.manifest import CODEC_TABLE, GRAPHS, TEXT_TABLE, TOKENIZER, Manifest, TokenIds, read_manifest
 
 SAMPLE_RATE = 24_000
 FRAME = 1920

@@ -19,7 +19,7 @@ from server.bench.report import report, verdict
 from server.bench.speak import RAMP_FRAMES, STEADY_CHUNK, Run, speak
 from server.engine.bundle import open_bundle
 from server.engine.synthesizer import Synthesizer
-from server.graphs.manifest import Manifest, Precision, WeightReads, read_manifest
+from server.manifest import Manifest, Precision, WeightReads, read_manifest
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.fakes import manifest_of, write_bundle
 from tests.server.running import ROOT, clean_environment

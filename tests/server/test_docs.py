@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 import pytest
 
-from server.routes.docs import PAGE, PARTS, SWAGGER
+from server.http.routes.docs import PAGE, PARTS, SWAGGER
 from tests.server.answers import PREFIXES, check_error
 from tests.server.running import RunningServer
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from server import __version__
-from server.graphs.manifest import MANIFEST_NAME
+from server.manifest import MANIFEST_NAME
 from tests.bundles import TINY_BUNDLE
 from tests.server.running import ROOT, clean_environment, run_server
 

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
+from tests.server.http.test_leaving import raw_request
 from tests.server.running import FAKE, RunningServer, run_server, wait_until
-from tests.server.test_leaving import raw_request
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-from server.routes.pages import PAGES, WEB
+from server.http.routes.pages import PAGES, WEB
 
 FILES = sorted(path for path in WEB.iterdir() if path.is_file())
 HTML = sorted(PAGES.values())

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from server.auth import KeyRing
+from server.http.access import KeyRing
 from tests.server.running import KEY, PATIENCE_SECONDS, ROOT, RunningServer, clean_environment
 from tests.web.conftest import OpenPage
 

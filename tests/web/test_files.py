@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.routes.pages import WEB
+from server.http.routes.pages import WEB
 from tests.web.files import FILES, HTML, SCRIPTS, Element, Page, imports, script
 
 MOST_BYTES = 66 * 1024

@@ -26,9 +26,9 @@ from server.engine.job import Job, JobError, Sampling
 from server.engine.sampling import RESERVED_CODES, RowSampler
 from server.engine.synthesizer import Synthesizer
 from server.engine.worker import Engine
-from server.graphs.device_frame import UNFIT, Controls, control_buffer
-from server.graphs.manifest import read_manifest
+from server.graphs.cuda.device_frame import UNFIT, Controls, control_buffer
 from server.graphs.talker import TalkerOutput
+from server.manifest import read_manifest
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.engine.rigs import Counted, Wrapped
 from tests.server.engine.test_batching import CodesOfAudio

@@ -11,7 +11,7 @@ from tokenizers import Encoding
 from server.engine.bundle import CODEC_TABLE, TEXT_TABLE, TOKENIZER
 from server.engine.prompt import InstructionError, PromptBuilder, PromptError
 from server.engine.tokenizer import TextTokenizer
-from server.graphs.manifest import read_manifest
+from server.manifest import read_manifest
 from tests.bundles import RANDOM_BUNDLE
 
 VOICE = {"speaker": "serena", "language": "english"}

@@ -20,7 +20,7 @@ from transformers import (
 from export.graphs.code_predictor import draw as graph_draw
 from server.engine.job import Sampling
 from server.engine.sampling import RESERVED_CODES, RowSampler, draw
-from server.graphs.manifest import Manifest, read_manifest
+from server.manifest import Manifest, read_manifest
 from tests.bundles import RANDOM_BUNDLE
 
 CODES = 120

@@ -15,7 +15,7 @@ import pytest
 from server.engine.bundle import OpenBundle, open_bundle
 from server.graphs import caches
 from server.graphs.caches import FIRST_POSITIONS, KEPT_POSITIONS, HostCaches, cache_bytes, takes_memory_at_once
-from server.graphs.device_memory import FLOAT32
+from server.graphs.cuda.device_memory import FLOAT32
 from tests.bundles import RANDOM_BUNDLE
 
 SLOTS = 3
@@ -158,7 +158,7 @@ MEASURE = """
 import sys
 import numpy as np, psutil
 from server.graphs.caches import KEPT_POSITIONS, HostCaches
-from server.graphs.device_memory import FLOAT32
+from server.graphs.cuda.device_memory import FLOAT32
 
 heads, positions, head_dim = 4, int(sys.argv[1]), 64
 caches = HostCaches([FLOAT32] * 8, (3, heads, positions, head_dim))

@@ -13,10 +13,11 @@ import psutil
 import pytest
 
 from server.graphs import control_groups, cores
+from server.graphs.checking import verify_files
 from server.graphs.control_groups import cpu_quota, memory_limit
 from server.graphs.cores import thread_count, usable_cores
-from server.graphs.manifest import read_manifest, verify_files
 from server.graphs.session import open_session
+from server.manifest import read_manifest
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.answers import GOOD
 from tests.server.running import run_server
@@ -177,9 +178,9 @@ def test_sessions_and_hashing_get_the_number(processors: Any, monkeypatch: pytes
         session = open_session(RANDOM_BUNDLE / "codec_decoder.onnx", "cpu", wanted)
         assert session.get_session_options().intra_op_num_threads == given
     asked: list[int] = []
-    pool = sys.modules["server.graphs.manifest"].ThreadPoolExecutor
+    pool = sys.modules["server.graphs.checking"].ThreadPoolExecutor
     monkeypatch.setattr(
-        "server.graphs.manifest.ThreadPoolExecutor", lambda workers: asked.append(workers) or pool(workers)
+        "server.graphs.checking.ThreadPoolExecutor", lambda workers: asked.append(workers) or pool(workers)
     )
     verify_files(RANDOM_BUNDLE, read_manifest(RANDOM_BUNDLE))
     assert asked == [3]

@@ -14,7 +14,7 @@ from server.engine.job import Job, Sampling
 from server.engine.synthesizer import Synthesizer
 from server.graphs.caches import ELEMENT_TYPES, DeviceCaches, cache_shape
 from server.graphs.code_predictor import DrawParameters
-from server.graphs.device_frame import Controls, DeviceTalker, control_buffer, forced_logits
+from server.graphs.cuda.device_frame import Controls, DeviceTalker, control_buffer, forced_logits
 from server.graphs.session import CUDA_PROVIDER
 from server.graphs.talker import TalkerOutput
 from tests.closeness import assert_close

@@ -13,9 +13,9 @@ import pytest
 from onnx import TensorProto, helper, save_model
 
 from server.engine.bundle import open_bundle
+from server.graphs.checking import STAMP_NAME, verify_files
 from server.graphs.external_data import external_data
-from server.graphs.manifest import CODEC_TABLE, GRAPHS, BundleError, read_manifest, sha256_of, verify_files
-from server.graphs.stamp import STAMP_NAME
+from server.manifest import CODEC_TABLE, GRAPHS, BundleError, read_manifest, sha256_of
 from tests.bundles import RANDOM_BUNDLE, TINY_BUNDLE
 from tests.server.fakes import manifest_of, write_bundle
 

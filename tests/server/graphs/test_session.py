@@ -11,13 +11,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from server.cli.startup import engine_loader
 from server.config import Settings
 from server.engine import bundle as opening
 from server.engine.bundle import open_bundle
 from server.engine.events import NoEvents
 from server.graphs import session
-from server.graphs.device_frame import DeviceTalker
-from server.graphs.manifest import BundleError, Manifest, TensorSpec
+from server.graphs.cuda.device_frame import DeviceTalker
 from server.graphs.session import (
     CUDA_PROVIDER,
     CudaError,
@@ -27,7 +27,7 @@ from server.graphs.session import (
     choose_provider,
     open_session,
 )
-from server.opening import engine_loader
+from server.manifest import BundleError, Manifest, TensorSpec
 from tests.bundles import RANDOM_BUNDLE
 
 GRAPH = RANDOM_BUNDLE / "talker.onnx"

@@ -9,7 +9,7 @@ import pytest
 
 from server.engine.bundle import OpenBundle, open_bundle
 from server.graphs.caches import DeviceCaches, cache_bytes, cache_shape
-from server.graphs.device_memory import FLOAT32
+from server.graphs.cuda.device_memory import FLOAT32
 from server.graphs.session import open_session
 from tests.bundles import RANDOM_BUNDLE
 from tests.closeness import assert_close

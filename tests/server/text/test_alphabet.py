@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.graphs.manifest import read_manifest
+from server.manifest import read_manifest
 from server.text.alphabet import MOST_DROPPED, adapted, fold
 from server.text.typography import plain_typography
 from tests.bundles import TINY_BUNDLE

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.lexicon_file import load_lexicon
+from server.speech.lexicon_file import load_lexicon
 from server.text.lexicon import MAX_ENTRIES, MAX_SAY_CHARS, MAX_WORD_CHARS, Lexicon, LexiconError, lexicon_of
 
 ANY = {"say": "sequel", "any_case": True}

@@ -1,0 +1,128 @@
+"""The commands that end by themselves: say, voices, models, bench, keys."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from server import config
+from server.audio.encoders import FORMATS
+from server.cli.arguments import SAY_OPTIONS
+from server.cli.startup import (
+    USAGE_ERROR,
+    CommandError,
+    check_runtime,
+    engine_loader,
+    lexicon_of_settings,
+    open_bundles,
+    open_pool,
+    profiles_of,
+)
+from server.config import Settings
+from server.http import key_file
+from server.http.key_file import KeyFileError
+from server.manifest import BundleError
+from server.metrics import Metrics
+from server.models.pool import EnginePool
+from server.speech.request import build
+from server.voices import catalogue
+
+
+def say(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Speak a text into a file."""
+    output: Path = arguments.output
+    audio_format = output.suffix.lower().removeprefix(".")
+    if audio_format not in FORMATS:
+        raise CommandError(f"{output}: the name must end in one of .{', .'.join(FORMATS)}", USAGE_ERROR)
+    if not output.parent.is_dir():
+        raise CommandError(f"{output}: there is no folder {output.parent}", USAGE_ERROR)
+    pool = open_pool(settings, open_bundles(settings), engine_loader(settings), Metrics())
+    asyncio.run(_say_to_file(arguments, settings, pool, audio_format))
+
+
+async def _say_to_file(arguments: argparse.Namespace, settings: Settings, pool: EnginePool, audio_format: str) -> None:
+    from server.cli.say import say as say_to_file  # these two need ONNX Runtime
+    from server.speech.service import SpeechService
+
+    bundle = pool.bundles.resolve(arguments.model) if arguments.model else pool.bundles.default()
+    request = build(
+        model=bundle.id,
+        input=arguments.text,
+        voice=arguments.voice or catalogue.default_voice(bundle.manifest),
+        response_format=audio_format,
+        **{name: getattr(arguments, name) for name in SAY_OPTIONS},
+    )
+    profiles, lexicon = profiles_of(settings), lexicon_of_settings(settings)
+    service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
+    try:
+        print(await say_to_file(service, request, arguments.output), file=sys.stderr)
+    finally:
+        await pool.close()
+
+
+def voices(arguments: argparse.Namespace, settings: Settings) -> None:
+    """List what can be asked to speak."""
+    bundles = open_bundles(settings)
+    bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
+    for voice in catalogue.voices_of(bundle.manifest, profiles_of(settings)):
+        about = ", ".join(filter(None, (voice.description, voice.gender, voice.language)))
+        if voice.alias_of:
+            about = f"stand-in, speaks as {voice.alias_of}" if voice.stand_in else f"means {voice.alias_of}"
+        print(f"{voice.id:<20} {about}".rstrip())
+
+
+def models(arguments: argparse.Namespace, settings: Settings) -> None:
+    """List the bundles."""
+    bundles = open_bundles(settings).all()
+    if not bundles:
+        raise CommandError(f"there is no model bundle in {settings.models_dir}")
+    for number, bundle in enumerate(bundles):
+        mark = " (default)" if number == 0 else ""
+        about = f"cannot be served: {bundle.problem}" if bundle.readable is None else bundle.readable.description
+        print(f"{bundle.id}{mark}\n    {about}")
+
+
+def bench(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Measure a bundle on this machine."""
+    check_runtime(settings)
+    from server.bench.measure import measure  # these three need ONNX Runtime
+    from server.bench.report import report
+    from server.graphs.session import ProviderError
+
+    bundles = open_bundles(settings)
+    bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
+    if bundle.readable is None:
+        raise bundle.unavailable()
+    try:
+        measured = measure(
+            bundle.folder,
+            provider=settings.execution_provider,
+            threads=settings.threads if arguments.threads is None else arguments.threads,
+            frames=arguments.frames,
+            requests=arguments.requests,
+            rows=arguments.rows,
+            progress=lambda doing: print(f"{bundle.id}: {doing}", file=sys.stderr),
+        )
+    except (BundleError, ProviderError) as error:
+        raise CommandError(str(error)) from None
+    print(report(measured))
+
+
+def keys(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Make, list and revoke keys."""
+    path = settings.api_keys_file
+    if path is None:
+        raise CommandError(f"set {config.PREFIX}API_KEYS_FILE to the file that holds the keys", USAGE_ERROR)
+    try:
+        if arguments.action == "new":
+            print(key_file.add(path, arguments.label))
+            print("this is the only time the key is shown; the file holds its hash", file=sys.stderr)
+        elif arguments.action == "revoke":
+            key_file.revoke(path, arguments.label)
+        else:
+            for label in key_file.read(path):
+                print(label)
+    except KeyFileError as error:
+        raise CommandError(str(error)) from None

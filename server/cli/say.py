@@ -1,0 +1,33 @@
+"""Speech into a file that is whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from server.speech.request import SpeechRequest
+from server.speech.service import SpeechService
+
+
+async def say(service: SpeechService, request: SpeechRequest, output: Path) -> str:
+    """Write a request's speech to `output`; returns a line about it.
+
+    Raises:
+        ApiError: as for `SpeechService.start` and `Speech.whole`; `output` is as it was.
+    """
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        speech = await service.start(request, wait=True)
+        try:
+            unfinished.write_bytes(await speech.whole())
+        finally:
+            speech.stop()
+        unfinished.replace(output)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    audio, wall = speech.audio_seconds, speech.wall_seconds
+    cut = f", cut off at {request.max_new_tokens} frames," if speech.capped else ""
+    return (
+        f"{output}: {audio:.2f} s of audio{cut} made in {wall:.2f} s by {speech.model}, voice {request.voice_name}, "
+        f"seed {speech.seed}; RTF {wall / audio:.2f} (below 1 is faster than real time)"
+    )

@@ -1,0 +1,91 @@
+"""The command `serve`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+
+from server import __version__, config, log
+from server.cli.startup import (
+    USAGE_ERROR,
+    CommandError,
+    engine_loader,
+    lexicon_of_settings,
+    open_bundles,
+    open_pool,
+    profiles_of,
+)
+from server.config import Settings
+from server.config.addresses import NO_ORIGIN
+from server.http import listening
+from server.http.key_file import KeyFileError
+from server.metrics import Metrics
+from server.models.catalogue import Bundles
+from server.models.engine import Loader
+from server.voices import catalogue as voices
+from server.voices.profiles import Profile
+
+
+def serve(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Serve with ONNX Runtime until a signal ends it."""
+    run_server(settings, engine_loader(settings))
+
+
+def run_server(settings: Settings, load: Loader) -> None:
+    """Serve until a signal ends it."""
+    from server.http import app, lifecycle
+    from server.models import heap
+
+    heap.bound()
+    log.configure()
+    bundles, profiles, lexicon = open_bundles(settings), profiles_of(settings), lexicon_of_settings(settings)
+    log.event("starting", version=__version__)
+    metrics = Metrics()
+    pool = open_pool(settings, bundles, load, metrics)
+    for name in config.unknown_variables():
+        level = logging.WARNING if config.may_hold_a_secret(name) else logging.INFO
+        log.event("unknown_setting", level=level, variable=name)
+    if NO_ORIGIN in settings.cors_origins:
+        reason = "sandboxed frames of every page have the origin null; all of them may call the API"
+        log.event("cors_origin_null", level=logging.WARNING, reason=reason)
+    try:
+        served = app.create_app(settings, pool, profiles, metrics, lexicon)
+    except KeyFileError as error:
+        raise CommandError(f"{config.PREFIX}API_KEYS_FILE: {error}", USAGE_ERROR) from None
+    try:
+        sockets = listening.listen(settings.address, settings.port)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CommandError(f"cannot listen on {settings.address} port {settings.port}: {reason}") from None
+    lifecycle.serve(
+        served,
+        sockets,
+        lambda: _announce(settings, bundles, profiles, sockets),
+        settings.drain_seconds,
+        settings.drain_delay_seconds,
+    )
+    log.event("stopped")
+    if pool.at_work:
+        # Ending Python beneath a thread that is still in native code may crash; there is nothing left to do.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _announce(
+    settings: Settings, bundles: Bundles, profiles: Mapping[str, Profile], sockets: Sequence[socket.socket]
+) -> None:
+    url, *others = map(listening.url_of, sockets)
+    access = "key" if settings.requires_key else "open to all"
+    if not settings.requires_key and settings.auth == "on":
+        access = f"loopback only, as there is no key in {config.PREFIX}SECRET_API_KEY or {config.PREFIX}API_KEYS_FILE"
+    log.event("listening", url=url, also=" ".join(others) or None, access=access, models=len(bundles.all()))
+    for problem in bundles.problems:
+        log.event("model_unavailable", level=logging.WARNING, reason=problem)
+    for bundle in bundles.all():
+        if bundle.readable and (missing := voices.left_out(bundle.readable, profiles)):
+            told = ", ".join(f"{voice} needs the speaker {speaker}" for voice, speaker in missing.items())
+            log.event("voices_left_out", level=logging.WARNING, model=bundle.id, reason=told)

@@ -1,0 +1,169 @@
+"""What the commands of the command line begin with: settings in, bundles, profiles and engines out."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from server import config, log
+from server.config import Settings
+from server.engine.events import EngineEvents
+from server.errors import UnknownModelError
+from server.graphs.cores import thread_count
+from server.manifest import BundleError
+from server.metrics import Metrics
+from server.models.catalogue import Bundles, find
+from server.models.engine import Loader
+from server.models.pool import EnginePool, PoolLimits
+from server.speech.lexicon_file import load_lexicon
+from server.text.lexicon import Lexicon, LexiconError
+from server.voices.profiles import Profile, ProfileError, load_profiles
+
+USAGE_ERROR = 2
+FAILURE = 1
+
+
+class CommandError(Exception):
+    """What stops a command; the message is for its user.
+
+    Args:
+        message: one line.
+        status: the exit code.
+    """
+
+    def __init__(self, message: str, status: int = FAILURE) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def check_runtime(settings: Settings) -> None:
+    """See that graphs can be run. Both packages of ONNX Runtime have one import name, so that none or one is there.
+
+    Raises:
+        CommandError: they cannot.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise CommandError(
+            "ONNX Runtime is not installed: install qwen3-tts-edge[cpu], or qwen3-tts-edge[cuda] for an NVIDIA GPU"
+        )
+    from server.graphs.session import ProviderError, check_provider  # needs ONNX Runtime
+
+    try:
+        check_provider(settings.execution_provider)
+    except ProviderError as error:
+        raise CommandError(str(error), USAGE_ERROR) from None
+
+
+def engine_loader(settings: Settings) -> Loader:
+    """What loads engines.
+
+    Raises:
+        CommandError: as for `check_runtime`.
+    """
+    check_runtime(settings)
+    from server.engine.worker import Engine  # this and the next need ONNX Runtime
+    from server.graphs.session import PassingError, ProviderError
+
+    def load(folder: Path, events: EngineEvents) -> Engine:
+        try:
+            return Engine.load(
+                folder,
+                provider=settings.execution_provider,
+                threads=settings.threads,
+                max_rows=settings.max_rows,
+                max_queue=settings.max_queue,
+                max_prompt=settings.max_prompt,
+                max_frames=settings.max_frames,
+                events=events,
+            )
+        except PassingError:
+            raise
+        except ProviderError as error:  # a reason to tell like any other why this bundle cannot be served
+            raise BundleError(str(error)) from error
+
+    return load
+
+
+def open_bundles(settings: Settings) -> Bundles:
+    """The bundles of the models folder.
+
+    Raises:
+        CommandError: `KW_MODEL` or what `KW_MODEL_ALIASES` names is not among them; an empty folder is no error, a
+            server may wait for its bundles.
+    """
+    found = find(settings.models_dir)
+    ids = [bundle.id for bundle in found]
+    wanted = {settings.model, f"{settings.model}_{settings.precision}"}
+    if settings.model is not None and found and not wanted & set(ids):
+        raise CommandError(
+            f"{config.PREFIX}MODEL: no model {settings.model!r}; there are {', '.join(ids)}", USAGE_ERROR
+        )
+    bundles = Bundles(found, settings.model, settings.precision)
+    aliases = dict(settings.model_aliases)
+    for name, meant in aliases.items() if found else ():
+        if name in ids:
+            raise CommandError(f"{config.PREFIX}MODEL_ALIASES: {name} is a model of its own", USAGE_ERROR)
+        try:
+            bundles.resolve(meant)
+        except UnknownModelError:
+            message = f"{config.PREFIX}MODEL_ALIASES: no model {meant!r}; there are {', '.join(ids)}"
+            raise CommandError(message, USAGE_ERROR) from None
+    return Bundles(found, settings.model, settings.precision, aliases)
+
+
+def profiles_of(settings: Settings) -> Mapping[str, Profile]:
+    """The voice profiles, the operator's own among them.
+
+    Raises:
+        CommandError: `KW_VOICES_FILE` cannot be used.
+    """
+    try:
+        return load_profiles(settings.voices_file)
+    except ProfileError as error:
+        raise CommandError(f"{config.PREFIX}VOICES_FILE: {error}", USAGE_ERROR) from None
+
+
+def lexicon_of_settings(settings: Settings) -> Lexicon:
+    """The operator's pronunciation dictionary.
+
+    Raises:
+        CommandError: `KW_LEXICON_FILE` cannot be used.
+    """
+    try:
+        return load_lexicon(settings.lexicon_file)
+    except LexiconError as error:
+        raise CommandError(f"{config.PREFIX}LEXICON_FILE: {error}", USAGE_ERROR) from None
+
+
+def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metrics) -> EnginePool:
+    """The engines of these bundles, none of them loaded yet.
+
+    Raises:
+        CommandError: the default model cannot run in the memory of this machine.
+    """
+    from server.models import memory  # needs ONNX Runtime
+
+    threads = thread_count(settings.threads)
+    if threads < settings.threads:
+        reason = f"{config.PREFIX}THREADS={settings.threads} is more than the processors that this process may use"
+        log.event("threads_lowered", level=logging.WARNING, threads=threads, reason=reason)
+    default = next(iter(bundles.all()), None)
+    positions = settings.max_prompt + settings.max_frames
+    bounds = memory.Bounds(settings.max_rows, positions, settings.execution_provider)
+    if default is not None and default.readable is not None:
+        try:
+            warning = memory.check(default.readable, bounds, memory.machine())
+        except memory.MemoryShortage as error:
+            raise CommandError(str(error)) from None
+        if warning:
+            log.event("memory", level=logging.WARNING, reason=warning)
+    limits = PoolLimits(
+        memory=settings.model_memory,
+        idle_seconds=settings.idle_unload_seconds,
+        wait_seconds=settings.load_wait_seconds,
+        max_requests=settings.max_rows + settings.max_queue,
+    )
+    return EnginePool(bundles, load, partial(memory.model_bytes, bounds=bounds), limits, metrics)

@@ -1,0 +1,348 @@
+"""The settings: every one an environment variable `KW_...`, read once at start and handed on as values."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from server.config.addresses import ANY, IpNetwork, host_of, origin_of, resolves_to_loopback
+from server.manifest import MANIFEST_NAME, Precision
+
+PREFIX = "KW_"
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names its variable."""
+
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
+"""Where a wheel has the embedded model; a checkout has none there, since its `models` hold it."""
+
+
+def _default_models_dir() -> Path:
+    """`models` of the checkout that this package lies in, else those of the working directory, else the embedded one.
+
+    A working directory of some other project may have a folder of this name; ours hold bundles.
+    """
+    checkout, here = EMBEDDED.parent.parent / "models", Path.cwd() / "models"
+    if not EMBEDDED.is_dir():
+        return checkout if checkout.is_dir() else here
+    return here if any(here.glob(f"*/{MANIFEST_NAME}")) else EMBEDDED
+
+
+_SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|AUTH")
+
+
+def _unquoted(text: str) -> str:
+    """Less the pair of quotes that `docker run --env-file` leaves where a shell takes it away."""
+    text = text.strip()
+    quoted = len(text) > 1 and text[0] in "\"'" and text[-1] == text[0] and text[0] not in text[1:-1]
+    return text[1:-1].strip() if quoted else text
+
+
+def _words(value: Any) -> Any:
+    """The parts between commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, Field(ge=0, le=366 * 24 * 3600, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """What an operator can choose. An empty variable counts as not set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        extra="ignore",
+        validate_default=False,
+    )
+
+    secret_api_key: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        repr=False,
+        description="API keys, comma-separated. Without one, here or in a file, the server listens on loopback only.",
+    )
+    secret_api_key_file: Path | None = Field(
+        default=None,
+        description="File that holds what KW_SECRET_API_KEY would, such as a secret mounted into a container.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of more keys, as labelled hashes: `qwen3-tts keys` makes and edits it, and a running server "
+        "reads it again when it changes.",
+    )
+    max_requests_per_key: int = Field(
+        default=0, ge=0, le=100_000, description="Speech requests that one key may have under way; 0 is no limit."
+    )
+    auth: Literal["on", "off"] = Field(
+        default="on", description="`off` answers without a key, even where others can reach the server."
+    )
+    host: str = Field(
+        default="",
+        description="Address to listen on, or a name: then all its addresses. :: is IPv4 too.",
+        json_schema_extra={"default": "0.0.0.0 with a key, else 127.0.0.1"},
+    )
+    port: int = Field(default=3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins whose pages may call the API from a browser, comma-separated, such as "
+        "https://app.example; * is every one.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Names, comma-separated, by which browsers may reach a server that wants no key, beside localhost "
+        "and KW_HOST, such as that of a proxy before it; * is every one.",
+    )
+    trusted_proxies: Annotated[tuple[IpNetwork, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses or networks of proxies, comma-separated, whose X-Forwarded-For the log believes.",
+    )
+    max_connections: int = Field(
+        default=512,
+        ge=1,
+        le=1_000_000,
+        description="Open connections, at most what the limit of file descriptors leaves room for; for one more the "
+        "oldest that has no request under way is closed.",
+    )
+    models_dir: Path = Field(
+        default_factory=_default_models_dir,
+        description="Folder that holds one folder per model bundle.",
+        json_schema_extra={
+            "default": "models/ of the checkout; where the package is installed without one, models/ of the working "
+            "directory if it holds bundles, else the embedded model"
+        },
+    )
+    model: str | None = Field(
+        default=None,
+        description="Id (folder name) of the default model, which loads at start.",
+        json_schema_extra={"default": "the first, in alphabetical order, that can be read"},
+    )
+    model_aliases: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
+        default=(),
+        description="More names of models, NAME=MODEL, comma-separated, such as tts-1-hd=qwen3_tts_1_7b_customvoice.",
+    )
+    precision: Precision | None = Field(
+        default=None,
+        description="fp32, int8, mixed, int4, bf16, fp16 or int4_bf16: the bundle that an id means where "
+        "`ID_PRECISION` lies beside `ID`.",
+    )
+    voices_file: Path | None = Field(
+        default=None,
+        description='JSON file of voice profiles beside the built-in ones: {"profiles": {"ID": {"speaker": ...}}}.',
+    )
+    lexicon_file: Path | None = Field(
+        default=None,
+        description='JSON file of a pronunciation dictionary, whole words and what to say instead: {"WORD": "say"}, or '
+        '{"WORD": {"say": "...", "any_case": true}} to match the word in any case.',
+    )
+    execution_provider: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="What computes. auto is CUDA for bf16, fp16 and int4_bf16 bundles where it starts, else the CPU, "
+        "with a line in the log; cuda does not fall back.",
+    )
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="CPU threads of the engine. 0 is one for each physical core that this process may use, by its "
+        "affinity mask and its container's CPU quota. No more are started than it has processors.",
+    )
+    max_rows: int = Field(default=4, ge=1, le=1024, description="Requests computed side by side.")
+    stream: Literal["on", "off"] = Field(
+        default="on",
+        description="Whether audio is sent while it is made where a request does not say. off sends whole files, with "
+        "their length.",
+    )
+    max_queue: int = Field(
+        default=16, ge=0, le=100_000, description="Requests that may wait; one more is answered 429."
+    )
+    max_input_chars: int = Field(
+        default=100_000, ge=1, le=1_000_000, description="Longest `input` and `instructions`, in characters."
+    )
+
+    max_prompt: int = Field(
+        default=1024,
+        ge=64,
+        le=32_768,
+        description="Positions that a prompt may take: tokens of a chunk of text and of the instructions, which may "
+        "take half of them. One more is answered 400.",
+    )
+    max_frames: int = Field(
+        default=2048,
+        ge=16,
+        le=32_768,
+        description="Codec frames, 80 ms each, that a row may make. With KW_MAX_PROMPT it bounds a row's memory.",
+    )
+    max_file: ByteSize = Field(
+        default=ByteSize(48_000_000),
+        ge=1_000_000,
+        description="Longest file that is sent as a whole, and the most that those under way take together; of more "
+        "the answer says to stream it.",
+        json_schema_extra={"default": "48MB"},
+    )
+
+    model_memory: ByteSize | None = Field(
+        default=None,
+        description="Memory that all loaded models may take together, such as 6GB, by the sizes of their graphs "
+        "and of KV caches for KW_MAX_ROWS rows. A GPU's memory does not count. For another "
+        "model the least recently used idle one is unloaded.",
+        json_schema_extra={"default": "no limit"},
+    )
+    idle_unload_seconds: Seconds = Field(
+        default=0, description="A model that nobody uses for so long is unloaded; 0 is never."
+    )
+    load_wait_seconds: Seconds = Field(
+        default=60,
+        description="How long a request waits for a model that is being loaded, or for room for it, before it is "
+        "answered 503 with Retry-After; 0 answers at once.",
+    )
+    request_timeout: Seconds = Field(
+        default=120,
+        description="A request that makes no progress for so long is ended and its row freed: the engine makes "
+        "nothing for it, or its client takes nothing of it. How long it takes in all does not count, nor does waiting "
+        "in the queue while others get on. Its client has as long to send it. 0 is never.",
+    )
+    drain_delay_seconds: Seconds = Field(
+        default=0,
+        description="How long the server goes on as before after SIGTERM or SIGINT while /readyz is 503, so that a "
+        "load balancer sends no more.",
+    )
+    drain_seconds: Seconds = Field(
+        default=8,
+        description="How long requests under way may take to finish after SIGTERM or SIGINT; a second signal ends "
+        "them at once. Container runtimes kill after 10 seconds, if not told otherwise.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secrets(cls, values: dict[str, Any]) -> dict[str, Any]:
+        file = values.get("secret_api_key_file")
+        if not file:
+            return values
+        if values.get("secret_api_key"):
+            raise ValueError(f"{PREFIX}SECRET_API_KEY and {PREFIX}SECRET_API_KEY_FILE are both set; set one of them")
+        try:
+            kept = ",".join(Path(file).read_text("utf-8-sig").splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not text"
+            raise ValueError(f"{PREFIX}SECRET_API_KEY_FILE: {file}: {reason}") from None
+        return {**values, "secret_api_key": kept}
+
+    @field_validator("secret_api_key", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        keys = tuple(filter(None, map(_unquoted, _unquoted(value).split(","))))
+        if not keys:
+            raise ValueError("holds no key; leave it unset to run without one")
+        return keys
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        return tuple(origin if origin == ANY else origin_of(origin) for origin in _words(value))
+
+    @field_validator("host", mode="before")
+    @classmethod
+    def _one_host(cls, value: Any) -> Any:
+        return host_of(value) if isinstance(value, str) and value.strip() else ""
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        return tuple(host if host == ANY else host_of(host) for host in _words(value))
+
+    _split_proxies = field_validator("trusted_proxies", mode="before")(_words)
+
+    @field_validator("model_aliases", mode="before")
+    @classmethod
+    def _split_aliases(cls, value: Any) -> Any:
+        pairs = tuple(tuple(part.strip() for part in pair.split("=")) for pair in _words(value))
+        for pair in pairs:
+            if len(pair) != 2 or not all(pair):
+                raise ValueError(f"{'='.join(pair)} is not NAME=MODEL; write such pairs, comma-separated")
+        return pairs
+
+    @field_validator("models_dir")
+    @classmethod
+    def _folder_exists(cls, value: Path) -> Path:
+        if not value.is_dir():
+            raise ValueError(f"{value} is not a folder")
+        return value
+
+    @model_validator(mode="after")
+    def _keep_strangers_out(self) -> Self:
+        if not self.host or self.requires_key or self.auth == "off":
+            return self
+        try:
+            alone = resolves_to_loopback(self.host)
+        except ValueError as error:
+            raise ValueError(f"{PREFIX}HOST: {error}") from None
+        if not alone:
+            raise ValueError(
+                f"{PREFIX}HOST={self.host} can be reached by others, but there is no key: "
+                f"set {PREFIX}SECRET_API_KEY or {PREFIX}API_KEYS_FILE, or {PREFIX}AUTH=off to serve everyone"
+            )
+        return self
+
+    @field_validator("model_memory")
+    @classmethod
+    def _some_memory(cls, value: ByteSize | None) -> ByteSize | None:
+        if value is not None and value <= 0:
+            raise ValueError("must be more than nothing; leave it unset for no limit")
+        return value
+
+    @property
+    def requires_key(self) -> bool:
+        """Whether requests need a key."""
+        return self.auth == "on" and bool(self.secret_api_key or self.api_keys_file)
+
+    @property
+    def address(self) -> str:
+        """The address to listen on: `KW_HOST`, else all interfaces when a key guards them, else loopback."""
+        return self.host or ("0.0.0.0" if self.requires_key else "127.0.0.1")
+
+
+def load() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: a value is wrong; the message is one line and names the variable, never a key.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        reason = first["msg"].removeprefix("Value error, ")
+        variable = PREFIX + str(first["loc"][0]).upper() if first["loc"] else ""
+        raise SettingsError(f"{variable}: {reason}" if variable else reason) from None
+
+
+def unknown_variables() -> list[str]:
+    """Variables that begin like ours and mean nothing, such as misspelt ones."""
+    known = {name for name, _, _ in describe()}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+
+
+def may_hold_a_secret(variable: str) -> bool:
+    """Whether somebody who sets it means to keep strangers out, by its name."""
+    return bool(_SECRET.search(variable))
+
+
+def describe() -> Iterator[tuple[str, str, str]]:
+    """Name, default and meaning of every variable, in the order of the model."""
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        default = extra["default"] if isinstance(extra, dict) else field.default
+        shown = "none" if default in ((), None) else str(default)
+        yield PREFIX + name.upper(), shown, field.description or ""

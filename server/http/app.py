@@ -1,0 +1,237 @@
+"""The HTTP server: puts settings, engines, service and routes together into one Sanic app for one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any, cast
+
+from sanic import Blueprint, Request, Sanic
+from sanic.application.state import ApplicationServerInfo
+from sanic.exceptions import BadURL, RequestTimeout, SanicException
+from sanic.http import Http
+from sanic.http.constants import HTTP
+from sanic.response import BaseHTTPResponse
+
+from server import log
+from server.config import Settings
+from server.config.addresses import ClientAddresses, is_loopback
+from server.errors import ApiError, StoppingError
+from server.http import openapi
+from server.http.access import KeyLimit, KeyRing
+from server.http.capacity import OpenConnections, connections_possible
+from server.http.connections import GuardedHttp
+from server.http.cors import allow_origins
+from server.http.error_answers import JsonErrors
+from server.http.origins import BrowserGuard
+from server.http.routes.docs import docs_routes
+from server.http.routes.health import health_routes
+from server.http.routes.models import model_routes
+from server.http.routes.pages import page_routes
+from server.http.routes.speech import speech_routes
+from server.http.routes.voices import voice_routes
+from server.metrics import Metrics
+from server.models.pool import EnginePool
+from server.speech.plan import NO_LEXICON
+from server.speech.rendering import WholeFiles
+from server.speech.service import SpeechService
+from server.text.lexicon import Lexicon
+from server.voices.profiles import Profile
+
+API_PREFIXES = ("/v1", "/api/v1")
+"""OpenAI's habit and Kokoro Web's."""
+
+_BODY_BYTES = 1 << 20
+_BYTES_PER_CHAR = 12
+"""The longest JSON escape of one character, a surrogate pair; the text and the instructions may both be that long."""
+
+QUIET_PATHS = ("livez", "readyz", "health", "metrics")
+"""What is asked all day long; its log lines are for debugging."""
+
+_RESPONSE_SECONDS = 24 * 3600
+
+_NO_URL = b"/no-url"
+"""Stands for what cannot be parsed; no route is there, so that the answer is a 404."""
+
+_SLASHES = re.compile(rb"/{2,}")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class SpeechHttpRequest(Request):
+    """A request whose id is the caller's `X-Request-Id` where that is harmless to repeat, else a new one.
+
+    Slashes in a row are one in its path: clients whose base URL ends with a slash send two.
+    """
+
+    def __init__(self, url_bytes: bytes, *arguments: Any, **named: Any) -> None:
+        if url_bytes.startswith(b"/"):
+            path, mark, query = url_bytes.partition(b"?")
+            url_bytes = _SLASHES.sub(b"/", path) + mark + query
+        try:
+            super().__init__(url_bytes, *arguments, **named)
+        except BadURL:  # Sanic makes a request of the same URL to answer with, and so gives no answer
+            super().__init__(_NO_URL, *arguments, **named)
+
+    @property
+    def id(self) -> str:
+        """Id for the answer's header and the log."""
+        if self._id is None:
+            given = self.headers.get("x-request-id", "")
+            self._id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        return str(self._id)
+
+    async def receive_body(self) -> None:
+        """Receive the body of a request that may come in, before the deadline of the whole request.
+
+        Raises:
+            ApiError: it may not; nothing of its body has been read.
+            SanicException: the body is too large, malformed or late.
+        """
+        stream = cast(GuardedHttp, self.stream)
+        try:
+            self.app.ctx.admit(self)
+            stream.check_length()
+            async with asyncio.timeout_at(stream.deadline):
+                await super().receive_body()  # type: ignore[no-untyped-call]
+        except TimeoutError as error:
+            stream.give_up_body()
+            raise RequestTimeout("the request did not come to its end in time") from error
+        except (ApiError, SanicException):
+            stream.give_up_body()
+            raise
+
+
+def create_app(
+    settings: Settings,
+    pool: EnginePool,
+    profiles: Mapping[str, Profile],
+    metrics: Metrics,
+    lexicon: Lexicon = NO_LEXICON,
+) -> Sanic[Any, Any]:
+    """Build the app; it loads the default model in the background once it runs.
+
+    Args:
+        settings: what the operator chose.
+        pool: the models to serve; closed when the server stops.
+        profiles: voices with a way to speak, by id.
+        metrics: told of every speech request, and served.
+        lexicon: what is said instead of some words.
+
+    Raises:
+        KeyFileError, OSError: the file of keys cannot be read.
+    """
+    app = Sanic(
+        "qwen3-tts-edge",
+        request_class=SpeechHttpRequest,
+        error_handler=JsonErrors(),
+        configure_logging=False,
+    )
+    app.ctx.leaving = app.ctx.draining = False
+    app.ctx.connections = OpenConnections(connections_possible(settings.max_connections))
+    _configure(app, settings)
+    service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
+    bundles = pool.bundles
+    api = Blueprint.group(
+        speech_routes(
+            service,
+            metrics,
+            KeyLimit(settings.max_requests_per_key),
+            timeout=settings.request_timeout,
+            files=WholeFiles(settings.max_file),
+            streams=settings.stream == "on",
+        ),
+        model_routes(pool),
+        voice_routes(bundles, profiles),
+        docs_routes(openapi.document(max_input_chars=settings.max_input_chars, needs_key=settings.requires_key)),
+    )
+    for number, prefix in enumerate(API_PREFIXES):
+        app.blueprint(api, url_prefix=prefix, name_prefix=f"api{number}")
+    app.blueprint(health_routes(pool, metrics))
+    app.blueprint(page_routes())
+    _guard(app, settings)
+    allow_origins(app, settings.cors_origins)
+    _identify(app, metrics, ClientAddresses(settings.trusted_proxies))
+
+    @app.before_server_start
+    async def load(app: Sanic[Any, Any]) -> None:
+        pool.load_default()
+
+    @app.after_server_stop
+    async def close(app: Sanic[Any, Any]) -> None:
+        await pool.close()
+
+    return app
+
+
+def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
+    app.config.AUTO_EXTEND = False
+    app.config.MOTD = False
+    app.config.ACCESS_LOG = False
+    app.config.REQUEST_MAX_SIZE = max(_BODY_BYTES, 2 * _BYTES_PER_CHAR * settings.max_input_chars)
+    # Sanic stops reading from a connection whose buffer is full, and then cannot notice that the client has left.
+    app.config.REQUEST_BUFFER_SIZE = 2 * app.config.REQUEST_MAX_SIZE
+    app.config.REQUEST_TIMEOUT = settings.request_timeout or _RESPONSE_SECONDS
+    # Sanic then sends no empty `alt-svc` header.
+    app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
+    # Long texts take minutes on a small machine: what is limited is the time without progress, in the speech route.
+    app.config.RESPONSE_TIMEOUT = _RESPONSE_SECONDS
+
+
+def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
+    """Let no request in that may not come in, before its body is read; `request.ctx.key` is its key's label or None.
+
+    Every route wants a key except those marked public. Where no key is wanted, pages of other origins stay out.
+    """
+    keys = KeyRing(settings.secret_api_key, settings.api_keys_file) if settings.requires_key else None
+    browsers = None
+    if keys is None and (settings.auth == "on" or is_loopback(settings.address) or settings.allowed_hosts):
+        browsers = BrowserGuard({settings.address, *settings.allowed_hosts}, settings.cors_origins)
+
+    def admit(request: Request) -> None:
+        if getattr(request.ctx, "admitted", False):
+            return
+        request.ctx.key = None
+        if browsers is not None:
+            browsers.check(request)
+        if keys is not None and request.route is not None and not getattr(request.route.ctx, "public", False):
+            request.ctx.key = keys.check(request.headers.get("authorization"), request.headers.get("api-key"))
+        if app.ctx.draining and request.method == "POST":
+            raise StoppingError("the server is stopping; try again soon")
+        request.ctx.admitted = True
+
+    async def check(request: Request) -> None:
+        admit(request)
+
+    app.ctx.admit = admit
+    app.register_middleware(check, "request")
+
+
+def _identify(app: Sanic[Any, Any], metrics: Metrics, clients: ClientAddresses) -> None:
+    """Give every answer its id, every request its log line and count; while draining, let go of its connection."""
+
+    async def identify(request: Request, response: BaseHTTPResponse) -> None:
+        response.headers["x-request-id"] = request.id
+        if app.ctx.draining and isinstance(request.stream, Http):
+            request.stream.keep_alive = False
+        metrics.answered(response.status)
+        quiet = request.route is not None and request.route.path in QUIET_PATHS
+        code, param, reason = getattr(request.ctx, "refusal", (None, None, None))
+        log.event(
+            "request",
+            level=logging.DEBUG if quiet else logging.INFO,
+            id=request.id,
+            client=clients.of(request.ip, request.headers.getall("x-forwarded-for", ())),
+            method=request.method,
+            path=request.path,
+            status=response.status,
+            code=code,
+            param=param,
+            reason=reason,
+            key=getattr(request.ctx, "key", None),
+        )
+
+    app.register_middleware(identify, "response")

@@ -1,0 +1,254 @@
+"""HTTP/1.1 connections as Sanic has them, with bounds on what a stranger's can cost.
+
+A request's head and body have one deadline together, heads and chunks are looked at before Sanic reads them
+(`server.http.framing`), what is left of a body that nobody wants is thrown away within bounds, and there are so many
+connections and no more (`server.http.capacity`). Every inside of Sanic that this builds on has its test in
+`tests/server/http/test_sanic_connections.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, cast
+
+from sanic import Request
+from sanic.exceptions import BadRequest, PayloadTooLarge, RequestTimeout
+from sanic.http import Http, Stage
+from sanic.http.http1 import HTTP_CONTINUE
+from sanic.models.server_types import ConnInfo
+from sanic.server import HttpProtocol
+
+from server.errors import TooManyConnectionsError
+from server.http import framing
+from server.http.error_answers import body_of
+from server.http.framing import HEAD_END, LINE_END, FramingError
+
+LEFTOVER_BYTES = 1 << 16
+LEFTOVER_SECONDS = 1.0
+"""What is read of a body that nobody wants, so that its connection can serve another request."""
+
+LINGER_SECONDS = 5.0
+"""How long a connection that is to be closed may go on sending: closed at once, it could lose the answer."""
+
+_CHUNK_LINE_BYTES = 1024
+_TLS_HANDSHAKE = b"\x16"
+"""First byte of a client that speaks TLS (RFC 8446, section 5.1)."""
+
+
+class GuardedHttp(Http):
+    """The requests of one connection, one after the other."""
+
+    __slots__ = ("deadline",)
+
+    protocol: GuardedProtocol
+    deadline: float
+    """Time of the event loop at which the request that is being received must be there, its body too."""
+
+    async def http1_request_header(self) -> None:
+        """Receive a head in time, look at it, and let Sanic parse it.
+
+        Raises:
+            BadRequest: it is malformed.
+            RequestTimeout: it did not come to its end in time.
+        """
+        self.protocol.since = now = self.protocol.loop.time()
+        self.deadline = now + self.protocol.request_timeout
+        head = self.recv_buffer
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                while (end := self._head_end()) < 0 and len(head) < self.HEADER_MAX_SIZE:
+                    framing.check_beginning(head)
+                    await self._receive_more()
+            if end >= 0:
+                head[:end] = framing.normal_head(bytes(head[:end]))
+        except FramingError as error:
+            raise BadRequest(str(error)) from error
+        except TimeoutError as error:
+            raise RequestTimeout("the request did not come to its end in time") from error
+        await super().http1_request_header()  # type: ignore[no-untyped-call]
+
+    def _head_end(self) -> int:
+        """Where the head ends, -1 while it does not; empty lines before it are nothing (RFC 9112, section 2.2)."""
+        while self.recv_buffer.startswith(LINE_END):
+            del self.recv_buffer[: len(LINE_END)]
+        return int(self.recv_buffer.find(HEAD_END))
+
+    async def read(self) -> bytes | None:
+        """Some bytes of the body; None at its end.
+
+        Raises:
+            BadRequest: a chunk is malformed.
+            PayloadTooLarge: the body is.
+        """
+        if self._is_before_a_chunk():
+            if self.expecting_continue:
+                self.expecting_continue = False
+                await self._send(HTTP_CONTINUE)
+            try:
+                await self._check_chunk()
+            except FramingError as error:
+                self.keep_alive = False
+                raise BadRequest(str(error)) from error
+        return await super().read()
+
+    def _is_before_a_chunk(self) -> bool:
+        body: object = self.request_body  # Sanic's own words for it are wrong
+        return body == "chunked" and not self.request_bytes_left
+
+    async def _check_chunk(self) -> None:
+        """Wait for the line of the next chunk, behind the line end that is still there, and for all after the last."""
+        received = self.recv_buffer
+        size = framing.chunk_size(await self._line(len(LINE_END), _CHUNK_LINE_BYTES))
+        if received[: len(LINE_END)] != LINE_END:
+            raise FramingError("a chunk is longer than its size")
+        if size:
+            return
+        trailers = begin = received.find(LINE_END, len(LINE_END)) + len(LINE_END)
+        while line := await self._line(begin, trailers + self.HEADER_MAX_SIZE):
+            framing.check_trailer(line)
+            begin += len(line) + len(LINE_END)
+        del received[trailers:begin]  # Sanic knows none
+
+    async def _line(self, begin: int, limit: int) -> bytes:
+        """The line that begins there, without its end, as soon as it has come."""
+        while (end := self.recv_buffer.find(LINE_END, begin)) < 0:
+            if len(self.recv_buffer) > limit:
+                raise FramingError("a line between chunks is too long")
+            await self._receive_more()
+        if end > limit:
+            raise FramingError("a line between chunks is too long")
+        return bytes(self.recv_buffer[begin:end])
+
+    def check_length(self) -> None:
+        """Look at the length that the head tells, before a client that asks is told to send so much.
+
+        Raises:
+            PayloadTooLarge: it is too much.
+        """
+        if (self.request_bytes or 0) > self.request_max_size:
+            raise PayloadTooLarge("Request body exceeds the size limit")
+
+    def give_up_body(self) -> None:
+        """Read no more of this request; the connection closes after the answer."""
+        self.request_body = None
+        self.expecting_continue = False
+        self.keep_alive = False
+        self.protocol.unread = True
+
+    async def discard_body(self) -> None:
+        """After an answer: throw the rest of the request away if it is small and comes soon, else give it up."""
+        try:
+            async with asyncio.timeout(LEFTOVER_SECONDS):
+                while self.request_body and (self.request_bytes or 0) <= LEFTOVER_BYTES:
+                    await self.read()
+        except (TimeoutError, BadRequest, PayloadTooLarge):
+            pass
+        if self.request_body:
+            self.give_up_body()
+
+    async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
+        """Send the head of the answer; a client that still asks whether to send its body is spared doing so."""
+        if self.expecting_continue:
+            self.give_up_body()
+        await super().http1_response_header(data, end_stream)
+
+    async def error_response(self, exception: Exception) -> None:
+        """Answer what went wrong outside a handler; nothing more is read after half a head."""
+        if self.stage is Stage.REQUEST:
+            self.give_up_body()
+        await super().error_response(exception)
+
+
+class GuardedProtocol(HttpProtocol):
+    """One connection."""
+
+    __slots__ = ("_begun", "_left", "_lingering", "since", "unread")
+
+    HTTP_CLASS = GuardedHttp
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        self.request_handler = self._handle
+        self.since = self.loop.time()
+        """Time of the event loop at which it last began to wait for a request, or its request to arrive."""
+        self.unread = False
+        """Whether its client may still be sending when it is closed."""
+        self._lingering = False
+        self._left = self.app.config.REQUEST_BUFFER_SIZE
+        self._begun = False
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether it has no request under way that has been received."""
+        return self._lingering or self.http is None or self.http.stage in (Stage.IDLE, Stage.REQUEST)
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """Where it stands among the spare ones; the least is closed first."""
+        return not self._lingering, self.since
+
+    def connection_made(self, transport: Any) -> None:
+        """Serve a new connection, or tell it that there are too many."""
+        if self.app.ctx.connections.add(self):
+            super().connection_made(transport)  # type: ignore[no-untyped-call]
+            return
+        self.transport, self.conn_info = transport, ConnInfo(transport)
+        self.connections.add(self)
+        transport.write(_FULL)
+        self.unread = True
+        self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self.app.ctx.connections.discard(self)
+        super().connection_lost(exc)  # type: ignore[no-untyped-call]
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what a request may be made of."""
+        if self._lingering:
+            self._left -= len(data)
+            if self._left < 0:
+                self.close()
+        elif not self._begun and data.startswith(_TLS_HANDSHAKE):
+            self.abort()
+        else:
+            self._begun = True
+            super().data_received(data)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Close; where the client may still be sending, stop sending first and listen on for a while."""
+        if self.unread and not self._lingering and self.transport and not self.transport.is_closing():
+            self._lingering = True
+            self.recv_buffer = bytearray()
+            self.transport.write_eof()
+            self.transport.resume_reading()
+            self.loop.call_later(LINGER_SECONDS, self.close)
+        elif self.http is not None and self.http.stage is Stage.REQUEST:
+            self.abort()  # Sanic cannot close it before there is a request
+        else:
+            super().close(timeout)
+
+    def abort(self) -> None:
+        """Close at once, as if the client had left."""
+        if self.transport:
+            self.transport.abort()
+
+    async def _handle(self, request: Request) -> None:
+        await self.app.handle_request(request)
+        http = cast(GuardedHttp, self.http)
+        if http.stage is Stage.IDLE:
+            await http.discard_body()
+        self.since = self.loop.time()
+
+
+def _full_answer() -> bytes:
+    error = TooManyConnectionsError
+    message = "there are too many connections; try again soon"
+    body = json.dumps(body_of(message, kind=error.kind, code=error.code)).encode()
+    fields = {**error.headers, "content-type": "application/json", "content-length": len(body), "connection": "close"}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {error.status} Service Unavailable\r\n{head}\r\n".encode() + body
+
+
+_FULL = _full_answer()

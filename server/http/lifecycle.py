@@ -1,0 +1,141 @@
+"""From listening to the end: one Sanic app in this process, and a stop that lets requests under way finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from sanic import Sanic
+
+from server import log
+from server.http.capacity import limit_accept_errors
+from server.http.connections import GuardedProtocol
+
+_POLL_SECONDS = 0.05
+_STOP_SIGNALS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
+"""SIGBREAK is what Windows sends at Ctrl+Break and when a console is closed."""
+_MANY_SIGNALS = 4096
+
+
+def serve(
+    app: Sanic[Any, Any],
+    sockets: Sequence[socket.socket],
+    on_listening: Callable[[], None],
+    drain_seconds: float,
+    delay_seconds: float = 0,
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Then all goes on for `delay_seconds`, while `app.ctx.leaving` is true; then requests under way get `drain_seconds`
+    to finish, while `app.ctx.draining` is. A second signal ends both.
+    """
+    # The selector's loop everywhere: Sanic takes it on Windows too, where asyncio's own choice would be another.
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(_serve(app, sockets, on_listening, drain_seconds, delay_seconds))
+
+
+async def _serve(
+    app: Sanic[Any, Any],
+    sockets: Sequence[socket.socket],
+    on_listening: Callable[[], None],
+    drain_seconds: float,
+    delay_seconds: float,
+) -> None:
+    limit_accept_errors(asyncio.get_running_loop())
+    # Sanic's own `run` accepts requests before it listens to signals: a stop at the wrong moment kills it or is lost.
+    stop, at_once = asyncio.Event(), asyncio.Event()
+    with _on_stop_signal(lambda: (at_once if stop.is_set() else stop).set()):
+        not_yet = {"start_serving": False}
+        servers: list[Any] = [
+            await app.create_server(sock=sock, protocol=GuardedProtocol, asyncio_server_kwargs=not_yet)
+            for sock in sockets
+        ]
+        server = servers[0]  # it has the app's events, which are the same for all
+        await server.startup()
+        await server.before_start()
+        for each in servers:
+            await each.start_serving()
+        await server.after_start()
+        on_listening()
+        await stop.wait()
+        if delay_seconds:
+            app.ctx.leaving = True
+            log.event("leaving", seconds=float(delay_seconds))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(at_once.wait(), delay_seconds)
+        app.ctx.draining = True
+        log.event("draining", seconds=float(drain_seconds))
+        await server.before_stop()
+        await _drain(servers, sockets, drain_seconds, at_once)
+        await server.after_stop()
+
+
+@contextmanager
+def _on_stop_signal(act: Callable[[], object]) -> Iterator[None]:
+    """Call `act` on the running loop at every signal that asks this process to stop.
+
+    It does what `loop.add_signal_handler` does and the loops of Windows do not. A signal interrupts no `select` there:
+    what wakes the loop is the byte that Python's own handler writes, the signal's number.
+    """
+    loop = asyncio.get_running_loop()
+    reader, writer = socket.socketpair()
+
+    def read() -> None:
+        for number in reader.recv(_MANY_SIGNALS):
+            if number in _STOP_SIGNALS:
+                act()
+
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        loop.add_reader(reader, read)
+        woken_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        handlers = {number: signal.signal(number, lambda *_: None) for number in _STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(woken_before)
+            loop.remove_reader(reader)
+
+
+async def _drain(
+    servers: Sequence[Any], sockets: Sequence[socket.socket], seconds: float, at_once: asyncio.Event
+) -> None:
+    """Accept no more connections, let the requests under way finish, and break off those that take too long."""
+    closing = [server.close() for server in servers]
+    for sock in sockets:
+        sock.close()  # on Windows Sanic serves a duplicate, and this one would go on taking connections
+    waits = [asyncio.create_task(_finish(servers)), asyncio.create_task(at_once.wait())]
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    if left := _connections(servers):
+        log.event("connections_broken", level=logging.WARNING, count=len(left))
+    for connection in left:
+        connection.abort()
+    await asyncio.gather(*closing)
+
+
+def _connections(servers: Sequence[Any]) -> list[Any]:
+    return [connection for server in servers for connection in server.connections]
+
+
+async def _finish(servers: Sequence[Any]) -> None:
+    """Wait for requests under way, then for what is still to be sent.
+
+    Idle connections stay until then: their next request is told that the server stops, which a connection closed under
+    the client's hands would not say.
+    """
+    while any(connection.http for connection in _connections(servers)):
+        await asyncio.sleep(_POLL_SECONDS)
+    for connection in _connections(servers):
+        connection.close()
+    while _connections(servers):
+        await asyncio.sleep(_POLL_SECONDS)

@@ -1,0 +1,192 @@
+"""The OpenAPI 3.1 document, made of the very models that requests are read with and answers are made of.
+
+What a model cannot say of itself is in `server.http.openapi_notes`, or here: routes, statuses, media types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from server import __version__
+from server.audio.encoders import CONTENT_TYPES
+from server.errors import InvalidRequestError, SpeechFailedError
+from server.http.error_answers import SANIC_CODES, ErrorAnswer, body_of
+from server.http.openapi_notes import ABOUT, ERRORS, FIELDS, HEADERS, REQUESTS, SPEECH_HEADERS, Json
+from server.http.schemas import Alive, AudioModelList, ModelCard, ModelList, Ready, VoiceList
+from server.speech.request import SpeechRequest
+
+_REF = "#/components/schemas/{model}"
+_ANSWERS = (ModelList, ModelCard, VoiceList, AudioModelList, Alive, Ready, ErrorAnswer)
+_TOO_LARGE = 413
+
+
+def document(*, max_input_chars: int, needs_key: bool) -> Json:
+    """The document, as JSON would have it.
+
+    Args:
+        max_input_chars: longest text and longest instructions.
+        needs_key: whether routes that are not public ask for a key.
+    """
+    key = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key of `KW_SECRET_API_KEY` or of the file `KW_API_KEYS_FILE`; as Azure's clients send it, in "
+        "the header `api-key`, it is as good.",
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "qwen3-tts-edge",
+            "version": __version__,
+            "description": ABOUT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/v1", "description": "OpenAI's habit"}, {"url": "/api/v1", "description": "Kokoro Web's"}],
+        "security": [{"key": []}] if needs_key else [],
+        "tags": [
+            {"name": "speech", "description": "Text in, audio out."},
+            {"name": "catalogue", "description": "Models and voices."},
+            {"name": "health", "description": "For whoever watches the server."},
+        ],
+        "paths": _paths(),
+        "components": {"schemas": _schemas(max_input_chars), "headers": HEADERS, "securitySchemes": {"key": key}},
+    }
+
+
+def _paths() -> Json:
+    wanted_model = {
+        "name": "model",
+        "in": "query",
+        "description": "The model whose voices are wanted; absent, the default one.",
+        "schema": {"type": "string"},
+        "example": "tts-1",
+    }
+    model_id = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "example": "tts-1"}
+    root = [{"url": "/", "description": "The server's root"}]
+    speech = _operation("createSpeech", "speech", "Speak a text", _audio(), 400, 401, 403, 404, 413, 429, 500, 503, 504)
+    speech["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": _ref(SpeechRequest), "examples": REQUESTS}},
+    }
+    models = _operation("listModels", "catalogue", "List the models", _json(ModelList), 401)
+    model = _operation("retrieveModel", "catalogue", "Describe a model", _json(ModelCard), 401, 404, 503)
+    voices = _operation("listVoices", "catalogue", "List a model's voices", _json(VoiceList), 404, 503)
+    audio_models = _operation("listAudioModels", "catalogue", "List the models' names", _json(AudioModelList))
+    this = _operation("describeApi", "catalogue", "This document", {"application/json": {"schema": {"type": "object"}}})
+    alive = _operation("live", "health", "Whether the process answers", _json(Alive))
+    ready = _operation("ready", "health", "Whether the default model can speak", _json(Ready), 503)
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    metrics = _operation("metrics", "health", "Metrics, as Prometheus reads them", text, 401)
+    return {
+        "/audio/speech": {"post": speech},
+        "/models": {"get": models},
+        "/models/{id}": {"get": {**model, "parameters": [model_id]}},
+        "/audio/voices": {"get": {**voices, "parameters": [wanted_model]}},
+        "/audio/models": {"get": audio_models},
+        "/openapi.json": {"get": this},
+        "/livez": {"servers": root, "get": alive},
+        "/readyz": {"servers": root, "get": ready},
+        "/metrics": {"servers": root, "get": metrics},
+    }
+
+
+def _operation(name: str, tag: str, summary: str, content: Json, *statuses: int) -> Json:
+    """One operation; it is public if it cannot answer 401."""
+    found: Json = {"description": "What was asked for.", "headers": _headers("x-request-id"), "content": content}
+    if tag == "speech":
+        found["headers"] |= _headers("x-seed", *SPEECH_HEADERS)
+    responses = {"200": found, **{str(status): _error(status) for status in statuses}}
+    responses["default"] = {
+        "description": "Anything else: a path or method that there is not, malformed HTTP, a mistake of the server.",
+        "headers": _headers("x-request-id"),
+        "content": _json(ErrorAnswer),
+    }
+    operation: Json = {"operationId": name, "tags": [tag], "summary": summary, "responses": responses}
+    return operation if 401 in statuses else {**operation, "security": []}
+
+
+def _error(status: int) -> Json:
+    """A status, with an example of each error that has it."""
+    examples, words, headers = {}, [], {"x-request-id"}
+    if status >= SpeechFailedError.status:
+        headers.add("x-should-retry")
+    for error, message, param in ERRORS:
+        if error.status == status:
+            body = body_of(message, kind=error.kind, param=param, code=error.code)
+            examples[str(error.code)] = {"value": body}
+            words.append(f"`{error.code}`: {(error.__doc__ or '').partition(chr(10))[0]}")
+            headers |= set(error.headers)
+    if status == _TOO_LARGE:
+        code = SANIC_CODES[status]
+        body = body_of("Request body exceeds the size limit", kind=InvalidRequestError.kind, code=code)
+        examples[code], words = {"value": body}, [f"`{code}`: The body is too long."]
+    content = {"application/json": {"schema": _ref(ErrorAnswer), "examples": examples}}
+    return {"description": "\n\n".join(words), "headers": _headers(*sorted(headers)), "content": content}
+
+
+def _headers(*names: str) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _ref(model: type[BaseModel]) -> Json:
+    return {"$ref": _REF.format(model=model.__name__)}
+
+
+def _json(model: type[BaseModel]) -> Json:
+    return {"application/json": {"schema": _ref(model)}}
+
+
+def _audio() -> Json:
+    """What speech is sent as: files, and events where requests may ask for them."""
+    types = set(CONTENT_TYPES.values())
+    content: Json = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in sorted(types)}
+    if "sse" in _choices(SpeechRequest.model_json_schema()["properties"]["stream_format"]):
+        content["text/event-stream"] = {
+            "schema": {
+                "type": "object",
+                "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
+                "required": ["data"],
+                "description": "Events `speech.audio.delta` with `audio`, a part of the file in base64, "
+                "then one `speech.audio.done` with `usage`, and with `finish_reason` `length` where `max_new_tokens` "
+                "ended the speech.",
+            }
+        }
+    return content
+
+
+def _choices(schema: Json) -> Iterator[Any]:
+    """The values that a schema lists."""
+    yield from schema.get("enum", ())
+    if "const" in schema:
+        yield schema["const"]
+    for each in schema.get("anyOf", ()):
+        yield from _choices(each)
+
+
+def _schemas(max_input_chars: int) -> Json:
+    read: tuple[type[BaseModel], JsonSchemaMode] = (SpeechRequest, "validation")
+    made: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _ANSWERS]
+    schemas: Json = models_json_schema([read, *made], ref_template=_REF)[1]["$defs"]
+    for schema in schemas.values():
+        for field in schema.get("properties", {}).values():
+            field.pop("title", None)
+    request = schemas[SpeechRequest.__name__]
+    request["properties"] = {
+        name: _field(name, schema, needed=name in request["required"]) for name, schema in request["properties"].items()
+    }
+    for name in ("input", "instructions"):
+        request["properties"][name]["maxLength"] = max_input_chars
+    return schemas
+
+
+def _field(name: str, schema: Json, *, needed: bool) -> Json:
+    """A request's field: with our words where the model has none, and null too if it may be absent."""
+    about = {**FIELDS.get(name, {}), **schema}
+    if needed or about.get("default", ...) is None:
+        return {key: value for key, value in about.items() if key != "default"}
+    kept: Json = {key: about.pop(key) for key in ("description", "default", "examples") if key in about}
+    return {"anyOf": [about, {"type": "null"}], **kept}

@@ -1,0 +1,37 @@
+"""GET `/livez`, `/readyz` (also `/health`) and `/metrics`; all answer at once, whatever the engine is doing."""
+
+from __future__ import annotations
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from sanic import Blueprint, Request
+from sanic.response import HTTPResponse, json, raw
+
+from server.errors import StoppingError
+from server.http.error_answers import body_of
+from server.http.routes.methods import get_and_head
+from server.http.schemas import Alive, Ready
+from server.metrics import Metrics
+from server.models.pool import EnginePool
+
+
+def health_routes(pool: EnginePool, metrics: Metrics) -> Blueprint:
+    """The routes over `pool` and `metrics`. Metrics ask for a key like any other route: they tell who speaks when."""
+    blueprint = Blueprint("health")
+
+    @get_and_head(blueprint, "/livez", ctx_public=True)
+    async def live(request: Request) -> HTTPResponse:
+        return json(Alive().model_dump())
+
+    @get_and_head(blueprint, "/health", name="health", ctx_public=True)
+    @get_and_head(blueprint, "/readyz", ctx_public=True)
+    async def ready(request: Request) -> HTTPResponse:
+        if request.app.ctx.leaving or request.app.ctx.draining:
+            body = body_of("the server is stopping", kind=StoppingError.kind, code=StoppingError.code)
+            return json({"status": "draining", **body}, status=StoppingError.status)
+        return json(Ready(model=pool.check_ready(), problems=pool.bundles.problems).model_dump())
+
+    @get_and_head(blueprint, "/metrics")
+    async def show_metrics(request: Request) -> HTTPResponse:
+        return raw(metrics.text(), content_type=CONTENT_TYPE_LATEST)
+
+    return blueprint

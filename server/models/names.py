@@ -1,0 +1,52 @@
+"""Names of models as clients write them: when two are the same, which mean the default model, how to get one. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import get_args
+
+from server.manifest import Precision
+
+OPENAI_MODELS = ("gpt-4o-mini-tts", "tts-1", "tts-1-hd")
+"""Whoever sends one of these, Kokoro's name, or one of Kokoro Web's for its precisions, means the default model."""
+
+_BETWEEN = re.compile(r"[\s._-]+")
+_DEFAULTS = re.compile(
+    r"(?:default|none)?"
+    r"|(?:openai/)?(?:tts_1|tts_1_hd|gpt_4o_mini_tts)(?:_\d{4}|_\d{4}_\d{2}_\d{2})?"  # OpenAI's snapshots have a date
+    r"|model(?:_(?:fp16|quantized|q8f16|uint8|uint8f16|q4|q4f16))?"
+    r"|(?:hexgrad/|onnx_community/)?kokoro(?:_82m)?(?:_v[0-9_]+)?(?:_onnx)?",
+    re.ASCII,
+)
+
+_HUB_IDS = ("Qwen3-TTS-12Hz-0.6B-CustomVoice", "Qwen3-TTS-12Hz-1.7B-CustomVoice", "Qwen3-TTS-12Hz-1.7B-VoiceDesign")
+"""Checkpoints that can be converted."""
+
+
+def plain(name: str) -> str:
+    """The spelling in which names are compared: no capitals, and one sign between words."""
+    return _BETWEEN.sub("_", name.strip().lower())
+
+
+def means_default(name: str) -> bool:
+    """Whether a name means whatever the default model is."""
+    return bool(_DEFAULTS.fullmatch(plain(name)))
+
+
+def is_source(name: str, source: str) -> bool:
+    """Whether a name is that of the checkpoint a bundle was made of, such as a Hub id, with or without its owner."""
+    wanted, checkpoint = plain(name), plain(source)
+    return wanted in (checkpoint, checkpoint.rpartition("/")[2])
+
+
+def how_to_make(name: str) -> str:
+    """The command that makes the model of this name, or any where no checkpoint is known by it; one sentence."""
+    wanted = plain(name).rpartition("/")[2].replace("_12hz_", "_")
+    for hub_id in _HUB_IDS:
+        model = plain(hub_id).replace("_12hz_", "_")
+        rest = wanted.removeprefix(model)
+        precision = rest.removeprefix("_")
+        if wanted.startswith(model) and (not rest or precision in get_args(Precision)):
+            option = f" --precision {precision}" if precision else ""
+            return f"to make it: python export/convert.py --model Qwen/{hub_id}{option} --output models/{wanted}"
+    return f"to make one: python export/convert.py --model Qwen/{_HUB_IDS[0]} --output models/NAME"

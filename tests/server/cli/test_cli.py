@@ -1,0 +1,209 @@
+"""The command line: help, settings that are wrong, and the commands that need no server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from server import __main__ as command
+from server import config
+from server.http.access import KeyRing
+from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, write_bundle
+from tests.server.running import ROOT, clean_environment
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "server", *arguments],
+        cwd=ROOT,
+        env=clean_environment(**variables),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A models folder that the settings point to, served by the fake engine when `main` is called in this process."""
+    folder = tmp_path / "models"
+    write_bundle(folder, "custom")
+    write_bundle(folder, "design", model_type="voice_design", speakers={}, follows_instructions=True)
+    for name in [name for name in os.environ if name.startswith("KW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("KW_MODELS_DIR", str(folder))
+    monkeypatch.setattr(command, "engine_loader", lambda settings: FakeEngine.load)
+    return folder
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["say", "--help"]])
+def test_help_lists_every_variable_with_its_default(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as left:
+        command.main(arguments)
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    for name, default, _ in config.describe():
+        assert f"  {name}\n" in printed
+        assert f"Default: {default}." in " ".join(printed.split())
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"KW_PORT": "eighty"}, "KW_PORT: "),
+        ({"KW_HOST": "0.0.0.0"}, "KW_HOST=0.0.0.0"),
+        ({"KW_MODELS_DIR": "/nowhere"}, "KW_MODELS_DIR: /nowhere"),
+        ({"KW_EXECUTION_PROVIDER": "npu"}, "KW_EXECUTION_PROVIDER: "),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(
+    models: Path,
+    variables: dict[str, str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert command.main([]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("qwen3-tts: " + says)
+    assert error.count("\n") == 1
+
+
+def test_a_default_model_that_is_not_there(models: Path) -> None:
+    done = run(KW_MODELS_DIR=str(models), KW_MODEL="absent")
+    assert done.returncode == 2
+    assert done.stderr == "qwen3-tts: KW_MODEL: no model 'absent'; there are custom, design\n"
+
+
+def test_without_onnx_runtime_both_extras_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for arguments in (["serve"], [], ["say", "hello", "-o", "x.wav"]):
+        assert command.main(arguments) == 1
+        message = capsys.readouterr().err
+        assert "qwen3-tts-edge[cpu]" in message
+        assert "qwen3-tts-edge[cuda]" in message
+
+
+def test_models(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (models / "design" / "manifest.json").write_text("{")
+    (write_bundle(models, "aaa") / "manifest.json").write_text("{")
+    assert command.main(["models"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("custom (default)\n    custom, for tests"), "the first that can be read"
+    assert "aaa\n    cannot be served: aaa: manifest.json" in printed
+    assert "design\n    cannot be served: design: manifest.json" in printed
+
+
+def test_models_of_an_empty_folder(tmp_path: Path) -> None:
+    done = run("models", KW_MODELS_DIR=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no model bundle" in done.stderr
+
+
+def test_voices(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["voices"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{'ryan':<20} male, english\n" in printed
+    assert f"{'alloy':<20} means serena\n" in printed
+    assert command.main(["voices", "--model", "design"]) == 0
+    assert capsys.readouterr().out.startswith("design\n")
+    assert command.main(["voices", "--model", "absent"]) == 2
+    assert "no such model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["wav", "mp3", "pcm"])
+def test_say_writes_a_file(models: Path, tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / f"out.{ending}"
+    output.write_bytes(b"what was there before")
+    options = "--voice ryan --language en --seed 5 --temperature 0.5 --top-k 5 --top-p 0.9 --repetition-penalty 1.1"
+    assert command.main(["say", "Hello", "-o", str(output), *options.split(), "--exact-frames", "5"]) == 0
+    if ending == "pcm":
+        assert len(output.read_bytes()) == 5 * FRAME * 2
+    else:
+        samples, rate = soundfile.read(output)
+        assert rate == SAMPLE_RATE
+        assert 0 <= len(samples) - 5 * FRAME < 4 * 1152
+    assert "0.40 s of audio" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models", output.name]
+
+
+def test_say_tells_that_it_cut_the_speech_off(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.pcm"
+    assert command.main(["say", "Hello", "-o", str(output), "--max-new-tokens", "3"]) == 0
+    assert len(output.read_bytes()) == 3 * FRAME * 2
+    assert "0.24 s of audio, cut off at 3 frames, made in" in capsys.readouterr().err
+
+
+def test_say_designs_a_voice(models: Path, tmp_path: Path) -> None:
+    options = ["--model", "design", "--instructions", "an old man", "--exact-frames", "2"]
+    assert command.main(["say", "Hello", "-o", str(tmp_path / "out.wav"), *options]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["say", "Hello", "-o", "{}/out.ogg"], 2, ".mp3, .opus, .aac, .flac, .wav, .pcm"),
+        (["say", "Hello", "-o", "{}/absent/out.wav"], 2, "there is no folder"),
+        (["say", " ", "-o", "{}/out.wav"], 2, "input is empty"),
+        (["say", "Hello", "-o", "{}/out.wav", "--voice", "nobody"], 2, "voices are"),
+        (["say", "Hello", "-o", "{}/out.wav", "--seed", "-2"], 2, "seed must be at least 0"),
+        (["say", "fail-later", "-o", "{}/out.wav"], 1, "could not be made"),
+        (["say", "unfit", "-o", "{}/out.wav"], 2, "too long"),
+    ],
+)
+def test_say_that_fails_leaves_nothing(
+    models: Path, tmp_path: Path, arguments: list[str], status: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([argument.format(tmp_path) for argument in arguments]) == status
+    assert says in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_say_with_a_damaged_bundle_says_which_file(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (models / "custom" / "talker.onnx").write_bytes(b"\x08" * 1000)
+    assert command.main(["say", "Hello", "-o", str(tmp_path / "out.wav")]) == 1
+    assert "talker.onnx is damaged" in capsys.readouterr().err
+
+
+def test_keys(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["keys", "list"]) == 2
+    assert "set KW_API_KEYS_FILE" in capsys.readouterr().err
+    path = tmp_path / "keys"
+    monkeypatch.setenv("KW_API_KEYS_FILE", str(path))
+    assert command.main(["keys", "list"]) == 1
+    assert "keys new LABEL" in capsys.readouterr().err
+    assert command.main(["keys", "new", "alice"]) == 0
+    key = capsys.readouterr().out.removesuffix("\n")
+    assert KeyRing([], path).check(f"Bearer {key}") == "alice"
+    assert key not in path.read_text()
+    assert command.main(["keys", "new", "alice"]) == 1
+    assert "already" in capsys.readouterr().err
+    assert command.main(["keys", "list"]) == 0
+    assert capsys.readouterr().out == "alice\n"
+    assert command.main(["keys", "revoke", "alice"]) == 0
+    assert command.main(["keys", "list"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_serving_with_a_key_file_that_cannot_be_used(models: Path, tmp_path: Path) -> None:
+    done = run(KW_MODELS_DIR=str(models), KW_API_KEYS_FILE=str(tmp_path / "absent"))
+    assert done.returncode == 2
+    *_, error = done.stderr.splitlines()
+    assert error.startswith("qwen3-tts: KW_API_KEYS_FILE: ")
+    assert "keys new LABEL" in error

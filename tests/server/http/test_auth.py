@@ -1,0 +1,53 @@
+"""Bearer keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.errors import UnauthorizedError
+from server.http.access import KeyRing
+
+KEYS = KeyRing(["first", "zweiter schlüssel"])
+
+
+@pytest.mark.parametrize(
+    ("header", "label"),
+    [
+        ("Bearer first", "key1"),
+        ("bearer first", "key1"),
+        ("Bearer  first ", "key1"),
+        ("Bearer zweiter schlüssel", "key2"),
+    ],
+)
+def test_a_known_key_opens(header: str, label: str) -> None:
+    assert KEYS.check(header) == label
+
+
+@pytest.mark.parametrize(
+    ("authorization", "api_key", "label"),
+    [
+        (None, "first", "key1"),
+        ("Bearer", " zweiter schlüssel ", "key2"),
+        ("Bearer zweiter schlüssel", "first", "key2"),
+    ],
+)
+def test_azures_header_counts_where_the_other_has_no_key(authorization: str | None, api_key: str, label: str) -> None:
+    assert KEYS.check(authorization, api_key) == label
+
+
+@pytest.mark.parametrize(
+    ("authorization", "api_key"), [(None, ""), (None, " "), (None, "other"), ("Bearer other", "first")]
+)
+def test_azures_header_opens_no_other_door(authorization: str | None, api_key: str) -> None:
+    with pytest.raises(UnauthorizedError):
+        KEYS.check(authorization, api_key)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer ", "first", "Basic first", "Bearer firs", "Bearer first,second", "Bearer \udcff"],
+)
+def test_anything_else_does_not(header: str | None) -> None:
+    with pytest.raises(UnauthorizedError) as caught:
+        KEYS.check(header)
+    assert caught.value.headers["www-authenticate"] == "Bearer"

@@ -1,0 +1,60 @@
+"""The pages over HTTP, from a server that wants a key."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from server.http.routes.pages import PAGES, WEB
+from tests.server.answers import check_error
+
+FILES = {**PAGES, **{f"/web/{path.name}": path.name for path in WEB.glob("*.[!h]*") if path.is_file()}}
+TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_file(visitor: httpx.Client, path: str) -> None:
+    response = visitor.get(path)
+    assert response.status_code == 200
+    assert response.content == (WEB / FILES[path]).read_bytes()
+    assert response.headers["content-type"] == TYPES[FILES[path].rpartition(".")[2]]
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    policy = dict(part.split(" ", 1) for part in response.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert {source for part in policy.values() for source in part.split()} <= {"'none'", "'self'", "blob:", "data:"}
+
+    head = visitor.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(response.content))
+
+
+def test_a_file_that_the_browser_has_is_not_sent_again(visitor: httpx.Client) -> None:
+    tag = visitor.get("/").headers["etag"]
+    assert tag != visitor.get("/developers").headers["etag"]
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        response = visitor.get("/", headers={"if-none-match": known})
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["etag"] == tag
+    assert visitor.get("/", headers={"if-none-match": '"other"'}).status_code == 200
+
+
+def test_a_slash_too_many_is_taken_away_as_names_are_relative(visitor: httpx.Client) -> None:
+    response = visitor.get("/developers/", follow_redirects=True)
+    assert (response.status_code, response.url.path) == (200, "/developers")
+
+
+@pytest.mark.parametrize("name", ["none.js", "index.html", "..%2fvoices.json", "%2e%2e/voices.json", ""])
+def test_nothing_else_is_served(visitor: httpx.Client, name: str) -> None:
+    check_error(visitor.get(f"/web/{name}"), 404, "not_found")
+
+
+def test_the_pages_open_no_other_door(visitor: httpx.Client) -> None:
+    check_error(visitor.get("/v1/models"), 401, "invalid_api_key")
+    assert visitor.post("/").status_code == 405

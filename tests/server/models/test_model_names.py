@@ -1,0 +1,141 @@
+"""Which model a name means, and what is said where it means none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server import config
+from server.cli.startup import CommandError, open_bundles
+from server.errors import ModelUnavailableError, UnknownModelError
+from server.manifest import Precision
+from server.models.catalogue import Bundles, find
+from tests.server.fakes import write_bundle
+
+CUSTOM, DESIGN = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice", "Qwen/Qwen3-TTS-12Hz-1.7B-VoiceDesign"
+IDS = {
+    "qwen3_tts_0_6b_customvoice": CUSTOM,
+    "qwen3_tts_0_6b_customvoice_int4": CUSTOM,
+    "qwen3_tts_1_7b_voicedesign": DESIGN,
+    "qwen3_tts_tiny": "tiny",
+}
+DEFAULT = "qwen3_tts_tiny"
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    for name, source in IDS.items():
+        write_bundle(tmp_path / "models", name, source={"model": source, "revision": None})
+    return tmp_path / "models"
+
+
+def means(models: Path, name: str, precision: Precision | None = None, **aliases: str) -> str:
+    return Bundles(find(models), DEFAULT, precision, aliases).resolve(name).id
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", " ", "default", "Default", "none", "tts-1", "TTS-1", "tts-1 ", "tts_1", "tts-1-hd", "openai/tts-1",
+        "gpt-4o-mini-tts", "tts-1-1106", "tts-1-hd-1106", "gpt-4o-mini-tts-2025-12-15",
+        "openai/gpt-4o-mini-tts-2025-03-20",
+        "kokoro", "Kokoro", "kokoro-82m", "hexgrad/Kokoro-82M", "onnx-community/Kokoro-82M-v1.0-ONNX", "model",
+        "model_q8f16", "qwen3_tts_tiny", "QWEN3_TTS_TINY", "qwen3-tts-tiny", " Qwen3 TTS tiny",
+    ],
+)  # fmt: skip
+def test_names_of_the_default_model(models: Path, name: str) -> None:
+    assert means(models, name) == DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("qwen3_tts_0_6b_customvoice", "qwen3_tts_0_6b_customvoice"),
+        ("qwen3-tts-0.6b-customvoice", "qwen3_tts_0_6b_customvoice"),
+        ("Qwen3-TTS-0.6B-CustomVoice-int4", "qwen3_tts_0_6b_customvoice_int4"),
+        (CUSTOM, "qwen3_tts_0_6b_customvoice"),
+        (CUSTOM.lower(), "qwen3_tts_0_6b_customvoice"),
+        ("Qwen3-TTS-12Hz-0.6B-CustomVoice", "qwen3_tts_0_6b_customvoice"),
+        (DESIGN, "qwen3_tts_1_7b_voicedesign"),
+    ],
+)
+def test_other_spellings_and_the_checkpoint_it_was_made_of(models: Path, name: str, expected: str) -> None:
+    assert means(models, name) == expected
+
+
+@pytest.mark.parametrize("name", ["qwen3_tts_0_6b_customvoice", "qwen3-tts-0.6b-customvoice", CUSTOM])
+def test_the_wanted_precision_is_meant_by_every_spelling(models: Path, name: str) -> None:
+    assert means(models, name, "int4") == "qwen3_tts_0_6b_customvoice_int4"
+
+
+@pytest.mark.parametrize("name", ["tts", "tts-2", "gpt-9", "tts-1-110", "kokoros", "openai/", "qwen3", "model_q9"])
+def test_other_names_are_unknown(models: Path, name: str) -> None:
+    with pytest.raises(UnknownModelError) as caught:
+        means(models, name)
+    assert all(each in caught.value.message for each in (*IDS, "tts-1", "python export/convert.py --model Qwen/"))
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("qwen3_tts_0_6b_customvoice", f"--model {CUSTOM} --output models/qwen3_tts_0_6b_customvoice"),
+        ("Qwen3-TTS-0.6B-CustomVoice", f"--model {CUSTOM} --output models/qwen3_tts_0_6b_customvoice"),
+        (CUSTOM, f"--model {CUSTOM} --output models/qwen3_tts_0_6b_customvoice"),
+        (
+            "qwen3_tts_1_7b_voicedesign_int4_bf16",
+            f"--model {DESIGN} --precision int4_bf16 --output models/qwen3_tts_1_7b_voicedesign_int4_bf16",
+        ),
+        ("qwen3_tts_1_7b_voicedesign_int5", f"--model {CUSTOM} --output models/NAME"),
+        ("gpt-9", f"--model {CUSTOM} --output models/NAME"),
+    ],
+)
+def test_the_command_that_makes_a_missing_model_is_said(tmp_path: Path, name: str, command: str) -> None:
+    write_bundle(tmp_path, DEFAULT)
+    with pytest.raises(UnknownModelError) as caught:
+        means(tmp_path, name)
+    assert caught.value.message.endswith(f"python export/convert.py {command}")
+
+
+def test_where_there_is_no_model_the_command_is_said_too(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailableError, match=r"python export/convert\.py --model Qwen/"):
+        Bundles([], None).resolve("tts-1")
+
+
+def test_names_of_the_operators_own(models: Path) -> None:
+    aliases = {"tts-1-hd": "qwen3_tts_1_7b_voicedesign", "House Voice": CUSTOM, "kokoro": "tts-1"}
+    assert means(models, "TTS_1_HD", **aliases) == "qwen3_tts_1_7b_voicedesign"
+    assert means(models, "house-voice", **aliases) == "qwen3_tts_0_6b_customvoice"
+    assert means(models, "house-voice", "int4", **aliases) == "qwen3_tts_0_6b_customvoice_int4"
+    assert means(models, "kokoro", **aliases) == DEFAULT
+    assert means(models, "qwen3_tts_0_6b_customvoice", **aliases) == "qwen3_tts_0_6b_customvoice"
+    with pytest.raises(UnknownModelError, match="house_voice"):
+        means(models, "gpt-9", **aliases)
+
+
+def open_with(models: Path, monkeypatch: pytest.MonkeyPatch, aliases: str) -> Bundles:
+    monkeypatch.setenv("KW_MODELS_DIR", str(models))
+    monkeypatch.setenv("KW_MODEL", DEFAULT)
+    monkeypatch.setenv("KW_MODEL_ALIASES", aliases)
+    return open_bundles(config.load())
+
+
+def test_aliases_are_a_setting(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundles = open_with(models, monkeypatch, " big = qwen3_tts_1_7b_voicedesign , small=tts-1,")
+    assert (bundles.resolve("big").id, bundles.resolve("Small").id) == ("qwen3_tts_1_7b_voicedesign", DEFAULT)
+
+
+@pytest.mark.parametrize("aliases", ["big", "big=", "=big", "a=b=c", "big=tts-1,small"])
+def test_aliases_that_are_no_pairs(models: Path, monkeypatch: pytest.MonkeyPatch, aliases: str) -> None:
+    with pytest.raises(config.SettingsError, match=r"KW_MODEL_ALIASES: .* is not NAME=MODEL"):
+        open_with(models, monkeypatch, aliases)
+
+
+@pytest.mark.parametrize(
+    ("aliases", "message"),
+    [("big=gpt-9", "no model 'gpt-9'; there are"), ("qwen3_tts_tiny=tts-1", "qwen3_tts_tiny is a model of its own")],
+)
+def test_aliases_that_lead_nowhere(models: Path, monkeypatch: pytest.MonkeyPatch, aliases: str, message: str) -> None:
+    with pytest.raises(CommandError, match=f"KW_MODEL_ALIASES: {message}") as caught:
+        open_with(models, monkeypatch, aliases)
+    assert caught.value.status == 2
