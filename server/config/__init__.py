@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ByteSize, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.config.addresses import ANY, IpNetwork, host_of, origin_of, resolves_to_loopback
@@ -49,6 +49,13 @@ def _unquoted(text: str) -> str:
 def _words(value: Any) -> Any:
     """The parts between commas."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _switch(value: Any) -> Any:
+    """`on` or `off`, however people and YAML write it."""
+    return {"true": "on", "yes": "on", "1": "on", "false": "off", "no": "off", "0": "off"}.get(
+        str(value).lower(), value
+    )
 
 
 Seconds = Annotated[float, Field(ge=0, le=366 * 24 * 3600, allow_inf_nan=False)]
@@ -157,7 +164,7 @@ class Settings(BaseSettings):
         "affinity mask and its container's CPU quota. No more are started than it has processors.",
     )
     max_rows: int = Field(default=4, ge=1, le=1024, description="Requests computed side by side.")
-    stream: Literal["on", "off"] = Field(
+    stream: Annotated[Literal["on", "off"], BeforeValidator(_switch)] = Field(
         default="on",
         description="Whether audio is sent while it is made where a request does not say. off sends whole files, with "
         "their length.",

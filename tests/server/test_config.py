@@ -234,3 +234,11 @@ def test_every_setting_is_described() -> None:
     assert set(described) == {f"KW_{name.upper()}" for name in config.Settings.model_fields}
     assert all(default and meaning for default, meaning in described.values())
     assert described["KW_PORT"][0] == "3000"
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"), [("on", "on"), ("True", "on"), ("1", "on"), ("false", "off"), ("no", "off")]
+)
+def test_a_switch_is_read_as_people_write_it(monkeypatch: pytest.MonkeyPatch, value: str, meant: str) -> None:
+    monkeypatch.setenv("KW_STREAM", value)
+    assert config.load().stream == meant

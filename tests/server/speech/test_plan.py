@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from server import log
 from server.engine.sampling import RowSampler
 from server.errors import InvalidRequestError
 from server.manifest import Manifest, read_manifest
@@ -135,17 +136,19 @@ def test_an_unknown_voice_is_the_same_error_in_the_text() -> None:
     assert (tagged.value.message, tagged.value.param) == (named.value.message, named.value.param)
 
 
-def test_the_log_says_what_preparation_changed_and_not_what_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_what_preparation_changed_and_not_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     async def lease(bundle: object, *, patient: bool) -> None:
         raise LookupError("no engine is needed here")
 
     bundles = SimpleNamespace(resolve=lambda model: SimpleNamespace(manifest=MANIFEST))
     service = SpeechService(SimpleNamespace(bundles=bundles, lease=lease), PROFILES, 1000)  # type: ignore[arg-type]
     request = build(model="m", input="\ufeffSecret\nwords [1s]again", voice="plain")
-    with caplog.at_level(logging.DEBUG), pytest.raises(LookupError):
+    told: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(log, "event", lambda name, **fields: told.append((name, fields)))
+    with pytest.raises(LookupError):
         asyncio.run(service.start(request))
-    (line,) = [record.getMessage() for record in caplog.records if "text_prepared" in record.getMessage()]
-    assert line == "text_prepared chars=23 parts=3 changed=invisibles,blanks,lines"
+    fields = {"level": logging.DEBUG, "chars": 23, "parts": 3, "changed": "invisibles,blanks,lines", "notes": None}
+    assert told == [("text_prepared", fields)]
 
 
 TINY = read_manifest(TINY_BUNDLE)
