@@ -1,0 +1,22 @@
+"""The page about the rooms: its picture is what the imports say, and the files that it names are there."""
+
+from __future__ import annotations
+
+import re
+import runpy
+
+from tests.sources import ROOT
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+
+
+def test_the_picture_is_what_the_imports_say() -> None:
+    drawing = runpy.run_path(str(ROOT / "docs" / "draw_rooms.py"))
+    assert drawing["draw"]() == drawing["PICTURE"].read_text("utf-8"), "draw it again: python docs/draw_rooms.py"
+
+
+def test_a_request_passes_few_files_and_each_is_there() -> None:
+    walk = PAGE[PAGE.index("## The walk of one request") : PAGE.index("## What may import what")]
+    files = set(re.findall(r"`(server/[a-z_/]+\.py)`", walk))
+    assert 10 < len(files) <= 25
+    assert not [name for name in files if not (ROOT / name).is_file()]
