@@ -12,6 +12,7 @@ from typing import Any
 from server import __version__, config
 from server.audio.encoders import FORMATS
 from server.config import Settings
+from server.speech.request import SpeechRequest
 
 Command = Callable[[argparse.Namespace, Settings], None]
 
@@ -25,17 +26,18 @@ def _count(text: str) -> int:
     return int(text)
 
 
-SAY_OPTIONS: dict[str, tuple[type, str]] = {
-    "language": (str, "a language's name or ISO code, or auto (the default)"),
-    "instructions": (str, "how to speak; for a VoiceDesign model, which voice"),
-    "seed": (int, "the same seed gives the same speech; random by default"),
-    "temperature": (float, "0 to 2; 0 always takes the likeliest code"),
-    "top_k": (int, "draw from so many likeliest codes; 0 from all"),
-    "top_p": (float, "draw from the likeliest codes of so much probability"),
-    "repetition_penalty": (float, "1 to 2"),
-    "max_new_tokens": (int, "codec frames at most (12.5 are one second)"),
-    "exact_frames": (int, "so many codec frames exactly, of a text that fits the model at once"),
+SAY_OPTIONS: dict[str, type] = {
+    "language": str,
+    "instructions": str,
+    "seed": int,
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "repetition_penalty": float,
+    "max_new_tokens": int,
+    "exact_frames": int,
 }
+"""Fields of a request that `say` takes as options."""
 
 
 def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
@@ -80,7 +82,8 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
         help=f"file to write, ending in .{', .'.join(FORMATS)}",
     )
     say.add_argument("--voice", help="a voice from `qwen3-tts voices`; by default what OpenAI's alloy means")
-    for name, (kind, about) in SAY_OPTIONS.items():
+    for name, kind in SAY_OPTIONS.items():
+        about = (SpeechRequest.model_fields[name].description or "").replace("%", "%%")
         say.add_argument(f"--{name.replace('_', '-')}", type=kind, help=about)
     listing = command(commands, "voices", "list the voices of a model")
     bench = command(commands, "bench", "measure how fast a model is on this machine")

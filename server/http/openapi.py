@@ -15,7 +15,7 @@ from server import __version__
 from server.audio.encoders import CONTENT_TYPES
 from server.errors import InvalidRequestError, SpeechFailedError
 from server.http.error_answers import SANIC_CODES, ErrorAnswer, body_of
-from server.http.openapi_notes import ABOUT, ERRORS, FIELDS, HEADERS, REQUESTS, SPEECH_HEADERS, Json
+from server.http.openapi_notes import ABOUT, ERRORS, HEADERS, REQUESTS, SPEECH_HEADERS, Json
 from server.http.schemas import Alive, AudioModelList, ModelCard, ModelList, Ready, VoiceList
 from server.speech.request import SpeechRequest
 
@@ -176,16 +176,16 @@ def _schemas(max_input_chars: int) -> Json:
             field.pop("title", None)
     request = schemas[SpeechRequest.__name__]
     request["properties"] = {
-        name: _field(name, schema, needed=name in request["required"]) for name, schema in request["properties"].items()
+        name: _field(schema, needed=name in request["required"]) for name, schema in request["properties"].items()
     }
     for name in ("input", "instructions"):
         request["properties"][name]["maxLength"] = max_input_chars
     return schemas
 
 
-def _field(name: str, schema: Json, *, needed: bool) -> Json:
-    """A request's field: with our words where the model has none, and null too if it may be absent."""
-    about = {**FIELDS.get(name, {}), **schema}
+def _field(schema: Json, *, needed: bool) -> Json:
+    """A request's field, which is null too if it may be absent."""
+    about = dict(schema)
     if needed or about.get("default", ...) is None:
         return {key: value for key, value in about.items() if key != "default"}
     kept: Json = {key: about.pop(key) for key in ("description", "default", "examples") if key in about}

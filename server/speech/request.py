@@ -1,32 +1,39 @@
 """The body of POST `/audio/speech`: its fields, their types and ranges, and what to say when they do not fit.
 
-Forms, home automations and chat programs fill these fields, so what a value means counts and not how it is written:
-numbers may be strings, names have any case, and an empty text is as good as none. Ranges that depend on the model are
-the service's to check.
+Each field is described once, here: the OpenAPI document and the help of the command line say the same. Ranges that
+depend on the model are the service's to check.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from server.audio.encoders import FORMATS, AudioFormat
-from server.audio.stretch import MAX_SPEED, MIN_SPEED
+from server.audio.encoders import FORMATS
 from server.errors import InvalidRequestError
+from server.speech.fields import (
+    MAX_LEXICON_ENTRIES,
+    MAX_LEXICON_SAID_CHARS,
+    MAX_LEXICON_WORD_CHARS,
+    NOT_BLANK,
+    Cap,
+    Count,
+    Format,
+    Lexicon,
+    Penalty,
+    Seed,
+    Share,
+    Speed,
+    StreamFormat,
+    Switch,
+    Temperature,
+    Text,
+    TextFormat,
+    TopK,
+)
 from server.speech.foreign_fields import is_absent, understand
 from server.speech.request_body import json_object
 
@@ -34,94 +41,9 @@ MAX_NAME_CHARS = 256
 """Of a model, a voice or a language; a formula of eight voices is about as long."""
 DEFAULT = "default"
 """The model or the voice of someone who names none."""
-MAX_LEXICON_ENTRIES, MAX_LEXICON_WORD_CHARS, MAX_LEXICON_SAID_CHARS = 1000, 100, 1000
 
 Way = Literal["whole", "audio", "sse"]
 """How an answer is sent: as a file with its length, as a file while it is made, or so too, as events."""
-
-_NONE = -1
-"""What many programs have for a number that is not set."""
-_OTHER_FORMATS = {"ogg": "opus", "oga": "opus", "ogg_opus": "opus", "pcm16": "pcm", "pcm_s16le": "pcm"}
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,400})(?:\.0*)?\s*", re.ASCII)
-_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?\s*", re.ASCII)
-"""Bounded, as Python reads 4300 digits at most. No decimal comma: `1,000` is a thousand elsewhere."""
-
-
-def _whole_characters(value: object) -> object:
-    """Half a character, as programs send it that cut a text within an emoji, becomes U+FFFD."""
-    return _LONE_SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
-
-
-def _number(value: object) -> object:
-    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
-
-
-def _integer(value: object) -> object:
-    """JSON has one kind of number, so 5.0 is an integer."""
-    if isinstance(value, str) and (found := _INTEGER.fullmatch(value)):
-        return int(found[1])
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _choice(value: object) -> object:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-def _audio_format(value: object) -> object:
-    chosen = _choice(value)
-    return _OTHER_FORMATS.get(chosen, chosen) if isinstance(chosen, str) else chosen
-
-
-def _switch(value: object) -> object:
-    return {"true": True, "false": False}.get(chosen, value) if isinstance(chosen := _choice(value), str) else value
-
-
-def _unset(value: object) -> object:
-    integer = _integer(value)
-    return None if type(integer) is int and integer == _NONE else integer
-
-
-def _top_k(value: object) -> object:
-    """-1 switches the filter off, as 0 does."""
-    integer = _integer(value)
-    return 0 if type(integer) is int and integer == _NONE else integer
-
-
-def _penalty(value: object) -> object:
-    """0 is what programs send that have none; as a factor it would have no meaning."""
-    number = _number(value)
-    return 1.0 if isinstance(number, int | float) and not isinstance(number, bool) and number == 0 else number
-
-
-Text = Annotated[str, BeforeValidator(_whole_characters)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(_integer)]
-Cap = Annotated[
-    int | None,
-    Field(ge=1),
-    BeforeValidator(_unset),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": _NONE}, {"type": "null"}]}),
-]
-Seed = Annotated[
-    int | None,
-    Field(ge=0, lt=2**63),
-    BeforeValidator(_unset),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": _NONE, "exclusiveMaximum": 2**63}, {"type": "null"}]}),
-]
-TopK = Annotated[
-    int | None,
-    Field(ge=0),
-    BeforeValidator(_top_k),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": _NONE}, {"type": "null"}]}),
-]
-Penalty = Annotated[
-    float | None,
-    Field(ge=1, le=2),
-    BeforeValidator(_penalty),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 1, "maximum": 2}, {"const": 0}, {"type": "null"}]}),
-]
-Word = Annotated[Text, Field(min_length=1, max_length=MAX_LEXICON_WORD_CHARS)]
-Said = Annotated[Text, Field(max_length=MAX_LEXICON_SAID_CHARS)]
 
 
 class VoiceReference(BaseModel):
@@ -137,24 +59,93 @@ class SpeechRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
-    input: Text
-    model: Text = DEFAULT
-    voice: Text | VoiceReference = DEFAULT
-    response_format: Annotated[AudioFormat, BeforeValidator(_audio_format)] = "mp3"
-    speed: Annotated[float, Field(ge=MIN_SPEED, le=MAX_SPEED), BeforeValidator(_number)] = 1.0
-    instructions: Text | None = None
-    stream_format: Annotated[Literal["audio", "sse"], BeforeValidator(_choice)] | None = None
-    stream: Annotated[bool, BeforeValidator(_switch)] | None = None
-    language: Text = "auto"
-    seed: Seed = None
-    temperature: Annotated[float | None, Field(ge=0, le=2), BeforeValidator(_number)] = None
-    top_k: TopK = None
-    top_p: Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_number)] = None
-    repetition_penalty: Penalty = None
-    max_new_tokens: Cap = None
-    exact_frames: Count | None = None
-    text_format: Annotated[Literal["auto", "plain", "markdown", "html"], BeforeValidator(_choice)] = "auto"
-    lexicon: dict[Word, Said] = Field({}, max_length=MAX_LEXICON_ENTRIES)
+    input: Text = Field(
+        description="The text to speak, with some letter or digit in a script of the model's languages. `[0.5s]`, "
+        '`[pause 500ms]` and `<break time="500ms"/>` are silence; `[voice:ID]` changes the voice from there on.',
+        examples=["Hello from my own machine."],
+        json_schema_extra={"pattern": NOT_BLANK},
+    )
+    model: Text = Field(
+        DEFAULT,
+        description="An id of `GET /models`, or the Hub id of its checkpoint; case and the signs between words do not "
+        "matter. `default`, OpenAI's names (`tts-1`, …), `kokoro` and Kokoro Web's names mean the default "
+        "model.",
+        examples=["tts-1"],
+    )
+    voice: Text | VoiceReference = Field(
+        DEFAULT,
+        description="An id of `GET /audio/voices`: profiles, speakers, OpenAI's names, Kokoro's ids. Where none is "
+        "written like this, case does not matter, nor blank or underscore. Of a formula the heaviest is "
+        "taken. `default` and `none` mean what `alloy` means.",
+        examples=["alloy", {"id": "serena"}, "serena_meditation", "af_heart*0.7+af_bella*0.3", "af_sky(2)+af_bella"],
+    )
+    response_format: Format = Field(
+        "mp3",
+        description="The kind of file; `pcm` is signed 16 bit, little-endian, 24 kHz, mono. `ogg`, `oga` and "
+        "`ogg_opus` are read as `opus`, `pcm16` as `pcm`.",
+    )
+    speed: Speed = Field(
+        1.0,
+        description="How fast to speak, at the same pitch; 2 takes half the time.",
+    )
+    instructions: Text | None = Field(
+        None,
+        description="How to speak; for a VoiceDesign model, which voice. Models that do not follow it drop it.",
+        examples=["Calm and slow, as if reading a bedtime story."],
+    )
+    stream_format: StreamFormat | None = Field(
+        None,
+        description="`audio`, also where it is absent, sends the file while it is made; `sse` so too, as events.",
+    )
+    stream: Switch | None = Field(
+        None,
+        description="`false` sends the file whole and with its length, `true` while it is made; absent, what the "
+        "server's `KW_STREAM` says. `false` and `sse` exclude each other.",
+    )
+    language: Text = Field(
+        "auto",
+        description="A language's name, an ISO 639 code, or `auto`; any case.",
+        examples=["English", "en", "auto"],
+    )
+    seed: Seed = Field(
+        None,
+        description="The same seed gives the same audio; `x-seed` tells the one that was used. -1 is none.",
+    )
+    temperature: Temperature = Field(
+        None,
+        description="0 always takes the likeliest code; absent, the model's own.",
+    )
+    top_k: TopK = Field(
+        None,
+        description="Draw from so many likeliest codes, 0 or -1 from all; absent, the model's own.",
+    )
+    top_p: Share = Field(
+        None,
+        description="Draw from the likeliest codes of so much probability, 0 is the likeliest; absent, the model's.",
+    )
+    repetition_penalty: Penalty = Field(
+        None,
+        description="How much codes that were there before are held back, 1 or 0 not at all; absent, the model's.",
+    )
+    max_new_tokens: Cap = Field(
+        None,
+        description="Codec frames of 80 ms that the speech may have at most, without pauses; `finish_reason` or "
+        "`x-finish-reason` is `length` where they end it. -1 is as good as none.",
+    )
+    exact_frames: Count | None = Field(
+        None,
+        description="Codec frames of 80 ms, for measuring: the text is spoken in one piece, which must fit the "
+        "model, is not watched for running away, and is cut off there.",
+    )
+    text_format: TextFormat = Field(
+        "auto",
+        description="What the text is written in; `auto` finds out.",
+    )
+    lexicon: Lexicon = Field(
+        {},
+        description="Words, and what to say instead of each.",
+        examples=[{"Qwen": "chwen", "SQL": "sequel"}],
+    )
 
     _ignored: tuple[str, ...] = PrivateAttr(())
 

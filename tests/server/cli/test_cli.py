@@ -12,6 +12,7 @@ import soundfile
 
 from server import __main__ as command
 from server import config
+from server.cli import commands, serve
 from server.http.access import KeyRing
 from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, write_bundle
 from tests.server.running import ROOT, clean_environment
@@ -37,7 +38,8 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("KW_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KW_MODELS_DIR", str(folder))
-    monkeypatch.setattr(command, "engine_loader", lambda settings: FakeEngine.load)
+    for module in (commands, serve):
+        monkeypatch.setattr(module, "engine_loader", lambda settings: FakeEngine.load)
     return folder
 
 

@@ -21,9 +21,9 @@ from server.cli.startup import open_pool
 from server.config import Settings
 from server.http import openapi
 from server.http.app import API_PREFIXES, create_app
-from server.http.openapi_notes import NOT_BLANK
 from server.metrics import Metrics
 from server.models.catalogue import Bundles
+from server.speech.fields import NOT_BLANK
 from server.speech.request import SpeechRequest
 from server.voices.catalogue import Voice
 from tests.server.answers import PREFIXES

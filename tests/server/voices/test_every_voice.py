@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from server import __main__ as command
+from server.cli import commands, serve
 from server.engine.bundle import open_prompts
 from server.manifest import Manifest, read_manifest
 from server.voices.catalogue import profile, voices_of
@@ -174,7 +175,8 @@ def test_the_command_lines_default_voice_speaks(
     write_bundle(tmp_path / "models", "one", **BUNDLES["one"])
     monkeypatch.setenv("KW_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv(EVENTS, str(tmp_path / "events"))
-    monkeypatch.setattr(command, "engine_loader", lambda settings: FakeEngine.load)
+    for module in (commands, serve):
+        monkeypatch.setattr(module, "engine_loader", lambda settings: FakeEngine.load)
     assert command.main(["say", "Hello", "-o", str(tmp_path / "a.wav"), "--exact-frames", "1"]) == 0
     assert json.loads((tmp_path / "events").read_text().splitlines()[0])["speaker"] == "my voice"
     assert "voice my voice" in capsys.readouterr().err

@@ -1,0 +1,112 @@
+"""Types of a request's fields, read with mercy: what a value means counts, not how it is written.
+
+Forms, home automations and chat programs send numbers as strings, names in any case, -1 for what is not set, and half
+an emoji. The types say in JSON Schema what a careful program sends.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from server.audio.encoders import AudioFormat
+from server.audio.stretch import MAX_SPEED, MIN_SPEED
+
+MAX_LEXICON_ENTRIES, MAX_LEXICON_WORD_CHARS, MAX_LEXICON_SAID_CHARS = 1000, 100, 1000
+
+NOT_BLANK = r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+r"""Something that `str.strip` leaves; what `\s` means differs between Python and JSON Schema's ECMA-262."""
+
+_NONE = -1
+"""What many programs have for a number that is not set."""
+_OTHER_FORMATS = {"ogg": "opus", "oga": "opus", "ogg_opus": "opus", "pcm16": "pcm", "pcm_s16le": "pcm"}
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,400})(?:\.0*)?\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?\s*", re.ASCII)
+"""Bounded, as Python reads 4300 digits at most. No decimal comma: `1,000` is a thousand elsewhere."""
+
+
+def _whole_characters(value: object) -> object:
+    """Half a character, as programs send it that cut a text within an emoji, becomes U+FFFD."""
+    return _LONE_SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
+
+
+def _number(value: object) -> object:
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+
+
+def _integer(value: object) -> object:
+    """JSON has one kind of number, so 5.0 is an integer."""
+    if isinstance(value, str) and (found := _INTEGER.fullmatch(value)):
+        return int(found[1])
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _choice(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _audio_format(value: object) -> object:
+    chosen = _choice(value)
+    return _OTHER_FORMATS.get(chosen, chosen) if isinstance(chosen, str) else chosen
+
+
+def _switch(value: object) -> object:
+    return {"true": True, "false": False}.get(chosen, value) if isinstance(chosen := _choice(value), str) else value
+
+
+def _unset(value: object) -> object:
+    integer = _integer(value)
+    return None if type(integer) is int and integer == _NONE else integer
+
+
+def _top_k(value: object) -> object:
+    """-1 switches the filter off, as 0 does."""
+    integer = _integer(value)
+    return 0 if type(integer) is int and integer == _NONE else integer
+
+
+def _penalty(value: object) -> object:
+    """0 is what programs send that have none; as a factor it would have no meaning."""
+    number = _number(value)
+    return 1.0 if isinstance(number, int | float) and not isinstance(number, bool) and number == 0 else number
+
+
+Text = Annotated[str, BeforeValidator(_whole_characters)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_integer)]
+Cap = Annotated[
+    int | None,
+    Field(ge=1),
+    BeforeValidator(_unset),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": _NONE}, {"type": "null"}]}),
+]
+Seed = Annotated[
+    int | None,
+    Field(ge=0, lt=2**63),
+    BeforeValidator(_unset),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": _NONE, "exclusiveMaximum": 2**63}, {"type": "null"}]}),
+]
+TopK = Annotated[
+    int | None,
+    Field(ge=0),
+    BeforeValidator(_top_k),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": _NONE}, {"type": "null"}]}),
+]
+Penalty = Annotated[
+    float | None,
+    Field(ge=1, le=2),
+    BeforeValidator(_penalty),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 1, "maximum": 2}, {"const": 0}, {"type": "null"}]}),
+]
+Word = Annotated[Text, Field(min_length=1, max_length=MAX_LEXICON_WORD_CHARS)]
+Said = Annotated[Text, Field(max_length=MAX_LEXICON_SAID_CHARS)]
+Format = Annotated[AudioFormat, BeforeValidator(_audio_format)]
+Speed = Annotated[float, Field(ge=MIN_SPEED, le=MAX_SPEED), BeforeValidator(_number)]
+StreamFormat = Annotated[Literal["audio", "sse"], BeforeValidator(_choice)]
+Switch = Annotated[bool, BeforeValidator(_switch)]
+Temperature = Annotated[float | None, Field(ge=0, le=2), BeforeValidator(_number)]
+Share = Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_number)]
+TextFormat = Annotated[Literal["auto", "plain", "markdown", "html"], BeforeValidator(_choice)]
+Lexicon = Annotated[dict[Word, Said], Field(max_length=MAX_LEXICON_ENTRIES)]
