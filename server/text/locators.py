@@ -45,6 +45,7 @@ _TOKEN = re.compile(r"[^\s,;!?\"'()<>\[\]{}|`“”‘’]+")
 _VERSION = re.compile(r"(?P<v>[vV]?)(?P<numbers>\d{1,5}(?:\.\d{1,5}){2,4})(?P<suffix>(?:-?[a-z]{1,5}\d{0,3})?)")
 _IP = re.compile(r"(?P<host>\d{1,3}(?:\.\d{1,3}){3})(?::(?P<port>\d{1,5})|/(?P<bits>\d{1,2}))?")
 _DAY = re.compile(r"(?:0?[1-9]|[12]\d|3[01])\.(?:0?[1-9]|1[0-2])\.(?:\d{2}|[12]\d{3})")
+_PHONE = re.compile(r"(?:1\.)?\d{3}\.\d{3}\.\d{4}")
 _DOMAINS = word_set("com org net edu gov io dev app ai co uk de fr es it pt ru jp kr cn eu info example local tv me")
 _HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,6}(?P<domain>[a-z]{2,7})(?::\d{1,5})?(?P<path>/[\w./~%-]*)?")
 _SPELT = word_set(
@@ -122,7 +123,7 @@ def _ip(found: re.Match[str]) -> str | None:
 
 
 def _version(found: re.Match[str]) -> str | None:
-    if _DAY.fullmatch(found[0]):
+    if _DAY.fullmatch(found[0]) or _PHONE.fullmatch(found[0]):
         return None
     suffix = f" {_read(found['suffix'], {})}" if found["suffix"] else ""
     return ("version " if found["v"] else "") + found["numbers"].replace(".", " point ") + suffix

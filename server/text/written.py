@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from server.text import numerals
+from server.text.english.abbreviations import spoken_abbreviations
 from server.text.english.amounts import spoken_amounts
 from server.text.english.capitals import spoken_capitals
 from server.text.english.dates import spoken_dates, spoken_times
@@ -16,6 +17,7 @@ _NUMBER = re.compile(r"(?<![\w.,])(?P<sign>-?)(?P<number>\d+(?:[.,]\d+)*)")
 _MINUS = {"de": "minus", "fr": "moins", "es": "menos", "it": "meno", "pt": "menos", "ru": "минус"}
 _ENGLISH = (
     spoken_dates,
+    spoken_abbreviations,
     spoken_phones,
     spoken_times,
     spoken_amounts,

@@ -24,6 +24,10 @@ TYPOGRAPHY = [
     ("Wait... what? So.. \u201cWell\u2026\u201d", 'Wait, what? So. "Well."'),
     ("well\u2010known, non\u2011stop, London\u2013Paris", "well-known, non-stop, London-Paris"),
     ("1939\u20131945, 5 \u2013 7", "1939 to 1945, 5 to 7"),
+    (
+        "9am\u20135 pm, 9 AM \u2013 5, 5%\u201310%, 5\u00b0\u20137\u00b0C\u20139",
+        "9am to 5 pm, 9 AM to 5, 5% to 10%",
+    ),
     ("\u22125, x \u2212 2", "-5, x, 2"),
     ("\ufb01ne \ufb02ow \uff28\uff45\uff4c\uff4c\uff4f\uff0c\uff59\uff45\uff53\uff01", "fine flow Hello, yes!"),
     ("\u3002Yes\u3001no", ". Yes, no"),
