@@ -14,6 +14,7 @@ MOST_DROPPED = 10
 
 _REPEATED = re.compile(r"[,;:.!?](?: ?[,;:.!?])+")
 _BEFORE_A_MARK = re.compile(r" (?=[,;:.!?](?:\s|$))")
+_OPEN_ENDS = " ,;-/&"
 _BLANKS = re.compile(r"[^\S\n]+")
 _LINE_ENDS = re.compile(r" ?\n ?")
 
@@ -38,7 +39,29 @@ def adapted(text: str, alphabet: str, language: str | None) -> Folded:
         alphabet: the characters, as `Manifest.alphabet` has them.
         language: ISO 639-1 code of the text's language.
     """
-    return fold(written_out(plain_typography(text, language), language), alphabet, language)
+    folded = fold(written_out(plain_typography(text, language), language), alphabet, language)
+    return folded._replace(text=as_sentences(folded.text, alphabet))
+
+
+def as_sentences(text: str, alphabet: str) -> str:
+    """Begin every line with a capital and end it with a mark, as far as the alphabet has them.
+
+    A heading, an item or `Dear Anna,` stands alone, as no text did that a model of sentences was trained on: it may
+    take `Hello Anna,` for a beginning and go on.
+    """
+    return "\n".join(_as_sentence(line, alphabet) if line else line for line in text.split("\n"))
+
+
+def _as_sentence(line: str, alphabet: str) -> str:
+    start = len(line) - len(line.lstrip("\"'("))
+    capital = line[start : start + 1].upper()
+    if len(capital) == 1 and capital in alphabet:
+        line = f"{line[:start]}{capital}{line[start + 1 :]}"
+    body = line.rstrip("\"')")
+    said = body.rstrip(_OPEN_ENDS)
+    if "." not in alphabet or not said or said[-1] in ".!?:":
+        return line
+    return f"{said}.{line[len(body) :]}"
 
 
 def fold(text: str, alphabet: str, language: str | None = None) -> Folded:

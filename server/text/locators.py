@@ -55,6 +55,8 @@ _SPELT = word_set(
 _SAID = word_set("bat bin bak conf doc docx jar java jpeg json lock log onnx toml webp yaml yml zip")
 _FILE = re.compile(r"(?P<stem>[\w+~-]{1,100}(?:\.[\w+~-]{1,60}){0,3})\.(?P<ending>[A-Za-z][A-Za-z0-9]{0,4})")
 _PATH = re.compile(r"(?:~|\.{1,2})?/[A-Za-z][\w.+~-]*(?:/[\w.+~-]+)*/?|[A-Za-z]:\\[\w .+~\\-]*")
+_FOLDER = re.compile(r"\b(?:src|tmp|usr)\b")
+_FOLDERS = {"src": "source", "tmp": "temp", "usr": "user"}
 _DIGITS = re.compile(r"\d+")
 
 
@@ -146,13 +148,17 @@ def _file(found: re.Match[str]) -> str | None:
 def _path(found: re.Match[str]) -> str | None:
     folder, _, last = found[0].rstrip("/\\").rpartition("/")
     if (file := _FILE.fullmatch(last)) and (said := _file(file)):
-        return f"{_read(folder + '/', _ENGLISH)} {said}".strip()
-    return _read(found[0].rstrip("/\\"), _ENGLISH)
+        return f"{_folders(folder + '/')} {said}".strip()
+    return _folders(found[0].rstrip("/\\"))
+
+
+def _folders(path: str) -> str:
+    return _FOLDER.sub(lambda it: _FOLDERS[it[0]], _read(path, _ENGLISH))
 
 
 def _relative(found: re.Match[str]) -> str | None:
     said = _file(file) if (file := _FILE.fullmatch(found["last"])) else None
-    return f"{_read(found['folder'], _ENGLISH)} {said}" if said else None
+    return f"{_folders(found['folder'])} {said}" if said else None
 
 
 _RELATIVE = re.compile(r"(?P<folder>[A-Za-z][\w.+~-]*/(?:[\w.+~-]+/)*)(?P<last>[\w.+~-]+)")

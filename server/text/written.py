@@ -26,6 +26,11 @@ _ENGLISH = (
     spoken_capitals,
 )
 """In this order: a date is no telephone number, whose last group is no year, and a price is no bare number."""
+_SENTENCE_OF_A_NUMBER = re.compile(
+    r"(?<=[a-z]{2}[.!?] )(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|"
+    r"fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|minus)\b"
+)
+"""What a digit at the start of a sentence has become. It needs a capital: a model of sentences slurs it without."""
 _BLANKS = re.compile(r"[^\S\n]{2,}")
 
 
@@ -48,7 +53,7 @@ def _english(text: str) -> str:
     text = spoken_names(text, "en")
     for step in _ENGLISH:
         text = step(text)
-    return _BLANKS.sub(" ", text)
+    return _SENTENCE_OF_A_NUMBER.sub(lambda it: it[0].capitalize(), _BLANKS.sub(" ", text))
 
 
 def _foreign(found: re.Match[str], language: str) -> str:

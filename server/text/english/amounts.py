@@ -44,6 +44,10 @@ _VULGAR = re.compile(r"(?:(?<!\d)(?P<whole>\d{1,9}) ?)?(?P<part>[\u00bc-\u00be\u
 _FRACTION = re.compile(
     r"(?<![\w./,-])(?:(?P<whole>\d{1,4}) )?(?P<top>\d{1,2})/(?P<bottom>[2-9]|1[0-6]|20|32|64|100)(?![\w/]|[.,]\d)"
 )
+_HALF_OF = re.compile(
+    r"\bone half (?=(?:(?P<vowel>ounce|inch|hour)|cup|teaspoon|tablespoon|pint|gallon|pound|mile|meter|minute|day|"
+    r"year|dozen|liter|kilogram|kilometer)\b)"
+)
 _ALL_DAY = re.compile(r"(?<![\d/])24/7(?![\d/])")
 _POWERS = {"\u00b2": "squared", "\u00b3": "cubed"}
 _POWER = re.compile(r"(?<=[\w)])[\u00b2\u00b3]")
@@ -138,6 +142,7 @@ def spoken_amounts(text: str) -> str:
     text = _ALL_DAY.sub("twenty-four seven", text)
     text = _VULGAR.sub(_vulgar, text)
     text = _FRACTION.sub(lambda it: _fraction(it["whole"], it["top"], it["bottom"]), text)
+    text = _HALF_OF.sub(lambda it: "half an " if it["vowel"] else "half a ", text)
     text = _DEGREES.sub(_degrees, text)
     text = _UNIT.sub(_unit, text)
     text = _POWER.sub(lambda it: f" {_POWERS[it[0]]}", text)

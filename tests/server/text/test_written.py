@@ -34,6 +34,7 @@ NUMBERS = [
     ),
     ("x^2, A -> B", "x to the power of two, A to B"),
     ("24/7", "twenty-four seven"),
+    ("Open it. 2. Close it! 3 of 4", "Open it. Two. Close it! Three of four"),
     ("1/2, 3/4, 2 1/3, \u00bd, 5\u00bd", "one half, three quarters, two and a third, one half, five and a half"),
     ("9" * 20, " ".join(["nine"] * 20)),
 ]
@@ -75,6 +76,7 @@ AMOUNTS = [
         "16GB, 2.5 GHz, 3 m\u00b2, x\u00b2",
         "sixteen gigabytes, two point five gigahertz, three square meters, x squared",
     ),
+    ("\u00bd cup, 1/2 hour, 1/2 of it", "half a cup, half an hour, one half of it"),
     ("5 in the morning", "five in the morning"),
     ("$5-10, $5-$10 and $3 - 4 million", "five to ten dollars, five to ten dollars and three to four million dollars"),
     (
