@@ -15,6 +15,7 @@ MOST_DROPPED = 10
 _REPEATED = re.compile(r"[,;:.!?](?: ?[,;:.!?])+")
 _BEFORE_A_MARK = re.compile(r" (?=[,;:.!?](?:\s|$))")
 _OPEN_ENDS = " ,;-/&"
+_IN_BRACKETS = re.compile(r"(?<=\() | (?=\))")
 _BLANKS = re.compile(r"[^\S\n]+")
 _LINE_ENDS = re.compile(r" ?\n ?")
 
@@ -57,11 +58,11 @@ def _as_sentence(line: str, alphabet: str) -> str:
     capital = line[start : start + 1].upper()
     if len(capital) == 1 and capital in alphabet:
         line = f"{line[:start]}{capital}{line[start + 1 :]}"
-    body = line.rstrip("\"')")
-    said = body.rstrip(_OPEN_ENDS)
-    if "." not in alphabet or not said or said[-1] in ".!?:":
+    if "." not in alphabet or line.rstrip("\"')").endswith((*".!?:",)):
         return line
-    return f"{said}.{line[len(body) :]}"
+    body = line.rstrip("\"'")
+    said = body.rstrip(_OPEN_ENDS)
+    return f"{said}.{line[len(body) :]}" if said else line
 
 
 def fold(text: str, alphabet: str, language: str | None = None) -> Folded:
@@ -80,7 +81,8 @@ def fold(text: str, alphabet: str, language: str | None = None) -> Folded:
     text = unicodedata.normalize("NFC", text)
     if not known.issuperset(text):
         text = "".join(_folded(character, known, dropped) for character in plain_typography(text, language))
-    text = _BEFORE_A_MARK.sub("", _LINE_ENDS.sub("\n", _BLANKS.sub(" ", text)))
+    text = _IN_BRACKETS.sub("", _LINE_ENDS.sub("\n", _BLANKS.sub(" ", text)))
+    text = _BEFORE_A_MARK.sub("", text)
     return Folded(_REPEATED.sub(_one_mark, text).strip(), tuple(dropped)[:MOST_DROPPED])
 
 

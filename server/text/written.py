@@ -53,7 +53,7 @@ def _english(text: str) -> str:
     text = spoken_names(text, "en")
     for step in _ENGLISH:
         text = step(text)
-    return _SENTENCE_OF_A_NUMBER.sub(lambda it: it[0].capitalize(), _BLANKS.sub(" ", text))
+    return _SENTENCE_OF_A_NUMBER.sub(lambda it: it[0].capitalize(), _BLANKS.sub(" ", text.replace("$", " ")))
 
 
 def _foreign(found: re.Match[str], language: str) -> str:

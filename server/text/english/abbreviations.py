@@ -27,13 +27,13 @@ _LONGEST_BEFORE = 20
 _SENTENCE_GOES_ON = re.compile(r"[,;:)]| [a-z0-9&(]")
 
 _WORDS = {"e.g.": "for example", "i.e.": "that is", "vs.": "versus", "vs": "versus", "approx.": "approximately"}
-_WORD = re.compile(r"(?<![\w.])(?P<word>e\.g\.|i\.e\.|vs\.|vs(?![\w.])|approx\.)(?=[\s,])", re.IGNORECASE)
+_WORD = re.compile(r"(?<![\w.])(?:[Ee]\.g\.|[Ii]\.e\.|vs\.?|[Aa]pprox\.)(?=[\s,])")
 
 
 def spoken_abbreviations(text: str) -> str:
     """Weekdays, months and some other words in full; ranges of the first two with `to`."""
     text = _RANGE.sub(lambda it: f"{_whole(it['first'])} to {_whole(it['last'])}", text)
-    return _WORD.sub(lambda it: _WORDS[it["word"].lower()], _NAME.sub(_name, text))
+    return _WORD.sub(lambda it: _WORDS[it[0].lower()], _NAME.sub(_name, text))
 
 
 def _whole(name: str) -> str:

@@ -44,6 +44,7 @@ _VULGAR = re.compile(r"(?:(?<!\d)(?P<whole>\d{1,9}) ?)?(?P<part>[\u00bc-\u00be\u
 _FRACTION = re.compile(
     r"(?<![\w./,-])(?:(?P<whole>\d{1,4}) )?(?P<top>\d{1,2})/(?P<bottom>[2-9]|1[0-6]|20|32|64|100)(?![\w/]|[.,]\d)"
 )
+_RATING = re.compile(r"(?<![\w./,-])(?<!\d )(?P<got>\d{1,3})/(?P<best>[2-9]|1[0-6]|20|32|64|100)(?![\w/]|[.,]\d| of\b)")
 _HALF_OF = re.compile(
     r"\bone half (?=(?:(?P<vowel>ounce|inch|hour)|cup|teaspoon|tablespoon|pint|gallon|pound|mile|meter|minute|day|"
     r"year|dozen|liter|kilogram|kilometer)\b)"
@@ -141,7 +142,7 @@ def spoken_amounts(text: str) -> str:
     text = _PER_TIME.sub(lambda it: f"{it['money']} per {_SHORT_PER.get(it['per'], it['per'])}", text)
     text = _ALL_DAY.sub("twenty-four seven", text)
     text = _VULGAR.sub(_vulgar, text)
-    text = _FRACTION.sub(lambda it: _fraction(it["whole"], it["top"], it["bottom"]), text)
+    text = _FRACTION.sub(lambda it: _fraction(it["whole"], it["top"], it["bottom"]), _RATING.sub(_rating, text))
     text = _HALF_OF.sub(lambda it: "half an " if it["vowel"] else "half a ", text)
     text = _DEGREES.sub(_degrees, text)
     text = _UNIT.sub(_unit, text)
@@ -170,6 +171,12 @@ def _money(money: re.Match[str]) -> str:
     parts = [f"{whole or 0} {_many(one, whole)}"] if int(whole or 0) or not int(part) else []
     parts += [f"{int(part)} {_many(hundredth, str(int(part)))}"] if int(part) else []
     return sign + " and ".join(parts)
+
+
+def _rating(rating: re.Match[str]) -> str:
+    """A rating such as `5/5` or `7/10`; anything else stays, as a fraction."""
+    got, best = int(rating["got"]), int(rating["best"])
+    return f"{got} out of {best}" if got >= best or (best in (10, 100) and got > 1) else rating[0]
 
 
 def _vulgar(fraction: re.Match[str]) -> str:

@@ -34,6 +34,7 @@ _GREEK = re.compile("(?<![\u0370-\u03ff])[\u0391-\u03a9\u03b1-\u03c9](?![\u0370-
 _HASH = re.compile(r"(?<!\w)#(?=\d)")
 _NUMERO = re.compile(r"\bNo\. ?(?=\d)|\u2116 ?(?=\d)")
 _BESIDE_LETTERS = re.compile(r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])")
+_POINTS = re.compile(r"(?<![\w.])\d{1,9}(?:\.\d{1,9}){2,}(?![\w.]*\d)")
 _NUMBER = re.compile(
     r"(?P<sign>(?<![\w.,)])-|(?<=\s)-)?(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|(?<!\w)\.\d+)"
 )
@@ -60,7 +61,7 @@ _BETWEEN = (
     (re.compile(r"(?<!\S)<(?=[$\d-])"), "less than "),
     (re.compile(r"(?<!\S)>(?=[$\d-])"), "more than "),
     (re.compile(r"(?<=[\w)])\^(?=[\d-])"), " to the power of "),
-    (re.compile(r"(?<=[\w)]) ?= ?(?=[\w(-])"), " equals "),
+    (re.compile(r"(?<=[\w)]) ?={1,3} ?(?=[\w(-])"), " equals "),
     (re.compile(r"(?<=[\d)]) ?\+ ?(?=[\w(])|(?<=\w) \+ (?=\w)"), " plus "),
     (re.compile(r"(?<=[\d)]) ?\* ?(?=[\d(])"), " times "),
     (re.compile(r"(?<=\d) / (?=\d)"), " divided by "),
@@ -98,6 +99,7 @@ def spoken_numbers(text: str) -> str:
     text = _ROMAN_PART.sub(lambda it: f"{it['what']} {words(str(_roman(it['roman'])))}", text)
     text = _ROMAN_NAME.sub(lambda it: f"{it['what']} the {words(str(_roman(it['roman'])), kind='ordinal')}", text)
     text = _ORDINAL.sub(lambda it: words(it["number"].replace(",", ""), kind="ordinal"), text)
+    text = _POINTS.sub(lambda it: it[0].replace(".", " point "), text)
     return _BESIDE_LETTERS.sub(" ", _NUMBER.sub(_number, _BESIDE_LETTERS.sub(" ", text)))
 
 

@@ -46,6 +46,7 @@ MARKS = [
     ("snake_case a|b", "snake case a b"),
     ("one\u00a0two\tthree   four\nfive", "one two three four\nfive"),
     ("  ends  ", "ends"),
+    ("it ( is ) so", "it (is) so"),
 ]
 
 
@@ -95,6 +96,7 @@ def test_all_steps_together(text: str, said: str) -> None:
         ("Hello Anna,\n\nthank you.\n\nyours - ", "Hello Anna.\n\nThank you.\n\nYours."),
         ("You need:", "You need:"),
         ("\"stop\" (now) 'so'", "\"Stop\" (now) 'so.'"),
+        ("so (now)\n\n(So!)", "So (now).\n\n(So!)"),
         ('She said, "Why?"', 'She said, "Why?"'),
         ("", ""),
         ("-", "-"),

@@ -77,6 +77,8 @@ AMOUNTS = [
         "sixteen gigabytes, two point five gigahertz, three square meters, x squared",
     ),
     ("\u00bd cup, 1/2 hour, 1/2 of it", "half a cup, half an hour, one half of it"),
+    ("5/5, 7/10, 1/10 of it", "five out of five, seven out of ten, one tenth of it"),
+    ("See $$x = 5$$ in $HOME", "See x equals five in H O M E"),
     ("5 in the morning", "five in the morning"),
     ("$5-10, $5-$10 and $3 - 4 million", "five to ten dollars, five to ten dollars and three to four million dollars"),
     (
@@ -94,6 +96,7 @@ NAMES = [
     ("4111 1111 1111 1111", "four one one one, one one one one, one one one one, one one one one"),
     ("1-800-555-0199", "one, eight zero zero, five five five, zero one nine nine"),
     ("555.123.4567", "five five five, one two three, four five six seven"),
+    ("x==2.31.0", "x equals two point thirty-one point zero"),
     ("version 1.2.3", "version one point two point three"),
     ("at 10.0.0.1", "at ten dot zero dot zero dot one"),
     ("main.py", "main dot P Y"),
@@ -118,6 +121,7 @@ ABBREVIATIONS = [
     ("on Mon, Jan. 6 or next Wed.", "on Monday, January sixth or next Wednesday."),
     ("Tue. and Thurs., Sat & Sun.", "Tuesday and Thursday, Saturday and Sunday."),
     ("Sat 5 and in Feb. He", "Saturday five and in February. He"),
+    ("VS Code vs IT", "V S Code versus I T"),
     ("Dogs vs. cats, e.g. mine, i.e. approx. all", "Dogs versus cats, for example mine, that is approximately all"),
 ]
 NO_ABBREVIATIONS = ["Jan sat in the sun.", "Sun and rain.", "She sat. Mar it not.", "Wed them.", "Mon-key", "Sat-nav"]
