@@ -259,6 +259,16 @@ PAIRS = (
         "The U S A and Nasa bought new P Cs for the F B I.",
     ),
     Pair(
+        "abbreviations",
+        "Dr. Smith and Mrs. Brown live on St. John St., e.g. in May.",
+        "Doctor Smith and Missus Brown live on Saint John Street, for example in May.",
+    ),
+    Pair(
+        "abbreviations",
+        "Bring bread, milk, etc. and see p. 12, fig. 3.",
+        "Bring bread, milk, etcetera and see page twelve, figure three.",
+    ),
+    Pair(
         "HTML",
         "<p>Tom &amp; Jerry&#39;s house is <b>old</b>.<br>It has a red door.</p>",
         "Tom and Jerry's house is old. It has a red door.",
@@ -296,4 +306,4 @@ PAIRS = (
         "Waves. Hello Misaki, nice to meet you and your sister at home.",
     ),
 )
-"""Sixty of them."""
+"""Sixty and two."""

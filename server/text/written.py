@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from server.text import numerals
-from server.text.english.abbreviations import spoken_abbreviations
+from server.text.english.abbreviations import spoken_abbreviations, spoken_slashes
 from server.text.english.amounts import spoken_amounts
 from server.text.english.capitals import spoken_capitals
 from server.text.english.dates import spoken_dates, spoken_times
@@ -22,6 +22,7 @@ _ENGLISH = (
     spoken_times,
     spoken_amounts,
     spoken_symbols,
+    spoken_slashes,
     spoken_numbers,
     spoken_capitals,
 )

@@ -121,10 +121,27 @@ ABBREVIATIONS = [
     ("on Mon, Jan. 6 or next Wed.", "on Monday, January sixth or next Wednesday."),
     ("Tue. and Thurs., Sat & Sun.", "Tuesday and Thursday, Saturday and Sunday."),
     ("Sat 5 and in Feb. He", "Saturday five and in February. He"),
+    ("Dr. Smith, Mr Brown and Mrs. Green", "Doctor Smith, Mister Brown and Missus Green"),
+    ("on St. John St. in town. On 5th Ave. He", "on Saint John Street in town. On fifth Avenue. He"),
+    ("In St. Louis. From St. Ives", "In Saint Louis. From Saint Ives"),
+    ("John King Jr., Apple Inc. makes", "John King Junior, Apple Incorporated makes"),
+    ("See p. 12, Fig. 3, pp. 3-4.", "See page twelve, figure three, pages three to four."),
+    ("milk, etc. and tea, etc.", "milk, etcetera and tea, etcetera."),
+    ("yes/no, and/or, he/she, w/o it", "yes or no, and or, he or she, without it"),
+    ("TCP/IP, a/b/c", "T C P slash I P, a slash b slash c"),
     ("VS Code vs IT", "V S Code versus I T"),
     ("Dogs vs. cats, e.g. mine, i.e. approx. all", "Dogs versus cats, for example mine, that is approximately all"),
 ]
-NO_ABBREVIATIONS = ["Jan sat in the sun.", "Sun and rain.", "She sat. Mar it not.", "Wed them.", "Mon-key", "Sat-nav"]
+NO_ABBREVIATIONS = [
+    "Jan sat in the sun.",
+    "Sun and rain.",
+    "She sat. Mar it not.",
+    "Wed them.",
+    "Mon-key",
+    "Sat-nav",
+    "The sea. Stop.",
+    "Is it no? No.",
+]
 
 
 @pytest.mark.parametrize(("text", "said"), [*NUMBERS, *DATES, *AMOUNTS, *NAMES, *CAPITALS, *ABBREVIATIONS])
