@@ -27,11 +27,14 @@ _ENGLISH = (
     spoken_capitals,
 )
 """In this order: a date is no telephone number, whose last group is no year, and a price is no bare number."""
-_SENTENCE_OF_A_NUMBER = re.compile(
-    r"(?<=[a-z]{2}[.!?] )(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|"
-    r"fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|minus)\b"
+_NUMBER_WORDS = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|"
+    "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
 )
+_SENTENCE_OF_A_NUMBER = re.compile(rf"(?<=[a-z]{{2}}[.!?] )(?:{_NUMBER_WORDS}|minus)\b")
 """What a digit at the start of a sentence has become. It needs a capital: a model of sentences slurs it without."""
+_NUMBER_OF_A_TITLE = re.compile(rf"(?<=[A-Za-z,] )(?:{_NUMBER_WORDS.title()})\b")
+"""As in `Chapter One`, where the capital makes another word of it."""
 _BLANKS = re.compile(r"[^\S\n]{2,}")
 
 
@@ -54,7 +57,9 @@ def _english(text: str) -> str:
     text = spoken_names(text, "en")
     for step in _ENGLISH:
         text = step(text)
-    return _SENTENCE_OF_A_NUMBER.sub(lambda it: it[0].capitalize(), _BLANKS.sub(" ", text.replace("$", " ")))
+    text = _BLANKS.sub(" ", text.replace("$", " "))
+    text = _NUMBER_OF_A_TITLE.sub(lambda it: it[0].lower(), text)
+    return _SENTENCE_OF_A_NUMBER.sub(lambda it: it[0].capitalize(), text)
 
 
 def _foreign(found: re.Match[str], language: str) -> str:

@@ -34,6 +34,7 @@ NUMBERS = [
     ),
     ("x^2, A -> B", "x to the power of two, A to B"),
     ("24/7", "twenty-four seven"),
+    ("Chapter One. World War Two. One, Two", "Chapter one. World War two. One, two"),
     ("Open it. 2. Close it! 3 of 4", "Open it. Two. Close it! Three of four"),
     ("1/2, 3/4, 2 1/3, \u00bd, 5\u00bd", "one half, three quarters, two and a third, one half, five and a half"),
     ("9" * 20, " ".join(["nine"] * 20)),
