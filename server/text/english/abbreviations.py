@@ -41,7 +41,7 @@ _NAMES_AFTER = {"Jr": "Junior", "Sr": "Senior", "Inc": "Incorporated", "Ltd": "L
 _AFTER_A_NAME = re.compile(rf"(?<=\w)(?P<gap>,? )(?P<word>{'|'.join(_NAMES_AFTER)})(?P<point>\.)")
 _PARTS = {
     "p": "page", "pp": "pages", "pg": "page", "fig": "figure", "figs": "figures", "vol": "volume", "ch": "chapter",
-    "sec": "section", "eq": "equation", "no": "number", "nos": "numbers", "ed": "edition",
+    "eq": "equation", "nos": "numbers",
 }  # fmt: skip
 _PART = re.compile(rf"\b(?P<part>{'|'.join(_PARTS)})\. ?(?=\d)", re.IGNORECASE)
 
@@ -96,7 +96,7 @@ def _name(found: re.Match[str]) -> str:
         name in _ALSO_WORDS
         and not (found["point"] and goes_on)
         and not _BEHIND.match(text, end)
-        and not _BEFORE.search(text, max(0, found.start() - _LONGEST_BEFORE), found.start())
+        and not (name != "Jan" and _BEFORE.search(text, max(0, found.start() - _LONGEST_BEFORE), found.start()))
     ):
         return found[0]
     return _FULL[name] + (found["point"] if not goes_on else "")

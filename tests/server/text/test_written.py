@@ -126,6 +126,7 @@ ABBREVIATIONS = [
     ("on St. John St. in town. On 5th Ave. He", "on Saint John Street in town. On fifth Avenue. He"),
     ("In St. Louis. From St. Ives", "In Saint Louis. From Saint Ives"),
     ("John King Jr., Apple Inc. makes", "John King Junior, Apple Incorporated makes"),
+    ("It is no. 5 of us.", "It is no. Five of us."),
     ("See p. 12, Fig. 3, pp. 3-4.", "See page twelve, figure three, pages three to four."),
     ("milk, etc. and tea, etc.", "milk, etcetera and tea, etcetera."),
     ("yes/no, and/or, he/she, w/o it", "yes or no, and or, he or she, without it"),
@@ -141,6 +142,7 @@ NO_ABBREVIATIONS = [
     "Mon-key",
     "Sat-nav",
     "The sea. Stop.",
+    "a letter from Jan",
     "Is it no? No.",
 ]
 
