@@ -2,7 +2,8 @@
 
 Held-out sentences go through a running server. Whisper base writes down what it hears, from the bundle and from the
 teacher that the bundle learned from; the rest of the table is compared with the teacher's audio of the same text.
-Needs what the tests need.
+With `--written` it hears texts as people write them beside the same texts written out by hand, without a server or
+teacher. Needs what the tests need.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from benchmarks import written
 from benchmarks.recogniser import hear, word_error_rate
+from benchmarks.written_inputs import PAIRS
 from server.bench.report import machine
 
 Audio = NDArray[np.float32]
 ROOT = Path(__file__).resolve().parent.parent
-HELD_OUT = ROOT / "models" / "qwen3_tts_tiny" / "recipe" / "heldout.txt"
+EMBEDDED = ROOT / "models" / "qwen3_tts_tiny"
+HELD_OUT = EMBEDDED / "recipe" / "heldout.txt"
 RATE = 24_000
 LONGEST = 300
 """Characters of the longest of the inputs that runaways and early stops are counted in."""
@@ -131,13 +135,20 @@ def listen(bundle: Path, texts: list[str], wanted: list[Audio], rows: int) -> li
 def main() -> None:
     """Parse the options, listen, print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, nargs="+", required=True, help="folders")
+    parser.add_argument(
+        "--bundle", type=Path, nargs="+", default=[EMBEDDED], help="folders (default: the embedded model)"
+    )
     parser.add_argument("--held-out", type=Path, default=HELD_OUT, help="texts, one a line")
     parser.add_argument("--sentences", type=int, default=100, help="to be recognised (default: %(default)s)")
     parser.add_argument("--inputs", type=int, default=200, help="of all lengths (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=2, help="requests at once (default: %(default)s)")
     parser.add_argument("--keep", type=Path, help="folder for the audio, as WAV")
+    parser.add_argument("--written", action="store_true", help="written forms beside the same text written out by hand")
+    parser.add_argument("--seeds", type=int, default=2, help="for each written text (default: %(default)s)")
     options = parser.parse_args()
+    if options.written:
+        _written(options.bundle, options.seeds)
+        return
 
     from hibari import Hibari
 
@@ -171,6 +182,16 @@ def main() -> None:
             for one in rest:
                 if one.runaway or one.early_stop:
                     print(f"  {'runaway' if one.runaway else 'early stop'}: {one.text!r}")
+
+
+def _written(bundles: list[Path], seeds: int) -> None:
+    for bundle in bundles:
+        print(f"{bundle.name}: {len(PAIRS)} texts, {seeds} seeds, {written.THREADS} threads; {machine()}", flush=True)
+        heard = written.listen(bundle, PAIRS, range(seeds))
+        for one in heard:
+            if one.written != one.by_hand:
+                print(f"  {one.pair.by_hand!r}, seed {one.seed}\n    {one.written!r}\n    {one.by_hand!r}")
+        print(written.report(heard))
 
 
 if __name__ == "__main__":

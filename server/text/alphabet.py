@@ -14,6 +14,8 @@ MOST_DROPPED = 10
 
 _REPEATED = re.compile(r"[,;:.!?](?: ?[,;:.!?])+")
 _BEFORE_A_MARK = re.compile(r" (?=[,;:.!?](?:\s|$))")
+_OPEN_ENDS = " ,;-/&"
+_IN_BRACKETS = re.compile(r"(?<=\() | (?=\))")
 _BLANKS = re.compile(r"[^\S\n]+")
 _LINE_ENDS = re.compile(r" ?\n ?")
 
@@ -38,7 +40,29 @@ def adapted(text: str, alphabet: str, language: str | None) -> Folded:
         alphabet: the characters, as `Manifest.alphabet` has them.
         language: ISO 639-1 code of the text's language.
     """
-    return fold(written_out(plain_typography(text, language), language), alphabet, language)
+    folded = fold(written_out(plain_typography(text, language), language), alphabet, language)
+    return folded._replace(text=as_sentences(folded.text, alphabet))
+
+
+def as_sentences(text: str, alphabet: str) -> str:
+    """Begin every line with a capital and end it with a mark, as far as the alphabet has them.
+
+    A heading, an item or `Dear Anna,` stands alone, as no text did that a model of sentences was trained on: it may
+    take `Hello Anna,` for a beginning and go on.
+    """
+    return "\n".join(_as_sentence(line, alphabet) if line else line for line in text.split("\n"))
+
+
+def _as_sentence(line: str, alphabet: str) -> str:
+    start = len(line) - len(line.lstrip("\"'("))
+    capital = line[start : start + 1].upper()
+    if len(capital) == 1 and capital in alphabet:
+        line = f"{line[:start]}{capital}{line[start + 1 :]}"
+    if "." not in alphabet or line.rstrip("\"')").endswith((*".!?:",)):
+        return line
+    body = line.rstrip("\"'")
+    said = body.rstrip(_OPEN_ENDS)
+    return f"{said}.{line[len(body) :]}" if said else line
 
 
 def fold(text: str, alphabet: str, language: str | None = None) -> Folded:
@@ -57,7 +81,8 @@ def fold(text: str, alphabet: str, language: str | None = None) -> Folded:
     text = unicodedata.normalize("NFC", text)
     if not known.issuperset(text):
         text = "".join(_folded(character, known, dropped) for character in plain_typography(text, language))
-    text = _BEFORE_A_MARK.sub("", _LINE_ENDS.sub("\n", _BLANKS.sub(" ", text)))
+    text = _IN_BRACKETS.sub("", _LINE_ENDS.sub("\n", _BLANKS.sub(" ", text)))
+    text = _BEFORE_A_MARK.sub("", text)
     return Folded(_REPEATED.sub(_one_mark, text).strip(), tuple(dropped)[:MOST_DROPPED])
 
 

@@ -45,6 +45,7 @@ _TOKEN = re.compile(r"[^\s,;!?\"'()<>\[\]{}|`“”‘’]+")
 _VERSION = re.compile(r"(?P<v>[vV]?)(?P<numbers>\d{1,5}(?:\.\d{1,5}){2,4})(?P<suffix>(?:-?[a-z]{1,5}\d{0,3})?)")
 _IP = re.compile(r"(?P<host>\d{1,3}(?:\.\d{1,3}){3})(?::(?P<port>\d{1,5})|/(?P<bits>\d{1,2}))?")
 _DAY = re.compile(r"(?:0?[1-9]|[12]\d|3[01])\.(?:0?[1-9]|1[0-2])\.(?:\d{2}|[12]\d{3})")
+_PHONE = re.compile(r"(?:1\.)?\d{3}\.\d{3}\.\d{4}")
 _DOMAINS = word_set("com org net edu gov io dev app ai co uk de fr es it pt ru jp kr cn eu info example local tv me")
 _HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,6}(?P<domain>[a-z]{2,7})(?::\d{1,5})?(?P<path>/[\w./~%-]*)?")
 _SPELT = word_set(
@@ -54,6 +55,8 @@ _SPELT = word_set(
 _SAID = word_set("bat bin bak conf doc docx jar java jpeg json lock log onnx toml webp yaml yml zip")
 _FILE = re.compile(r"(?P<stem>[\w+~-]{1,100}(?:\.[\w+~-]{1,60}){0,3})\.(?P<ending>[A-Za-z][A-Za-z0-9]{0,4})")
 _PATH = re.compile(r"(?:~|\.{1,2})?/[A-Za-z][\w.+~-]*(?:/[\w.+~-]+)*/?|[A-Za-z]:\\[\w .+~\\-]*")
+_FOLDER = re.compile(r"\b(?:src|tmp|usr)\b")
+_FOLDERS = {"src": "source", "tmp": "temp", "usr": "user"}
 _DIGITS = re.compile(r"\d+")
 
 
@@ -122,7 +125,7 @@ def _ip(found: re.Match[str]) -> str | None:
 
 
 def _version(found: re.Match[str]) -> str | None:
-    if _DAY.fullmatch(found[0]):
+    if _DAY.fullmatch(found[0]) or _PHONE.fullmatch(found[0]):
         return None
     suffix = f" {_read(found['suffix'], {})}" if found["suffix"] else ""
     return ("version " if found["v"] else "") + found["numbers"].replace(".", " point ") + suffix
@@ -145,13 +148,17 @@ def _file(found: re.Match[str]) -> str | None:
 def _path(found: re.Match[str]) -> str | None:
     folder, _, last = found[0].rstrip("/\\").rpartition("/")
     if (file := _FILE.fullmatch(last)) and (said := _file(file)):
-        return f"{_read(folder + '/', _ENGLISH)} {said}".strip()
-    return _read(found[0].rstrip("/\\"), _ENGLISH)
+        return f"{_folders(folder + '/')} {said}".strip()
+    return _folders(found[0].rstrip("/\\"))
+
+
+def _folders(path: str) -> str:
+    return _FOLDER.sub(lambda it: _FOLDERS[it[0]], _read(path, _ENGLISH))
 
 
 def _relative(found: re.Match[str]) -> str | None:
     said = _file(file) if (file := _FILE.fullmatch(found["last"])) else None
-    return f"{_read(found['folder'], _ENGLISH)} {said}" if said else None
+    return f"{_folders(found['folder'])} {said}" if said else None
 
 
 _RELATIVE = re.compile(r"(?P<folder>[A-Za-z][\w.+~-]*/(?:[\w.+~-]+/)*)(?P<last>[\w.+~-]+)")

@@ -20,7 +20,10 @@ _CHARACTERS = str.maketrans(
 )
 """What NFKD does not give, or gives wrongly. Marks that nobody reads aloud, as of trade, go."""
 
-_RANGE = re.compile(r"(?<=\d)\s?[\u2012-\u2015]\s?(?=[$\u20ac\u00a3]?\d)")
+_RANGE = re.compile(
+    r"(?:(?<=[\d%\u00b0])|(?<=\d[AaPp][Mm])|(?<=\d [AaPp][Mm])|(?<=\u00b0[CF]))"
+    r"\s?[\u2012-\u2015]\s?(?=[$\u20ac\u00a3]?\d)"
+)
 _MINUS = re.compile(r"[\u2212\ufe63\uff0d]|(?<![\w\u2012-\u2015])[\u2012\u2013](?=\d)")
 _JOINING = re.compile(r"(?<=[^\W\d_])\u2013(?=[^\W\d_])")
 _LONGEST_LIGATURE = 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from server.text import numerals
+from server.text.english.abbreviations import spoken_abbreviations, spoken_slashes
 from server.text.english.amounts import spoken_amounts
 from server.text.english.capitals import spoken_capitals
 from server.text.english.dates import spoken_dates, spoken_times
@@ -16,14 +17,24 @@ _NUMBER = re.compile(r"(?<![\w.,])(?P<sign>-?)(?P<number>\d+(?:[.,]\d+)*)")
 _MINUS = {"de": "minus", "fr": "moins", "es": "menos", "it": "meno", "pt": "menos", "ru": "минус"}
 _ENGLISH = (
     spoken_dates,
+    spoken_abbreviations,
     spoken_phones,
     spoken_times,
     spoken_amounts,
     spoken_symbols,
+    spoken_slashes,
     spoken_numbers,
     spoken_capitals,
 )
 """In this order: a date is no telephone number, whose last group is no year, and a price is no bare number."""
+_NUMBER_WORDS = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|"
+    "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+)
+_SENTENCE_OF_A_NUMBER = re.compile(rf"(?<=[a-z]{{2}}[.!?] )(?:{_NUMBER_WORDS}|minus)\b")
+"""What a digit at the start of a sentence has become. It needs a capital: a model of sentences slurs it without."""
+_NUMBER_OF_A_TITLE = re.compile(rf"(?<=[A-Za-z,] )(?:{_NUMBER_WORDS.title()})\b")
+"""As in `Chapter One`, where the capital makes another word of it."""
 _BLANKS = re.compile(r"[^\S\n]{2,}")
 
 
@@ -46,7 +57,9 @@ def _english(text: str) -> str:
     text = spoken_names(text, "en")
     for step in _ENGLISH:
         text = step(text)
-    return _BLANKS.sub(" ", text)
+    text = _BLANKS.sub(" ", text.replace("$", " "))
+    text = _NUMBER_OF_A_TITLE.sub(lambda it: it[0].lower(), text)
+    return _SENTENCE_OF_A_NUMBER.sub(lambda it: it[0].capitalize(), text)
 
 
 def _foreign(found: re.Match[str], language: str) -> str:

@@ -23,7 +23,7 @@ _CAPITALS = re.compile(
     r"(?P<end>'(?:S|T|RE|LL|VE|M|D)\b|'?s\b)?(?![\w-]|\.[A-Za-z])"
 )
 _ALONE = re.compile(r"(?<![\w.'-])I'(?:M|LL|VE|D)\b")
-_POINTS = re.compile(r"\b(?:[A-Z]\.){2,}(?=(?P<more>\s+(?P<next>[^\W\d_]{1,10}))?)")
+_POINTS = re.compile(r"\b(?:[A-Z]\.){2,}(?=(?:\s+(?P<next>[^\W\d_]{1,10})|(?P<mark>[,;:)]))?)")
 _STARTERS = word_set(
     "A An And As At But By For He Her His I If In It My No On Or Our She So That The Then There These They This "
     "We What When You"
@@ -88,5 +88,5 @@ def _one(word: str, *, shouted: bool) -> str:
 def _pointed(letters: re.Match[str]) -> str:
     """`U.S.` as letters; its last point stays where it may end a sentence."""
     spelt = " ".join(letters[0].replace(".", ""))
-    goes_on = letters["next"] and letters["next"] not in _STARTERS
+    goes_on = letters["mark"] or (letters["next"] and letters["next"] not in _STARTERS)
     return spelt if goes_on else f"{spelt}."

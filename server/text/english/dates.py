@@ -21,6 +21,7 @@ _MONTH_FIRST = re.compile(rf"\b{_MONTH} {_DAY}(?!\w|[.,:]\d)(?:(?P<comma>,?) {_Y
 _DAY_FIRST = re.compile(rf"(?<![\w.,/:$-]){_DAY} {_MONTH}(?!\w)(?:(?P<comma>,?) {_YEAR}(?![\d,:%]\d|\d))?")
 _DAY_RANGE = re.compile(rf"\b{_MONTH} {_DAY} ?(?:-|to) ?(?P<last>0?[1-9]|[12]\d|3[01])(?!\w|[.,:]\d)")
 _DECADE = re.compile(r"(?<![\d.,$])(?P<year>1[1-9]\d0|20\d0)'?s\b")
+_SHORT_DECADES = re.compile(r"(?<=\b[Tt]he )(?P<when>(?:early |late |mid-)?)(?P<ten>[2-9]0)s\b")
 _SHORT_DECADE = re.compile(r"(?<!\w)'(?P<ten>[2-9]0)s\b")
 _LONE_YEAR = re.compile(r"(?<![\w.,$\u20ac\u00a3/:#+-])(?P<year>1[1-9]\d\d|20\d\d)(?![\w%]|[.,:/-]\d)")
 _BEFORE_A_YEAR = re.compile(
@@ -32,6 +33,7 @@ _CLOCK = re.compile(
     r"(?<![\d:.,$])(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?"
     r"(?P<half> ?[AaPp]\.?[Mm]\b\.?)?(?![\d:])"
 )
+_FROM_TO = re.compile(r"(?<=\d)(?P<half> ?[AaPp](?:[Mm]|\.[Mm]\.)) ?- ?(?=\d)")
 _HOUR = re.compile(r"(?<![\d:.,$])(?P<hour>1[0-2]|0?[1-9])(?P<half> ?[AaPp](?:\.[Mm]\.|[Mm]\b))")
 
 
@@ -53,6 +55,8 @@ def spoken_times(text: str) -> str:
     """Times of day, decades and years as words."""
     text = _DECADE.sub(lambda it: _plural(words(it["year"], kind="year")), text)
     text = _SHORT_DECADE.sub(lambda it: _plural(words(it["ten"])), text)
+    text = _SHORT_DECADES.sub(lambda it: it["when"] + _plural(words(it["ten"])), text)
+    text = _FROM_TO.sub(r"\g<half> to ", text)
     text = _CLOCK.sub(_clock, text)
     text = _HOUR.sub(lambda it: f"{words(str(int(it['hour'])))} {_half(it['half'])}", text)
     return _LONE_YEAR.sub(_lone_year, text)

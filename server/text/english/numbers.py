@@ -8,12 +8,13 @@ import unicodedata
 from server.text.numerals import digits, words
 
 _PHONE = re.compile(
-    r"(?<![\w.,$-])(?:\+(?P<country>\d{1,3})[ .-]?)?(?:\((?P<area>\d{2,4})\) ?|(?P<code>\d{3})[ .-])?"
+    r"(?<![\w.,$-])(?:\+(?P<country>\d{1,3})[ .-]?|1[ .-](?=\(?\d{3}\)?[ .-]\d{3}[ .-]))?"
+    r"(?:\((?P<area>\d{2,4})\) ?|(?P<code>\d{3})[ .-])?"
     r"(?P<first>\d{3})[ .-](?P<last>\d{4})(?![\w-]|[.,]\d)"
 )
 _INTERNATIONAL = re.compile(r"(?<![\w.,$-])\+(?:\d{7,15}|\d{1,3}(?:[ .-]\(?\d{1,5}\)?){2,6})(?!\w)")
 _LONG = re.compile(
-    r"(?<![\w.,])(?:\d{4}[ -]){2,4}\d{1,4}(?![\w-])|(?<![\d.,])\d{7,}(?![\d,]|\.\d)|(?<![\d.,:/])0\d+(?![\d,]|\.\d)"
+    r"(?<![\w.,])(?:\d{4}[ -]){2,4}\d{1,4}(?![\w-])|(?<![\d.,])\d{7,}(?![\d,]|\.\d)|(?<![\d.,:/])0\d+(?![\d,]|[.:]\d)"
 )
 _ORDINAL = re.compile(r"(?<![\w.,])(?P<number>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b")
 _ROMAN = r"(?P<roman>X{0,3}(?:IX|IV|V?I{1,3}|V)|X{1,3})\b(?!')"
@@ -27,11 +28,13 @@ _ROMAN_NAME = re.compile(
     r"Leo|Francis|Peter|Mary) " + _ROMAN
 )
 _RANGE = re.compile(r"(?<![\w.,/-])(?P<low>\d[\d,]*(?:\.\d+)?) ?- ?(?=\d[\d,]*(?:\.\d+)?(?!\d|[-/]\d|\w*-\w))")
+_RATIO = re.compile(r"(?<![\w.,:])(?P<one>\d{1,3}):(?=\d(?![\d:]))")
 _SUBTRACTION = re.compile(r"(?<=\d) - (?=\d)")
 _GREEK = re.compile("(?<![\u0370-\u03ff])[\u0391-\u03a9\u03b1-\u03c9](?![\u0370-\u03ff])")
 _HASH = re.compile(r"(?<!\w)#(?=\d)")
 _NUMERO = re.compile(r"\bNo\. ?(?=\d)|\u2116 ?(?=\d)")
 _BESIDE_LETTERS = re.compile(r"(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])")
+_POINTS = re.compile(r"(?<![\w.])\d{1,9}(?:\.\d{1,9}){2,}(?![\w.]*\d)")
 _NUMBER = re.compile(
     r"(?P<sign>(?<![\w.,)])-|(?<=\s)-)?(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|(?<!\w)\.\d+)"
 )
@@ -50,7 +53,15 @@ _SIGNS = {
 }
 _SYMBOL = re.compile("[" + "".join(_SIGNS) + "]")
 _BETWEEN = (
-    (re.compile(r"(?<=[\w)]) ?= ?(?=[\w(-])"), " equals "),
+    (re.compile(r"(?<=\w) ?[-=]> ?(?=\w)"), " to "),
+    (re.compile(r"(?<=\w) ?<= ?(?=[\d-])"), " is at most "),
+    (re.compile(r"(?<=\w) ?>= ?(?=[\d-])"), " is at least "),
+    (re.compile(r"(?<!\S)<= ?(?=[$\d-])"), "at most "),
+    (re.compile(r"(?<!\S)>= ?(?=[$\d-])"), "at least "),
+    (re.compile(r"(?<!\S)<(?=[$\d-])"), "less than "),
+    (re.compile(r"(?<!\S)>(?=[$\d-])"), "more than "),
+    (re.compile(r"(?<=[\w)])\^(?=[\d-])"), " to the power of "),
+    (re.compile(r"(?<=[\w)]) ?={1,3} ?(?=[\w(-])"), " equals "),
     (re.compile(r"(?<=[\d)]) ?\+ ?(?=[\w(])|(?<=\w) \+ (?=\w)"), " plus "),
     (re.compile(r"(?<=[\d)]) ?\* ?(?=[\d(])"), " times "),
     (re.compile(r"(?<=\d) / (?=\d)"), " divided by "),
@@ -79,7 +90,7 @@ def spoken_symbols(text: str) -> str:
     text = _GREEK.sub(lambda it: f" {unicodedata.name(it[0]).split()[-1].lower()} ", text)
     text = _SYMBOL.sub(lambda it: _SIGNS[it[0]], text)
     text = _NUMERO.sub("number ", _HASH.sub("number ", text))
-    text = _SUBTRACTION.sub(" minus ", text)
+    text = _RATIO.sub(r"\g<one> to ", _SUBTRACTION.sub(" minus ", text))
     return _RANGE.sub(r"\g<low> to ", text)
 
 
@@ -88,6 +99,7 @@ def spoken_numbers(text: str) -> str:
     text = _ROMAN_PART.sub(lambda it: f"{it['what']} {words(str(_roman(it['roman'])))}", text)
     text = _ROMAN_NAME.sub(lambda it: f"{it['what']} the {words(str(_roman(it['roman'])), kind='ordinal')}", text)
     text = _ORDINAL.sub(lambda it: words(it["number"].replace(",", ""), kind="ordinal"), text)
+    text = _POINTS.sub(lambda it: it[0].replace(".", " point "), text)
     return _BESIDE_LETTERS.sub(" ", _NUMBER.sub(_number, _BESIDE_LETTERS.sub(" ", text)))
 
 

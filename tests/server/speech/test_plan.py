@@ -197,7 +197,7 @@ def test_the_requests_lexicon_goes_before_the_operators() -> None:
     operators = lexicon_of({"nginx": "engine x", "SQL": "sequel"})
     request = build(model="m", input="nginx and SQL", lexicon={"SQL": "S Q L"})
     parts = plan(request, TINY, {}, operators).parts
-    assert [part.text for part in parts if isinstance(part, Passage)] == ["engine x and S Q L"]
+    assert [part.text for part in parts if isinstance(part, Passage)] == ["Engine x and S Q L."]
 
 
 def test_a_lexicon_that_blows_a_text_up_is_told() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.manifest import read_manifest
-from server.text.alphabet import MOST_DROPPED, adapted, fold
+from server.text.alphabet import MOST_DROPPED, adapted, as_sentences, fold
 from server.text.typography import plain_typography
 from tests.bundles import TINY_BUNDLE
 
@@ -24,6 +24,10 @@ TYPOGRAPHY = [
     ("Wait... what? So.. \u201cWell\u2026\u201d", 'Wait, what? So. "Well."'),
     ("well\u2010known, non\u2011stop, London\u2013Paris", "well-known, non-stop, London-Paris"),
     ("1939\u20131945, 5 \u2013 7", "1939 to 1945, 5 to 7"),
+    (
+        "9am\u20135 pm, 9 AM \u2013 5, 5%\u201310%",
+        "9am to 5 pm, 9 AM to 5, 5% to 10%",
+    ),
     ("\u22125, x \u2212 2", "-5, x, 2"),
     ("\ufb01ne \ufb02ow \uff28\uff45\uff4c\uff4c\uff4f\uff0c\uff59\uff45\uff53\uff01", "fine flow Hello, yes!"),
     ("\u3002Yes\u3001no", ". Yes, no"),
@@ -42,6 +46,7 @@ MARKS = [
     ("snake_case a|b", "snake case a b"),
     ("one\u00a0two\tthree   four\nfive", "one two three four\nfive"),
     ("  ends  ", "ends"),
+    ("it ( is ) so", "it (is) so"),
 ]
 
 
@@ -74,14 +79,37 @@ def test_what_is_left_is_dropped_and_told() -> None:
     ("text", "said"),
     [
         ("It is \u22125\u00b0C \u2014 cold\u2026", "It is minus five degrees Celsius, cold."),
-        ("\u00a35 \u2192 \u20ac6", "five pounds to six euros"),
-        ("1939\u20131945", "nineteen thirty-nine to nineteen forty-five"),
-        ("\u03c0 \u2248 3.14", "pi about three point one four"),
+        ("\u00a35 \u2192 \u20ac6", "Five pounds to six euros."),
+        ("1939\u20131945", "Nineteen thirty-nine to nineteen forty-five."),
+        ("\u03c0 \u2248 3.14", "Pi about three point one four."),
         ("\u201cWARNING!\u201d", '"Warning!"'),
     ],
 )
 def test_all_steps_together(text: str, said: str) -> None:
     assert adapted(text, ALPHABET, "en") == (said, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Welcome\n\nfresh apples\n\n1. Open it.", "Welcome.\n\nFresh apples.\n\n1. Open it."),
+        ("Hello Anna,\n\nthank you.\n\nyours - ", "Hello Anna.\n\nThank you.\n\nYours."),
+        ("You need:", "You need:"),
+        ("\"stop\" (now) 'so'", "\"Stop\" (now) 'so.'"),
+        ("so (now)\n\n(So!)", "So (now).\n\n(So!)"),
+        ('She said, "Why?"', 'She said, "Why?"'),
+        ("", ""),
+        ("-", "-"),
+    ],
+)
+def test_what_stands_alone_is_a_sentence(text: str, said: str) -> None:
+    assert as_sentences(text, ALPHABET) == said
+    assert as_sentences(said, ALPHABET) == said
+
+
+def test_an_alphabet_may_lack_what_makes_a_sentence() -> None:
+    assert as_sentences("fresh apples", "abcdefghijklmnopqrstuvwxyz ") == "fresh apples"
+    assert as_sentences("\u00dfa", "\u00dfaSA.") == "\u00dfa."
 
 
 @given(st.text(), st.sampled_from(["en", "de", "zh", None]))

@@ -61,9 +61,9 @@ def test_a_link_ends_where_unspaced_marks_begin() -> None:
     [
         ("Open report.pdf, main.py and data_1.json.",
          "Open report dot P D F, main dot P Y and data underscore 1 dot json."),
-        ("in /usr/local/bin now", "in slash usr slash local slash bin now"),
+        ("in /usr/local/bin now", "in slash user slash local slash bin now"),
         ("~/notes/a.txt", "tilde slash notes slash a dot T X T"),
-        ("src/main.rs", "src slash main dot R S"),
+        ("src/main.rs", "source slash main dot R S"),
         ("C:\\Users\\ann", "C colon backslash Users backslash ann"),
         ("Visit example.org/docs or sub.example.com.", "Visit example dot org slash docs or sub dot example dot com."),
         ("version 1.2.3 and v10.0.1-rc1", "version 1 point 2 point 3 and version 10 point 0 point 1 rc1"),
