@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from tokenizers import Encoding
 
+from benchmarks.hostile import Process
 from server.engine.bundle import CODEC_TABLE, TEXT_TABLE, TOKENIZER
 from server.engine.prompt import InstructionError, PromptBuilder, PromptError
 from server.engine.tokenizer import TextTokenizer
@@ -85,3 +88,26 @@ class Asked(TextTokenizer):
     def _encoding(self, text: str) -> Encoding:
         self.most, self.asked = max(self.most, len(text)), self.asked + len(text)
         return super()._encoding(text)
+
+
+class WideTable:
+    """A table of a hidden size at which a position takes 64 KiB; its rows are made when they are looked up."""
+
+    def __getitem__(self, ids: Any) -> np.ndarray:
+        return np.ones((*np.shape(ids), 1 << 14), np.float32)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@pytest.mark.parametrize("instructed", [False, True])
+def test_a_refused_prompt_takes_little_memory(instructed: bool) -> None:
+    manifest = read_manifest(RANDOM_BUNDLE).model_copy(update={"follows_instructions": True})
+    wide: Any = WideTable()
+    prompts = PromptBuilder(manifest, TextTokenizer(RANDOM_BUNDLE / TOKENIZER), wide, wide, 1024)
+    rare = "\U0001f469" * 100_000
+    text, instruction = ("Hello", rare) if instructed else (rare, None)
+    process = Process(os.getpid())
+    process.forget_peak()
+    before = process.rss
+    with pytest.raises(PromptError):
+        prompts.build(text, **VOICE, instruction=instruction)
+    assert process.peak - before < 64_000_000
