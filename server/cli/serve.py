@@ -29,6 +29,10 @@ from server.models.engine import Loader
 from server.voices import catalogue as voices
 from server.voices.profiles import Profile
 
+SWITCH_SECONDS = 0.001
+"""After so long a thread that computes in Python lets another one run: the event loop, or the engine after a graph. Of
+Python's own 5 ms each of them would wait as many as there are such threads, whenever it wants to go on."""
+
 
 def serve(arguments: argparse.Namespace, settings: Settings) -> None:
     """Serve with ONNX Runtime until a signal ends it."""
@@ -41,6 +45,7 @@ def run_server(settings: Settings, load: Loader) -> None:
     from server.models import heap
 
     heap.bound()
+    sys.setswitchinterval(SWITCH_SECONDS)
     log.configure()
     bundles, profiles, lexicon = open_bundles(settings), profiles_of(settings), lexicon_of_settings(settings)
     log.event("starting", version=__version__)

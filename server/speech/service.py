@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 from server import log
 from server.audio.encoders import MissingCodecError, make_encoder
@@ -26,6 +27,11 @@ from server.voices.profiles import Profile
 
 SILENCES = 2
 """Requests of nothing but silence that are encoded side by side; encoders take memory, and threads."""
+
+
+LONG_CHARS = 10_000
+"""Texts of more than this are prepared one after the other: each takes a core for a second or so, and the event loop
+has to wait for every thread that computes in Python."""
 
 
 class SpeechService:
@@ -50,6 +56,7 @@ class SpeechService:
         self._lexicon = lexicon
         self._max_input_chars = max_input_chars
         self._silences = asyncio.Semaphore(SILENCES)
+        self._long_texts = asyncio.Semaphore(1)
 
     async def start(self, request: SpeechRequest, *, wait: bool = False) -> Speech:
         """Hand a request to its model's engine.
@@ -70,7 +77,8 @@ class SpeechService:
             raise InvalidRequestError(str(error), param="response_format") from None
         self._check_length("input", request.input)
         self._check_length("instructions", request.instructions or "")
-        planned = await asyncio.to_thread(plan, request, bundle.manifest, self._profiles, self._lexicon)
+        async with self._long_texts if len(request.input) > LONG_CHARS else nullcontext():
+            planned = await asyncio.to_thread(plan, request, bundle.manifest, self._profiles, self._lexicon)
         log.event(
             "text_prepared",
             level=logging.DEBUG,
