@@ -42,6 +42,8 @@ TIDIED_SECONDS = TIDY_SECONDS + 1.5
 LEAST_SECONDS = 4.0
 """A short attack is repeated for so long, so that there are probes enough for a percentile."""
 MEGABYTE = 1_000_000
+BUFFER_SECONDS = 0.2
+"""A player keeps so much audio before it plays; it hides gaps that are no longer together."""
 MOST_MEGABYTES, MOST_P99, MOST_WORST, MOST_LEFT = 64, 20, 100, 0.05
 """Wanted: MB above idle, `/livez` in ms, and the share of memory that may be left over."""
 
@@ -234,7 +236,7 @@ def missed(costs: list[Cost], held: float) -> Iterator[str]:
             found.append(f"{cost.name}: {cost.faults} answers of 5xx")
         if percentile(cost.livez, 99) > MOST_P99 or max(cost.livez) > MOST_WORST:
             found.append(f"{cost.name}: /livez slower than {MOST_P99} ms (p99) or {MOST_WORST} ms (worst)")
-        if cost.starved[0] or any(one.outcome == "failed" for one in cost.seen.heard):
+        if cost.starved[1] > BUFFER_SECONDS or any(one.outcome == "failed" for one in cost.seen.heard):
             found.append(f"{cost.name}: the listener starved")
     if held > MOST_LEFT:
         found.append(f"memory afterwards: {held:+.1%}, at most {MOST_LEFT:+.0%} wanted")

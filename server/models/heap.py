@@ -11,7 +11,7 @@ import psutil
 from server.graphs.pages import trim_heap, tune_heap
 from server.models.daemon_threads import DaemonThreads
 
-GROWTH_BYTES = 32 << 20
+GROWTH_BYTES = 8 << 20
 """Less than this is not worth the 15 ms for which collecting garbage stops the whole process."""
 MAPPED_FROM = 4 << 20
 """Bytes of a block from which on it has pages of its own, which go back when it is freed."""
