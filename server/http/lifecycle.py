@@ -15,6 +15,7 @@ from sanic import Sanic
 from server import log
 from server.http.capacity import limit_accept_errors
 from server.http.connections import GuardedProtocol
+from server.http.listening import BACKLOG
 
 _POLL_SECONDS = 0.05
 _STOP_SIGNALS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
@@ -60,6 +61,8 @@ async def _serve(
         await server.before_start()
         for each in servers:
             await each.start_serving()
+        for sock in sockets:
+            sock.listen(BACKLOG)  # asyncio has set it to the 100 that it accepts at a time
         await server.after_start()
         on_listening()
         await stop.wait()

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 
 from server.config.addresses import is_localhost
 
-_BACKLOG = 128
+BACKLOG = 1024
+"""Connections that the system keeps until they are accepted. One more is not refused: its client tries again after 1 s."""
 _LOCALHOST = ("127.0.0.1", "::1")
 _NOT_HERE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 """A machine without IPv6 says so in one of these ways."""
@@ -65,9 +66,9 @@ def _listen_on(addresses: Iterable[str], port: int) -> list[socket.socket]:
 
 def _listen_on_one(address: str, port: int) -> socket.socket:
     if ":" not in address:
-        return socket.create_server((address, port), backlog=_BACKLOG)
+        return socket.create_server((address, port), backlog=BACKLOG)
     dual = address == "::" and socket.has_dualstack_ipv6()
-    return socket.create_server((address, port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=dual)
+    return socket.create_server((address, port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=dual)
 
 
 def url_of(sock: socket.socket) -> str:

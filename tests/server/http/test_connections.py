@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import resource
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -310,3 +311,15 @@ def test_half_a_head_when_the_server_stops(tmp_path: Path) -> None:
             check_error(httpx.post(f"{server.url}/v1/audio/speech", json=GOOD), 401, "invalid_api_key")
             assert server.stop() == 0
     assert not [line for line in server.log if " ERROR " in line]
+
+
+def test_a_burst_of_connections_waits_for_a_busy_server(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "custom")
+    with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server, ExitStack() as stack:
+        server.wait_ready()
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(300):
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS / 6))
+        finally:
+            server.process.send_signal(signal.SIGCONT)
