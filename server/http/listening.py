@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from server.config.addresses import is_localhost
 
 BACKLOG = 1024
-"""Connections that the system keeps until they are accepted. One more is not refused: its client tries again after 1 s."""
+"""Connections that the system keeps until they are accepted; the client of one more tries again after a second."""
 _LOCALHOST = ("127.0.0.1", "::1")
 _NOT_HERE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 """A machine without IPv6 says so in one of these ways."""
