@@ -13,7 +13,7 @@ import os
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -65,7 +65,7 @@ class Target:
         return "\r\n".join([f"{method} {ROUTE} HTTP/{version}", *fields, "", ""]).encode()
 
 
-Attack = Callable[[Target], Awaitable[Iterable[str]]]
+Attack = Callable[[Target], Coroutine[None, None, Iterable[str]]]
 
 
 def body(text: str, **fields: object) -> dict[str, object]:
