@@ -41,11 +41,11 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_long_text_ends_although_the_model_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--bundle", str(RANDOM_BUNDLE), "--plot", str(tmp_path / "load.png"), "--rows", "2"]
-    main(["long", *options, "--characters", "400", "--frames", "3", "--rounds", "1"])
+    main(["long", *options, "--characters", "380", "--frames", "3", "--rounds", "1"])
     printed = capsys.readouterr().out
     assert cells(printed)["requests whole / left / failed"] == ["1 / 0 / 0", "3 / 0 / 0"]
     assert cells(printed)["audio heard, s"][1] == f"{3 * 3 * 0.08:.1f}"
-    assert "400 characters, 3 chunks" in printed
+    assert "380 characters, 3 chunks" in printed
 
 
 def test_clients_and_what_they_find(real_server: RunningServer) -> None:
