@@ -117,7 +117,8 @@ def test_the_studio_by_keyboard_alone(open_page: OpenPage, slow_server: RunningS
         raise AssertionError(f"Tab never reaches {selector}")
 
     tab_to("#input")
-    page.keyboard.type("Hello by hand")
+    text = "Hello by hand." + "\n\nAnd on." * 9  # each paragraph takes this server half a second
+    page.keyboard.type(text)
     tab_to("#voices input:checked")
     before = page.locator("#voices input:checked").input_value()
     page.keyboard.press("ArrowDown")
@@ -126,11 +127,11 @@ def test_the_studio_by_keyboard_alone(open_page: OpenPage, slow_server: RunningS
     tab_to("summary")
     page.keyboard.press("Enter")
     tab_to("#max_new_tokens")
-    page.keyboard.type("30")
+    page.keyboard.type("300")
     with page.expect_request("**/v1/audio/speech") as waiting:
         page.keyboard.press("Enter")
     order = waiting.value.post_data_json
-    assert (order["input"], order["voice"], order["max_new_tokens"]) == ("Hello by hand", after, 30)
+    assert (order["input"], order["voice"], order["max_new_tokens"]) == (text, after, 300)
     tab_to("#speak")
     expect(page.locator("#status")).to_have_text("Speaking.")
     page.keyboard.press("Space")

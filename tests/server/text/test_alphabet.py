@@ -149,6 +149,6 @@ def test_letters_and_digits_of_the_alphabet_stay(text: str) -> None:
         "_",
     ],
 )
-def test_a_million_characters_are_linear_work(piece: str) -> None:
-    text = (piece * (1_000_000 // len(piece) + 1))[:1_000_000]
+def test_a_very_long_text_is_linear_work(piece: str) -> None:
+    text = (piece * (200_000 // len(piece) + 1))[:200_000]
     assert len(fold(text + "x", ALPHABET, "en").text) <= 20 * len(text)

@@ -105,6 +105,6 @@ PATHOLOGICAL = [
 
 
 @pytest.mark.parametrize("piece", PATHOLOGICAL)
-def test_a_million_characters_are_linear_work(piece: str) -> None:
-    text = (piece * (1_000_000 // len(piece) + 1))[:1_000_000]
+def test_a_very_long_text_is_linear_work(piece: str) -> None:
+    text = (piece * (200_000 // len(piece) + 1))[:200_000]
     assert len(spoken_links(text, "en")) + len(spoken_names(text, "en")) <= 24 * len(text)

@@ -250,8 +250,8 @@ PATHOLOGICAL = [
 
 
 @pytest.mark.parametrize("piece", PATHOLOGICAL)
-def test_a_million_characters_are_linear_work(piece: str) -> None:
-    text = (piece * (1_000_000 // len(piece) + 1))[:1_000_000]
+def test_a_very_long_text_is_linear_work(piece: str) -> None:
+    text = (piece * (200_000 // len(piece) + 1))[:200_000]
     assert plainly_markdown(text) in (True, False)
     assert len(convert(text, "html")) <= 4 * len(text)
     assert len(convert(text[:100_000], "markdown")) <= 4 * 100_000  # its parser takes some 20 us a mark

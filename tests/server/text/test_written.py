@@ -253,11 +253,11 @@ PATHOLOGICAL = [
 @pytest.mark.parametrize("piece", PATHOLOGICAL)
 def test_any_long_text_is_linear_work(piece: str) -> None:
     """As long as a request may be by default; a million characters of numbers take some ten seconds."""
-    text = (piece * (100_000 // len(piece) + 1))[:100_000] + "-b"
+    text = (piece * (50_000 // len(piece) + 1))[:50_000] + "-b"
     assert len(written_out(text, "en")) <= 30 * len(text)
 
 
 @pytest.mark.parametrize("piece", ["a", "a ", "It is 5 km. ", "\n", " ", "AA "])
-def test_a_million_characters_are_linear_work(piece: str) -> None:
-    text = (piece * (1_000_000 // len(piece) + 1))[:1_000_000]
+def test_a_very_long_text_is_linear_work(piece: str) -> None:
+    text = (piece * (200_000 // len(piece) + 1))[:200_000]
     assert len(written_out(text, "en")) <= 30 * len(text)
