@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, ByteSize, Field, ValidationError, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.config.addresses import ANY, IpNetwork, host_of, origin_of, resolves_to_loopback
-from server.manifest import MANIFEST_NAME, Precision
+from server.config.values import Seconds, default_models_dir, switch, unquoted, words
+from server.manifest import Precision
 
 PREFIX = "KW_"
 
@@ -21,44 +22,7 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the message names its variable."""
 
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
-"""Where a wheel has the embedded model; a checkout has none there, since its `models` hold it."""
-
-
-def _default_models_dir() -> Path:
-    """`models` of the checkout that this package lies in, else those of the working directory, else the embedded one.
-
-    A working directory of some other project may have a folder of this name; ours hold bundles.
-    """
-    checkout, here = EMBEDDED.parent.parent / "models", Path.cwd() / "models"
-    if not EMBEDDED.is_dir():
-        return checkout if checkout.is_dir() else here
-    return here if any(here.glob(f"*/{MANIFEST_NAME}")) else EMBEDDED
-
-
 _SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|AUTH")
-
-
-def _unquoted(text: str) -> str:
-    """Less the pair of quotes that `docker run --env-file` leaves where a shell takes it away."""
-    text = text.strip()
-    quoted = len(text) > 1 and text[0] in "\"'" and text[-1] == text[0] and text[0] not in text[1:-1]
-    return text[1:-1].strip() if quoted else text
-
-
-def _words(value: Any) -> Any:
-    """The parts between commas."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _switch(value: Any) -> Any:
-    """`on` or `off`, however people and YAML write it."""
-    return {"true": "on", "yes": "on", "1": "on", "false": "off", "no": "off", "0": "off"}.get(
-        str(value).lower(), value
-    )
-
-
-Seconds = Annotated[float, Field(ge=0, le=366 * 24 * 3600, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -121,7 +85,7 @@ class Settings(BaseSettings):
         "oldest that has no request under way is closed.",
     )
     models_dir: Path = Field(
-        default_factory=_default_models_dir,
+        default_factory=default_models_dir,
         description="Folder that holds one folder per model bundle.",
         json_schema_extra={
             "default": "models/ of the checkout; where the package is installed without one, models/ of the working "
@@ -164,7 +128,7 @@ class Settings(BaseSettings):
         "affinity mask and its container's CPU quota. No more are started than it has processors.",
     )
     max_rows: int = Field(default=4, ge=1, le=1024, description="Requests computed side by side.")
-    stream: Annotated[Literal["on", "off"], BeforeValidator(_switch)] = Field(
+    stream: Annotated[Literal["on", "off"], BeforeValidator(switch)] = Field(
         default="on",
         description="Whether audio is sent while it is made where a request does not say. off sends whole files, with "
         "their length.",
@@ -249,7 +213,7 @@ class Settings(BaseSettings):
     def _split_keys(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        keys = tuple(filter(None, map(_unquoted, _unquoted(value).split(","))))
+        keys = tuple(filter(None, map(unquoted, unquoted(value).split(","))))
         if not keys:
             raise ValueError("holds no key; leave it unset to run without one")
         return keys
@@ -257,7 +221,7 @@ class Settings(BaseSettings):
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_origins(cls, value: Any) -> Any:
-        return tuple(origin if origin == ANY else origin_of(origin) for origin in _words(value))
+        return tuple(origin if origin == ANY else origin_of(origin) for origin in words(value))
 
     @field_validator("host", mode="before")
     @classmethod
@@ -267,14 +231,14 @@ class Settings(BaseSettings):
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: Any) -> Any:
-        return tuple(host if host == ANY else host_of(host) for host in _words(value))
+        return tuple(host if host == ANY else host_of(host) for host in words(value))
 
-    _split_proxies = field_validator("trusted_proxies", mode="before")(_words)
+    _split_proxies = field_validator("trusted_proxies", mode="before")(words)
 
     @field_validator("model_aliases", mode="before")
     @classmethod
     def _split_aliases(cls, value: Any) -> Any:
-        pairs = tuple(tuple(part.strip() for part in pair.split("=")) for pair in _words(value))
+        pairs = tuple(tuple(part.strip() for part in pair.split("=")) for pair in words(value))
         for pair in pairs:
             if len(pair) != 2 or not all(pair):
                 raise ValueError(f"{'='.join(pair)} is not NAME=MODEL; write such pairs, comma-separated")

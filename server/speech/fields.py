@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from server.audio.encoders import AudioFormat
 from server.audio.stretch import MAX_SPEED, MIN_SPEED
+from server.text import markup
 
 MAX_LEXICON_ENTRIES, MAX_LEXICON_WORD_CHARS, MAX_LEXICON_SAID_CHARS = 1000, 100, 1000
 
@@ -108,5 +109,5 @@ StreamFormat = Annotated[Literal["audio", "sse"], BeforeValidator(_choice)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Temperature = Annotated[float | None, Field(ge=0, le=2), BeforeValidator(_number)]
 Share = Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_number)]
-TextFormat = Annotated[Literal["auto", "plain", "markdown", "html"], BeforeValidator(_choice)]
+TextFormat = Annotated[markup.TextFormat, BeforeValidator(_choice)]
 Lexicon = Annotated[dict[Word, Said], Field(max_length=MAX_LEXICON_ENTRIES)]

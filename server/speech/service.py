@@ -27,8 +27,6 @@ from server.voices.profiles import Profile
 
 SILENCES = 2
 """Requests of nothing but silence that are encoded side by side; encoders take memory, and threads."""
-
-
 LONG_CHARS = 10_000
 """Texts of more than this are prepared one after the other: each takes a core for a second or so, and the event loop
 has to wait for every thread that computes in Python."""
