@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from server.audio.encoders import AudioFormat
 from server.audio.stretch import MAX_SPEED, MIN_SPEED
 from server.text import markup
+from server.text.lexicon import MAX_SAY_CHARS, MAX_WORD_CHARS
 
-MAX_LEXICON_ENTRIES, MAX_LEXICON_WORD_CHARS, MAX_LEXICON_SAID_CHARS = 1000, 100, 1000
+MAX_LEXICON_ENTRIES = 1000
+"""Of a request; a file may have more."""
 
 NOT_BLANK = r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 r"""Something that `str.strip` leaves; what `\s` means differs between Python and JSON Schema's ECMA-262."""
@@ -101,8 +103,19 @@ Penalty = Annotated[
     BeforeValidator(_penalty),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 1, "maximum": 2}, {"const": 0}, {"type": "null"}]}),
 ]
-Word = Annotated[Text, Field(min_length=1, max_length=MAX_LEXICON_WORD_CHARS)]
-Said = Annotated[Text, Field(max_length=MAX_LEXICON_SAID_CHARS)]
+Word = Annotated[Text, Field(min_length=1, max_length=MAX_WORD_CHARS)]
+Said = Annotated[Text, Field(max_length=MAX_SAY_CHARS)]
+
+
+class LexiconEntry(BaseModel):
+    """What to say instead of a word, and whether in any case."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    say: Said
+    any_case: bool = False
+
+
 Format = Annotated[AudioFormat, BeforeValidator(_audio_format)]
 Speed = Annotated[float, Field(ge=MIN_SPEED, le=MAX_SPEED), BeforeValidator(_number)]
 StreamFormat = Annotated[Literal["audio", "sse"], BeforeValidator(_choice)]
@@ -110,4 +123,4 @@ Switch = Annotated[bool, BeforeValidator(_switch)]
 Temperature = Annotated[float | None, Field(ge=0, le=2), BeforeValidator(_number)]
 Share = Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_number)]
 TextFormat = Annotated[markup.TextFormat, BeforeValidator(_choice)]
-Lexicon = Annotated[dict[Word, Said], Field(max_length=MAX_LEXICON_ENTRIES)]
+Lexicon = Annotated[dict[Word, Said | LexiconEntry], Field(max_length=MAX_LEXICON_ENTRIES)]

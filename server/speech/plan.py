@@ -114,7 +114,7 @@ def plan(
     own, stand_in = voices.choose(request.voice_name, manifest, profiles)
     own_delivery = _delivery(request, own, manifest)
     try:
-        words = lexicon_of(request.lexicon).before(lexicon)
+        words = lexicon_of(request.model_dump(include={"lexicon"})["lexicon"]).before(lexicon)
     except LexiconError as error:
         raise InvalidRequestError(str(error), param="lexicon") from None
     try:

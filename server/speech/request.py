@@ -16,8 +16,6 @@ from server.audio.encoders import FORMATS
 from server.errors import InvalidRequestError
 from server.speech.fields import (
     MAX_LEXICON_ENTRIES,
-    MAX_LEXICON_SAID_CHARS,
-    MAX_LEXICON_WORD_CHARS,
     NOT_BLANK,
     Cap,
     Count,
@@ -36,6 +34,7 @@ from server.speech.fields import (
 )
 from server.speech.foreign_fields import is_absent, understand
 from server.speech.request_body import json_object
+from server.text.lexicon import MAX_SAY_CHARS, MAX_WORD_CHARS
 
 MAX_NAME_CHARS = 256
 """Of a model, a voice or a language; a formula of eight voices is about as long."""
@@ -143,8 +142,8 @@ class SpeechRequest(BaseModel):
     )
     lexicon: Lexicon = Field(
         {},
-        description="Words, and what to say instead of each.",
-        examples=[{"Qwen": "chwen", "SQL": "sequel"}],
+        description="Words, and what to say instead of each; `any_case` matches a word in any case.",
+        examples=[{"Qwen": "chwen", "SQL": {"say": "sequel", "any_case": True}}],
     )
 
     _ignored: tuple[str, ...] = PrivateAttr(())
@@ -213,8 +212,8 @@ _CHOICES = {
     "stream_format": "must be 'audio' or 'sse', or absent",
     "text_format": "must be one of auto, plain, markdown, html",
     "lexicon": (
-        f"must be an object of at most {MAX_LEXICON_ENTRIES} entries: a word of 1 to {MAX_LEXICON_WORD_CHARS} "
-        f"characters and what to say instead, a string of at most {MAX_LEXICON_SAID_CHARS}"
+        f"must be an object of at most {MAX_LEXICON_ENTRIES} entries: a word of 1 to {MAX_WORD_CHARS} characters, and "
+        f'what to say instead, of at most {MAX_SAY_CHARS}, or {{"say": string, "any_case": true or false}}'
     ),
 }
 

@@ -200,7 +200,13 @@ def test_the_requests_lexicon_goes_before_the_operators() -> None:
     assert [part.text for part in parts if isinstance(part, Passage)] == ["Engine x and S Q L."]
 
 
+def test_a_requests_lexicon_may_ask_for_any_case() -> None:
+    lexicon = {"sql": {"say": "sequel", "any_case": True}, "nginx": "engine x"}
+    raw = TINY.model_copy(update={"alphabet": None})
+    assert said("SQL and Sql, nginx and NGINX.", raw, lexicon=lexicon) == "sequel and sequel, engine x and NGINX."
+
+
 def test_a_lexicon_that_blows_a_text_up_is_told() -> None:
     with pytest.raises(InvalidRequestError) as found:
-        said("a " * 2000, lexicon={"a": "b" * 1000})
+        said("a " * 2000, lexicon={"a": "b" * 500})
     assert found.value.param == "lexicon"

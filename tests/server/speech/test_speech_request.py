@@ -54,7 +54,7 @@ def test_a_voice_may_be_an_object() -> None:
 def test_the_edges_of_the_ranges() -> None:
     parse_with(temperature=0, top_p=1, top_k=0, repetition_penalty=1, seed=0, max_new_tokens=1, speed=1.0)
     parse_with(temperature=2, top_p=1e-9, repetition_penalty=2, seed=2**63 - 1, exact_frames=1)
-    parse_with(lexicon={"w" * 100: "s" * 1000, "x": ""} | {str(n): "s" for n in range(998)})
+    parse_with(lexicon={"w" * 100: "s" * 500, "x": {"say": "", "any_case": True}} | {str(n): "s" for n in range(998)})
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,11 @@ def test_what_is_meant_counts(field: str, written: Any, read: Any) -> None:
         ("lexicon", {"a": 1}, "an object of at most 1000 entries"),
         ("lexicon", {"": "a"}, "an object of at most 1000 entries"),
         ("lexicon", {"w" * 101: "a"}, "an object of at most 1000 entries"),
-        ("lexicon", {"w": "s" * 1001}, "an object of at most 1000 entries"),
+        ("lexicon", {"w": "s" * 501}, "an object of at most 1000 entries"),
+        ("lexicon", {"w": {"say": "s" * 501}}, "an object of at most 1000 entries"),
+        ("lexicon", {"w": {"any_case": True}}, "an object of at most 1000 entries"),
+        ("lexicon", {"w": {"say": "s", "any_case": 1}}, "an object of at most 1000 entries"),
+        ("lexicon", {"w": {"say": "s", "ipa": "s"}}, "an object of at most 1000 entries"),
         ("lexicon", {str(n): "s" for n in range(1001)}, "an object of at most 1000 entries"),
     ],
 )
