@@ -5,7 +5,6 @@ What needs torch is imported when a test asks for it: most tests of the server r
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -23,12 +22,9 @@ if TYPE_CHECKING:
 
 CLIENTS = Path(__file__).resolve().parent / "clients"
 
-# Matrices as small as those here take three times as long where threads share them and each core has other work too.
-os.environ["OMP_NUM_THREADS"] = "1"
-
 
 def pytest_collection_finish() -> None:
-    """The variable comes too late where torch is loaded already."""
+    """`OMP_NUM_THREADS` comes too late where torch is loaded already."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 

@@ -38,9 +38,12 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """The environment less whatever KW_ settings the machine has, plus these."""
+    """The environment less whatever KW_ settings the machine has, plus these.
+
+    The graphs that most tests run are so small that a second thread makes them slower.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KW_")}
-    return {**kept, "PYTHONUNBUFFERED": "1", **variables}
+    return {**kept, "PYTHONUNBUFFERED": "1", "KW_THREADS": "1", **variables}
 
 
 class RunningServer:
