@@ -64,6 +64,15 @@ class UnknownModelError(ApiError, LookupError):
     code = "model_not_found"
 
 
+class UpgradeRequiredError(ApiError):
+    """The route is a WebSocket, and the request asks for none."""
+
+    status = 426
+    kind = "invalid_request_error"
+    code = "upgrade_required"
+    headers: ClassVar[Mapping[str, str]] = {"upgrade": "websocket"}
+
+
 class BusyError(ApiError):
     """As many requests wait as may wait."""
 

@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     max_requests_per_key: int = Field(
         default=0, ge=0, le=100_000, description="Speech requests that one key may have under way; 0 is no limit."
     )
+    api_key_in_query: Annotated[Literal["on", "off"], BeforeValidator(switch)] = Field(
+        default="off",
+        description="Whether a WebSocket's key may be in its address, ?api_key=KEY, for pages, which cannot set its "
+        "headers. Proxies write addresses into their logs.",
+    )
     auth: Literal["on", "off"] = Field(
         default="on", description="`off` answers without a key, even where others can reach the server."
     )
@@ -83,6 +88,13 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="Open connections, at most what the limit of file descriptors leaves room for; for one more the "
         "oldest that has no request under way is closed.",
+    )
+    max_sockets: int = Field(
+        default=64, ge=0, le=100_000, description="Open WebSockets, each of which is a connection too."
+    )
+    socket_idle_seconds: Seconds = Field(
+        default=30,
+        description="A WebSocket on which nothing is spoken is closed after so long without a message; 0 is never.",
     )
     models_dir: Path = Field(
         default_factory=default_models_dir,

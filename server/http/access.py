@@ -11,6 +11,8 @@ from pathlib import Path
 from server.errors import KeyLimitError, UnauthorizedError
 from server.http.key_file import KeyFile, digest
 
+_SCHEMES = ("bearer", "api-key")
+
 
 class KeyRing:
     """The keys that open the server.
@@ -33,14 +35,14 @@ class KeyRing:
         """The label of a request's key.
 
         Args:
-            authorization: header of this name, `Bearer KEY`.
+            authorization: header of this name, `Bearer KEY`, or `Api-Key KEY` as clients of Baseten send it.
             api_key: header `api-key`, as clients of Azure's OpenAI service send it; counts where the other has no key.
 
         Raises:
             UnauthorizedError: no bearer key, or none of ours.
         """
         scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        if scheme.lower() not in _SCHEMES or not key.strip():
             key = api_key or ""
         if not key.strip():
             raise UnauthorizedError("send an API key as the header 'Authorization: Bearer KEY'")

@@ -32,6 +32,7 @@ from server.http.routes.health import health_routes
 from server.http.routes.models import model_routes
 from server.http.routes.pages import page_routes
 from server.http.routes.speech import speech_routes
+from server.http.routes.speech_stream import Doors, StreamLimits, speech_stream_routes
 from server.http.routes.voices import voice_routes
 from server.metrics import Metrics
 from server.models.pool import EnginePool
@@ -135,15 +136,24 @@ def create_app(
     _configure(app, settings)
     service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
     bundles = pool.bundles
+    keys, files = KeyLimit(settings.max_requests_per_key), WholeFiles(settings.max_file)
+    sockets = StreamLimits(
+        sockets=settings.max_sockets,
+        idle_seconds=settings.socket_idle_seconds,
+        timeout=settings.request_timeout,
+        text_chars=settings.max_input_chars,
+        message_bytes=app.config.REQUEST_MAX_SIZE,
+    )
     api = Blueprint.group(
         speech_routes(
             service,
             metrics,
-            KeyLimit(settings.max_requests_per_key),
+            keys,
             timeout=settings.request_timeout,
-            files=WholeFiles(settings.max_file),
+            files=files,
             streams=settings.stream == "on",
         ),
+        speech_stream_routes(Doors(service, metrics, keys, files, sockets)),
         model_routes(pool),
         voice_routes(bundles, profiles),
         docs_routes(openapi.document(max_input_chars=settings.max_input_chars, needs_key=settings.requires_key)),
@@ -187,6 +197,7 @@ def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
     Every route wants a key except those marked public. Where no key is wanted, pages of other origins stay out.
     """
     keys = KeyRing(settings.secret_api_key, settings.api_keys_file) if settings.requires_key else None
+    in_query = settings.api_key_in_query == "on"
     browsers = None
     if keys is None and (settings.auth == "on" or is_loopback(settings.address) or settings.allowed_hosts):
         browsers = BrowserGuard({settings.address, *settings.allowed_hosts}, settings.cors_origins)
@@ -198,7 +209,10 @@ def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
         if browsers is not None:
             browsers.check(request)
         if keys is not None and request.route is not None and not getattr(request.route.ctx, "public", False):
-            request.ctx.key = keys.check(request.headers.get("authorization"), request.headers.get("api-key"))
+            api_key = request.headers.get("api-key")
+            if in_query and getattr(request.route.ctx, "key_in_query", False):
+                api_key = api_key or request.args.get("api_key")
+            request.ctx.key = keys.check(request.headers.get("authorization"), api_key)
         if app.ctx.draining and request.method == "POST":
             raise StoppingError("the server is stopping; try again soon")
         request.ctx.admitted = True
@@ -213,6 +227,11 @@ def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
 def _identify(app: Sanic[Any, Any], metrics: Metrics, clients: ClientAddresses) -> None:
     """Give every answer its id, every request its log line and count; while draining, let go of its connection."""
 
+    def client_of(request: Request) -> str | None:
+        return clients.of(request.ip, request.headers.getall("x-forwarded-for", ()))
+
+    app.ctx.client_of = client_of
+
     async def identify(request: Request, response: BaseHTTPResponse) -> None:
         response.headers["x-request-id"] = request.id
         if app.ctx.draining and isinstance(request.stream, Http):
@@ -224,7 +243,7 @@ def _identify(app: Sanic[Any, Any], metrics: Metrics, clients: ClientAddresses) 
             "request",
             level=logging.DEBUG if quiet else logging.INFO,
             id=request.id,
-            client=clients.of(request.ip, request.headers.getall("x-forwarded-for", ())),
+            client=client_of(request),
             method=request.method,
             path=request.path,
             status=response.status,

@@ -23,6 +23,7 @@ from server.errors import TooManyConnectionsError
 from server.http import framing
 from server.http.error_answers import body_of
 from server.http.framing import HEAD_END, LINE_END, FramingError
+from server.http.websocket import WebSocket
 
 LEFTOVER_BYTES = 1 << 16
 LEFTOVER_SECONDS = 1.0
@@ -163,7 +164,7 @@ class GuardedHttp(Http):
 class GuardedProtocol(HttpProtocol):
     """One connection."""
 
-    __slots__ = ("_begun", "_left", "_lingering", "since", "unread")
+    __slots__ = ("_begun", "_left", "_lingering", "since", "unread", "websocket")
 
     HTTP_CLASS = GuardedHttp
 
@@ -174,6 +175,8 @@ class GuardedProtocol(HttpProtocol):
         """Time of the event loop at which it last began to wait for a request, or its request to arrive."""
         self.unread = False
         """Whether its client may still be sending when it is closed."""
+        self.websocket: WebSocket | None = None
+        """What it has become; all that is received goes there."""
         self._lingering = False
         self._left = self.app.config.REQUEST_BUFFER_SIZE
         self._begun = False
@@ -202,11 +205,15 @@ class GuardedProtocol(HttpProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         self.app.ctx.connections.discard(self)
+        if self.websocket is not None:
+            self.websocket.lose()
         super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def data_received(self, data: bytes) -> None:
         """Keep what a request may be made of."""
-        if self._lingering:
+        if self.websocket is not None:
+            self.websocket.received(data)
+        elif self._lingering:
             self._left -= len(data)
             if self._left < 0:
                 self.close()

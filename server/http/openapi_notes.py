@@ -30,7 +30,10 @@ The same routes lie under `/v1` and `/api/v1`; `OPTIONS` is answered on each of 
 Requests are read with mercy beyond what this document says: numbers may be strings, words such as `mp3` may have any
 case and blanks around them, and an empty string is as good as none. `instruct` is `instructions`, `lang_code` and
 `language_id` are `language`, `format` is `response_format`, `text` is `input`. Fields that ask for a cloned voice are
-refused; all others that are not described here are ignored, and the answer's `x-ignored` names them."""
+refused; all others that are not described here are ignored, and the answer's `x-ignored` names them.
+
+Text that arrives while it is spoken has a WebSocket, `/audio/speech/stream`, in vLLM-Omni's protocol. OpenAPI has no
+words for it, the README has."""
 
 REQUESTS: dict[str, Json] = {
     "whole": {

@@ -174,6 +174,15 @@ def _steps(request: SpeechRequest, manifest: Manifest, delivery: Delivery, lexic
     )
 
 
+def delivery_of(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile]) -> Delivery:
+    """How a request's own voice is spoken, whatever its text is.
+
+    Raises:
+        InvalidRequestError: something in it does not fit the model.
+    """
+    return _delivery(request, voices.choose(request.voice_name, manifest, profiles)[0], manifest)
+
+
 def _delivery(request: SpeechRequest, profile: Profile, manifest: Manifest) -> Delivery:
     language = languages.resolve(request.language, manifest.languages)
     instruction = request.instructions or profile.instruction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 
 from pydantic import ByteSize
@@ -80,7 +80,8 @@ class Speech:
         self.content_type = encoder.content_type
         """Media type of the file."""
         self._repeatable = repeatable
-        self._sample_rate = engine.manifest.sizes.codec.sample_rate
+        self.sample_rate = engine.manifest.sizes.codec.sample_rate
+        """In Hz."""
         self._samples = 0
         self._started = time.perf_counter()
         self._ended: float | None = None
@@ -94,7 +95,7 @@ class Speech:
     @property
     def audio_seconds(self) -> float:
         """Length of the audio made so far."""
-        return self._samples / self._sample_rate
+        return self._samples / self.sample_rate
 
     @property
     def wall_seconds(self) -> float:
@@ -121,7 +122,7 @@ class Speech:
         """Something else whenever the reading has got on; while it waits for a frame, whenever any other has."""
         return self._reading.progress
 
-    async def parts(self) -> AsyncIterator[bytes]:
+    async def parts(self) -> AsyncGenerator[bytes]:
         """The file in parts as they become ready, none of them empty.
 
         Raises:

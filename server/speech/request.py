@@ -267,7 +267,15 @@ def parse(body: bytes, *, content_type: str = "", content_encoding: str = "") ->
         InvalidRequestError: it is not a JSON object, or a field is missing, of the wrong type or out of range, or asks
             for a cloned voice.
     """
-    sent = json_object(body, content_type=content_type, content_encoding=content_encoding)
+    return of_object(json_object(body, content_type=content_type, content_encoding=content_encoding))
+
+
+def of_object(sent: Mapping[str, Any]) -> SpeechRequest:
+    """Read a request's fields, as its client named them.
+
+    Raises:
+        InvalidRequestError: as for `parse`.
+    """
     understood = understand(sent, SpeechRequest.model_fields)
     request = _validated(understood.fields, understood.sent_as)
     request._ignored = understood.ignored

@@ -11,18 +11,19 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 
 from server import log
-from server.audio.encoders import MissingCodecError, make_encoder
+from server.audio.encoders import Encoder, MissingCodecError, make_encoder
 from server.engine.prompt import InstructionError, PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError
 from server.models.engine import Lease
 from server.models.pool import EnginePool
-from server.speech.plan import NO_LEXICON, Passage, plan
+from server.speech.plan import NO_LEXICON, Passage, delivery_of, plan
 from server.speech.reading import Reading, read
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
 from server.text.lexicon import Lexicon
+from server.voices import languages
 from server.voices.profiles import Profile
 
 SILENCES = 2
@@ -69,10 +70,7 @@ class SpeechService:
             BusyError: the engine's queue is full, or too many wait for the model.
         """
         bundle = self.pool.bundles.resolve(request.model)
-        try:
-            encoder = make_encoder(request.response_format, bundle.manifest.sizes.codec.sample_rate)
-        except MissingCodecError as error:
-            raise InvalidRequestError(str(error), param="response_format") from None
+        encoder = _encoder(request, bundle.manifest.sizes.codec.sample_rate)
         self._check_length("input", request.input)
         self._check_length("instructions", request.instructions or "")
         async with self._long_texts if len(request.input) > LONG_CHARS else nullcontext():
@@ -97,6 +95,20 @@ class SpeechService:
             raise
         return speech
 
+    def check(self, request: SpeechRequest) -> str | None:
+        """See whether requests like this one could be spoken, whatever their text is.
+
+        Returns:
+            The ISO 639-1 code of the language that they are spoken in; None where each text shows its own.
+
+        Raises:
+            InvalidRequestError, UnknownModelError, ModelUnavailableError: as for `start`.
+        """
+        manifest = self.pool.bundles.resolve(request.model).manifest
+        _encoder(request, manifest.sizes.codec.sample_rate).close()
+        self._check_length("instructions", request.instructions or "")
+        return languages.code(delivery_of(request, manifest, self._profiles).language)
+
     async def _in_turn(self, lease: Lease) -> Lease:
         """The lease of a request that has no job, so that it would wait for nothing."""
         try:
@@ -116,6 +128,13 @@ class SpeechService:
             raise InvalidRequestError(
                 f"{field} has {len(text)} characters; at most {self._max_input_chars} are allowed", param=field
             )
+
+
+def _encoder(request: SpeechRequest, sample_rate: int) -> Encoder:
+    try:
+        return make_encoder(request.response_format, sample_rate)
+    except MissingCodecError as error:
+        raise InvalidRequestError(str(error), param="response_format") from None
 
 
 async def _begin(reading: Reading, *, whole: bool) -> None:

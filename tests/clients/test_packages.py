@@ -1,4 +1,4 @@
-"""OpenAI's SDKs, LiteLLM, Pipecat and LiveKit, and what wyoming-openai sends, against the embedded model.
+"""OpenAI's SDKs, LiteLLM, Pipecat, LiveKit, and what wyoming-openai sends, against the embedded model.
 
 wyoming-openai is not installed: see `scripts/as_wyoming_openai.py`.
 """
@@ -42,6 +42,11 @@ class Speeches:
     def __init__(self, server: RunningServer) -> None:
         self._server = server
         self._start = len(server.log)
+
+    @staticmethod
+    def sockets(server: RunningServer) -> list[dict[str, str]]:
+        """Fields of the WebSockets that have been closed."""
+        return [dict(re.findall(r"(\w+)=(\S+)", line)) for line in list(server.log) if re.search(r" socket id=", line)]
 
     def __call__(self, count: int) -> list[dict[str, str]]:
         """Fields of the first `count` lines, as soon as they are there."""
@@ -200,6 +205,31 @@ def test_livekit_tells_why_it_was_refused(
     error = run("livekit", server, TEXT, json.dumps(options))["error"]
     assert (error["name"], error["status"]) == ("APIStatusError", status)
     check_says_what_there_is(error["text"], wanted)
+
+
+@pytest.mark.parametrize("options", [{"extra_config": {"split_granularity": "sentence"}}, {}], ids=["cut", "whole"])
+def test_livekit_speaks_text_as_it_comes(server: RunningServer, options: dict[str, Any]) -> None:
+    sockets = len(Speeches.sockets(server))
+    facts = run("livekit-live", server, TEXT, json.dumps({"voice": "hibari", **options}))
+    assert [turn["error"] for turn in facts["turns"]] == [None, None]
+    assert facts["turns"][0]["formats"] == [[24000, 1]]
+    assert all(turn["bytes"] > SPOKEN_SECONDS[0] * BYTES_PER_SECOND for turn in facts["turns"])
+    assert facts["alive"] is True
+    (socket,) = Speeches.sockets(server)[sockets:]  # both turns, and the flush that keeps it warm
+    assert socket["utterances"] == "3"
+
+
+def test_livekit_interrupted_frees_the_row(server: RunningServer, speeches: Speeches) -> None:
+    facts = run("livekit-live", server, TEXT, json.dumps({"voice": "hibari"}), "leave")
+    (speech,) = speeches(1)
+    assert facts["turns"][0]["frames"] == 1
+    assert speech["outcome"] == "stopped"
+    assert float(speech["audio_seconds"]) < SPOKEN_SECONDS[0]
+
+
+def test_livekit_is_told_what_is_wrong(server: RunningServer) -> None:
+    facts = run("livekit-live", server, TEXT, json.dumps({"voice": "nobody"}))
+    check_says_what_there_is(facts["turns"][0]["error"]["text"], "voice")
 
 
 def test_wyoming_openai(server: RunningServer, speeches: Speeches) -> None:

@@ -6,39 +6,30 @@ import asyncio
 import json
 import logging
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar, cast
+from collections.abc import AsyncIterator, Callable
+from typing import cast
 from urllib.parse import quote
 
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse
 
 from server import log
-from server.errors import ApiError, KeyLimitError, NoProgressError, SpeechFailedError
+from server.errors import ApiError, KeyLimitError, SpeechFailedError
 from server.http.access import KeyLimit
-from server.http.routes.progress import while_progressing
 from server.http.routes.until_closed import reset_at_close, send_until_closed
-from server.metrics import UNKNOWN, Metrics, Outcome
+from server.metrics import UNKNOWN, Metrics
+from server.speech import telling
+from server.speech.progress import Patience, made
 from server.speech.rendering import Speech, WholeFiles
-from server.speech.request import SpeechRequest, Way, parse
+from server.speech.request import SpeechRequest, parse
 from server.speech.service import SpeechService
-
-T = TypeVar("T")
+from server.speech.telling import CAPPED
 
 EVENT_STREAM = "text/event-stream"
-CAPPED = "length"
-"""OpenAI's word for an answer that a limit of tokens ended."""
-
 SENT_AT_A_TIME = 1 << 16
 """Bytes: what the connection has taken of a part is noticed so often."""
-SLOWEST_READER = 4
-"""So many seconds a client may let the server wait for each second of audio, on average and beside one pause of the
-timeout's length. A player that takes audio as it plays it lets it wait for one."""
-
 MAX_NOTES_CHARS = 1000
 """Of the header that says what was dropped from the text: proxies refuse large ones."""
-
-_REFUSALS: dict[int, Outcome] = {429: "queue_full", 503: "unavailable"}
 
 
 def speech_routes(
@@ -70,7 +61,7 @@ def speech_routes(
             model = service.pool.bundles.resolve(order.model).id
             return order, await service.start(order)
         except ApiError as error:
-            metrics.request(model, audio_format, _REFUSALS.get(error.status, "invalid"), request.ctx.key)
+            metrics.request(model, audio_format, telling.refusal(error), request.ctx.key)
             raise
         except asyncio.CancelledError:  # the client has left while the model was loaded
             metrics.request(model, audio_format, "stopped", request.ctx.key)
@@ -99,8 +90,7 @@ def speech_routes(
                 await _stream(request, speech, speech.parts(), speech.content_type, headers, timeout)
         finally:
             speech.stop()
-            _log(request, order, speech, way)
-            _count(metrics, order, speech, request.ctx.key)
+            telling.ended(metrics, order, speech, request_id=str(request.id), key=request.ctx.key, way=way)
 
     return blueprint
 
@@ -136,7 +126,7 @@ def _event(data: dict[str, object]) -> bytes:
 async def _send_whole(
     request: Request, speech: Speech, headers: dict[str, str], timeout: float, grow: Callable[[int], None]
 ) -> None:
-    body = await _made(speech.whole(grow), speech, timeout)
+    body = await made(speech.whole(grow), speech, timeout)
     speech.stop()
     headers = {**headers, "content-length": str(len(body))}
     if speech.capped:
@@ -159,7 +149,7 @@ async def _stream(
     timeout: float,
 ) -> None:
     """Send parts as they become ready; an error before the first is still an error answer."""
-    part: bytes | None = await _made(anext(parts), speech, timeout)
+    part: bytes | None = await made(anext(parts), speech, timeout)
     # x-accel-buffering: nginx would otherwise hold the stream back until its buffer is full.
     headers = {**headers, "x-accel-buffering": "no"}
     response = await request.respond(content_type=content_type, headers=headers)
@@ -169,20 +159,10 @@ async def _stream(
     try:
         while part is not None:
             await sender.send(part)
-            part = await _made(anext(parts, None), speech, timeout)
+            part = await made(anext(parts, None), speech, timeout)
         await sender.end()
     except (SpeechFailedError, TimeoutError) as error:
         await _break_off(request, error)
-
-
-async def _made(work: Awaitable[T], speech: Speech, timeout: float) -> T:
-    """What the engine makes, as long as it gets on."""
-    try:
-        async with while_progressing(lambda: speech.progress, timeout):
-            return await work
-    except TimeoutError as error:
-        speech.outcome = "timed_out"
-        raise NoProgressError(f"the engine has made nothing for {timeout:g} seconds; try again") from error
 
 
 class _Sender:
@@ -195,8 +175,7 @@ class _Sender:
     """
 
     def __init__(self, response: HTTPResponse, speech: Speech, timeout: float) -> None:
-        self._response, self._speech, self._timeout = response, speech, timeout
-        self._waited = 0.0
+        self._response, self._patience = response, Patience(speech, timeout)
 
     async def send(self, part: bytes | bytearray) -> None:
         """Send a part of the body.
@@ -206,7 +185,7 @@ class _Sender:
         """
         view = memoryview(part)
         for start in range(0, len(view), SENT_AT_A_TIME):
-            await self._bounded(self._response.send(bytes(view[start : start + SENT_AT_A_TIME])))
+            await self._patience.bounded(self._response.send(bytes(view[start : start + SENT_AT_A_TIME])))
 
     async def end(self) -> None:
         """Send the mark of the body's end.
@@ -214,20 +193,7 @@ class _Sender:
         Raises:
             TimeoutError: as for `send`.
         """
-        await self._bounded(self._response.eof())  # type: ignore[no-untyped-call]
-
-    async def _bounded(self, sending: Awaitable[None]) -> None:
-        # Audio made counts, not audio sent: what is encoded at a time is short beside what a client may be late.
-        allowed = self._timeout + SLOWEST_READER * self._speech.audio_seconds - self._waited
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        try:
-            async with asyncio.timeout(min(self._timeout, max(allowed, 0.0)) if self._timeout else None):
-                await sending
-        except TimeoutError:
-            self._speech.outcome = "timed_out"
-            raise
-        self._waited += clock() - began
+        await self._patience.bounded(self._response.eof())  # type: ignore[no-untyped-call]
 
 
 async def _break_off(request: Request, error: Exception) -> None:
@@ -239,40 +205,3 @@ async def _break_off(request: Request, error: Exception) -> None:
     transport.abort()
     # Sanic cancels the task of a lost connection, which is this one.
     await asyncio.Event().wait()
-
-
-def _log(request: Request, order: SpeechRequest, speech: Speech, way: Way) -> None:
-    audio, wall = speech.audio_seconds, speech.wall_seconds
-    log.event(
-        "speech",
-        id=request.id,
-        key=request.ctx.key,
-        model=speech.model,
-        voice=order.voice_name,
-        speaker=speech.speaker,
-        format=order.response_format,
-        stream=None if way == "whole" else way,
-        chars=len(order.input),
-        ignored=",".join(order.ignored) or None,
-        stand_in=speech.stand_in or None,
-        seed=speech.seed,
-        outcome=speech.outcome,
-        finish=CAPPED if speech.capped else None,
-        error=speech.error,
-        audio_seconds=audio,
-        queue_seconds=speech.queue_seconds,
-        ttfa_seconds=speech.ttfa_seconds,
-        wall_seconds=wall,
-        rtf=wall / audio if audio else None,
-    )
-
-
-def _count(metrics: Metrics, order: SpeechRequest, speech: Speech, key: str | None) -> None:
-    metrics.request(speech.model, order.response_format, speech.outcome, key)
-    whole = speech.outcome == "done"
-    metrics.speech(
-        speech.model,
-        audio_seconds=speech.audio_seconds,
-        ttfa_seconds=speech.ttfa_seconds,
-        rtf=speech.wall_seconds / speech.audio_seconds if whole else None,
-    )

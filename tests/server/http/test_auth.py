@@ -17,6 +17,8 @@ KEYS = KeyRing(["first", "zweiter schlüssel"])
         ("bearer first", "key1"),
         ("Bearer  first ", "key1"),
         ("Bearer zweiter schlüssel", "key2"),
+        ("Api-Key first", "key1"),
+        ("api-key zweiter schlüssel", "key2"),
     ],
 )
 def test_a_known_key_opens(header: str, label: str) -> None:

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from sanic.response import HTTPResponse
 
-from server.http.routes.progress import while_progressing
 from server.http.routes.speech import SENT_AT_A_TIME, _Sender
+from server.speech.progress import while_progressing
 from tests.server import clock
 from tests.server.answers import GOOD, check_error
 from tests.server.clock import skip

@@ -1,0 +1,162 @@
+"""Speech of a text that arrives over time, such as the words of a language model.
+
+A door makes one `LiveText` for what one speaker says in one go, feeds it as the text comes, and hears `LiveSpeech` of
+it: unit by unit, each of them a request of its own. What a unit is, the text's granularity says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from server.errors import InvalidRequestError
+from server.speech.rendering import Speech
+from server.speech.request import SpeechRequest
+from server.speech.service import SpeechService
+from server.text.live import Granularity, Splitter
+
+SETTLE_SECONDS = 0.3
+"""A sentence that nothing has followed for so long is taken for whole; words of a language model come 15 to 100 ms
+apart."""
+LONG_CHARS = 1000
+"""What comes at once and is longer is cut in a thread: it may take the event loop's 20 ms."""
+
+
+class LiveText:
+    """A text that arrives over time: one side feeds it and ends it, the other takes its units as they become whole.
+
+    Args:
+        granularity: what a unit is.
+        language: ISO 639-1 code; None goes by the script.
+        most_chars: of the whole text.
+    """
+
+    def __init__(self, granularity: Granularity, language: str | None, most_chars: int) -> None:
+        self._splitter = Splitter(granularity, language)
+        self._most = most_chars
+        self._chars = 0
+        self._arrived: list[str] = []
+        self._units: deque[str] = deque()
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    def feed(self, text: str) -> None:
+        """Add some text, cut off anywhere.
+
+        Raises:
+            InvalidRequestError: the text would be longer than any may be; it stays as it was.
+        """
+        if self._chars + len(text) > self._most:
+            raise InvalidRequestError(
+                f"a text has at most {self._most} characters, which this would exceed; end it and begin another",
+                param="text",
+            )
+        self._chars += len(text)
+        self._arrived.append(text)
+        self._changed.set()
+
+    def end(self) -> None:
+        """No more text will come."""
+        self._ended = True
+        self._changed.set()
+
+    async def unit(self) -> str | None:
+        """The next unit, as soon as it is whole; None at the text's end."""
+        while not self._units:
+            if self._arrived or self._ended:
+                await self._cut()
+                if self._ended and not self._units and not self._arrived:
+                    return None
+                continue
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(SETTLE_SECONDS if self._splitter.held else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                self._units.extend(self._splitter.settle())
+                if not self._units:
+                    await self._changed.wait()
+        return self._units.popleft()
+
+    async def _cut(self) -> None:
+        text, self._arrived = "".join(self._arrived), []
+        ended = self._ended
+        if len(text) > LONG_CHARS:
+            self._units.extend(await asyncio.to_thread(self._splitter.feed, text))
+        else:
+            self._units.extend(self._splitter.feed(text))
+        if ended:
+            self._units.extend(self._splitter.flush())
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of a live text that is spoken at once, and its audio in the making."""
+
+    request: SpeechRequest
+    speech: Speech
+
+    @property
+    def text(self) -> str:
+        """What is said."""
+        return self.request.input
+
+
+class LiveSpeech:
+    """The speech of a live text.
+
+    The next unit is made beside the one that is heard where the engine has a row to spare and another one beside that,
+    so that one caller never takes the last.
+
+    Args:
+        service: what speaks.
+        request: how each unit is spoken; its `input` counts for nothing.
+        text: what is said.
+    """
+
+    def __init__(self, service: SpeechService, request: SpeechRequest, text: LiveText) -> None:
+        self._service, self._request, self._text = service, request, text
+        self._alone = asyncio.Event()
+
+    async def units(self) -> AsyncGenerator[Unit]:
+        """The units, each of them begun; the one before is stopped when the next one is asked for, and all at the end.
+
+        Raises:
+            ApiError: as for `SpeechService.start`, of the unit that cannot be spoken.
+        """
+        following: asyncio.Task[Unit | None] | None = None
+        try:
+            while True:
+                self._alone.set()
+                unit = await (following or self._begin_next())
+                following = None
+                if unit is None:
+                    return
+                self._alone.clear()
+                following = asyncio.create_task(self._begin_next())
+                try:
+                    yield unit
+                finally:
+                    unit.speech.stop()
+        finally:
+            if following is not None:
+                following.cancel()
+                await asyncio.wait([following])
+                if not following.cancelled() and following.exception() is None and (unit := following.result()):
+                    unit.speech.stop()
+
+    async def _begin_next(self) -> Unit | None:
+        text = await self._text.unit()
+        if text is None:
+            return None
+        if not self._row_to_spare():
+            await self._alone.wait()
+        request = self._request.model_copy(update={"input": text})
+        return Unit(request, await self._service.start(request))
+
+    def _row_to_spare(self) -> bool:
+        model = self._service.pool.bundles.resolve(self._request.model).id
+        engine = self._service.pool.loaded().get(model)
+        return engine is not None and engine.running + engine.waiting < engine.rows - 1
