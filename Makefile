@@ -90,7 +90,7 @@ $(VENV)/.made:
 
 $(VENV)/.serve-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
 	$(ONE_RUNTIME)
-	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),formats]'
+	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),formats,wyoming]'
 	touch $@
 
 $(VENV)/.export-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt

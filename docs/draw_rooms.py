@@ -18,6 +18,7 @@ PICTURE = ROOT / "docs" / "rooms.svg"
 QUESTIONS = {
     "cli": "what do you want done?",
     "http": "who asks, and in what shape?",
+    "wyoming": "what does Home Assistant ask?",
     "speech": "how does a request become audio?",
     "voices": "who speaks?",
     "models": "which bundle, and is it loaded?",
@@ -28,7 +29,14 @@ QUESTIONS = {
     "bench": "how fast is it here?",
 }
 """The rooms that are drawn, and the question that each answers; the others are leaves that everybody may import."""
-ROWS = (("cli",), ("http", "bench"), ("speech",), ("voices", "models", "text", "audio"), ("engine",), ("graphs",))
+ROWS = (
+    ("cli",),
+    ("http", "wyoming", "bench"),
+    ("speech",),
+    ("voices", "models", "text", "audio"),
+    ("engine",),
+    ("graphs",),
+)
 WIDTH, BOX, HEIGHT, GAP = 1120, 252, 58, 58
 
 

@@ -1,4 +1,4 @@
-"""The command `qwen3-tts`, also `python -m server`: serve, say, voices, models, bench, keys."""
+"""The command `qwen3-tts`, also `python -m server`: serve, wyoming, say, voices, models, bench, keys."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from server.cli import commands
 from server.cli.arguments import Command, make_parser
 from server.cli.serve import serve
 from server.cli.startup import FAILURE, USAGE_ERROR, CommandError
+from server.cli.wyoming import wyoming
 from server.config import SettingsError
 from server.errors import ApiError
 
@@ -20,6 +21,7 @@ INTERRUPTED = 130
 
 _COMMANDS: dict[str, Command] = {
     "serve": serve,
+    "wyoming": wyoming,
     "say": commands.say,
     "voices": commands.voices,
     "models": commands.models,

@@ -26,7 +26,21 @@ BELOW: dict[str, set[str]] = {
     "voices": {"audio", "manifest", *LEAVES},
     "speech": {"voices", "models", "text", "audio", "engine", "manifest", *LEAVES},
     "http": {"speech", "voices", "models", "text", "audio", "manifest", "config", *LEAVES},
-    "cli": {"http", "speech", "voices", "models", "text", "audio", "engine", "graphs", "manifest", "config", "bench"}
+    "wyoming": {"speech", "voices", "models", "text", "manifest", *LEAVES},
+    "cli": {
+        "http",
+        "wyoming",
+        "speech",
+        "voices",
+        "models",
+        "text",
+        "audio",
+        "engine",
+        "graphs",
+        "manifest",
+        "config",
+        "bench",
+    }
     | LEAVES,
     "__main__": {"cli", "config", *LEAVES},
     "__init__": set(),
@@ -34,7 +48,19 @@ BELOW: dict[str, set[str]] = {
 """What each room, or module beside the rooms, may import of the server beside itself."""
 SETTINGS = {"server/http/app.py"}
 """Files of `http` that may read settings; what they hold travels on as values."""
-WITHOUT_SANIC = {"models", "voices", "speech", "text", "audio", "engine", "graphs", "bench", "config", *LEAVES}
+WITHOUT_SANIC = {
+    "wyoming",
+    "models",
+    "voices",
+    "speech",
+    "text",
+    "audio",
+    "engine",
+    "graphs",
+    "bench",
+    "config",
+    *LEAVES,
+}
 WITH_ONNX_RUNTIME = {"graphs", "bench"}
 
 

@@ -70,8 +70,11 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"qwen3-tts-edge {__version__}")
     parser.set_defaults(run=run["serve"])
-    commands = parser.add_subparsers(title="commands", metavar="serve (default) | say | voices | models | bench | keys")
+    commands = parser.add_subparsers(
+        title="commands", metavar="serve (default) | wyoming | say | voices | models | bench | keys"
+    )
     command(commands, "serve", "serve the API until stopped")
+    command(commands, "wyoming", "serve Home Assistant's protocol, and nothing else, until stopped")
     say = command(commands, "say", "speak a text into a file")
     say.add_argument("text", help="what to say")
     say.add_argument(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from server import __version__, config, log
 from server.cli.startup import (
+    SWITCH_SECONDS,
     USAGE_ERROR,
     CommandError,
     engine_loader,
@@ -19,6 +22,7 @@ from server.cli.startup import (
     open_pool,
     profiles_of,
 )
+from server.cli.wyoming import open_wyoming
 from server.config import Settings
 from server.config.addresses import NO_ORIGIN
 from server.http import listening
@@ -29,9 +33,10 @@ from server.models.engine import Loader
 from server.voices import catalogue as voices
 from server.voices.profiles import Profile
 
-SWITCH_SECONDS = 0.001
-"""After so long a thread that computes in Python lets another one run: the event loop, or the engine after a graph. Of
-Python's own 5 ms each of them would wait as many as there are such threads, whenever it wants to go on."""
+if TYPE_CHECKING:
+    from sanic import Sanic
+
+    from server.wyoming.server import WyomingServer
 
 
 def serve(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -66,6 +71,8 @@ def run_server(settings: Settings, load: Loader) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise CommandError(f"cannot listen on {settings.address} port {settings.port}: {reason}") from None
+    if settings.wyoming_uri is not None:
+        _add_wyoming(served, open_wyoming(settings, served.ctx.service, profiles, metrics), settings.drain_seconds)
     lifecycle.serve(
         served,
         sockets,
@@ -78,6 +85,24 @@ def run_server(settings: Settings, load: Loader) -> None:
         # Ending Python beneath a thread that is still in native code may crash; there is nothing left to do.
         sys.stderr.flush()
         os._exit(0)
+
+
+def _add_wyoming(served: Sanic[Any, Any], server: WyomingServer, drain_seconds: float) -> None:
+    """Have a server start and stop with the one for HTTP; both drain at once, before the engines are closed."""
+    draining: list[asyncio.Task[None]] = []
+
+    async def start(_: object) -> None:
+        await server.start()
+
+    async def begin_to_stop(_: object) -> None:
+        draining.append(asyncio.create_task(server.stop(drain_seconds)))
+
+    async def stop(_: object) -> None:
+        await asyncio.gather(*draining)
+
+    served.register_listener(start, "before_server_start")
+    served.register_listener(begin_to_stop, "before_server_stop")
+    served.register_listener(stop, "after_server_stop")
 
 
 def _announce(

@@ -25,6 +25,10 @@ from server.voices.profiles import Profile, ProfileError, load_profiles
 USAGE_ERROR = 2
 FAILURE = 1
 
+SWITCH_SECONDS = 0.001
+"""After so long a thread that computes in Python lets another one run: the event loop, or the engine after a graph. Of
+Python's own 5 ms each of them would wait as many as there are such threads, whenever it wants to go on."""
+
 
 class CommandError(Exception):
     """What stops a command; the message is for its user.

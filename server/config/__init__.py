@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, ByteSize, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -95,6 +96,14 @@ class Settings(BaseSettings):
     socket_idle_seconds: Seconds = Field(
         default=30,
         description="A WebSocket on which nothing is spoken is closed after so long without a message; 0 is never.",
+    )
+    wyoming_uri: str | None = Field(
+        default=None,
+        description="Where Home Assistant's protocol is spoken beside HTTP, such as tcp://0.0.0.0:10200. The protocol "
+        "knows no keys: it is open to all who can reach it.",
+    )
+    wyoming_announce: Annotated[Literal["on", "off"], BeforeValidator(switch)] = Field(
+        default="on", description="Whether the local network is told of it, by zeroconf."
     )
     models_dir: Path = Field(
         default_factory=default_models_dir,
@@ -255,6 +264,18 @@ class Settings(BaseSettings):
             if len(pair) != 2 or not all(pair):
                 raise ValueError(f"{'='.join(pair)} is not NAME=MODEL; write such pairs, comma-separated")
         return pairs
+
+    @field_validator("wyoming_uri")
+    @classmethod
+    def _a_place(cls, value: str) -> str:
+        try:
+            place = urlsplit(value)
+            good = place.scheme == "tcp" and place.hostname and place.port is not None and not place.path.strip("/")
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError(f"{value} is not tcp://HOST:PORT")
+        return value
 
     @field_validator("models_dir")
     @classmethod

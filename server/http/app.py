@@ -134,7 +134,7 @@ def create_app(
     app.ctx.leaving = app.ctx.draining = False
     app.ctx.connections = OpenConnections(connections_possible(settings.max_connections))
     _configure(app, settings)
-    service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
+    app.ctx.service = service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
     bundles = pool.bundles
     keys, files = KeyLimit(settings.max_requests_per_key), WholeFiles(settings.max_file)
     sockets = StreamLimits(

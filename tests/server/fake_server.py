@@ -1,13 +1,16 @@
-"""The real server on the fake engine: `python -m tests.server.fake_server`."""
+"""The real server on the fake engine: `python -m tests.server.fake_server`, with `wyoming` for that protocol alone."""
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 
 from server import config
 from server.cli.serve import run_server
+from server.cli.wyoming import run_wyoming
 from tests.server.fakes import FakeEngine
 
 if __name__ == "__main__":
     settings = config.load()
-    run_server(settings, partial(FakeEngine.load, max_queue=settings.max_queue))
+    run = run_wyoming if sys.argv[1:] == ["wyoming"] else run_server
+    run(settings, partial(FakeEngine.load, max_queue=settings.max_queue))

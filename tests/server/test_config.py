@@ -242,3 +242,17 @@ def test_every_setting_is_described() -> None:
 def test_a_switch_is_read_as_people_write_it(monkeypatch: pytest.MonkeyPatch, value: str, meant: str) -> None:
     monkeypatch.setenv("KW_STREAM", value)
     assert config.load().stream == meant
+
+
+@pytest.mark.parametrize(
+    "value", ["10200", "unix:///run/x", "tcp://host", "tcp://:10200", "tcp://host:99999", "tcp://[x"]
+)
+def test_where_wyoming_is_spoken_is_a_place(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KW_WYOMING_URI", value)
+    with pytest.raises(config.SettingsError, match=r"KW_WYOMING_URI.* tcp://HOST:PORT"):
+        config.load()
+
+
+def test_wyoming_may_listen_on_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KW_WYOMING_URI", "tcp://0.0.0.0:10200")
+    assert config.load().wyoming_uri == "tcp://0.0.0.0:10200"

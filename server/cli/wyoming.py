@@ -1,0 +1,110 @@
+"""Home Assistant's protocol, by the command `wyoming` or beside HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from server import __version__, config, log
+from server.cli.startup import (
+    SWITCH_SECONDS,
+    CommandError,
+    engine_loader,
+    lexicon_of_settings,
+    open_bundles,
+    open_pool,
+    profiles_of,
+)
+from server.config import Settings
+from server.http import listening
+from server.metrics import Metrics
+from server.models.engine import Loader
+from server.voices.profiles import Profile
+
+if TYPE_CHECKING:
+    from server.speech.service import SpeechService
+    from server.wyoming.server import WyomingServer
+
+DEFAULT_URI = "tcp://127.0.0.1:10200"
+"""The port that Wyoming's speech servers have by habit."""
+
+
+def wyoming(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Serve Home Assistant's protocol alone, with ONNX Runtime, until a signal ends it."""
+    run_wyoming(settings, engine_loader(settings))
+
+
+def run_wyoming(settings: Settings, load: Loader) -> None:
+    """Serve it until a signal ends it."""
+    from server.models import heap
+    from server.speech.service import SpeechService
+
+    heap.bound()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    log.configure()
+    bundles, profiles, lexicon = open_bundles(settings), profiles_of(settings), lexicon_of_settings(settings)
+    log.event("starting", version=__version__)
+    metrics = Metrics()
+    pool = open_pool(settings, bundles, load, metrics)
+    service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
+    server = open_wyoming(settings, service, profiles, metrics)
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):  # on Windows Ctrl+C cancels this instead
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        pool.load_default()
+        await server.start()
+        try:
+            await stop.wait()
+        finally:
+            log.event("draining", seconds=float(settings.drain_seconds))
+            await server.stop(settings.drain_seconds)
+            await pool.close()
+
+    asyncio.run(serve())
+    log.event("stopped")
+    if pool.at_work:  # as for the command `serve`
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def open_wyoming(
+    settings: Settings, service: SpeechService, profiles: Mapping[str, Profile], metrics: Metrics
+) -> WyomingServer:
+    """A server that listens already and has yet to be started.
+
+    Raises:
+        CommandError: its packages are not installed, or it cannot listen there.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("wyoming", "zeroconf")):
+        raise CommandError("the Wyoming protocol is not installed: pip install 'qwen3-tts-edge[wyoming]'")
+    from server.wyoming.conversation import Doors, Limits
+    from server.wyoming.information import information
+    from server.wyoming.server import WyomingServer
+
+    uri = settings.wyoming_uri or DEFAULT_URI
+    place = urlsplit(uri)
+    assert place.hostname is not None and place.port is not None  # the settings have seen to it
+    try:
+        sockets = listening.listen(place.hostname, place.port)
+    except OSError as error:
+        raise CommandError(f"{config.PREFIX}WYOMING_URI={uri}: {error.strerror or error}") from None
+    limits = Limits(
+        connections=settings.max_sockets,
+        idle_seconds=settings.socket_idle_seconds,
+        timeout=settings.request_timeout,
+        text_chars=settings.max_input_chars,
+    )
+    info = information(service.pool.bundles, profiles)
+    doors = Doors(service, metrics, info, limits)
+    return WyomingServer(doors, sockets, announce=settings.wyoming_announce == "on")

@@ -1,0 +1,251 @@
+"""Home Assistant's protocol, with the package's own client, over the fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.client import AsyncClient
+from wyoming.error import Error
+from wyoming.event import Event, Eventable
+from wyoming.info import Describe, Info, SelectProgram
+from wyoming.ping import Ping, Pong
+from wyoming.tts import (
+    Synthesize,
+    SynthesizeChunk,
+    SynthesizeStart,
+    SynthesizeStop,
+    SynthesizeStopped,
+    SynthesizeVoice,
+)
+from zeroconf import ServiceStateChange
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
+
+from server.wyoming.events import EVENT_BYTES
+from server.wyoming.server import SERVICE, announce
+from tests.server.fakes import write_bundle
+from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, run_server, wait_until
+
+FRAME_BYTES = 3840
+SHORT = {"generation": {"max_new_tokens": 2}}
+LONG = {"generation": {"max_new_tokens": 2000}}
+
+
+def uri_of(server: RunningServer) -> str:
+    def find() -> str | None:
+        return next(
+            (found[1] for line in server.log if (found := re.search(r" wyoming_listening uri=(\S+)", line))), None
+        )
+
+    return str(wait_until(find, "Wyoming is listened for"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Both protocols, on a model whose speech is short and one whose speech is long."""
+    scratch = tmp_path_factory.mktemp("wyoming")
+    write_bundle(scratch / "models", "custom", **SHORT)
+    write_bundle(scratch / "models", "endless", **LONG)
+    settings = {"KW_WYOMING_URI": "tcp://127.0.0.1:0", "KW_SOCKET_IDLE_SECONDS": "5", "KW_MAX_INPUT_CHARS": "300"}
+    with run_server(FAKE, scratch, KW_MODELS_DIR=str(scratch / "models"), FAKE_FRAME_SECONDS="0.005", **settings) as it:
+        it.wait_ready()
+        yield it
+
+
+Talk = Callable[[AsyncClient], Awaitable[None]]
+
+
+def talk(server: RunningServer, conversation: Talk) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS), AsyncClient.from_uri(uri_of(server)) as client:
+            await conversation(client)
+
+    asyncio.run(bounded())
+
+
+async def tell(client: AsyncClient, *events: Eventable) -> None:
+    for event in events:
+        await client.write_event(event.event())
+
+
+async def hear(client: AsyncClient, last: type[Any] = AudioStop) -> list[Event]:
+    """Events up to one of this type, or to the end of the connection."""
+    events: list[Event] = []
+    while (event := await client.read_event()) is not None:
+        events.append(event)
+        if last.is_type(event.type):
+            break
+    return events
+
+
+def audio_of(events: list[Event]) -> bytes:
+    return b"".join(event.payload or b"" for event in events)
+
+
+def test_it_describes_itself(server: RunningServer) -> None:
+    async def conversation(client: AsyncClient) -> None:
+        await tell(client, Describe(), Ping(text="x"))
+        info = Info.from_event((await hear(client, Info))[-1])
+        assert [program.name for program in info.tts] == ["custom", "endless"]
+        program = info.tts[0]
+        assert program.supports_synthesize_streaming and program.installed
+        voices = {voice.name: voice for voice in program.voices}
+        assert {"serena", "ryan", "serena_meditation"} <= set(voices)
+        assert not {"alloy", "af_heart"} & set(voices)
+        assert voices["ryan"].languages == ["zh", "en", "de"]
+        assert Pong.from_event((await hear(client, Pong))[-1]).text == "x"
+
+    talk(server, conversation)
+
+
+def test_a_text(server: RunningServer) -> None:
+    async def conversation(client: AsyncClient) -> None:
+        for voice in (None, SynthesizeVoice(name="ryan"), SynthesizeVoice(language="de")):
+            await tell(client, Synthesize("One. Two.", voice=voice))
+            start, *chunks, stop = await hear(client)
+            assert AudioStart.from_event(start) == AudioStart(24000, 2, 1, timestamp=0)
+            assert all(AudioChunk.is_type(chunk.type) for chunk in chunks)
+            assert len(audio_of(chunks)) == 2 * FRAME_BYTES
+            assert AudioStop.from_event(stop).timestamp == 160
+
+    talk(server, conversation)
+    spoken = [event for event in server.events("prompt") if event["speaker"] == "ryan"]
+    assert spoken and server.events("prompt")[-1]["language"] == "german"
+
+
+def test_a_text_that_arrives_while_it_is_spoken(server: RunningServer) -> None:
+    async def conversation(client: AsyncClient) -> None:
+        await tell(client, SynthesizeStart(), SynthesizeChunk("The first one. The"))
+        heard = [await client.read_event(), await client.read_event()]  # before the text has ended
+        assert [AudioStart.is_type(heard[0].type), AudioChunk.is_type(heard[1].type)] == [True, True]
+        await tell(client, SynthesizeChunk(" second"), Synthesize("The first one. The second"), SynthesizeStop())
+        rest = await hear(client, SynthesizeStopped)
+        assert [AudioStop.is_type(rest[-2].type), SynthesizeStopped.is_type(rest[-1].type)] == [True, True]
+        assert not any(AudioStart.is_type(event.type) for event in rest)
+        assert len(audio_of([*heard, *rest])) == 2 * 2 * FRAME_BYTES
+        await tell(client, SynthesizeStart(), SynthesizeStop())
+        assert [event.type for event in await hear(client, SynthesizeStopped)] == [
+            *("audio-start", "audio-stop"),
+            "synthesize-stopped",
+        ]
+
+    talk(server, conversation)
+
+
+def test_leaving_frees_the_row(server: RunningServer) -> None:
+    before = len(server.events("dropped"))
+
+    async def conversation(client: AsyncClient) -> None:
+        await tell(client, SelectProgram("endless"), SynthesizeStart(), SynthesizeChunk("One. Two"))
+        await hear(client, AudioStart)
+
+    talk(server, conversation)
+    wait_until(lambda: len(server.events("dropped")) > before, "the row is free")
+    wait_until(lambda: any("stream=wyoming" in line and "outcome=stopped" in line for line in server.log), "it is told")
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [
+        ([Synthesize("Hello.", voice=SynthesizeVoice(name="nobody"))], "voices are"),
+        ([Synthesize("Hello.", voice=SynthesizeVoice(language="tlh"))], "english"),
+        ([Synthesize("x" * 301)], "300 characters"),
+        ([SelectProgram("nothing")], "no such model"),
+        ([SynthesizeStart(voice=SynthesizeVoice(name="nobody"))], "voices are"),
+        ([Synthesize("fail-at-start")], "could not be made"),
+    ],
+)
+def test_what_is_wrong_is_said(server: RunningServer, events: list[Eventable], words: str) -> None:
+    async def conversation(client: AsyncClient) -> None:
+        await tell(client, *events)
+        (error,) = await hear(client, Error)
+        assert words in Error.from_event(error).text
+        await tell(client, Synthesize("Hello."))
+        assert len(audio_of(await hear(client))) == 2 * FRAME_BYTES
+
+    talk(server, conversation)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"hello\n",
+        b"[]\n",
+        b'{"type": 1}\n',
+        b"[" * 100_000 + b"\n",
+        b'{"type": "describe", "data_length": -1}\n',
+        b'{"type": "describe", "data_length": 99999999}\n',
+        b'{"type": "describe", "payload_length": 99999999}\n',
+        b"x" * (2 * EVENT_BYTES),
+    ],
+)
+def test_what_is_no_event_ends_the_connection(server: RunningServer, sent: bytes) -> None:
+    host, port = uri_of(server).removeprefix("tcp://").split(":")
+    with socket.create_connection((host, int(port)), PATIENCE_SECONDS) as connection:
+        try:
+            connection.sendall(sent)
+            received = b""
+            while more := connection.recv(65536):
+                received += more
+            assert b'"error"' in received
+        except ConnectionError:  # it was closed before all was sent
+            pass
+    with server.client() as client:
+        assert server.complaints(client) == []
+
+
+def test_alone_and_stopping(tmp_path: Path) -> None:
+    """Without HTTP; what is spoken is heard to its end, an idle connection is closed, and zeroconf is not asked for."""
+    write_bundle(tmp_path / "models", "custom", generation={"max_new_tokens": 40})
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_WYOMING_URI": "tcp://127.0.0.1:0"}
+    settings |= {"FAKE_FRAME_SECONDS": "0.02", "KW_DRAIN_SECONDS": "50"}
+    with run_server((*FAKE, "wyoming"), tmp_path, **settings) as server:
+
+        async def conversation(client: AsyncClient) -> None:
+            async with AsyncClient.from_uri(uri_of(server)) as idle:
+                await tell(client, Synthesize("Hello."))
+                heard = await hear(client, AudioStart)
+                stopping = asyncio.create_task(asyncio.to_thread(server.stop))
+                assert await idle.read_event() is None
+                heard += await hear(client)
+                assert len(audio_of(heard)) == 40 * FRAME_BYTES
+                assert await client.read_event() is None
+                if sys.platform != "win32":
+                    assert await stopping == 0
+
+        talk(server, conversation)
+        assert not any("announced=" in line or "not_announced" in line for line in server.log)
+
+
+def test_the_network_is_told() -> None:
+    async def look() -> None:
+        found: asyncio.Queue[str] = asyncio.Queue()
+
+        def changed(zeroconf: Any, service_type: str, name: str, state_change: ServiceStateChange) -> None:
+            if state_change is ServiceStateChange.Added:
+                found.put_nowait(name)
+
+        loopback = ["127.0.0.1"]
+        announcement = await announce(["192.0.2.7"], 10200, loopback)
+        listener = AsyncZeroconf(interfaces=loopback)
+        browser = AsyncServiceBrowser(listener.zeroconf, SERVICE, handlers=[changed])
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not (name := await found.get()).startswith("qwen3-tts-edge-"):
+                    pass
+                info = await listener.async_get_service_info(SERVICE, name)
+            assert info is not None
+            assert (info.port, info.parsed_addresses()) == (10200, ["192.0.2.7"])
+        finally:
+            await browser.async_cancel()
+            await listener.async_close()
+            await announcement.async_close()
+
+    asyncio.run(look())
