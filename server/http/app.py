@@ -154,7 +154,7 @@ def create_app(
             streams=settings.stream == "on",
         ),
         speech_stream_routes(Doors(service, metrics, keys, files, sockets)),
-        model_routes(pool),
+        model_routes(pool, profiles),
         voice_routes(bundles, profiles),
         docs_routes(openapi.document(max_input_chars=settings.max_input_chars, needs_key=settings.requires_key)),
     )

@@ -16,11 +16,11 @@ from server.audio.encoders import CONTENT_TYPES
 from server.errors import InvalidRequestError, SpeechFailedError
 from server.http.error_answers import SANIC_CODES, ErrorAnswer, body_of
 from server.http.openapi_notes import ABOUT, ERRORS, HEADERS, REQUESTS, SPEECH_HEADERS, Json
-from server.http.schemas import Alive, AudioModelList, ModelCard, ModelList, Ready, VoiceList
+from server.http.schemas import Alive, AudioModelList, ModelDetails, ModelList, Ready, VoiceList, VoiceNames
 from server.speech.request import SpeechRequest
 
 _REF = "#/components/schemas/{model}"
-_ANSWERS = (ModelList, ModelCard, VoiceList, AudioModelList, Alive, Ready, ErrorAnswer)
+_ANSWERS = (ModelList, ModelDetails, VoiceList, VoiceNames, AudioModelList, Alive, Ready, ErrorAnswer)
 _TOO_LARGE = 413
 
 
@@ -73,8 +73,15 @@ def _paths() -> Json:
         "content": {"application/json": {"schema": _ref(SpeechRequest), "examples": REQUESTS}},
     }
     models = _operation("listModels", "catalogue", "List the models", _json(ModelList), 401)
-    model = _operation("retrieveModel", "catalogue", "Describe a model", _json(ModelCard), 401, 404, 503)
-    voices = _operation("listVoices", "catalogue", "List a model's voices", _json(VoiceList), 404, 503)
+    model = _operation("retrieveModel", "catalogue", "Describe a model", _json(ModelDetails), 404, 503)
+    shape = {
+        "name": "format",
+        "in": "query",
+        "description": "`names` lists ids alone, as vLLM-Omni does.",
+        "schema": {"enum": ["objects", "names", ""], "default": "objects"},
+    }
+    listed = {"application/json": {"schema": {"anyOf": [_ref(VoiceList), _ref(VoiceNames)]}}}
+    voices = _operation("listVoices", "catalogue", "List a model's voices", listed, 400, 404, 503)
     audio_models = _operation("listAudioModels", "catalogue", "List the models' names", _json(AudioModelList))
     this = _operation("describeApi", "catalogue", "This document", {"application/json": {"schema": {"type": "object"}}})
     alive = _operation("live", "health", "Whether the process answers", _json(Alive))
@@ -85,7 +92,7 @@ def _paths() -> Json:
         "/audio/speech": {"post": speech},
         "/models": {"get": models},
         "/models/{id}": {"get": {**model, "parameters": [model_id]}},
-        "/audio/voices": {"get": {**voices, "parameters": [wanted_model]}},
+        "/audio/voices": {"get": {**voices, "parameters": [wanted_model, shape]}},
         "/audio/models": {"get": audio_models},
         "/openapi.json": {"get": this},
         "/livez": {"servers": root, "get": alive},

@@ -43,6 +43,24 @@ class ModelCard(_Answer):
     """Why it cannot be served; null where nothing is known to be wrong."""
 
 
+class ModelVoice(_Answer):
+    """A voice as Speaches lists it."""
+
+    name: str
+    """What a request's `voice` may be."""
+    language: str | None
+    """The speaker's own; null where there is none."""
+    gender: str | None
+    """`female` or `male` where it is known."""
+
+
+class ModelDetails(ModelCard):
+    """A model, and the voices that are its own."""
+
+    voices: list[ModelVoice]
+    """Speakers and profiles; `GET /audio/voices` has all other names too."""
+
+
 class ModelList(_Answer):
     """Every model, the default one first."""
 
@@ -67,6 +85,15 @@ class VoiceList(_Answer):
     """Every voice of a model: its own first, those that only stand in for another at last."""
 
     voices: list[Voice]
+
+
+class VoiceNames(_Answer):
+    """Every voice of a model, as vLLM-Omni and older Kokoro-FastAPI list them."""
+
+    voices: list[str]
+    """What a request's `voice` may be."""
+    uploaded_voices: list[str] = []
+    """None: voices are not cloned here."""
 
 
 class Alive(_Answer):

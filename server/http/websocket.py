@@ -54,7 +54,7 @@ class WebSocket:
         """Answer a request that asks for a WebSocket.
 
         Args:
-            request: GET, which may come in.
+            request: one that may come in.
             max_bytes: of a message; a longer one ends the conversation (close code 1009).
 
         Raises:
@@ -65,7 +65,7 @@ class WebSocket:
         protocol = ServerProtocol(max_size=max_bytes, state=State.OPEN)
         asked = http11.Request(request.path, Headers(request.headers.items()))
         answer = protocol.accept(asked)
-        if isinstance(protocol.handshake_exc, InvalidUpgrade):
+        if request.method != "GET" or isinstance(protocol.handshake_exc, InvalidUpgrade):
             raise UpgradeRequiredError("this route is a WebSocket: ask for it with ws:// or wss://")
         if protocol.handshake_exc is not None:
             raise InvalidRequestError(f"the WebSocket's handshake is wrong: {protocol.handshake_exc}")

@@ -84,6 +84,11 @@ def voices_of(manifest: Manifest, profiles: Mapping[str, Profile]) -> list[Voice
     return sorted(listed, key=lambda voice: voice.stand_in)
 
 
+def own_voices_of(manifest: Manifest, profiles: Mapping[str, Profile]) -> list[Voice]:
+    """The voices of a model that are no other names and no stand-ins: speakers and profiles."""
+    return [voice for voice in voices_of(manifest, profiles) if voice.alias_of is None and not voice.stand_in]
+
+
 def left_out(manifest: Manifest, profiles: Mapping[str, Profile]) -> dict[str, str]:
     """The profiles that a model cannot speak, each with the speaker that it needs and the model lacks."""
     missing = {}

@@ -9,7 +9,7 @@ from wyoming.info import Attribution, Info, TtsProgram, TtsVoice
 from server import __version__
 from server.models.catalogue import Bundle, Bundles
 from server.voices import languages
-from server.voices.catalogue import voices_of
+from server.voices.catalogue import own_voices_of
 from server.voices.profiles import Profile
 
 QWEN = Attribution("Qwen team, Alibaba Cloud", "https://github.com/QwenLM/Qwen3-TTS")
@@ -30,8 +30,7 @@ def _program(bundle: Bundle, profiles: Mapping[str, Profile]) -> TtsProgram:
             version=None,
             languages=[languages.code(language) or language for language in languages.spoken(voice.languages)],
         )
-        for voice in voices_of(bundle.manifest, profiles)
-        if voice.alias_of is None and not voice.stand_in
+        for voice in own_voices_of(bundle.manifest, profiles)
     ]
     return TtsProgram(
         name=bundle.id,

@@ -1,10 +1,14 @@
-"""GET `/livez`, `/readyz` (also `/health`) and `/metrics`; all answer at once, whatever the engine is doing."""
+"""GET `/livez`, `/readyz`, `/health` and `/metrics`; all answer at once, whatever the engine is doing.
+
+`/health` is `/readyz` in a word: wyoming-openai takes a server that says `OK` there for Speaches, and reads the voices
+from GET `/models/{id}`.
+"""
 
 from __future__ import annotations
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from sanic import Blueprint, Request
-from sanic.response import HTTPResponse, json, raw
+from sanic.response import HTTPResponse, json, raw, text
 
 from server.errors import StoppingError
 from server.http.error_answers import body_of
@@ -12,6 +16,8 @@ from server.http.routes.methods import get_and_head
 from server.http.schemas import Alive, Ready
 from server.metrics import Metrics
 from server.models.pool import EnginePool
+
+HEALTHY = "OK"
 
 
 def health_routes(pool: EnginePool, metrics: Metrics) -> Blueprint:
@@ -22,13 +28,17 @@ def health_routes(pool: EnginePool, metrics: Metrics) -> Blueprint:
     async def live(request: Request) -> HTTPResponse:
         return json(Alive().model_dump())
 
-    @get_and_head(blueprint, "/health", name="health", ctx_public=True)
     @get_and_head(blueprint, "/readyz", ctx_public=True)
     async def ready(request: Request) -> HTTPResponse:
         if request.app.ctx.leaving or request.app.ctx.draining:
             body = body_of("the server is stopping", kind=StoppingError.kind, code=StoppingError.code)
             return json({"status": "draining", **body}, status=StoppingError.status)
         return json(Ready(model=pool.check_ready(), problems=pool.bundles.problems).model_dump())
+
+    @get_and_head(blueprint, "/health", ctx_public=True)
+    async def health(request: Request) -> HTTPResponse:
+        answer: HTTPResponse = await ready(request)
+        return text(HEALTHY) if answer.status == 200 else answer
 
     @get_and_head(blueprint, "/metrics")
     async def show_metrics(request: Request) -> HTTPResponse:

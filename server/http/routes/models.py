@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import unquote
 
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse, json
 
 from server.http.routes.methods import get_and_head
-from server.http.schemas import AudioModel, AudioModelList, ModelCard, ModelList
+from server.http.schemas import AudioModel, AudioModelList, ModelCard, ModelDetails, ModelList, ModelVoice
 from server.models.catalogue import Bundle
 from server.models.engine import SpeechEngine
 from server.models.pool import EnginePool
 from server.voices import languages
+from server.voices.catalogue import own_voices_of
+from server.voices.profiles import Profile
 
 
-def model_routes(pool: EnginePool) -> Blueprint:
-    """The routes over `pool`. A bundle whose manifest cannot be read is not listed; asking for it says why."""
+def model_routes(pool: EnginePool, profiles: Mapping[str, Profile]) -> Blueprint:
+    """The routes over `pool`.
+
+    A model that is asked for is told with its voices. A bundle whose manifest cannot be read is not listed; asking for
+    it says why.
+    """
     blueprint = Blueprint("models")
     bundles = pool.bundles
 
@@ -28,9 +35,14 @@ def model_routes(pool: EnginePool) -> Blueprint:
         listed = [describe(bundle) for bundle in bundles.all() if bundle.readable]
         return json(ModelList(data=listed).model_dump())
 
-    @get_and_head(blueprint, "/models/<name:str>")
+    @get_and_head(blueprint, "/models/<name:str>", ctx_public=True)
     async def retrieve_model(request: Request, name: str) -> HTTPResponse:
-        return json(describe(bundles.resolve(unquote(name))).model_dump())
+        bundle = bundles.resolve(unquote(name))
+        voices = [
+            ModelVoice(name=voice.id, language=voice.language, gender=voice.gender)
+            for voice in own_voices_of(bundle.manifest, profiles)
+        ]
+        return json(ModelDetails(**describe(bundle).model_dump(), voices=voices).model_dump())
 
     @get_and_head(blueprint, "/audio/models", ctx_public=True)
     async def list_audio_models(request: Request) -> HTTPResponse:

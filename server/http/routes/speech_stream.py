@@ -142,7 +142,8 @@ def speech_stream_routes(doors: Doors) -> Blueprint:
                 )
 
     stream.is_websocket = True  # type: ignore[attr-defined]  # Sanic then expects no response of it
-    blueprint.add_route(stream, "/audio/speech/stream", methods=("GET",), ignore_body=True, ctx_key_in_query=True)
+    methods = ("GET", "HEAD")
+    blueprint.add_route(stream, "/audio/speech/stream", methods=methods, ignore_body=True, ctx_key_in_query=True)
 
     @blueprint.before_server_stop
     async def leave(*_: Any) -> None:

@@ -1,10 +1,10 @@
 """What wyoming-openai sends for one spoken text: as_wyoming_openai.py BASE_URL KEY TEXT.
 
 The requests are those of `src/wyoming_openai/compatibility.py` (how it finds out which server this is) and
-`src/wyoming_openai/handler.py` (`_stream_tts_audio`) of github.com/roryeckel/wyoming_openai, version 0.4.1, commit
-614b6dfa0915a7de90560da456582da58fae1b7d: the SDK's own HTTP client, without a key, asks for three paths; then the text
-is asked for as a WAV and read in pieces of 2048 bytes, of which the first must have a whole header; up to three
-sentences are asked for at once.
+`src/wyoming_openai/handler.py` (`_stream_tts_audio`) of github.com/roryeckel/wyoming_openai, version 0.8.0: the SDK's
+own HTTP client, without a key, asks for three paths, and for the model's voices; then the text is asked for as a WAV
+and read in pieces of 2048 bytes, of which the first must have a whole header; up to three sentences are asked for at
+once.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from openai import AsyncOpenAI, OpenAIError, omit
 from seen import Server, report
 
 PIECE_BYTES = 2048
-VOICES = ("alloy", "ash", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer")
-"""It lists these where it takes the server for OpenAI."""
+MODEL = "tts-1"
 
 
 async def backend(client: AsyncOpenAI) -> str:
@@ -33,12 +32,19 @@ async def backend(client: AsyncOpenAI) -> str:
     return "Kokoro-FastAPI" if test.is_success and test.json().get("status") == "ok" else "OpenAI"
 
 
+async def voices_of(client: AsyncOpenAI, model: str) -> list[str]:
+    """What it lists of a server that it takes for Speaches; it stops where this fails."""
+    answer = await client._client.get(f"/models/{model}")
+    answer.raise_for_status()
+    return [voice["name"] for voice in answer.json()["voices"]]
+
+
 async def speak(server: Server, client: AsyncOpenAI, text: str, voice: str, **settings: Any) -> dict[str, Any]:
     """One text; the format is read of the first piece."""
     create = client.audio.speech.with_streaming_response.create
     facts: dict[str, Any] = {"bytes": 0, "pieces": 0}
     fields = {"speed": omit, "instructions": omit, **settings}
-    async with create(model="tts-1", voice=voice, input=text, response_format="wav", **fields) as response:
+    async with create(model=MODEL, voice=voice, input=text, response_format="wav", **fields) as response:
         async for piece in response.iter_bytes(chunk_size=PIECE_BYTES):
             if not facts["pieces"]:
                 facts["first_while_speaking"] = await asyncio.to_thread(server.still_speaks)
@@ -55,17 +61,20 @@ async def speak(server: Server, client: AsyncOpenAI, text: str, voice: str, **se
 async def converse(server: Server, text: str) -> None:
     async with AsyncOpenAI(base_url=server.base_url, api_key=server.key, max_retries=0) as client:
         taken_for = await backend(client)
-        whole = await speak(server, client, text, VOICES[0])
+        listed = await voices_of(client, MODEL)
+        whole = await speak(server, client, text, listed[0])
         sentences = [f"{sentence}." for sentence in text.removesuffix(".").split(". ")][:3]
-        together = await asyncio.gather(*(speak(server, client, sentence, VOICES[1]) for sentence in sentences))
-        voices = [(await speak(server, client, "Hello.", voice))["audio_bytes"] for voice in VOICES]
-        slower = await speak(server, client, text, VOICES[0], speed=0.8, instructions="Speak slowly.")
+        together = await asyncio.gather(*(speak(server, client, sentence, listed[-1]) for sentence in sentences))
+        voices = [(await speak(server, client, "Hello.", voice))["audio_bytes"] for voice in listed]
+        slower = await speak(server, client, text, listed[0], speed=0.8, instructions="Speak slowly.")
         try:
             await speak(server, client, text, "nobody")
             refused = ""
         except OpenAIError as error:
             refused = str(error)
-    report(backend=taken_for, whole=whole, together=together, voices=voices, slower=slower, refused=refused)
+    report(
+        backend=taken_for, listed=listed, whole=whole, together=together, voices=voices, slower=slower, refused=refused
+    )
 
 
 if __name__ == "__main__":

@@ -344,3 +344,22 @@ def test_what_was_dropped_from_the_text_is_told(notes: tuple[str, ...], header: 
     speech = SimpleNamespace(seed=1, instruction_dropped=False, stand_in=False, text_notes=notes)
     order = SimpleNamespace(ignored=())
     assert speech_headers(order, speech).get("x-text-notes") == header  # type: ignore[arg-type]
+
+
+def test_how_wyoming_openai_finds_out_what_this_is(visitor: httpx.Client) -> None:
+    """It takes whoever answers `/v1/readyz` for LocalAI, which has one voice; it asks without a key."""
+    check_error(visitor.get("/v1/readyz"), 404, "not_found")
+    assert visitor.get("/v1/../../health").text == visitor.get("/health").text == "OK"
+    voices = visitor.get("/v1/models/tts-1").json()["voices"]
+    assert {"name": "serena", "language": "chinese", "gender": "female"} in voices
+    names = [voice["name"] for voice in voices]
+    assert "serena_meditation" in names
+    assert "alloy" not in names
+
+
+def test_voices_in_the_shapes_that_clients_read(visitor: httpx.Client) -> None:
+    objects = visitor.get("/v1/audio/voices").json()["voices"]
+    names = visitor.get("/v1/audio/voices?format=names").json()
+    assert names == {"voices": [voice["id"] for voice in objects], "uploaded_voices": []}
+    assert visitor.get("/v1/audio/voices?format=objects").json()["voices"] == objects
+    check_error(visitor.get("/v1/audio/voices?format=table"), 400, "invalid_value", "format")

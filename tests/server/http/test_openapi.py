@@ -129,7 +129,7 @@ def test_it_is_served_to_everyone(fake_server: RunningServer, prefix: str) -> No
 def test_a_server_without_keys_asks_for_none() -> None:
     assert openapi.document(max_input_chars=1000, needs_key=False)["security"] == []
     public = {path for (path, _), operation in OPERATIONS.items() if operation.get("security") == []}
-    assert public == {"/audio/voices", "/audio/models", "/openapi.json", "/livez", "/readyz"}
+    assert public == {"/models/{id}", "/audio/voices", "/audio/models", "/openapi.json", "/livez", "/readyz"}
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,14 @@ PUBLIC = {
     *(
         prefix + path
         for prefix in API_PREFIXES
-        for path in ("/audio/voices", "/audio/models", "/openapi.json", "/index.html", "/swagger/<name:str>")
+        for path in (
+            "/models/<name:str>",
+            "/audio/voices",
+            "/audio/models",
+            "/openapi.json",
+            "/index.html",
+            "/swagger/<name:str>",
+        )
     ),
 }
 """All that answers without a key; whoever adds a route decides here."""
