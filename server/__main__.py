@@ -1,4 +1,4 @@
-"""The command `qwen3-tts`, also `python -m server`: serve, wyoming, say, voices, models, bench, keys."""
+"""The command `qwen3-tts`, also `python -m server`: serve, wyoming, say, batch, voices, models, bench, keys."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from server import config
 from server.cli import commands
 from server.cli.arguments import Command, make_parser
+from server.cli.batch import batch
 from server.cli.serve import serve
 from server.cli.startup import FAILURE, USAGE_ERROR, CommandError
 from server.cli.wyoming import wyoming
@@ -23,6 +24,7 @@ _COMMANDS: dict[str, Command] = {
     "serve": serve,
     "wyoming": wyoming,
     "say": commands.say,
+    "batch": batch,
     "voices": commands.voices,
     "models": commands.models,
     "bench": commands.bench,

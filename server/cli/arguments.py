@@ -71,7 +71,7 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"qwen3-tts-edge {__version__}")
     parser.set_defaults(run=run["serve"])
     commands = parser.add_subparsers(
-        title="commands", metavar="serve (default) | wyoming | say | voices | models | bench | keys"
+        title="commands", metavar="serve (default) | wyoming | say | batch | voices | models | bench | keys"
     )
     command(commands, "serve", "serve the API until stopped")
     command(commands, "wyoming", "serve Home Assistant's protocol, and nothing else, until stopped")
@@ -88,13 +88,24 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
     for name, kind in SAY_OPTIONS.items():
         about = (SpeechRequest.model_fields[name].description or "").replace("%", "%%")
         say.add_argument(f"--{name.replace('_', '-')}", type=kind, help=about)
+    batch = command(commands, "batch", "speak many texts into a folder, side by side; goes on where it was stopped")
+    batch.add_argument(
+        "texts",
+        type=Path,
+        metavar="FILE",
+        help="a .txt, a text a line, or a .jsonl, a request a line (the fields of POST /v1/audio/speech, and `id`, the "
+        "file's name)",
+    )
+    batch.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the files")
+    batch.add_argument("--format", choices=FORMATS, default="wav", help="of the files (%(default)s)")
+    batch.add_argument("--voice", help="of the texts that name none")
     listing = command(commands, "voices", "list the voices of a model")
     bench = command(commands, "bench", "measure how fast a model is on this machine")
     bench.add_argument("--frames", type=_count, default=50, help="codec frames a request, 80 ms each (%(default)s)")
     bench.add_argument("--requests", type=_count, default=3, help="requests to measure (%(default)s)")
     bench.add_argument("--rows", type=_count, nargs="+", default=[], help="also so many requests side by side: 4 8")
     bench.add_argument("--threads", type=_count, help="CPU threads; by default KW_THREADS")
-    for each in (say, listing, bench):
+    for each in (say, batch, listing, bench):
         each.add_argument("--model", help="a model from `qwen3-tts models`; by default the default model")
     command(commands, "models", "list the models")
     keys = command(commands, "keys", "make, list and revoke the API keys of KW_API_KEYS_FILE")

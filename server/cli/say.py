@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
 from server.speech.service import SpeechService
 
 
-async def say(service: SpeechService, request: SpeechRequest, output: Path) -> str:
-    """Write a request's speech to `output`; returns a line about it.
+async def write(service: SpeechService, request: SpeechRequest, output: Path) -> Speech:
+    """Write a request's speech to `output`, which is whole or as it was.
 
     Raises:
-        ApiError: as for `SpeechService.start` and `Speech.whole`; `output` is as it was.
+        ApiError: as for `SpeechService.start` and `Speech.whole`.
     """
     unfinished = output.with_name(f".{output.name}.{os.getpid()}")
     try:
@@ -25,6 +26,16 @@ async def say(service: SpeechService, request: SpeechRequest, output: Path) -> s
         unfinished.replace(output)
     finally:
         unfinished.unlink(missing_ok=True)
+    return speech
+
+
+async def say(service: SpeechService, request: SpeechRequest, output: Path) -> str:
+    """Write a request's speech to `output`; returns a line about it.
+
+    Raises:
+        ApiError: as for `write`.
+    """
+    speech = await write(service, request, output)
     audio, wall = speech.audio_seconds, speech.wall_seconds
     cut = f", cut off at {request.max_new_tokens} frames," if speech.capped else ""
     return (

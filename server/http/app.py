@@ -32,6 +32,7 @@ from server.http.routes.health import health_routes
 from server.http.routes.models import model_routes
 from server.http.routes.pages import page_routes
 from server.http.routes.speech import speech_routes
+from server.http.routes.speech_batch import speech_batch_routes
 from server.http.routes.speech_stream import Doors, StreamLimits, speech_stream_routes
 from server.http.routes.voices import voice_routes
 from server.metrics import Metrics
@@ -137,13 +138,14 @@ def create_app(
     app.ctx.service = service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
     bundles = pool.bundles
     keys, files = KeyLimit(settings.max_requests_per_key), WholeFiles(settings.max_file)
-    sockets = StreamLimits(
+    limits = StreamLimits(
         sockets=settings.max_sockets,
         idle_seconds=settings.socket_idle_seconds,
         timeout=settings.request_timeout,
         text_chars=settings.max_input_chars,
         message_bytes=app.config.REQUEST_MAX_SIZE,
     )
+    doors = Doors(service, metrics, keys, files, limits)
     api = Blueprint.group(
         speech_routes(
             service,
@@ -153,7 +155,8 @@ def create_app(
             files=files,
             streams=settings.stream == "on",
         ),
-        speech_stream_routes(Doors(service, metrics, keys, files, sockets)),
+        speech_stream_routes(doors),
+        speech_batch_routes(doors),
         model_routes(pool, profiles),
         voice_routes(bundles, profiles),
         docs_routes(openapi.document(max_input_chars=settings.max_input_chars, needs_key=settings.requires_key)),

@@ -15,12 +15,21 @@ from server import __version__
 from server.audio.encoders import CONTENT_TYPES
 from server.errors import InvalidRequestError, SpeechFailedError
 from server.http.error_answers import SANIC_CODES, ErrorAnswer, body_of
-from server.http.openapi_notes import ABOUT, ERRORS, HEADERS, REQUESTS, SPEECH_HEADERS, Json
-from server.http.schemas import Alive, AudioModelList, ModelDetails, ModelList, Ready, VoiceList, VoiceNames
+from server.http.openapi_notes import ABOUT, BATCH, ERRORS, HEADERS, REQUESTS, SPEECH_HEADERS, Json
+from server.http.schemas import (
+    Alive,
+    AudioModelList,
+    BatchAnswer,
+    ModelDetails,
+    ModelList,
+    Ready,
+    VoiceList,
+    VoiceNames,
+)
 from server.speech.request import SpeechRequest
 
 _REF = "#/components/schemas/{model}"
-_ANSWERS = (ModelList, ModelDetails, VoiceList, VoiceNames, AudioModelList, Alive, Ready, ErrorAnswer)
+_ANSWERS = (BatchAnswer, ModelList, ModelDetails, VoiceList, VoiceNames, AudioModelList, Alive, Ready, ErrorAnswer)
 _TOO_LARGE = 413
 
 
@@ -72,6 +81,8 @@ def _paths() -> Json:
         "required": True,
         "content": {"application/json": {"schema": _ref(SpeechRequest), "examples": REQUESTS}},
     }
+    batch = _operation("createSpeechBatch", "batch", "Speak several texts", _json(BatchAnswer), 400, 401, 403, 413, 429)
+    batch["requestBody"] = {"required": True, "content": {"application/json": {"schema": BATCH}}}
     models = _operation("listModels", "catalogue", "List the models", _json(ModelList), 401)
     model = _operation("retrieveModel", "catalogue", "Describe a model", _json(ModelDetails), 404, 503)
     shape = {
@@ -90,6 +101,7 @@ def _paths() -> Json:
     metrics = _operation("metrics", "health", "Metrics, as Prometheus reads them", text, 401)
     return {
         "/audio/speech": {"post": speech},
+        "/audio/speech/batch": {"post": batch},
         "/models": {"get": models},
         "/models/{id}": {"get": {**model, "parameters": [model_id]}},
         "/audio/voices": {"get": {**voices, "parameters": [wanted_model, shape]}},

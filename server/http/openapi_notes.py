@@ -20,6 +20,7 @@ from server.errors import (
     UnauthorizedError,
     UnknownModelError,
 )
+from server.speech.batch import MAX_ITEMS
 
 Json = dict[str, Any]
 
@@ -55,6 +56,21 @@ REQUESTS: dict[str, Json] = {
         "summary": "The same audio each time",
         "value": {"model": "tts-1", "input": "Once more.", "voice": "ryan", "response_format": "wav", "seed": 7},
     },
+}
+
+BATCH: Json = {
+    "type": "object",
+    "required": ["items"],
+    "properties": {
+        "items": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MAX_ITEMS,
+            "items": {"type": "object"},
+            "description": "Requests of `POST /audio/speech`; a field that one lacks is that of the batch.",
+        }
+    },
+    "example": {"voice": "serena", "items": [{"input": "One."}, {"input": "Two.", "voice": "ryan"}]},
 }
 
 ERRORS: tuple[tuple[type[ApiError], str, str | None], ...] = (

@@ -96,6 +96,42 @@ class VoiceNames(_Answer):
     """None: voices are not cloned here."""
 
 
+class BatchResult(BaseModel):
+    """What became of one text of a batch."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    index: int
+    """Its place in `items`."""
+    status: Literal["success", "error"]
+    audio_data: str = ""
+    """The whole file in base64; absent where there is an error."""
+    media_type: str = ""
+    """The file's."""
+    seed: int = 0
+    """The same seed gives the same audio."""
+    usage: dict[str, Any] = {}
+    """Tokens of the text, and codec frames made."""
+    error: str = ""
+    """What is wrong and what to do; absent where there is none."""
+    code: str = ""
+    """Which error it is, for programs."""
+    param: str = ""
+    """The field that is to blame."""
+
+
+class BatchAnswer(BaseModel):
+    """What became of a batch, in the order of its items."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    id: str
+    results: list[BatchResult]
+    total: int
+    succeeded: int
+    failed: int
+
+
 class Alive(_Answer):
     """The process answers."""
 

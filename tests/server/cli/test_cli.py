@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import soundfile
 
 from server import __main__ as command
 from server import config
-from server.cli import commands, serve
+from server.cli import batch, commands, serve
 from server.http.access import KeyRing
 from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, write_bundle
 from tests.server.running import ROOT, clean_environment
@@ -38,7 +39,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("KW_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KW_MODELS_DIR", str(folder))
-    for module in (commands, serve):
+    for module in (batch, commands, serve):
         monkeypatch.setattr(module, "engine_loader", lambda settings: FakeEngine.load)
     return folder
 
@@ -209,3 +210,74 @@ def test_serving_with_a_key_file_that_cannot_be_used(models: Path, tmp_path: Pat
     *_, error = done.stderr.splitlines()
     assert error.startswith("qwen3-tts: KW_API_KEYS_FILE: ")
     assert "keys new LABEL" in error
+
+
+def manifest_of(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def test_batch_speaks_each_line_once(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts, folder = tmp_path / "texts.txt", tmp_path / "new" / "out"
+    texts.write_text("One.\n\nfail-at-start\nThree.\n")
+    arguments = ["batch", str(texts), "-o", str(folder), "--voice", "ryan"]
+    assert command.main(arguments) == 1
+    assert "line 3: the speech could not be made" in capsys.readouterr().err
+    assert {path.name for path in folder.iterdir()} == {"00001.wav", "00004.wav", "manifest.jsonl"}
+    first, _ = sorted(manifest_of(folder), key=lambda entry: str(entry["file"]))
+    assert {**first, "seed": 0, "request_sha256": ""} == {
+        "file": "00001.wav",
+        "line": 1,
+        "input": "One.",
+        "bytes": (folder / "00001.wav").stat().st_size,
+        "model": "custom",
+        "voice": "ryan",
+        "seed": 0,
+        "audio_seconds": soundfile.info(folder / "00001.wav").duration,
+        "request_sha256": "",
+    }
+    before = (folder / "00001.wav").stat().st_mtime_ns
+    texts.write_text("One.\n\nTwo.\nFour.\n")
+    (folder / "manifest.jsonl").open("a").write('{"file": "00003.wav", "by')  # as of a run that was killed
+    assert command.main(arguments) == 0
+    assert "2 texts made, 1 were there already" in capsys.readouterr().err
+    assert (folder / "00001.wav").stat().st_mtime_ns == before
+    assert {str(entry["file"]): entry["input"] for entry in manifest_of(folder)} == {
+        "00001.wav": "One.",
+        "00003.wav": "Two.",
+        "00004.wav": "Four.",
+    }
+    (folder / "00003.wav").unlink()
+    assert command.main(arguments) == 0
+    assert (folder / "00003.wav").is_file()
+
+
+def test_batch_takes_requests(models: Path, tmp_path: Path) -> None:
+    texts, folder = tmp_path / "texts.jsonl", tmp_path / "out"
+    lines = [{"id": "hello", "input": "Hello.", "seed": 7, "exact_frames": 3}, {"text": "Two.", "voice": "serena"}]
+    texts.write_text("\n".join(map(json.dumps, lines)))
+    assert command.main(["batch", str(texts), "-o", str(folder), "--format", "flac"]) == 0
+    assert soundfile.info(folder / "hello.flac").frames == 3 * FRAME
+    entries = {str(entry["file"]): entry for entry in manifest_of(folder)}
+    assert entries["hello.flac"]["seed"] == 7
+    assert entries["00002.flac"]["voice"] == "serena"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "line 1: it is no JSON"),
+        ("[]", "line 1: it is no JSON object"),
+        ('{"input": "x"}\n{"input": ""}', "line 2: input"),
+        ('{"input": "x", "id": "../x"}', "line 1: id is the name of a file"),
+        ('{"input": "x", "id": "a"}\n{"input": "x", "id": "A"}', "line 2: line 1 has the same id"),
+        ('{"input": "x", "seed": -5}', "line 1: seed"),
+    ],
+)
+def test_batch_says_what_is_wrong_before_it_begins(
+    models: Path, tmp_path: Path, content: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(content)
+    assert command.main(["batch", str(texts), "-o", str(tmp_path / "out")]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,49 @@
+"""Several texts in one request, in vLLM-Omni's shape: what is said of all, and of each beside that. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from server.errors import InvalidRequestError
+from server.speech.request import SpeechRequest, of_object
+from server.speech.request_body import json_object
+
+MAX_ITEMS = 32
+"""Of a batch, as in vLLM-Omni."""
+DEFAULT_FORMAT = "wav"
+_NOT_OF_ITEMS = ("items", "stream", "stream_format")
+
+Item = SpeechRequest | InvalidRequestError
+"""What is asked for, or what is wrong with it."""
+
+
+def parse_batch(body: bytes, *, content_type: str = "", content_encoding: str = "") -> list[Item]:
+    """Read the body of a batch: an object of `items`, and of fields that hold for each item which lacks them.
+
+    Args:
+        body: as it was received.
+        content_type: header of this name, for the words of an error.
+        content_encoding: header of this name, likewise.
+
+    Raises:
+        InvalidRequestError: it is no batch. What is wrong with an item is that item's.
+    """
+    sent = json_object(body, content_type=content_type, content_encoding=content_encoding)
+    items = sent.get("items")
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InvalidRequestError("items must be an array of objects, each with an input", param="items")
+    if not 1 <= len(items) <= MAX_ITEMS:
+        raise InvalidRequestError(f"items must have 1 to {MAX_ITEMS} entries, not {len(items)}", param="items")
+    return [_item({"response_format": DEFAULT_FORMAT, **_said(sent), **_said(item)}) for item in items]
+
+
+def _said(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None and name not in _NOT_OF_ITEMS}
+
+
+def _item(fields: Mapping[str, Any]) -> Item:
+    try:
+        return of_object(fields)
+    except InvalidRequestError as error:
+        return error
