@@ -15,6 +15,7 @@ from server.errors import InvalidRequestError
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
 from server.speech.service import SpeechService
+from server.text import tags
 from server.text.live import Granularity, Splitter
 
 SETTLE_SECONDS = 0.3
@@ -95,13 +96,10 @@ class LiveText:
 class Unit:
     """A part of a live text that is spoken at once, and its audio in the making."""
 
+    text: str
+    """What is said, as it came."""
     request: SpeechRequest
     speech: Speech
-
-    @property
-    def text(self) -> str:
-        """What is said."""
-        return self.request.input
 
 
 class LiveSpeech:
@@ -119,6 +117,8 @@ class LiveSpeech:
     def __init__(self, service: SpeechService, request: SpeechRequest, text: LiveText) -> None:
         self._service, self._request, self._text = service, request, text
         self._alone = asyncio.Event()
+        self._voice: str | None = None
+        """Of the last tag that has changed it; it holds for the units that follow, as it does within one text."""
 
     async def units(self) -> AsyncGenerator[Unit]:
         """The units, each of them begun; the one before is stopped when the next one is asked for, and all at the end.
@@ -153,8 +153,12 @@ class LiveSpeech:
             return None
         if not self._row_to_spare():
             await self._alone.wait()
-        request = self._request.model_copy(update={"input": text})
-        return Unit(request, await self._service.start(request))
+        tagged = f"[voice:{self._voice}] {text}" if self._voice else text
+        request = self._request.model_copy(update={"input": tagged})
+        speech = await self._service.start(request)
+        for part in tags.parse(tagged):
+            self._voice = part.voice if isinstance(part, tags.Spoken) else self._voice
+        return Unit(text, request, speech)
 
     def _row_to_spare(self) -> bool:
         model = self._service.pool.bundles.resolve(self._request.model).id

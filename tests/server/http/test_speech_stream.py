@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,23 @@ def test_several_utterances_and_configurations_on_one_socket(connection: ClientC
     events, audio = hear(connection)
     assert events[0]["sentence_text"] == "One. Two."
     assert len(audio) == 3 * FRAME_BYTES
+
+
+def test_a_tag_changes_the_voice_of_the_sentences_that_follow(
+    fake_server: RunningServer, connection: ClientConnection
+) -> None:
+    before = len(fake_server.events("prompt"))
+    say(connection, "One. [voice:ryan] Two. Three.")
+    events, _ = hear(connection)
+    assert [event["sentence_text"] for event in events if event["type"] == "audio.start"] == [
+        *("One.", "[voice:ryan] Two."),
+        "Three.",
+    ]
+    speakers = [event["speaker"] for event in fake_server.events("prompt")[before:]]
+    assert [speaker for speaker, _ in groupby(speakers)] == ["serena", "ryan"]
+    say(connection, "Four.")
+    hear(connection)
+    assert fake_server.events("prompt")[-1]["speaker"] == "serena"
 
 
 def test_nothing_said_is_no_sentences(connection: ClientConnection) -> None:
