@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import tempfile
 import threading
 import time
@@ -87,15 +88,12 @@ class Heard:
 
 
 class Live:
-    """A configured socket."""
+    """A socket with its configuration."""
 
-    def __init__(self, url: str, key: str | None, granularity: str, voice: str) -> None:
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        address = f"{url.replace('http', 'ws', 1)}/v1/audio/speech/stream"
-        self.socket: ClientConnection = connect(address, additional_headers=headers, compression=None, proxy=None)
-        self.tell(
-            "session.config", voice=voice, response_format="pcm", stream_audio=True, split_granularity=granularity
-        )
+    def __init__(self, connection: ClientConnection, granularity: str, voice: str) -> None:
+        self.socket = connection
+        config = {"voice": voice, "response_format": "pcm", "stream_audio": True, "split_granularity": granularity}
+        self.tell("session.config", **config)
 
     def tell(self, kind: str, **fields: Any) -> None:
         """Send a message."""
@@ -144,6 +142,15 @@ class Live:
         return Heard(first, first - third, now, gaps, own_gaps, audio, unit + 1)
 
 
+@contextmanager
+def dialled(url: str, key: str | None, granularity: str, voice: str) -> Iterator[Live]:
+    """A socket that is closed afterwards."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    address = f"{url.replace('http', 'ws', 1)}/v1/audio/speech/stream"
+    with connect(address, additional_headers=headers, compression=None, proxy=None) as connection:
+        yield Live(connection, granularity, voice)
+
+
 def arrival(tokens: list[Token], letters: int) -> float:
     """When so many characters, blanks not counted, were there, and the one that shows that a unit ends behind them."""
     counts = accumulate(len("".join(piece.split())) for _, piece in tokens)
@@ -152,23 +159,21 @@ def arrival(tokens: list[Token], letters: int) -> float:
 
 def barge_in(url: str, key: str | None, voice: str, how: str) -> float:
     """Seconds from the listener's interruption, half a second into the sound, until no row runs."""
-    live = Live(url, key, "sentence", voice)
-    live.tell("input.text", text=TEXT)
-    while not isinstance(live.socket.recv(PATIENCE_SECONDS), bytes):
-        pass
-    time.sleep(0.5)
-    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"} if key else {}) as client:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    with dialled(url, key, "sentence", voice) as live, httpx.Client(base_url=url, headers=headers) as client:
         running(client)  # the connection is there
+        live.tell("input.text", text=TEXT)
+        while not isinstance(live.socket.recv(PATIENCE_SECONDS), bytes):
+            pass
+        time.sleep(0.5)
         began = time.perf_counter()
         if how == "cancel":
             live.tell("input.cancel")
         else:
-            live.socket.socket.shutdown(2)
+            live.socket.socket.shutdown(socket.SHUT_RDWR)
         while running(client):
             pass
-        taken = time.perf_counter() - began
-    live.socket.close()
-    return taken
+        return time.perf_counter() - began
 
 
 def running(client: httpx.Client) -> float:
@@ -201,7 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--voice", default="alloy", help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="KW_THREADS (default: %(default)s)")
     parser.add_argument("--rates", type=float, nargs="+", default=[30.0], help="tokens a second (default: 30)")
-    parser.add_argument("--paces", nargs="+", default=["even", "bursts", "stall"], help="even, bursts, stall")
+    parser.add_argument("--paces", nargs="+", default=["even", "bursts", "stall"], help="(default: %(default)s)")
     parser.add_argument("--granularities", nargs="+", default=["sentence", "clause"], help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     options = parser.parse_args(arguments)
@@ -210,13 +215,12 @@ def main(arguments: list[str] | None = None) -> None:
     heard: dict[tuple[str, str, float], list[Heard]] = {case: [] for case in cases}
     interrupted: dict[str, list[float]] = {"cancel": [], "close": []}
     with server_for(options) as (url, key):
-        Live(url, key, "none", options.voice).hear([(0.0, "One. Two.")])  # warms it up
+        with dialled(url, key, "none", options.voice) as live:
+            live.hear([(0.0, "One. Two.")])  # warms it up
         for _ in range(options.rounds):
             for case in cases:
-                live = Live(url, key, case[0], options.voice)
-                heard[case].append(live.hear(paced(case[1], case[2])))
-                live.tell("session.close")
-                live.socket.close()
+                with dialled(url, key, case[0], options.voice) as live:
+                    heard[case].append(live.hear(paced(case[1], case[2])))
             for how, times in interrupted.items():
                 times.append(barge_in(url, key, options.voice, how))
     print(table(heard))

@@ -172,7 +172,12 @@ async def _speak(settings: Settings, pool: Any, tasks: list[Task], made: Manifes
             except ApiError as error:
                 failures.append(f"line {task.number}: {error.message}")
             else:
-                told = {"model": speech.model, "voice": task.request.voice_name, "seed": speech.seed}
+                told = {
+                    "model": speech.model,
+                    "voice": task.request.voice_name,
+                    "speaker": speech.speaker,
+                    "seed": speech.seed,
+                }
                 made.add(task, **told, audio_seconds=round(speech.audio_seconds, 3))
             bar.update()
 

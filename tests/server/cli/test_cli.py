@@ -231,6 +231,7 @@ def test_batch_speaks_each_line_once(models: Path, tmp_path: Path, capsys: pytes
         "bytes": (folder / "00001.wav").stat().st_size,
         "model": "custom",
         "voice": "ryan",
+        "speaker": "ryan",
         "seed": 0,
         "audio_seconds": soundfile.info(folder / "00001.wav").duration,
         "request_sha256": "",
