@@ -66,7 +66,9 @@ class WebSocket:
         asked = http11.Request(request.path, Headers(request.headers.items()))
         answer = protocol.accept(asked)
         if request.method != "GET" or isinstance(protocol.handshake_exc, InvalidUpgrade):
-            raise UpgradeRequiredError("this route is a WebSocket: ask for it with ws:// or wss://")
+            raise UpgradeRequiredError(
+                "this route is a WebSocket: ask for it with ws:// or wss://; without one, POST /v1/audio/speech"
+            )
         if protocol.handshake_exc is not None:
             raise InvalidRequestError(f"the WebSocket's handshake is wrong: {protocol.handshake_exc}")
         answer.headers["x-request-id"] = str(request.id)

@@ -203,7 +203,7 @@ def test_azures_header_is_a_key(server: RunningServer, headers: dict[str, str], 
     assert response.status_code == status
 
 
-@pytest.mark.parametrize("path", ["/audio/speech", "/v1/v1/audio/speech", "/v1/audio/speech/stream", "/docs"])
+@pytest.mark.parametrize("path", ["/audio/speech", "/v1/v1/audio/speech", "/docs"])
 def test_a_wrong_path_is_told_the_right_one(client: httpx.Client, path: str) -> None:
     message = check_error(client.post(path, json=GOOD), 404, "not_found")
     assert "POST /v1/audio/speech" in message

@@ -324,7 +324,8 @@ def test_no_key_no_socket(fake_server: RunningServer) -> None:
 def test_a_get_is_told_that_this_is_a_websocket(fake_server: RunningServer) -> None:
     with fake_server.client() as client:
         answer = client.get("/v1/audio/speech/stream")
-        check_error(answer, 426, "upgrade_required")
+        assert "POST /v1/audio/speech" in check_error(answer, 426, "upgrade_required")
+        check_error(client.post("/v1/audio/speech/stream", json={"input": "x"}), 426, "upgrade_required")
         upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
         check_error(client.get("/v1/audio/speech/stream", headers=upgrade), 400, "invalid_value")
         assert client.get("/livez").status_code == 200
