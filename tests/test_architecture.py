@@ -20,3 +20,20 @@ def test_a_request_passes_few_files_and_each_is_there() -> None:
     files = set(re.findall(r"`(server/[a-z_/]+\.py)`", walk))
     assert 10 < len(files) <= 25
     assert not [name for name in files if not (ROOT / name).is_file()]
+
+
+def test_lines_of_code_are_counted_without_blanks_comments_and_documentation() -> None:
+    counting = runpy.run_path(str(ROOT / "docs" / "count_lines.py"))
+    source = """'Of a module.'
+
+# a comment
+X = (
+    1,
+)
+'Of X.'
+def f():
+    'Of f.'
+    return "two\\
+lines"  # of code
+"""
+    assert counting["code_lines"](source) == 6
