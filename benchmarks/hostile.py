@@ -31,7 +31,7 @@ from server.audio.encoders import FORMATS
 from server.bench.report import machine
 from server.bench.speak import TEXT
 from server.metrics import PREFIX
-from server.models.heap import TIDY_SECONDS
+from server.models.memory import TRIM_DELAY_SECONDS
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "models" / "qwen3_tts_tiny"
 PLACES = 110
@@ -39,7 +39,7 @@ PLACES = 110
 SETTLE_SECONDS = 60.0
 HEAD_START_SECONDS = 1.0
 """For which the listener has been heard before an attack begins."""
-TIDIED_SECONDS = TIDY_SECONDS + 1.5
+TIDIED_SECONDS = TRIM_DELAY_SECONDS + 1.5
 """After which the server has given back what a request took."""
 LEAST_SECONDS = 4.0
 """A short attack is repeated for so long, so that there are probes enough for a percentile."""

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from server import config
 from server.audio.encoders import FORMATS
@@ -25,9 +26,11 @@ from server.http import key_file
 from server.http.key_file import KeyFileError
 from server.manifest import BundleError
 from server.metrics import Metrics
-from server.models.pool import EnginePool
 from server.speech.request import build
 from server.voices import catalogue
+
+if TYPE_CHECKING:
+    from server.models.pool import EnginePool
 
 
 def say(arguments: argparse.Namespace, settings: Settings) -> None:

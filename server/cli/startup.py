@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from server import config, log
 from server.config import Settings
@@ -16,11 +17,13 @@ from server.graphs.cores import thread_count
 from server.manifest import BundleError
 from server.metrics import Metrics
 from server.models.catalogue import Bundles, find
-from server.models.engine import Loader
-from server.models.pool import EnginePool, PoolLimits
+from server.models.pool_entry import Loader
 from server.speech.lexicon_file import load_lexicon
 from server.text.lexicon import Lexicon, LexiconError
 from server.voices.profiles import Profile, ProfileError, load_profiles
+
+if TYPE_CHECKING:
+    from server.models.pool import EnginePool
 
 USAGE_ERROR = 2
 FAILURE = 1
@@ -144,7 +147,8 @@ def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metri
     Raises:
         CommandError: the default model cannot run in the memory of this machine.
     """
-    from server.models import memory  # needs ONNX Runtime
+    from server.models import memory  # this and the next need ONNX Runtime
+    from server.models.pool import EnginePool, PoolLimits
 
     threads = thread_count(settings.threads)
     if threads < settings.threads:
@@ -155,7 +159,7 @@ def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metri
     bounds = memory.Bounds(settings.max_rows, positions, settings.execution_provider)
     if default is not None and default.readable is not None:
         try:
-            warning = memory.check(default.readable, bounds, memory.machine())
+            warning = memory.check_memory(default.readable, bounds, memory.machine())
         except memory.MemoryShortage as error:
             raise CommandError(str(error)) from None
         if warning:

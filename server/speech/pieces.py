@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from server.engine.prompt import Prompt
-from server.models.engine import SpeechEngine
+from server.models.pool_entry import SpeechEngine
 from server.speech.plan import Delivery, Part, Passage, Plan
 from server.text import tags
 from server.text.chunks import Chunk, chunks

@@ -18,7 +18,7 @@ from server.audio.stretch import TimeStretch
 from server.engine.job import Job, JobError, RunawayError
 from server.engine.prompt import InstructionError, PromptError
 from server.errors import InvalidRequestError
-from server.models.engine import SpeechEngine
+from server.models.pool_entry import SpeechEngine
 from server.speech.pieces import Piece, Said, pieces_of, prompt_of, smaller
 from server.speech.plan import Plan
 from server.text import tags

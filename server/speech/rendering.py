@@ -7,12 +7,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
-from pydantic import ByteSize
-
 from server.audio.encoders import Encoder
 from server.errors import BusyError, InvalidRequestError, SpeechFailedError
 from server.metrics import Outcome
-from server.models.engine import Lease
+from server.models.memory import human_size
+from server.models.pool import Lease
 from server.speech.plan import Plan
 from server.speech.reading import Reading
 
@@ -40,7 +39,7 @@ class WholeFiles:
 
         def grow(more: int) -> None:
             nonlocal length
-            most = ByteSize(self._most).human_readable(decimal=True)
+            most = human_size(self._most)
             hint = '"stream": true sends it while it is made'
             if length + more > self._most:
                 raise InvalidRequestError(

@@ -16,8 +16,7 @@ from server.engine.prompt import InstructionError, PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError
-from server.models.engine import Lease
-from server.models.pool import EnginePool
+from server.models.pool import EnginePool, Lease
 from server.speech.plan import NO_LEXICON, Passage, plan
 from server.speech.reading import Reading, read
 from server.speech.rendering import Speech

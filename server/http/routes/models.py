@@ -10,8 +10,8 @@ from sanic.response import HTTPResponse, json
 from server.http.routes.methods import get_and_head
 from server.http.schemas import AudioModel, AudioModelList, ModelCard, ModelList
 from server.models.catalogue import Bundle
-from server.models.engine import SpeechEngine
 from server.models.pool import EnginePool
+from server.models.pool_entry import SpeechEngine
 from server.voices import languages
 
 
