@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from server import config, log
 from server.config import Settings
-from server.engine.events import EngineEvents
 from server.errors import UnknownModelError
 from server.graphs.cores import thread_count
 from server.manifest import BundleError
-from server.metrics import Metrics
+from server.metrics import EngineEvents, Metrics
 from server.models.catalogue import Bundles, find
 from server.models.pool_entry import Loader
 from server.speech.lexicon_file import load_lexicon

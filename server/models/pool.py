@@ -17,7 +17,7 @@ from typing import Any, Literal
 from server import log
 from server.errors import BusyError, ModelLoadingError
 from server.manifest import Manifest
-from server.metrics import Metrics
+from server.metrics import EngineEvents, EngineLoad, Metrics
 from server.models.catalogue import Bundle, Bundles
 from server.models.memory import MemoryTrimmer, collect_and_trim, human_size
 from server.models.pool_entry import Loader, PoolEntry, SpeechEngine, is_lasting
@@ -92,7 +92,9 @@ class EnginePool:
         self._trimmer = MemoryTrimmer(self._threads, lambda: not any(entry.users for entry in self._entries.values()))
         for entry in self._entries.values():
             self._refuse_if_too_large(entry)
-        metrics.watch(self.loaded)
+        metrics.watch(
+            lambda: {name: EngineLoad(engine.running, engine.waiting) for name, engine in self.loaded().items()}
+        )
 
     def _refuse_if_too_large(self, entry: PoolEntry) -> None:
         limit = self._limits.memory
@@ -236,7 +238,7 @@ class EnginePool:
         log.event("model_loading", model=entry.id)
         started = _now()
         try:
-            events = self._metrics.engine_events(entry.id)
+            events = EngineEvents(self._metrics, entry.id)
             engine = await self._threads.run(lambda: self._load_engine(entry.bundle.folder, events))
         except Exception as error:
             self._used -= entry.size

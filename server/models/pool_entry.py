@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from server.engine.events import EngineEvents
 from server.engine.job import Job
 from server.engine.prompt import Prompt
 from server.errors import LOADING_RETRY_SECONDS, ModelLoadingError, ModelRestartingError
 from server.manifest import BundleError, Manifest
+from server.metrics import EngineEvents
 from server.models.catalogue import Bundle
 
 FIRST_RETRY_SECONDS = 1.0

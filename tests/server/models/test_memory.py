@@ -9,10 +9,9 @@ import onnxruntime as ort
 import pytest
 
 from server import __main__ as command
-from server.engine.events import EngineEvents
 from server.graphs.session import CUDA_PROVIDER, Provider
 from server.manifest import CODEC_TABLE, TEXT_TABLE, FileEntry, Manifest
-from server.metrics import Metrics
+from server.metrics import EngineEvents, Metrics
 from server.models import memory
 from server.models.catalogue import Bundle, Bundles
 from server.models.memory import Bounds, Machine, MemoryShortage

@@ -16,12 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engine.events import EngineEvents
 from server.engine.job import Job, Sampling
 from server.engine.worker import Engine
 from server.errors import ApiError, BusyError, ModelLoadingError, ModelRestartingError, ModelUnavailableError
 from server.manifest import BundleError, Manifest
-from server.metrics import Metrics
+from server.metrics import EngineEvents, Metrics
 from server.models.catalogue import Bundle, Bundles, find
 from server.models.pool import EnginePool, Lease, PoolLimits
 from server.models.pool_entry import FIRST_RETRY_SECONDS, RETURN_SECONDS, STEADY_SECONDS, SpeechEngine
