@@ -1,4 +1,4 @@
-"""The page about the rooms: its picture is what the imports say, and the files that it names are there."""
+"""The pages of `docs`: what is generated is what the code says, and the files that they name are there."""
 
 from __future__ import annotations
 
@@ -37,3 +37,8 @@ def f():
 lines"  # of code
 """
     assert counting["code_lines"](source) == 6
+
+
+def test_the_page_of_settings_is_what_the_settings_say() -> None:
+    writing = runpy.run_path(str(ROOT / "docs" / "write_settings.py"))
+    assert writing["write"]() == writing["PAGE"].read_text("utf-8"), "write it again: python docs/write_settings.py"
