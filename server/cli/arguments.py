@@ -89,7 +89,6 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
     bench = command(commands, "bench", "measure how fast a model is on this machine")
     bench.add_argument("--frames", type=_count, default=50, help="codec frames a request, 80 ms each (%(default)s)")
     bench.add_argument("--requests", type=_count, default=3, help="requests to measure (%(default)s)")
-    bench.add_argument("--rows", type=_count, nargs="+", default=[], help="also so many requests side by side: 4 8")
     bench.add_argument("--threads", type=_count, help="CPU threads; by default KW_THREADS")
     for each in (say, listing, bench):
         each.add_argument("--model", help="a model from `qwen3-tts models`; by default the default model")

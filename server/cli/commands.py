@@ -105,7 +105,6 @@ def bench(arguments: argparse.Namespace, settings: Settings) -> None:
             threads=settings.threads if arguments.threads is None else arguments.threads,
             frames=arguments.frames,
             requests=arguments.requests,
-            rows=arguments.rows,
             progress=lambda doing: print(f"{bundle.id}: {doing}", file=sys.stderr),
         )
     except (BundleError, ProviderError) as error:
