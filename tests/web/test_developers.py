@@ -75,7 +75,7 @@ def test_the_examples_quote_what_they_name(open_page: OpenPage, slow_server: Run
     assert page.evaluate(voice_line.strip().removeprefix("voice: ").removesuffix(",")) == name
 
 
-def test_the_key_generator(open_page: OpenPage, slow_server: RunningServer) -> None:
+def test_a_key_is_made_in_the_browser_and_copied(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server, "/developers", permissions=["clipboard-read", "clipboard-write"])
     expect(page.locator("#models tr")).to_have_count(2)
     asked: list[str] = []

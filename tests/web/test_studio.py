@@ -55,7 +55,9 @@ def test_the_waveform_shows_the_audio(open_page: OpenPage, real_server: RunningS
     assert page.locator("#wave").screenshot() != full  # nothing counts as played any more
 
 
-def test_downloads(open_page: OpenPage, real_server: RunningServer) -> None:
+def test_a_take_is_saved_as_wav_and_pcm_from_its_samples_and_else_made_again(
+    open_page: OpenPage, real_server: RunningServer
+) -> None:
     page = open_page(real_server)
     speak(page, "Hello there.", max_new_tokens=FRAMES, seed=8)
     asked: list[str] = []
@@ -87,7 +89,7 @@ def test_a_random_seed_is_shown_and_its_file_made_from_it(open_page: OpenPage, r
     assert ask(real_server, seed=seed, response_format="wav") == wav
 
 
-def test_pause_and_seek(open_page: OpenPage, real_server: RunningServer) -> None:
+def test_playing_can_be_paused_and_moved(open_page: OpenPage, real_server: RunningServer) -> None:
     page = open_page(real_server)
     speak(page, "Hello there.", max_new_tokens=FRAMES, seed=LONG_SEED)
     wave, position = page.locator("#wave"), page.get_by_label("Position")

@@ -1,4 +1,4 @@
-// The developers' page: a key, examples and lists, all of this very server.
+// The developers' page: it makes a key, and shows examples and lists of this server.
 
 import { API, hasKey, listModels, listVoices } from "./api.js";
 import { byId, copyText, make, sentence } from "./dom.js";
