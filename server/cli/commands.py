@@ -1,4 +1,4 @@
-"""The commands that end by themselves: say, voices, models, bench, keys."""
+"""The commands that end by themselves: `say`, `voices`, `models`, `bench` and `keys`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def _say_to_file(arguments: argparse.Namespace, settings: Settings, pool: 
 
 
 def voices(arguments: argparse.Namespace, settings: Settings) -> None:
-    """List what can be asked to speak."""
+    """List the voices of a model."""
     bundles = open_bundles(settings)
     bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
     for voice in catalogue.voices_of(bundle.manifest, profiles_of(settings)):
@@ -83,7 +83,11 @@ def models(arguments: argparse.Namespace, settings: Settings) -> None:
         raise CommandError(f"there is no model bundle in {settings.models_dir}")
     for number, bundle in enumerate(bundles):
         mark = " (default)" if number == 0 else ""
-        about = f"cannot be served: {bundle.problem}" if bundle.readable is None else bundle.readable.description
+        about = (
+            f"cannot be served: {bundle.problem}"
+            if bundle.manifest_or_none is None
+            else bundle.manifest_or_none.description
+        )
         print(f"{bundle.id}{mark}\n    {about}")
 
 
@@ -96,7 +100,7 @@ def bench(arguments: argparse.Namespace, settings: Settings) -> None:
 
     bundles = open_bundles(settings)
     bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
-    if bundle.readable is None:
+    if bundle.manifest_or_none is None:
         raise bundle.unavailable()
     try:
         measured = measure(

@@ -1,4 +1,4 @@
-"""Speech into a file that is whole or not there."""
+"""Writes speech to a file, which is either complete or not there."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from server.speech.service import SpeechService
 
 
 async def say(service: SpeechService, request: SpeechRequest, output: Path) -> str:
-    """Write a request's speech to `output`; returns a line about it.
+    """Write a request's speech to `output`; return a line about it.
 
     Raises:
-        ApiError: as for `SpeechService.start` and `Speech.whole`; `output` is as it was.
+        ApiError: as for `SpeechService.start` and `Speech.whole`; `output` stays as it was.
     """
     unfinished = output.with_name(f".{output.name}.{os.getpid()}")
     try:

@@ -30,8 +30,8 @@ from server.voices import catalogue as voices
 from server.voices.profiles import Profile
 
 SWITCH_SECONDS = 0.001
-"""After so long a thread that computes in Python lets another one run: the event loop, or the engine after a graph. Of
-Python's own 5 ms each of them would wait as many as there are such threads, whenever it wants to go on."""
+"""After this time a thread that computes in Python lets another one run. With Python's own 5 ms the event loop and the
+engine would wait 5 ms for each such thread, whenever they want to go on."""
 
 
 def serve(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -91,6 +91,6 @@ def _announce(
     for problem in bundles.problems:
         log.event("model_unavailable", level=logging.WARNING, reason=problem)
     for bundle in bundles.all():
-        if bundle.readable and (missing := voices.left_out(bundle.readable, profiles)):
+        if bundle.manifest_or_none and (missing := voices.left_out(bundle.manifest_or_none, profiles)):
             told = ", ".join(f"{voice} needs the speaker {speaker}" for voice, speaker in missing.items())
             log.event("voices_left_out", level=logging.WARNING, model=bundle.id, reason=told)

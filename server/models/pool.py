@@ -82,7 +82,9 @@ class EnginePool:
         self._limits = limits
         self._metrics = metrics
         self._entries = {
-            bundle.id: PoolEntry(bundle, memory_of(bundle.readable)) for bundle in bundles.all() if bundle.readable
+            bundle.id: PoolEntry(bundle, memory_of(bundle.manifest_or_none))
+            for bundle in bundles.all()
+            if bundle.manifest_or_none
         }
         self._used = 0
         self._loading_lock = asyncio.Lock()

@@ -16,7 +16,7 @@ from server.voices import languages
 
 
 def model_routes(pool: EnginePool) -> Blueprint:
-    """The routes over `pool`. A bundle whose manifest cannot be read is not listed; asking for it says why."""
+    """Make the routes. A bundle whose manifest cannot be read is not listed; a request for it is told why."""
     blueprint = Blueprint("models")
     bundles = pool.bundles
 
@@ -25,7 +25,7 @@ def model_routes(pool: EnginePool) -> Blueprint:
 
     @get_and_head(blueprint, "/models")
     async def list_models(request: Request) -> HTTPResponse:
-        listed = [describe(bundle) for bundle in bundles.all() if bundle.readable]
+        listed = [describe(bundle) for bundle in bundles.all() if bundle.manifest_or_none]
         return json(ModelList(data=listed).model_dump())
 
     @get_and_head(blueprint, "/models/<name:str>")
@@ -34,7 +34,7 @@ def model_routes(pool: EnginePool) -> Blueprint:
 
     @get_and_head(blueprint, "/audio/models", ctx_public=True)
     async def list_audio_models(request: Request) -> HTTPResponse:
-        listed = [AudioModel(id=bundle.id, name=bundle.id) for bundle in bundles.all() if bundle.readable]
+        listed = [AudioModel(id=bundle.id, name=bundle.id) for bundle in bundles.all() if bundle.manifest_or_none]
         return json(AudioModelList(models=listed).model_dump())
 
     return blueprint
