@@ -15,7 +15,7 @@ from server.voices.profiles import Profile
 
 
 def voice_routes(bundles: Bundles, profiles: Mapping[str, Profile]) -> Blueprint:
-    """The route over `bundles`: the default model's voices, or with `?model=ID` that model's."""
+    """Make the route, which lists the voices of the default model, or of the model in `?model=ID`."""
     blueprint = Blueprint("voices")
 
     @get_and_head(blueprint, "/audio/voices", ctx_public=True)
