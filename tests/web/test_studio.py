@@ -246,3 +246,20 @@ def test_a_sample_is_heard_and_not_kept(open_page: OpenPage, real_server: Runnin
     expect(page.locator("#status")).to_contain_text("Done: ")
     expect(text_of(page)).to_have_value("My own text.")
     expect(page.locator("#recent li")).to_have_count(0)
+
+
+def test_a_take_that_an_earlier_version_kept_is_listed(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    expect(page.locator("#recent-empty")).to_be_visible()
+    page.evaluate(
+        """() => new Promise((resolve) => {
+          const asked = indexedDB.open("qwen3-tts-edge", 1);
+          asked.onsuccess = () => {
+            const takes = asked.result.transaction("takes", "readwrite").objectStore("takes");
+            const order = { input: "From before.", voice: "ryan" };
+            takes.put({ created: 1, order, voice: "Ryan", samples: new Int16Array(24000) }).onsuccess = () => resolve();
+          };
+        })"""
+    )
+    page.reload()
+    expect(page.locator("#recent li")).to_contain_text("From before.")
