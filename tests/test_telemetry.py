@@ -1,4 +1,4 @@
-"""Nothing is reported to anybody: no file in the user's folders, no look-up, no connection."""
+"""No telemetry is sent: no file in the user's folders, no look-up of a name, no connection."""
 
 from __future__ import annotations
 
