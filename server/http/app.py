@@ -26,11 +26,10 @@ from server.http.capacity import OpenConnections, connections_possible
 from server.http.connections import GuardedHttp
 from server.http.cors import allow_origins
 from server.http.error_answers import JsonErrors
+from server.http.routes.catalogue import catalogue_routes
 from server.http.routes.health import health_routes
-from server.http.routes.models import model_routes
 from server.http.routes.pages import docs_routes, page_routes
 from server.http.routes.speech import speech_routes
-from server.http.routes.voices import voice_routes
 from server.metrics import Metrics
 from server.models.pool import EnginePool
 from server.speech.plan import NO_LEXICON
@@ -130,7 +129,6 @@ def create_app(
     app.ctx.connections = OpenConnections(connections_possible(settings.max_connections))
     _configure(app, settings)
     service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
-    bundles = pool.bundles
     api = Blueprint.group(
         speech_routes(
             service,
@@ -140,8 +138,7 @@ def create_app(
             files=WholeFiles(settings.max_file),
             streams=settings.stream == "on",
         ),
-        model_routes(pool),
-        voice_routes(bundles, profiles),
+        catalogue_routes(pool, profiles),
         docs_routes(openapi.document(max_input_chars=settings.max_input_chars, needs_key=settings.requires_key)),
     )
     for number, prefix in enumerate(API_PREFIXES):
