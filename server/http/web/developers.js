@@ -48,7 +48,9 @@ function voiceRow(listed) {
 }
 
 async function showVoices() {
-  const listed = await listVoices(model.value);
+  const id = model.value;
+  const listed = await listVoices(id);
+  if (id !== model.value) return;
   voice.replaceChildren(...listed.map(({ id }) => make("option", { value: id }, id)));
   byId("voices").replaceChildren(...listed.map(voiceRow));
   byId("voices-model").textContent = model.value;

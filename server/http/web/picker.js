@@ -23,7 +23,7 @@ function makeRow(voice) {
   return make("label", { class: "voice" }, radio, text);
 }
 
-/** Make the list of the names whose speaker this model lacks; it is folded up unless one of them is wanted. */
+/** Make the list of stand-ins; it is folded up unless one of them is wanted. */
 function makeStandIns(group, open) {
   const title = `Stand-ins (${group.length}): their own speakers are not in this model`;
   return make("details", { open }, make("summary", { class: "group" }, title), ...group.map(makeRow));

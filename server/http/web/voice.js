@@ -2,7 +2,7 @@
 
 import { capital } from "./dom.js";
 
-/** Returns the kind of a voice: a speaker, a profile of one, another name, or a stand-in whose own speaker is missing. */
+/** Returns the kind of a voice: a speaker, a profile of one, another name, or a stand-in. */
 export function kindOf(voice) {
   if (voice.stand_in) return "Stand-ins";
   if (voice.alias_of) return "Other names";
