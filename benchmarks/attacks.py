@@ -48,19 +48,19 @@ class Target:
     seconds: float
 
     def client(self, key: str | None = None) -> httpx.AsyncClient:
-        """A client that sends the key, or another."""
+        """Make a client that sends the server's key, or another key."""
         headers = {"authorization": f"Bearer {key or self.key}"}
         return httpx.AsyncClient(
             base_url=self.url, headers=headers, timeout=600, limits=httpx.Limits(), trust_env=False
         )
 
     async def connect(self, url: str | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection on which anything can be sent."""
+        """Open a connection on which any bytes can be sent."""
         address = urlsplit(url or self.url)
         return await asyncio.open_connection(address.hostname, address.port)
 
     def head(self, *lines: str, method: str = "POST", key: str | None = None, version: str = "1.1") -> bytes:
-        """The head of a speech request with these lines, and the blank line."""
+        """Make the head of a speech request with these lines, and the blank line."""
         fields = ["Host: localhost", f"Authorization: Bearer {self.key if key is None else key}", *lines]
         return "\r\n".join([f"{method} {ROUTE} HTTP/{version}", *fields, "", ""]).encode()
 
@@ -69,12 +69,12 @@ Attack = Callable[[Target], Coroutine[None, None, Iterable[str]]]
 
 
 def body(text: str, **fields: object) -> dict[str, object]:
-    """The JSON of a speech request."""
+    """Make the body of a speech request."""
     return {"model": "tts-1", "voice": "alloy", "language": "en", "input": text, **fields}
 
 
 async def ask(http: httpx.AsyncClient, text: str, **fields: object) -> str:
-    """Make a request, take all of its answer without keeping it, and say how that went."""
+    """Send a request, read its whole answer without keeping it, and return a line on how that went."""
     try:
         async with http.stream("POST", ROUTE, json=body(text, **fields)) as response:
             async for _ in response.aiter_raw():
@@ -85,13 +85,13 @@ async def ask(http: httpx.AsyncClient, text: str, **fields: object) -> str:
 
 
 async def at_once(target: Target, number: int, text: str, **fields: object) -> list[str]:
-    """So many equal requests at the same time."""
+    """Send some equal requests at the same time."""
     async with target.client() as http:
         return await asyncio.gather(*(ask(http, text, **fields) for _ in range(number)))
 
 
 async def answered(reader: asyncio.StreamReader, seconds: float = 30.0) -> str:
-    """The status that a raw connection is answered with, and whether it is closed afterwards."""
+    """Read the status that a raw connection is answered with, and whether it is closed afterwards."""
     try:
         async with asyncio.timeout(seconds):
             line = await reader.readline()
@@ -107,7 +107,7 @@ async def answered(reader: asyncio.StreamReader, seconds: float = 30.0) -> str:
 
 
 async def drip(target: Target, data: bytes, pause: float, first: bytes = b"") -> str:
-    """Send `first` at once and the rest byte by byte; how long the server puts up with it."""
+    """Send `first` at once and the rest byte by byte; return how long the server allows that."""
     reader, writer = await target.connect()
     writer.write(first)
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Bundles of full size with random weights, made once and kept."""
+"""Makes bundles of full size with random weights, once, and keeps them."""
 
 from __future__ import annotations
 

@@ -18,20 +18,20 @@ from benchmarks.observed import Heard, Outcome, Part, Probe, Seen, State
 from server.metrics import PREFIX
 
 BYTES_PER_SECOND = 2 * 24_000
-"""Of PCM as Qwen3-TTS makes it."""
+"""Bytes a second of Qwen3-TTS' PCM."""
 FRAME_SECONDS = 0.08
 PATIENCE_SECONDS = 600.0
 PROBE_SECONDS = 0.05
 PROBES_A_STATE = 20
 RETRY_SECONDS = 0.5
-"""After which a listener who was refused asks again."""
+"""Seconds after which a listener who was refused asks again."""
 LEAVES_AT_ONCE = 0.01
 """Seconds after which a client that does not wait for any answer hangs up."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A request to be made.
+    """What a client is to request.
 
     Attributes:
         text: to be spoken.
@@ -49,7 +49,7 @@ class Ask:
 
 
 def connect(url: str, key: str | None) -> httpx.AsyncClient:
-    """A client without a limit on connections."""
+    """Make a client without a limit on connections."""
     headers = {"authorization": f"Bearer {key}"} if key else {}
     return httpx.AsyncClient(
         base_url=url, headers=headers, timeout=PATIENCE_SECONDS, limits=httpx.Limits(), trust_env=False
@@ -57,7 +57,7 @@ def connect(url: str, key: str | None) -> httpx.AsyncClient:
 
 
 async def listen(http: httpx.AsyncClient, ask: Ask) -> Heard:
-    """Make a request and hear it to its end, or as far as `ask` says. Errors are what it gives, none is raised."""
+    """Send a request and listen to its end, or as far as `ask` says; an error is returned and not raised."""
     parts: list[Part] = []
     status: int | None = None
     outcome: Outcome = "failed"
@@ -97,7 +97,7 @@ async def _play(response: httpx.Response, ask: Ask, parts: list[Part]) -> Outcom
 
 
 async def take_turns(http: httpx.AsyncClient, callers: int, asks: Iterable[Ask]) -> list[Heard]:
-    """So many callers at once, each of whom makes the next request as soon as its last one is over."""
+    """Let some callers request at once; each sends its next request as soon as its last one has ended."""
     rest = iter(asks)
 
     async def call() -> list[Heard]:
@@ -109,7 +109,7 @@ async def take_turns(http: httpx.AsyncClient, callers: int, asks: Iterable[Ask])
 
 
 async def arrive(http: httpx.AsyncClient, seconds: float, asks: Iterable[Ask]) -> list[Heard]:
-    """A new caller every so many seconds, whatever has become of those before."""
+    """Let a new caller request every so many seconds, even if earlier ones have not ended."""
     async with asyncio.TaskGroup() as group:
         tasks = []
         for ask in asks:
@@ -188,7 +188,7 @@ async def _live(http: httpx.AsyncClient, seen: Seen) -> None:
 
 
 async def _get(http: httpx.AsyncClient, path: str) -> httpx.Response:
-    """As clients do: once more where the server has closed a connection that was waiting (RFC 9110, section 9.2.2)."""
+    """Send a request again if the server had closed its waiting connection, as clients do (RFC 9110, section 9.2.2)."""
     try:
         return await http.get(path)
     except httpx.TransportError:

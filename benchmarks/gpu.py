@@ -23,10 +23,11 @@ from onnx import TensorProto, helper
 from benchmarks.checkpoints import TINY, full_size_bundle
 from benchmarks.observed import percentile
 from benchmarks.placement import PROVIDERS, profiled
+from benchmarks.stopwatch import Stopwatch, timed_bundle
 from server.bench.report import machine
-from server.bench.speak import RAMP_FRAMES, TEXT, Stopwatch, speak, timed_bundle
+from server.bench.speak import RAMP_FRAMES, TEXT, TimedJob, speak
 from server.engine.bundle import OpenBundle, open_bundle
-from server.engine.job import Job, PcmChunk, Sampling
+from server.engine.job import Sampling
 from server.engine.synthesizer import Synthesizer
 from server.engine.worker import Engine
 from server.graphs.cuda.device_frame import IDLE, control_buffer
@@ -35,7 +36,7 @@ from server.graphs.session import Chosen, ProviderError, check_provider
 from server.manifest import BundleError, Manifest, read_manifest
 
 PROMPT_ROOM = 128
-"""Positions for the prompt, of which `TEXT` takes fewer."""
+"""Positions that are kept for the prompt; `TEXT` takes fewer."""
 _ELEMENT_TYPES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
 PROBE_BYTES, PROBE_RUNS = 1 << 29, 10
 
@@ -52,20 +53,8 @@ class Together:
     late: int
 
 
-class _Heard(Job):
-    """A job that keeps when each chunk of audio came, and how many frames it had."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.heard: list[tuple[float, int]] = []
-
-    def put(self, pcm: PcmChunk, frames: int) -> None:
-        self.heard.append((time.perf_counter(), frames))
-        super().put(pcm, frames)
-
-
 def bandwidth(device: Chosen, size: int) -> float:
-    """Bytes a second that the device reads and writes, by negating `size` bytes."""
+    """Measure the bytes a second that the device reads and writes, by negating `size` bytes."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "probe", values[:1], values[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -115,13 +104,13 @@ def placement(folder: Path, manifest: Manifest, device: Chosen) -> int:
 
 
 def together(bundle: OpenBundle, rows: int, frames: int, seed: int) -> Together:
-    """So many requests at once, through the engine's own thread; nobody reads slowly."""
+    """Speak some requests at once through the engine's own thread; all audio is read at once."""
     sampling = Sampling.of(bundle.manifest.generation)
     engine = Engine(bundle, max_queue=rows)
     try:
         speaker = next(iter(bundle.manifest.speakers), None)
         prompt = engine.prompt(TEXT, speaker=speaker, language="auto", instruction=None)
-        jobs = [_Heard(prompt, sampling, seed * rows + row, frames, frames + RAMP_FRAMES) for row in range(rows)]
+        jobs = [TimedJob(prompt, sampling, seed * rows + row, frames, frames + RAMP_FRAMES) for row in range(rows)]
         start = time.perf_counter()
         for job in jobs:
             engine.submit(job)
@@ -138,7 +127,7 @@ def together(bundle: OpenBundle, rows: int, frames: int, seed: int) -> Together:
 
 
 def late_frames(heard: Sequence[tuple[float, int]], second: float) -> int:
-    """Frames that came after a player that starts with the first of them needed them.
+    """Count the frames that came too late for a player that starts with the first of them.
 
     Args:
         heard: when each chunk came, in seconds, and its frames.
@@ -152,7 +141,7 @@ def late_frames(heard: Sequence[tuple[float, int]], second: float) -> int:
 
 
 def lines(folder: Path, device: Chosen, options: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    """What is measured of one bundle, as rows of a table."""
+    """Measure one bundle, and yield the rows of a table."""
     from benchmarks.gpu_parity import parity  # torch, which takes its time to be imported
 
     manifest = read_manifest(folder)

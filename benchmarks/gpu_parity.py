@@ -1,4 +1,4 @@
-"""Whether a device draws the CPU's codes: the rule is the CPU in float32, with the same rounded weights."""
+"""Compares the codes that a device draws with the CPU's, which computes in float32 with the same rounded weights."""
 
 from __future__ import annotations
 

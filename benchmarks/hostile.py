@@ -31,28 +31,28 @@ from server.audio.encoders import FORMATS
 from server.bench.report import machine
 from server.bench.speak import TEXT
 from server.metrics import PREFIX
-from server.models.heap import TIDY_SECONDS
+from server.models.memory import TRIM_DELAY_SECONDS
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "models" / "qwen3_tts_tiny"
 PLACES = 110
 """Requests that the key may have under way: no attack wants more, and all together far more, so that lost ones show."""
 SETTLE_SECONDS = 60.0
 HEAD_START_SECONDS = 1.0
-"""For which the listener has been heard before an attack begins."""
-TIDIED_SECONDS = TIDY_SECONDS + 1.5
-"""After which the server has given back what a request took."""
+"""Seconds for which the listener is heard before an attack begins."""
+TIDIED_SECONDS = TRIM_DELAY_SECONDS + 1.5
+"""Seconds after which the server has given back the memory that a request took."""
 LEAST_SECONDS = 4.0
-"""A short attack is repeated for so long, so that there are probes enough for a percentile."""
+"""Seconds for which a short attack is repeated, so that there are enough probes for a percentile."""
 MEGABYTE = 1_000_000
 ATTACKERS_NICE = 10
 BUFFER_SECONDS = 0.2
-"""A player keeps so much audio before it plays; it hides gaps that are no longer together."""
+"""Seconds of audio that a player keeps before it plays, which hides gaps of that length in all."""
 MOST_MEGABYTES, MOST_P99, MOST_WORST, MOST_LEFT = 64, 20, 100, 0.05
 """Wanted: MB above idle, `/livez` in ms, and the share of memory that may be left over."""
 
 
 class Process:
-    """A server's process, as Linux tells of it."""
+    """Reads the memory and the open files of a server's process from /proc."""
 
     def __init__(self, pid: int) -> None:
         self._folder = Path("/proc") / str(pid)
@@ -67,17 +67,17 @@ class Process:
 
     @property
     def rss(self) -> int:
-        """Bytes resident now."""
+        """The resident memory in bytes."""
         return self._status("VmRSS")
 
     @property
     def peak(self) -> int:
-        """Bytes resident at most, since the peak was forgotten."""
+        """The most resident memory in bytes since the peak was reset."""
         return self._status("VmHWM")
 
     @property
     def descriptors(self) -> int:
-        """Open files and connections."""
+        """The number of open files and connections."""
         return len(list((self._folder / "fd").iterdir()))
 
 
@@ -101,12 +101,12 @@ class Cost:
 
     @property
     def faults(self) -> int:
-        """Answers that blame the server for what its caller did; 503 asks the caller to wait."""
+        """Answers with a status of 500 or more, except 503, which asks the caller to wait."""
         return sum(number for what, number in self.got.items() if what[:1] == "5" and what != "503")
 
     @property
     def livez(self) -> list[float]:
-        """How long probes took, in ms."""
+        """Milliseconds that each probe took."""
         return [1e3 * probe.seconds for probe in self.seen.probes]
 
     @property
@@ -116,7 +116,7 @@ class Cost:
         return sum(one.times for one in each), sum(one.seconds for one in each)
 
     def cells(self) -> Iterator[str]:
-        """Of its line in the table."""
+        """The cells of its line in the table."""
         yield self.name
         yield ", ".join(f"{number} x {what}" for what, number in sorted(self.got.items())) or "-"
         yield f"{self.seconds:.1f}"
@@ -144,7 +144,7 @@ class Siege:
     listener: Ask
 
     async def work(self, name: str, attack: Attack) -> Cost:
-        """Attack, and wait until nothing of it is under way any more."""
+        """Attack, and wait until none of its requests is under way any more."""
         cost = Cost(name)
         before = self.process.rss
         self.process.forget_peak()
@@ -174,13 +174,13 @@ class Siege:
 
 
 def _attacked(attack: Attack, target: Target) -> Iterable[str]:
-    """Attack from a thread that stands back where server, probe or listener want a core: a stranger has his own."""
+    """Attack from a thread of lower priority than server, probe and listener: a stranger has a machine of its own."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ATTACKERS_NICE)
     return asyncio.run(attack(target))
 
 
 async def under_way(http: httpx.AsyncClient) -> tuple[int, int]:
-    """Rows that run and jobs that wait, of all models."""
+    """Read the number of rows that run and of jobs that wait, of all models."""
     text = (await http.get("/metrics")).raise_for_status().text
     families = {family.name: family for family in text_string_to_metric_families(text)}
     running, waiting = (
@@ -204,7 +204,7 @@ async def ordinary(target: Target) -> Iterable[str]:
 
 
 async def run(siege: Siege, attacks: Iterable[Attack], rows: int, say: Callable[[str], object]) -> list[str]:
-    """Every attack in turn; the lines of the report."""
+    """Run every attack in turn, and yield the lines of the report."""
     target, process = siege.target, siege.process
     async with connect(target.url, target.key) as http:
         for number in (1, rows, rows):
@@ -236,7 +236,7 @@ async def run(siege: Siege, attacks: Iterable[Attack], rows: int, say: Callable[
 
 
 def missed(costs: list[Cost], held: float) -> Iterator[str]:
-    """What is not as it is wanted with the embedded model on two cores."""
+    """Yield what exceeds the limits, which hold for the embedded model on two cores."""
     found = []
     for cost in costs:
         if cost.peak > MOST_MEGABYTES * MEGABYTE:
@@ -255,7 +255,7 @@ def missed(costs: list[Cost], held: float) -> Iterator[str]:
 
 @contextmanager
 def besieged(options: argparse.Namespace) -> Iterator[Siege]:
-    """Both servers, which end afterwards."""
+    """Start both servers, and end them afterwards."""
     from tests.server.running import KEY, REAL, run_server
 
     bundle = options.bundle.resolve()

@@ -67,11 +67,11 @@ class Load:
     seeds: Iterator[int] = field(default_factory=lambda: count(SEED))
 
     def asks(self, number: int, frames: int | None = None) -> list[Ask]:
-        """So many requests of equal work."""
+        """Make some requests of equal work."""
         return [Ask(TEXT, frames or self.options.frames, next(self.seeds)) for _ in range(number)]
 
     async def phase(self, name: str, work: Awaitable[list[Heard]]) -> Phase:
-        """Do the work and keep what came of it."""
+        """Do the work, and keep what its clients have heard."""
         self.say(name)
         began = time.perf_counter()
         heard = await work
@@ -161,7 +161,7 @@ async def steady(load: Load) -> list[str]:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What a sub-command runs, and its own options with their defaults."""
+    """A sub-command: what it runs, and its own options with their defaults."""
 
     run: Callable[[Load], Awaitable[list[str]]]
     defaults: dict[str, int]
@@ -206,7 +206,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 @contextmanager
 def running_server(options: argparse.Namespace) -> Iterator[tuple[str, str | None]]:
-    """URL and key of the server to be used; one that was started here ends afterwards."""
+    """Yield URL and key of the server to be used; a server that is started here is ended afterwards."""
     if options.url:
         yield options.url, options.key
         return
@@ -225,7 +225,7 @@ def running_server(options: argparse.Namespace) -> Iterator[tuple[str, str | Non
 
 
 def _ending(bundle: Path, frames: int, scratch: Path) -> Path:
-    """The bundle or, where it makes noise and so never ends by itself, a copy that ends after so many frames."""
+    """Return the bundle, or, if it makes noise and so never ends by itself, a copy that ends after so many frames."""
     manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
     if not manifest.get("noise"):
         return bundle

@@ -1,4 +1,4 @@
-"""What clients of a server under load have seen, and what it comes to. Pure."""
+"""Computes figures of what clients of a server under load have seen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 Outcome = Literal["whole", "left", "refused", "failed"]
-"""Of a request: heard to its end, left by its client, answered 429 or 503, or anything else."""
+"""How a request ended: heard to its end, left by its client, answered 429 or 503, or anything else."""
 
 
 class Part(NamedTuple):
@@ -93,7 +93,7 @@ class Phase:
 
 @dataclass
 class Seen:
-    """What was measured all along, whatever the load; `heard` by a listener beside it, where there was one."""
+    """What was measured during the whole load; `heard` is what a listener beside it heard, if there was one."""
 
     probes: list[Probe] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Underruns(NamedTuple):
 
 
 def underruns(parts: Iterable[Part]) -> Underruns:
-    """Of a player that begins with the first part and plays at the speed of speech; a late start is none."""
+    """Count the underruns of a player that begins with the first part; a late start is not an underrun."""
     times, seconds, dry = 0, 0.0, None
     for part in parts:
         if dry is not None and part.at > dry:
@@ -119,12 +119,12 @@ def underruns(parts: Iterable[Part]) -> Underruns:
 
 
 def longest_gap(parts: Sequence[Part]) -> float:
-    """The most seconds between a part and the next."""
+    """Find the most seconds between a part and the next."""
     return max((later.at - part.at for part, later in pairwise(parts)), default=0.0)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The least of the values that at least so many percent of them do not exceed (nearest rank)."""
+    """Find the least value that at least so many percent of the values do not exceed (nearest rank)."""
     return float(np.percentile(values, percent, method="inverted_cdf"))
 
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from server.bench.floor import FloorProbe, frame_reads
+from benchmarks.floor import FloorProbe, frame_reads
+from benchmarks.stopwatch import Stopwatch, timed_bundle
 from server.bench.report import machine
-from server.bench.speak import TEXT, Stopwatch, speak, timed_bundle
+from server.bench.speak import TEXT, speak
 from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.cores import thread_count
@@ -30,7 +31,7 @@ DECODED = 48
 
 
 class OfficialTimes:
-    """The official package, timed by frame."""
+    """Runs the official package, timed by frame."""
 
     def __init__(self, folder: Path) -> None:
         self.official = Official(folder, attention="sdpa")  # the package's own default
@@ -52,7 +53,7 @@ class OfficialTimes:
         return timed
 
     def run(self, speaker: str | None, frames: int) -> None:
-        """One request: codes, then the waveform."""
+        """Run one request: codes, then the waveform."""
         start = time.perf_counter()
         codes = self.official.codes(TEXT, speaker=speaker, frames=frames, single_thread=False)
         self.official.waveform(codes)
@@ -65,7 +66,7 @@ class OfficialTimes:
 
 
 class BundleTimes:
-    """One bundle, timed by frame, with the floor of its own weights."""
+    """Runs a bundle, timed by frame, with the floor of its own weights."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self.bundle: OpenBundle = open_bundle(folder, provider="cpu", threads=threads, slots=1)
@@ -77,11 +78,11 @@ class BundleTimes:
         self.synthesizer = Synthesizer(timed_bundle(self.bundle, self.watch))
         self.request_seconds: list[float] = []
         self.first_audio: list[float] = []
-        self.strange_first_audio: list[float] = []
+        self.new_voice_first_audio: list[float] = []
 
     def run(self, frames: int) -> None:
-        """One request, a floor probe after every frame."""
-        self.strange_first_audio.append(speak(self.bundle, Synthesizer(self.bundle), 1, 1).first_audio)
+        """Run one request, with a probe of the floor after every frame."""
+        self.new_voice_first_audio.append(speak(self.bundle, Synthesizer(self.bundle), 1, 1).first_audio)
         done = speak(self.bundle, self.synthesizer, frames, 1, between=self.probe.run)
         self.request_seconds.append(done.wall)
         self.first_audio.append(done.first_audio)
@@ -125,7 +126,7 @@ def measure(checkpoint: Path, bundles: list[Path], frames: int, rounds: int, thr
             f"| {one.codes_seconds / floor:.2f} | {1e3 * decoder:.0f} | {decode / decoder:.1f} "
             f"| {request_seconds:.1f} | {whole / request_seconds:.1f} "
             f"| {statistics.median(one.first_audio) / own_frame:.1f} "
-            f"/ {statistics.median(one.strange_first_audio) / own_frame:.1f} |"
+            f"/ {statistics.median(one.new_voice_first_audio) / own_frame:.1f} |"
         )
     return "\n".join(lines)
 

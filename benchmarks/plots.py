@@ -1,4 +1,4 @@
-"""A load over time as a picture."""
+"""Plots a load over time."""
 
 from __future__ import annotations
 

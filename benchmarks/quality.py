@@ -66,7 +66,7 @@ class Spoken:
 
 
 def sentences(held_out: list[str], number: int) -> list[str]:
-    """The first held-out texts of four words or more."""
+    """Choose the first held-out texts of four words or more."""
     return [text for text in held_out if len(text.split()) >= 4][:number]
 
 
@@ -95,7 +95,7 @@ def mel_cepstral_distance(one: Audio, other: Audio) -> float:
 
 @contextmanager
 def speaking(bundle: Path, rows: int) -> Iterator[httpx.Client]:
-    """A server with this bundle, and a client of it."""
+    """Start a server with this bundle, and make a client of it."""
     from tests.server.running import REAL, run_server
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -107,7 +107,7 @@ def speaking(bundle: Path, rows: int) -> Iterator[httpx.Client]:
 
 
 def say(client: httpx.Client, text: str, seed: int) -> Audio | None:
-    """The server's audio of a text, with its model's own settings."""
+    """Let the server speak a text with its model's own settings."""
     fields = {
         "model": "tts-1",
         "voice": "alloy",
@@ -126,7 +126,7 @@ def say(client: httpx.Client, text: str, seed: int) -> Audio | None:
 
 
 def listen(bundle: Path, texts: list[str], wanted: list[Audio], rows: int) -> list[Spoken]:
-    """Let the server say all texts, several at once."""
+    """Let the server speak all texts, several at once."""
     with speaking(bundle, rows) as client, ThreadPoolExecutor(rows) as pool:
         made = list(pool.map(lambda job: say(client, job[1], job[0]), enumerate(texts)))
     return [Spoken(*each) for each in zip(texts, wanted, made, strict=True)]

@@ -1,4 +1,4 @@
-"""An independent ear: Whisper base, from packages that carry its weights, and how wrong what it hears is."""
+"""Recognises speech by Whisper base, from packages that contain its weights, and computes the word error rate."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _model() -> WhisperModel:
 
 
 def hear(audio: NDArray[np.float32], rate: int) -> str:
-    """What is said in English in `audio`, float32 `[samples]`; nothing where no speech is found."""
+    """Recognise English in `audio`, float32 `[samples]`; returns an empty text if there is no speech."""
     from scipy.signal import resample_poly
 
     resampled = resample_poly(audio, _RATE, rate).astype(np.float32)

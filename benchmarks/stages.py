@@ -1,18 +1,125 @@
 """Where the time of one request goes: `python -m benchmarks.stages [--bundle FOLDER]`.
 
-What `qwen3-tts bench` does, without `--bundle` on a full-size random checkpoint that it makes and converts (once, under
-`.cache/benchmarks`): speed does not depend on the values of weights.
+Prints what `qwen3-tts bench` prints, then the time of each stage, the floor (how long this machine takes merely to read
+the weights of a frame), and how much several rows gain. Runs of one row, runs of several and probes of the floor take
+turns, because machines are noisy: figures of one run may be compared. Without `--bundle` it measures a full-size random
+checkpoint, which it makes and converts once under `.cache/benchmarks`: speed does not depend on the values of weights.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import get_args
 
-from server.bench.measure import measure
+from benchmarks.floor import FloorProbe, frame_reads
+from benchmarks.stopwatch import Stopwatch, timed_bundle
+from server.bench.measure import Rss, measure, rss
 from server.bench.report import report
-from server.manifest import Precision
+from server.bench.speak import Run, speak
+from server.engine.bundle import open_bundle
+from server.engine.synthesizer import CHUNK_RAMP, Synthesizer
+from server.graphs.cores import thread_count
+from server.manifest import Manifest, Precision
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What `measure_stages` found.
+
+    Attributes:
+        manifest: the bundle's manifest.
+        seconds: of every graph call in `runs`, by name: talker, code predictor, codec decoder.
+        runs: requests of one row, whose voice had been used before.
+        together: by the number of rows, a run of so many rows for each of `runs`.
+        floor: bytes that talker and code predictor read for a frame, and the median seconds that merely reading them
+            took; None where the manifest does not say what is read.
+        memory: of this process, once all rows had spoken; None where the operating system does not tell.
+    """
+
+    manifest: Manifest
+    seconds: dict[str, list[float]]
+    runs: list[Run]
+    together: dict[int, list[Run]]
+    floor: tuple[int, float] | None
+    memory: Rss | None
+
+
+def measure_stages(folder: Path, *, threads: int, frames: int, requests: int, rows: Sequence[int] = ()) -> Stages:
+    """Measure a bundle on the CPU; the arguments are those of `server.bench.measure.measure`, and `rows` is the numbers
+    of rows to be measured besides one."""
+    threads = thread_count(threads)
+    bundle = open_bundle(folder, provider="cpu", threads=threads, slots=max([1, *rows]))
+    watch = Stopwatch()
+    alone, side_by_side = Synthesizer(timed_bundle(bundle, watch)), Synthesizer(bundle)
+    speak(bundle, alone, frames, 0)
+    for number in rows:
+        speak(bundle, side_by_side, frames, 0, rows=number)
+    watch.seconds.clear()
+    memory = rss()  # before the probe takes some
+    reads = frame_reads(bundle.manifest)
+    probe = FloorProbe(reads, threads) if reads else None
+    between = probe.run if probe else lambda: None
+    runs: list[Run] = []
+    together: dict[int, list[Run]] = {number: [] for number in rows}
+    for seed in range(1, requests + 1):
+        runs.append(speak(bundle, alone, frames, seed, between=between))
+        for number, several in together.items():
+            several.append(speak(bundle, side_by_side, frames, seed, rows=number, between=between))
+    floor = (probe.bytes_read, median(probe.seconds)) if probe else None
+    return Stages(bundle.manifest, dict(watch.seconds), runs, together, floor, memory)
+
+
+def table(found: Stages) -> str:
+    """Write the rows of a Markdown table."""
+    rows = [*_stages(found), *_floor(found), *_together(found)]
+    return "\n".join(["| stage | measured |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _stages(found: Stages) -> Iterator[tuple[str, str]]:
+    made = sum(run.frames for run in found.runs)
+    stages = {name: 1e3 * sum(found.seconds[name]) / made for name in ("talker", "code predictor", "codec decoder")}
+    for name, milliseconds in stages.items():
+        note = f" (chunks of {CHUNK_RAMP})" if name == "codec decoder" else ""
+        yield name, f"{milliseconds:.1f} ms a frame{note}"
+    rest = 1e3 * sum(run.wall - run.prefill for run in found.runs) / made - sum(stages.values())
+    yield "everything else", f"{rest:.1f} ms a frame"
+    steady = median(run.steady_seconds for run in found.runs)
+    yield "steady frame, all stages", f"{1e3 * steady:.1f} ms"
+    yield "prefill", f"{1e3 * median(run.prefill for run in found.runs):.0f} ms"
+    yield "TTFA in steady frames", f"{median(run.first_audio for run in found.runs) / steady:.1f}"
+
+
+def _floor(found: Stages) -> Iterator[tuple[str, str]]:
+    if found.floor is None:
+        yield "floor", "unknown, this bundle does not say what a frame reads; convert the checkpoint again"
+        return
+    size, seconds = found.floor
+    codes = [a + b for a, b in zip(found.seconds["talker"], found.seconds["code predictor"], strict=False)]
+    yield "weights read a frame, talker + code predictor", f"{size / 1e9:.2f} GB"
+    yield "read bandwidth in this run", f"{size / 1e9 / seconds:.1f} GB/s"
+    yield "floor: that many bytes at that bandwidth", f"{1e3 * seconds:.1f} ms a frame"
+    yield "talker + code predictor against the floor", f"{median(codes) / seconds:.2f} x"
+    decoder = found.manifest.graphs["codec_decoder"].reads
+    if decoder is not None:
+        yield "weights read a chunk, codec decoder", f"{decoder.total / 1e9:.2f} GB"
+
+
+def _together(found: Stages) -> Iterator[tuple[str, str]]:
+    if found.together:
+        alone = median(run.frames_per_second for run in found.runs)
+        yield "1 row", f"{alone:.1f} frames a second without the prefill"
+    for rows, runs in found.together.items():
+        ratio = median(
+            several.frames_per_second / one.frames_per_second for one, several in zip(found.runs, runs, strict=True)
+        )
+        speed = median(run.frames_per_second for run in runs)
+        yield f"{rows} rows together", f"{speed:.1f} frames a second, {ratio:.2f} times one row's"
+    if found.together and found.memory:
+        yield "RSS after all rows", f"{found.memory.now / 1e9:.2f} GB, at most {found.memory.peak / 1e9:.2f}"
 
 
 def main() -> None:
@@ -30,15 +137,9 @@ def main() -> None:
         from benchmarks.checkpoints import full_size_bundle  # needs what the tests need
 
         options.bundle = full_size_bundle(options.size, options.precision)
-    measured = measure(
-        options.bundle,
-        provider="cpu",
-        threads=options.threads,
-        frames=options.frames,
-        requests=options.requests,
-        rows=options.rows,
-    )
-    print(report(measured))
+    how = {"threads": options.threads, "frames": options.frames, "requests": options.requests}
+    print(report(measure(options.bundle, provider="cpu", **how)))
+    print(f"\n{table(measure_stages(options.bundle, rows=options.rows, **how))}")
 
 
 if __name__ == "__main__":

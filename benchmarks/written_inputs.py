@@ -306,4 +306,4 @@ PAIRS = (
         "Waves. Hello Misaki, nice to meet you and your sister at home.",
     ),
 )
-"""Sixty and two."""
+"""The 62 pairs of texts."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from export.weights import CheckpointError, read_json
 from server.engine.sampling import RESERVED_CODES
-from server.voices.profiles import plain
+from server.voices.profiles import normalised
 
 CODEC_FOLDER = "speech_tokenizer"
 CODEC_REPOSITORY = "Qwen/Qwen3-TTS-Tokenizer-12Hz"
@@ -244,13 +244,14 @@ def _named_ids(where: str, key: str, talker: dict[str, Any]) -> dict[str, int]:
             raise CheckpointError(
                 f"{where}: {key} of {name!r} is {value!r}, expected an integer from 0 to {talker['vocab_size'] - 1}"
             )
-        if not plain(name) or not name.isprintable():
+        spelt = normalised(name)
+        if not spelt or not name.isprintable():
             raise CheckpointError(f"{where}: {key} has the name {name!r}, which no request could ask for")
-        if plain(name) in spelling:
+        if spelt in spelling:
             raise CheckpointError(
-                f"{where}: {key} has {spelling[plain(name)]!r} and {name!r}, which are one name to a request: capitals "
+                f"{where}: {key} has {spelling[spelt]!r} and {name!r}, which are one name to a request: capitals "
                 "do not count, and blanks are underscores"
             )
-        spelling[plain(name)] = name
+        spelling[spelt] = name
         found[name.lower()] = number
     return found

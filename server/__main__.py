@@ -35,7 +35,7 @@ _COMMANDS: dict[str, Command] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (failure), 2 (wrong usage or settings), 130 (Ctrl-C)."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what Windows writes into a pipe or file knows few letters
+        sys.stdout.reconfigure(errors="backslashreplace")  # on Windows pipes and files have an encoding of few letters
     parsed = make_parser(_COMMANDS).parse_args(arguments)
     try:
         parsed.run(parsed, config.load())
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.status)
     except ApiError as error:
         return _fail(error.message, USAGE_ERROR if error.status in (400, 404) else FAILURE)
-    except BrokenPipeError:  # whoever read our output has read enough, as `head` does
+    except BrokenPipeError:  # the reader of our output has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Everything that a request can fail with, whoever made it; what HTTP answers then is `server.http.error_answers`."""
+"""The errors that a request can end with; `server.http.error_answers` turns them into answers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ STOPPING_RETRY_SECONDS = 10
 
 
 class ApiError(Exception):
-    """An answer that is not speech; each subclass is one kind of it.
+    """An error that a request is answered with; each subclass is one kind.
 
     Args:
         message: what is wrong and what to do, for the person who made the request.
         param: the field of the request that is to blame.
-        headers: response headers beside the kind's own.
+        headers: headers of the answer, beside those of the kind.
     """
 
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
     headers: ClassVar[Mapping[str, str]] = {}
+    example: ClassVar[tuple[str, str | None]] = ("", None)
+    """A message that it may have, and the field to blame, for the OpenAPI document."""
 
     def __init__(self, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -37,6 +39,7 @@ class InvalidRequestError(ApiError, ValueError):
     status = 400
     kind = "invalid_request_error"
     code = "invalid_value"
+    example = ("seed must be at least 0", "seed")
 
 
 class UnauthorizedError(ApiError, PermissionError):
@@ -46,6 +49,7 @@ class UnauthorizedError(ApiError, PermissionError):
     kind = "invalid_request_error"
     code = "invalid_api_key"
     headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
+    example = ("this API key is not known here", None)
 
 
 class ForbiddenError(ApiError, PermissionError):
@@ -54,6 +58,7 @@ class ForbiddenError(ApiError, PermissionError):
     status = 403
     kind = "invalid_request_error"
     code = "forbidden"
+    example = ("pages of https://other.example may not ask this server", None)
 
 
 class UnknownModelError(ApiError, LookupError):
@@ -62,6 +67,7 @@ class UnknownModelError(ApiError, LookupError):
     status = 404
     kind = "invalid_request_error"
     code = "model_not_found"
+    example = ("there is no such model; there are qwen3_tts_0_6b_customvoice, tts-1", "model")
 
 
 class UpgradeRequiredError(ApiError):
@@ -80,12 +86,14 @@ class BusyError(ApiError):
     kind = "rate_limit_error"
     code = "queue_full"
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(QUEUE_RETRY_SECONDS)}
+    example = ("too many requests are waiting already; try again soon", None)
 
 
 class KeyLimitError(BusyError):
     """This key has as many requests under way as it may have."""
 
     code = "key_limit"
+    example = ("this API key has 2 requests under way, its limit; try again soon", None)
 
 
 class ModelLoadingError(ApiError):
@@ -94,12 +102,14 @@ class ModelLoadingError(ApiError):
     status = 503
     code = "model_loading"
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(LOADING_RETRY_SECONDS)}
+    example = ("the model qwen3_tts_0_6b_customvoice is being loaded; try again soon", "model")
 
 
 class ModelRestartingError(ModelLoadingError):
     """The model's engine has died or could not be loaded, and will be tried again."""
 
     code = "model_restarting"
+    example = ("the engine of this model has stopped; another one is being started", "model")
 
 
 class StoppingError(ApiError):
@@ -108,6 +118,7 @@ class StoppingError(ApiError):
     status = 503
     code = "stopping"
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(STOPPING_RETRY_SECONDS)}
+    example = ("the server is stopping; try again soon", None)
 
 
 class TooManyConnectionsError(ApiError):
@@ -116,6 +127,7 @@ class TooManyConnectionsError(ApiError):
     status = 503
     code = "too_many_connections"
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(QUEUE_RETRY_SECONDS)}
+    example = ("there are too many connections; try again soon", None)
 
 
 class ModelUnavailableError(ApiError):
@@ -124,6 +136,7 @@ class ModelUnavailableError(ApiError):
     status = 503
     code = "model_unavailable"
     headers: ClassVar[Mapping[str, str]] = {"x-should-retry": "false"}
+    example = ("this model cannot be served: talker.onnx is damaged", "model")
 
 
 class SpeechFailedError(ApiError, RuntimeError):
@@ -131,6 +144,7 @@ class SpeechFailedError(ApiError, RuntimeError):
 
     status = 500
     code = "speech_failed"
+    example = ("the speech could not be made to its end; the server's log says why", None)
 
 
 class NoProgressError(ApiError, TimeoutError):
@@ -138,3 +152,4 @@ class NoProgressError(ApiError, TimeoutError):
 
     status = 504
     code = "timeout"
+    example = ("the engine has made nothing for 120 seconds; try again", None)

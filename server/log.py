@@ -1,4 +1,4 @@
-"""Log lines: one line an event, `key=value` pairs after the event's name; never what is spoken, never a key."""
+"""Logs one line for each event: its name and `key=value` pairs, but never what is spoken and never a key."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _LOGGER = logging.getLogger("qwen3_tts_edge")
 
 
 class _Formatter(logging.Formatter):
-    """`2026-01-31T12:00:00Z INFO message`, in UTC."""
+    """Formats lines as `2026-01-31T12:00:00Z INFO message`, in UTC."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 (the base class names it)
-        """ISO 8601, to the second."""
+        """Write the time in ISO 8601, to the second."""
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, a stack trace included."""
+        """Write a record on one line, with its stack trace if it has one."""
         return super().format(record).replace("\n", "\\n")
 
 
@@ -43,17 +43,17 @@ def _field(value: object) -> str:
 
 
 def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
-    """Log one event; fields that are None are left out, values that need it are quoted."""
+    """Log one event; fields that are None are left out, and values are quoted where they need it."""
     pairs = (f"{key}={_field(value)}" for key, value in fields.items() if value is not None)
     _LOGGER.log(level, "%s", " ".join((name, *pairs)))
 
 
 class Seldom:
-    """An event that strangers can cause: it is logged at most once in so many seconds, with how often it happened.
+    """An event that strangers can cause: it is logged at most once in some seconds, with how often it happened.
 
     Args:
-        name: the event's.
-        seconds: between two lines.
+        name: the event's name.
+        seconds: the least time between two lines.
     """
 
     def __init__(self, name: str, seconds: float = 10) -> None:
@@ -63,7 +63,7 @@ class Seldom:
         self._times = 0
 
     def event(self, **fields: object) -> None:
-        """It has happened once more; a WARNING if it is time for one."""
+        """Count the event once more, and log it as a WARNING if it is time for a line."""
         self._times += 1
         if (now := time.monotonic()) >= self._next:
             event(self._name, level=logging.WARNING, times=self._times, **fields)

@@ -5,6 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 RANDOM_BUNDLE = Path(__file__).resolve().parent / "models" / "qwen3_tts_random"
-"""Random weights: noise, for tests that want any codes at all."""
+"""The bundle of random weights, which makes noise, for tests that need any codes."""
 TINY_BUNDLE = Path(__file__).resolve().parent.parent / "models" / "qwen3_tts_tiny"
 """The embedded model."""

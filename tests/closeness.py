@@ -14,7 +14,7 @@ ROUNDING = 1e-5
 
 
 def assert_close(found: ArrayLike, expected: ArrayLike, part: float = ROUNDING, message: str = "") -> None:
-    """See that two arrays of one shape differ nowhere by more than `part` of the largest magnitude in `expected`.
+    """Check that two arrays of one shape differ nowhere by more than `part` of the largest magnitude in `expected`.
 
     Values that are not finite are never close.
     """

@@ -24,7 +24,7 @@ CLIENTS = Path(__file__).resolve().parent / "clients"
 
 
 def pytest_collection_finish() -> None:
-    """`OMP_NUM_THREADS` comes too late where torch is loaded already."""
+    """Limit torch's threads; `OMP_NUM_THREADS` is too late if torch is loaded already."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 
@@ -63,7 +63,7 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
 @pytest.fixture(scope="session")
 def conversion_of(checkpoint_of: Callable[[str], Path]) -> Callable[..., Conversion]:
-    """What the convert command makes of such a checkpoint, in fp32 unless told otherwise."""
+    """Convert such a checkpoint by the convert command, in fp32 if nothing else is asked for."""
     from tests.conversions import converted
 
     @cache

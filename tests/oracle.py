@@ -55,7 +55,7 @@ class Choices(NamedTuple):
 
 
 class _Margins(LogitsProcessor):
-    """Comes last and notes the lead of the best score of a single row."""
+    """Notes the lead of the best score of a single row; it has to be the last processor."""
 
     def __init__(self) -> None:
         self.found: list[float] = []
@@ -191,7 +191,7 @@ def official_choices(
 
 
 def assert_official(codes: NDArray[np.int64], official: Choices) -> None:
-    """See that greedy codes `[frames, groups]` are the official ones.
+    """Check that greedy codes `[frames, groups]` are the official ones.
 
     Where they part, the official package must have had a tie: a lead within the rounding of float32, that another
     order of the same sums turns over. Weights of pure noise have one in some 10^5 choices. What follows a tie is

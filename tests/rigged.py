@@ -16,7 +16,7 @@ from tests.bundles import RANDOM_BUNDLE
 
 Rig = Literal["never ends", "loops", "silent", "ends at once"]
 CERTAIN = 1e4
-"""Added to a logit, it leaves the others no chance; taken away, it has none itself."""
+"""Added to a logit, it makes this one certain; subtracted, it makes it impossible."""
 
 
 def rigged_bundle(folder: Path, rig: Rig) -> Path:

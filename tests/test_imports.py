@@ -20,7 +20,7 @@ BELOW: dict[str, set[str]] = {
     "audio": set(),
     "config": {"manifest"},
     "graphs": {"manifest"},
-    "engine": {"graphs", "manifest"},
+    "engine": {"graphs", "manifest", "metrics"},
     "bench": {"engine", "graphs", "manifest"},
     "models": {"engine", "graphs", "manifest", *LEAVES},
     "voices": {"audio", "manifest", *LEAVES},

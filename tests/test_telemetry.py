@@ -1,4 +1,4 @@
-"""Nothing is reported to anybody: no file in the user's folders, no look-up, no connection."""
+"""No telemetry is sent: no file in the user's folders, no look-up of a name, no connection."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_tells_nobody(stranger: Path, tmp_path: Path, command: str) -> None:
+def test_a_command_sends_no_telemetry(stranger: Path, tmp_path: Path, command: str) -> None:
     output = (str(tmp_path / "hello.wav"),) if command == "say" else ()
     done = run(*ALONE, *COMMANDS[command], *output)
     assert done.returncode == 0, done.stderr
     assert left_in(stranger) == []
 
 
-def test_the_server_tells_nobody(stranger: Path, tmp_path: Path) -> None:
+def test_the_server_sends_no_telemetry(stranger: Path, tmp_path: Path) -> None:
     with run_server((*ALONE, *REAL), tmp_path, KW_MODELS_DIR=str(RANDOM_BUNDLE.parent)) as server:
         server.wait_ready()
         with server.client() as client:

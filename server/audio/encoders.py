@@ -1,19 +1,19 @@
-"""Incremental encoders: float32 samples in, bytes of the file so far out."""
+"""Encoders that take float32 samples as they are made, and return the bytes that they add to a file."""
 
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import lameenc
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
-from server.audio.pcm import to_s16le
+from server.audio.pcm import Samples, to_s16le
 
 if TYPE_CHECKING:
     from av import AudioStream
@@ -23,56 +23,53 @@ AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 FORMATS: tuple[str, ...] = get_args(AudioFormat)
 
 MP3_KILOBITS = 96
-"""A second, constant, so that a player can tell the time from the bytes; speech in 24 kHz mono needs no more."""
+"""Kilobits a second; constant, so that a player can tell the time from the bytes. Speech at 24 kHz needs no more."""
 
 _MP3_QUALITY = 2
 
 _UNKNOWN_SIZE = b"\xff\xff\xff\xff"
-"""In a WAV header: the file goes on until its end."""
+"""The size in a WAV header that means that the file goes on until its end."""
 
 
 class MissingCodecError(ValueError):
-    """A format whose library is not installed; the message says how to install it."""
+    """The library of a format is not installed; the message says how to install it."""
 
 
-class Encoder(Protocol):
-    """One file being written from its start to its end."""
+class Encoder(ABC):
+    """Writes one file from its start to its end."""
 
     content_type: str
+    """The file's media type."""
 
-    def encode(self, samples: NDArray[np.float32]) -> bytes:
-        """The bytes that float32 samples `[n]` add; may be none yet."""
+    @abstractmethod
+    def encode(self, samples: Samples) -> bytes:
+        """Return the bytes that samples `[n]` add to the file, which may be none yet."""
 
+    @abstractmethod
     def finish(self) -> bytes:
-        """The last bytes."""
+        """Return the last bytes of the file."""
 
-    def seal(self, body: bytearray) -> None:
-        """Complete, in place, a body that holds all the bytes: what could not be known at its start."""
+    def complete(self, body: bytearray) -> None:  # noqa: B027  # most formats need nothing
+        """Write into the file's bytes what could not be known at its start, such as its length."""
 
-    def close(self) -> None:
-        """Let go of what encoding takes, wherever it is; harmless after the end."""
+    def close(self) -> None:  # noqa: B027  # most encoders go with their object
+        """Free what encoding takes; it may be called before the end and after it."""
 
 
-class PcmEncoder:
-    """Bare samples: signed 16-bit little-endian, mono."""
+class PcmEncoder(Encoder):
+    """Writes bare samples: signed 16-bit little-endian, mono."""
 
     content_type = "audio/pcm"
 
-    def encode(self, samples: NDArray[np.float32]) -> bytes:
+    def encode(self, samples: Samples) -> bytes:
         return to_s16le(samples)
 
     def finish(self) -> bytes:
         return b""
 
-    def seal(self, body: bytearray) -> None:
-        """Bare samples need no completing."""
 
-    def close(self) -> None:
-        """There is nothing."""
-
-
-class Mp3Encoder:
-    """One continuous MP3 stream, mono, at the sample rate it is given."""
+class Mp3Encoder(Encoder):
+    """Writes one continuous MP3 stream, mono, at the sample rate that it is given."""
 
     content_type = "audio/mpeg"
 
@@ -85,26 +82,20 @@ class Mp3Encoder:
         self._lame.set_bit_rate(MP3_KILOBITS)
         self._lame.set_quality(_MP3_QUALITY)
 
-    def encode(self, samples: NDArray[np.float32]) -> bytes:
+    def encode(self, samples: Samples) -> bytes:
         return bytes(self._lame.encode(to_s16le(samples)))
 
     def finish(self) -> bytes:
         return bytes(self._lame.flush())
 
-    def seal(self, body: bytearray) -> None:
-        """Frames of constant size need no completing."""
-
-    def close(self) -> None:
-        """LAME's 0.5 MB go with this object."""
-
 
 class _Sink:
-    """The file a library writes; bytes are taken away as they come, and what is written over taken ones is kept."""
+    """The file that a library writes. Its bytes are taken as they come; what is written over taken bytes is kept."""
 
     def __init__(self) -> None:
         self.corrections: list[tuple[int, bytes]] = []
         self.taken = 0
-        """Bytes that have been taken away."""
+        """Number of bytes that have been taken."""
         self._fresh = bytearray()
         self._position = 0
 
@@ -125,30 +116,30 @@ class _Sink:
         return self._position
 
     def tell(self) -> int:
-        """The position."""
+        """Return the position, as a file does."""
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        """Nothing: soundfile asks for this method and does not call it."""
+        """Return nothing; soundfile asks for this method and does not call it."""
         return b""
 
-    def seal(self, body: bytearray) -> None:
-        """Write into a body that holds all the bytes what was written over them."""
+    def complete(self, body: bytearray) -> None:
+        """Write into the file's bytes what was written over them after they were taken."""
         for position, data in self.corrections:
             body[position : position + len(data)] = data
 
     def take(self) -> bytes:
-        """The bytes since the last time."""
+        """Take the bytes that were written since the last call."""
         taken, self._fresh = bytes(self._fresh), bytearray()
         self.taken += len(taken)
         return taken
 
 
-class SoundfileEncoder:
-    """One WAV or FLAC file of 16 bits, mono, by libsndfile.
+class SoundfileEncoder(Encoder):
+    """Writes a WAV or FLAC file of 16 bits, mono, by libsndfile.
 
-    Until it is sealed, a WAV file has sizes of 0xFFFFFFFF ("until the end"), and a FLAC file a length of 0 ("unknown",
-    RFC 9639, section 8.2). FLAC comes in blocks of 4096 samples.
+    Until it is completed, a WAV file has sizes of 0xFFFFFFFF ("until the end"), and a FLAC file has a length of 0
+    ("unknown", RFC 9639, section 8.2). FLAC comes in blocks of 4096 samples.
     """
 
     def __init__(self, audio_format: Literal["wav", "flac"], sample_rate: int) -> None:
@@ -159,7 +150,7 @@ class SoundfileEncoder:
             self._sink, "w", samplerate=sample_rate, channels=1, format=audio_format.upper(), subtype="PCM_16"
         )
 
-    def encode(self, samples: NDArray[np.float32]) -> bytes:
+    def encode(self, samples: Samples) -> bytes:
         self._file.write(np.frombuffer(to_s16le(samples), "<i2"))
         return self._taken()
 
@@ -175,11 +166,8 @@ class SoundfileEncoder:
         body[4:8] = body[40:44] = _UNKNOWN_SIZE
         return bytes(body)
 
-    def seal(self, body: bytearray) -> None:
-        self._sink.seal(body)
-
-    def close(self) -> None:
-        """libsndfile's 0.2 MB go with this object, which a thread may still be using."""
+    def complete(self, body: bytearray) -> None:
+        self._sink.complete(body)
 
 
 @dataclass(frozen=True)
@@ -202,8 +190,8 @@ _RECIPES: dict[AudioFormat, _Recipe] = {
 }
 
 
-class LibavEncoder:
-    """One continuous stream of one of libav's codecs, mono, by PyAV.
+class LibavEncoder(Encoder):
+    """Writes one continuous stream of one of libav's codecs, mono, by PyAV.
 
     Raises:
         MissingCodecError: PyAV is not installed.
@@ -225,7 +213,7 @@ class LibavEncoder:
 
     @cached_property
     def _opened(self) -> tuple[OutputContainer, AudioStream]:
-        """Opened with the first samples: until then a request may wait for long."""
+        """The container and its stream, opened with the first samples, since a request may wait long for them."""
         import av
 
         recipe = self._recipe
@@ -239,7 +227,7 @@ class LibavEncoder:
         container.start_encoding()
         return container, cast(av.AudioStream, stream)
 
-    def encode(self, samples: NDArray[np.float32]) -> bytes:
+    def encode(self, samples: Samples) -> bytes:
         import av
 
         container, stream = self._opened
@@ -264,12 +252,9 @@ class LibavEncoder:
     def close(self) -> None:
         self.__dict__.pop("_opened", None)
 
-    def seal(self, body: bytearray) -> None:
-        self._sink.seal(body)
-
 
 def make_encoder(audio_format: AudioFormat, sample_rate: int) -> Encoder:
-    """A fresh encoder for mono audio at `sample_rate` Hz.
+    """Make an encoder of mono audio at `sample_rate` Hz.
 
     Encoders raise ValueError for samples that are not finite.
 
@@ -295,4 +280,4 @@ CONTENT_TYPES: dict[AudioFormat, str] = {
     **{name: recipe.content_type for name, recipe in _RECIPES.items()},
 }
 WITHOUT_PYAV = tuple(name for name in FORMATS if name not in _RECIPES)
-"""Formats that a base installation writes."""
+"""The formats that need no extra package."""

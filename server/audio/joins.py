@@ -1,22 +1,22 @@
-"""Pieces of speech made one by one, joined with pauses and without clicks, while they come in."""
+"""Joins pieces of speech, while they arrive, with pauses and without clicks."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from server.audio.pcm import Samples
 
 QUIET = 10 ** (-50 / 20)
-"""Samples below this, -50 dB of full scale, are silence: noise floors lie below it, breath and speech above."""
+"""Samples below this (-50 dB of full scale) count as silence: noise floors lie below it, breath and speech above."""
 
 KEPT_BEFORE_SECONDS = 0.05
 KEPT_AFTER_SECONDS = 0.1
-"""Silence that stays at the joined ends of pieces: soft onsets and the fading end of a last vowel lie within it."""
+"""Seconds of silence that are kept at the joined ends of pieces: soft onsets and fading vowels lie within them."""
 
 FADE_SECONDS = 0.005
-"""Of each side of a join, and of an end that cuts speech off: too short to be heard as a fade, long enough that the
-step to silence is no click."""
+"""Seconds of fade at each side of a join, and at an end that cuts speech off: too short to be heard as a fade, and long
+enough that the step to silence does not click."""
 
 
 class Joiner:
@@ -40,7 +40,7 @@ class Joiner:
         self._allowed = 0
 
     def feed(self, samples: Samples, *, last: bool) -> Samples:
-        """Take in samples `[n]` of a piece, the last one or not; returns what can go out by now, `[m]`."""
+        """Take samples `[n]` of a piece, which is the last one or not; return the samples `[m]` that can go out now."""
         self._held = np.concatenate((self._held, samples))
         if not self._begun:
             self._trim_beginning()
@@ -52,11 +52,11 @@ class Joiner:
         return self._release(min(self._end(), len(self._held)) - len(self._fade))
 
     def end(self, pause: float | None, *, cut_off: bool = False) -> Samples:
-        """End a piece: what is left of it, and silence if another one follows.
+        """End a piece; return what is left of it, and the pause if another piece follows.
 
         Args:
-            pause: seconds of silence between this piece and the next one; None if this is the last.
-            cut_off: whether its speech goes on where its samples end, so that a last piece fades out as the others do.
+            pause: seconds of silence before the next piece; None if this is the last one.
+            cut_off: whether its speech is cut off where its samples end, so that even a last piece fades out.
         """
         if not self._begun:
             self._fade_in()
@@ -79,12 +79,12 @@ class Joiner:
         self._begun, self._allowed = True, self._after
 
     def _end(self) -> int:
-        """Where what is held would be cut off if the piece ended now; beyond its length if more may follow."""
+        """Find where the held samples would be cut if the piece ended now; it lies beyond them if more may follow."""
         loud = _loud(self._held)
         return int(loud[-1]) + 1 + self._after if loud.size else self._allowed
 
     def _release(self, count: int) -> Samples:
-        """Give away the first samples held, and remember how much silence may still follow them."""
+        """Release the first of the held samples, and note how much silence may still follow them."""
         count = max(0, count)
         self._allowed = self._end() - count
         released, self._held = self._held[:count], self._held[count:]
@@ -92,5 +92,5 @@ class Joiner:
 
 
 def _loud(samples: Samples) -> NDArray[np.intp]:
-    """Places of samples that are no silence; one that is not a number is none, so that it cannot be trimmed away."""
+    """Find the samples that are not silence; NaN counts as sound, so that it cannot be trimmed away."""
     return np.flatnonzero(~(np.abs(samples) < QUIET))

@@ -1,12 +1,15 @@
-"""Samples: float32 in the engine, signed 16-bit little-endian on the wire."""
+"""Samples: float32 while audio is made, signed 16-bit little-endian in files."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+Samples = NDArray[np.float32]
+"""Mono audio `[n]`, in -1 to 1."""
 
-def to_s16le(samples: NDArray[np.float32]) -> bytes:
+
+def to_s16le(samples: Samples) -> bytes:
     """Turn float32 samples `[n]` in -1 to 1 into 16-bit PCM; louder ones are clipped.
 
     Raises:
@@ -14,5 +17,5 @@ def to_s16le(samples: NDArray[np.float32]) -> bytes:
     """
     if not np.isfinite(samples).all():
         raise ValueError("the audio holds samples that are not finite numbers")
-    scaled: NDArray[np.float32] = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0)
+    scaled: Samples = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0)
     return scaled.astype("<i2").tobytes()

@@ -14,6 +14,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from server.audio.pcm import Samples
+
 MIN_SPEED = 0.25
 MAX_SPEED = 5.0
 
@@ -59,7 +61,7 @@ class TimeStretch:
         self._overlap: NDArray[np.float64] | None = None
         """The last window's second half, faded out, which the next window's first half is added to."""
 
-    def process(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    def process(self, samples: Samples) -> Samples:
         """Take the next samples `[n]`, give those `[m]` that follow from the input so far; may be none."""
         self._input = np.concatenate([self._input, samples.astype(np.float32, copy=False)])
         self._read += samples.size
@@ -68,7 +70,7 @@ class TimeStretch:
             parts.append(self._next(*self._candidates()))
         return self._joined(parts)
 
-    def finish(self) -> NDArray[np.float32]:
+    def finish(self) -> Samples:
         """The samples `[m]` that are left."""
         length = round(self._read / self._speed)
         windows = 1 + math.ceil(length / self._hop)
@@ -102,7 +104,7 @@ class TimeStretch:
         start = centre - self._hop - self._offset
         return self._input[start : start + length].astype(np.float64)
 
-    def _next(self, centres: NDArray[np.int64], wanted: int) -> NDArray[np.float32]:
+    def _next(self, centres: NDArray[np.int64], wanted: int) -> Samples:
         """The next output samples `[hop]`: from the best of `centres`, from `wanted` if all are alike."""
         size = 2 * self._hop
         if self._overlap is None:
@@ -121,7 +123,7 @@ class TimeStretch:
         self._windows += 1
         return output.astype(np.float32)
 
-    def _joined(self, parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def _joined(self, parts: list[Samples]) -> Samples:
         """The parts as one; input that no later window looks at is let go."""
         nearest = round(self._speed * self._windows * self._hop) - self._tolerance
         passed = min(self._centre, nearest) - 2 * self._hop - self._offset

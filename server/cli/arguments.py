@@ -1,4 +1,4 @@
-"""The command line's words: commands, options and their help."""
+"""The command line: commands, options and their help."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from server.speech.request import SpeechRequest
 
 Command = Callable[[argparse.Namespace, Settings], None]
 
-MOST = 1024
-"""Of whatever `bench` counts."""
+MAX_BENCH_COUNT = 1024
+"""The largest number of frames, requests or threads that `bench` takes."""
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {MOST}")
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_BENCH_COUNT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {MAX_BENCH_COUNT}")
     return int(text)
 
 
-SAY_OPTIONS: dict[str, type] = {
-    "language": str,
-    "instructions": str,
-    "seed": int,
-    "temperature": float,
-    "top_k": int,
-    "top_p": float,
-    "repetition_penalty": float,
-    "max_new_tokens": int,
-    "exact_frames": int,
-}
-"""Fields of a request that `say` takes as options."""
+SAY_OPTIONS = (
+    "language",
+    "instructions",
+    "seed",
+    "temperature",
+    "top_k",
+    "top_p",
+    "repetition_penalty",
+    "max_new_tokens",
+    "exact_frames",
+)
+"""Fields of a request that `say` takes as options; the request reads and checks their values."""
 
 
 def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
-    """The parser; what it parses holds the command's function in `run`.
+    """Make the parser; the arguments that it parses have the command's function as `run`.
 
     Args:
-        run: what runs each command, by name.
+        run: the function of each command, by name.
     """
     width = max(60, min(shutil.get_terminal_size().columns, 120))
     lines = ["settings, as environment variables:"]
@@ -85,9 +85,9 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
         help=f"file to write, ending in .{', .'.join(FORMATS)}",
     )
     say.add_argument("--voice", help="a voice from `qwen3-tts voices`; by default what OpenAI's alloy means")
-    for name, kind in SAY_OPTIONS.items():
+    for name in SAY_OPTIONS:
         about = (SpeechRequest.model_fields[name].description or "").replace("%", "%%")
-        say.add_argument(f"--{name.replace('_', '-')}", type=kind, help=about)
+        say.add_argument(f"--{name.replace('_', '-')}", help=about)
     batch = command(commands, "batch", "speak many texts into a folder, side by side; goes on where it was stopped")
     batch.add_argument(
         "texts",
@@ -103,7 +103,6 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
     bench = command(commands, "bench", "measure how fast a model is on this machine")
     bench.add_argument("--frames", type=_count, default=50, help="codec frames a request, 80 ms each (%(default)s)")
     bench.add_argument("--requests", type=_count, default=3, help="requests to measure (%(default)s)")
-    bench.add_argument("--rows", type=_count, nargs="+", default=[], help="also so many requests side by side: 4 8")
     bench.add_argument("--threads", type=_count, help="CPU threads; by default KW_THREADS")
     for each in (say, batch, listing, bench):
         each.add_argument("--model", help="a model from `qwen3-tts models`; by default the default model")

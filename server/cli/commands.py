@@ -1,4 +1,4 @@
-"""The commands that end by themselves: say, voices, models, bench, keys."""
+"""The commands that end by themselves: `say`, `voices`, `models`, `bench` and `keys`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from server import config
 from server.audio.encoders import FORMATS
@@ -25,9 +26,11 @@ from server.http import key_file
 from server.http.key_file import KeyFileError
 from server.manifest import BundleError
 from server.metrics import Metrics
-from server.models.pool import EnginePool
 from server.speech.request import build
 from server.voices import catalogue
+
+if TYPE_CHECKING:
+    from server.models.pool import EnginePool
 
 
 def say(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -63,7 +66,7 @@ async def _say_to_file(arguments: argparse.Namespace, settings: Settings, pool: 
 
 
 def voices(arguments: argparse.Namespace, settings: Settings) -> None:
-    """List what can be asked to speak."""
+    """List the voices of a model."""
     bundles = open_bundles(settings)
     bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
     for voice in catalogue.voices_of(bundle.manifest, profiles_of(settings)):
@@ -80,7 +83,11 @@ def models(arguments: argparse.Namespace, settings: Settings) -> None:
         raise CommandError(f"there is no model bundle in {settings.models_dir}")
     for number, bundle in enumerate(bundles):
         mark = " (default)" if number == 0 else ""
-        about = f"cannot be served: {bundle.problem}" if bundle.readable is None else bundle.readable.description
+        about = (
+            f"cannot be served: {bundle.problem}"
+            if bundle.manifest_or_none is None
+            else bundle.manifest_or_none.description
+        )
         print(f"{bundle.id}{mark}\n    {about}")
 
 
@@ -93,7 +100,7 @@ def bench(arguments: argparse.Namespace, settings: Settings) -> None:
 
     bundles = open_bundles(settings)
     bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
-    if bundle.readable is None:
+    if bundle.manifest_or_none is None:
         raise bundle.unavailable()
     try:
         measured = measure(
@@ -102,7 +109,6 @@ def bench(arguments: argparse.Namespace, settings: Settings) -> None:
             threads=settings.threads if arguments.threads is None else arguments.threads,
             frames=arguments.frames,
             requests=arguments.requests,
-            rows=arguments.rows,
             progress=lambda doing: print(f"{bundle.id}: {doing}", file=sys.stderr),
         )
     except (BundleError, ProviderError) as error:

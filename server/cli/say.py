@@ -1,4 +1,4 @@
-"""Speech into a file that is whole or not there."""
+"""Writes speech to a file, which is either complete or not there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.speech.service import SpeechService
 
 
 async def write(service: SpeechService, request: SpeechRequest, output: Path) -> Speech:
-    """Write a request's speech to `output`, which is whole or as it was.
+    """Write a request's speech to `output`, which is complete or stays as it was.
 
     Raises:
         ApiError: as for `SpeechService.start` and `Speech.whole`.
@@ -30,7 +30,7 @@ async def write(service: SpeechService, request: SpeechRequest, output: Path) ->
 
 
 async def say(service: SpeechService, request: SpeechRequest, output: Path) -> str:
-    """Write a request's speech to `output`; returns a line about it.
+    """Write a request's speech to `output`; return a line about it.
 
     Raises:
         ApiError: as for `write`.

@@ -29,7 +29,7 @@ from server.http import listening
 from server.http.key_file import KeyFileError
 from server.metrics import Metrics
 from server.models.catalogue import Bundles
-from server.models.engine import Loader
+from server.models.pool_entry import Loader
 from server.voices import catalogue as voices
 from server.voices.profiles import Profile
 
@@ -47,9 +47,9 @@ def serve(arguments: argparse.Namespace, settings: Settings) -> None:
 def run_server(settings: Settings, load: Loader) -> None:
     """Serve until a signal ends it."""
     from server.http import app, lifecycle
-    from server.models import heap
+    from server.models import memory
 
-    heap.bound()
+    memory.limit_heap_growth()
     sys.setswitchinterval(SWITCH_SECONDS)
     log.configure()
     bundles, profiles, lexicon = open_bundles(settings), profiles_of(settings), lexicon_of_settings(settings)
@@ -116,6 +116,6 @@ def _announce(
     for problem in bundles.problems:
         log.event("model_unavailable", level=logging.WARNING, reason=problem)
     for bundle in bundles.all():
-        if bundle.readable and (missing := voices.left_out(bundle.readable, profiles)):
+        if bundle.manifest_or_none and (missing := voices.left_out(bundle.manifest_or_none, profiles)):
             told = ", ".join(f"{voice} needs the speaker {speaker}" for voice, speaker in missing.items())
             log.event("voices_left_out", level=logging.WARNING, model=bundle.id, reason=told)

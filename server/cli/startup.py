@@ -1,4 +1,4 @@
-"""What the commands of the command line begin with: settings in, bundles, profiles and engines out."""
+"""Builds bundles, profiles, lexicon and the pool of engines from the settings, for every command."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from server import config, log
 from server.config import Settings
-from server.engine.events import EngineEvents
 from server.errors import UnknownModelError
 from server.graphs.cores import thread_count
 from server.manifest import BundleError
-from server.metrics import Metrics
+from server.metrics import EngineEvents, Metrics
 from server.models.catalogue import Bundles, find
-from server.models.engine import Loader
-from server.models.pool import EnginePool, PoolLimits
+from server.models.pool_entry import Loader
 from server.speech.lexicon_file import load_lexicon
 from server.text.lexicon import Lexicon, LexiconError
 from server.voices.profiles import Profile, ProfileError, load_profiles
+
+if TYPE_CHECKING:
+    from server.models.pool import EnginePool
 
 USAGE_ERROR = 2
 FAILURE = 1
 
 SWITCH_SECONDS = 0.001
-"""After so long a thread that computes in Python lets another one run: the event loop, or the engine after a graph. Of
-Python's own 5 ms each of them would wait as many as there are such threads, whenever it wants to go on."""
+"""After this time a thread that computes in Python lets another one run. With Python's own 5 ms the event loop and the
+engine would wait 5 ms for each such thread, whenever they want to go on."""
 
 
 class CommandError(Exception):
-    """What stops a command; the message is for its user.
+    """A command cannot go on.
 
     Args:
-        message: one line.
+        message: one line for the user of the command.
         status: the exit code.
     """
 
@@ -44,10 +46,10 @@ class CommandError(Exception):
 
 
 def check_runtime(settings: Settings) -> None:
-    """See that graphs can be run. Both packages of ONNX Runtime have one import name, so that none or one is there.
+    """Check that ONNX Runtime and the execution provider are there.
 
     Raises:
-        CommandError: they cannot.
+        CommandError: one of them is missing.
     """
     if importlib.util.find_spec("onnxruntime") is None:
         raise CommandError(
@@ -62,7 +64,7 @@ def check_runtime(settings: Settings) -> None:
 
 
 def engine_loader(settings: Settings) -> Loader:
-    """What loads engines.
+    """Make the function that loads engines.
 
     Raises:
         CommandError: as for `check_runtime`.
@@ -85,18 +87,17 @@ def engine_loader(settings: Settings) -> Loader:
             )
         except PassingError:
             raise
-        except ProviderError as error:  # a reason to tell like any other why this bundle cannot be served
+        except ProviderError as error:  # it is told like any other reason why a bundle cannot be served
             raise BundleError(str(error)) from error
 
     return load
 
 
 def open_bundles(settings: Settings) -> Bundles:
-    """The bundles of the models folder.
+    """Find the bundles of the models folder; it may be empty, because a server may be started before it has bundles.
 
     Raises:
-        CommandError: `KW_MODEL` or what `KW_MODEL_ALIASES` names is not among them; an empty folder is no error, a
-            server may wait for its bundles.
+        CommandError: a model that `KW_MODEL` or `KW_MODEL_ALIASES` names is not among them.
     """
     found = find(settings.models_dir)
     ids = [bundle.id for bundle in found]
@@ -119,7 +120,7 @@ def open_bundles(settings: Settings) -> Bundles:
 
 
 def profiles_of(settings: Settings) -> Mapping[str, Profile]:
-    """The voice profiles, the operator's own among them.
+    """Load the built-in voice profiles and the operator's own.
 
     Raises:
         CommandError: `KW_VOICES_FILE` cannot be used.
@@ -131,7 +132,7 @@ def profiles_of(settings: Settings) -> Mapping[str, Profile]:
 
 
 def lexicon_of_settings(settings: Settings) -> Lexicon:
-    """The operator's pronunciation dictionary.
+    """Load the operator's pronunciation dictionary.
 
     Raises:
         CommandError: `KW_LEXICON_FILE` cannot be used.
@@ -143,12 +144,13 @@ def lexicon_of_settings(settings: Settings) -> Lexicon:
 
 
 def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metrics) -> EnginePool:
-    """The engines of these bundles, none of them loaded yet.
+    """Make the pool of engines for these bundles; none of them is loaded yet.
 
     Raises:
         CommandError: the default model cannot run in the memory of this machine.
     """
-    from server.models import memory  # needs ONNX Runtime
+    from server.models import memory  # this and the next need ONNX Runtime
+    from server.models.pool import EnginePool, PoolLimits
 
     threads = thread_count(settings.threads)
     if threads < settings.threads:
@@ -157,9 +159,9 @@ def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metri
     default = next(iter(bundles.all()), None)
     positions = settings.max_prompt + settings.max_frames
     bounds = memory.Bounds(settings.max_rows, positions, settings.execution_provider)
-    if default is not None and default.readable is not None:
+    if default is not None and default.manifest_or_none is not None:
         try:
-            warning = memory.check(default.readable, bounds, memory.machine())
+            warning = memory.check_memory(default.manifest_or_none, bounds, memory.machine())
         except memory.MemoryShortage as error:
             raise CommandError(str(error)) from None
         if warning:

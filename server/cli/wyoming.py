@@ -26,7 +26,7 @@ from server.cli.startup import (
 from server.config import Settings
 from server.http import listening
 from server.metrics import Metrics
-from server.models.engine import Loader
+from server.models.pool_entry import Loader
 from server.voices.profiles import Profile
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def wyoming(arguments: argparse.Namespace, settings: Settings) -> None:
 
 def run_wyoming(settings: Settings, load: Loader) -> None:
     """Serve it until a signal ends it."""
-    from server.models import heap
+    from server.models import memory
     from server.speech.service import SpeechService
 
-    heap.bound()
+    memory.limit_heap_growth()
     sys.setswitchinterval(SWITCH_SECONDS)
     log.configure()
     bundles, profiles, lexicon = open_bundles(settings), profiles_of(settings), lexicon_of_settings(settings)

@@ -1,4 +1,4 @@
-"""The settings: every one an environment variable `KW_...`, read once at start and handed on as values."""
+"""The settings: environment variables `KW_...`, which are read once at start and passed on as values."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PREFIX = "KW_"
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used; the message names its variable."""
+    """A setting cannot be used; the message names its variable."""
 
 
 _SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|AUTH")
 
 
 class Settings(BaseSettings):
-    """What an operator can choose. An empty variable counts as not set."""
+    """What an operator can choose; an empty variable counts as not set."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -87,8 +87,8 @@ class Settings(BaseSettings):
         default=512,
         ge=1,
         le=1_000_000,
-        description="Open connections, at most what the limit of file descriptors leaves room for; for one more the "
-        "oldest that has no request under way is closed.",
+        description="Open connections, at most what the limit of file descriptors leaves room for. For one more the "
+        "oldest without a request under way is closed; where each has one, the new one is answered 503.",
     )
     max_sockets: int = Field(
         default=64, ge=0, le=100_000, description="Open WebSockets, each of which is a connection too."
@@ -190,27 +190,30 @@ class Settings(BaseSettings):
         json_schema_extra={"default": "no limit"},
     )
     idle_unload_seconds: Seconds = Field(
-        default=0, description="A model that nobody uses for so long is unloaded; 0 is never."
+        default=0,
+        description="Seconds after which a model that nobody uses is unloaded; the next request for it loads it "
+        "again. 0 is never.",
     )
     load_wait_seconds: Seconds = Field(
         default=60,
-        description="How long a request waits for a model that is being loaded, or for room for it, before it is "
+        description="Seconds that a request waits for a model that is being loaded, or for room for it, before it is "
         "answered 503 with Retry-After; 0 answers at once.",
     )
     request_timeout: Seconds = Field(
         default=120,
-        description="A request that makes no progress for so long is ended and its row freed: the engine makes "
-        "nothing for it, or its client takes nothing of it. How long it takes in all does not count, nor does waiting "
-        "in the queue while others get on. Its client has as long to send it. 0 is never.",
+        description="Seconds without progress after which a request is ended and its row freed, with a 504 or a stream "
+        "that breaks off: the engine makes nothing for it, or its client takes nothing of it, or less than a quarter "
+        "of playing speed on average. The whole time that it takes does not count, nor does waiting in the queue while "
+        "others get on. A client that takes longer to send its request is answered 408. 0 is never.",
     )
     drain_delay_seconds: Seconds = Field(
         default=0,
-        description="How long the server goes on as before after SIGTERM or SIGINT while /readyz is 503, so that a "
+        description="Seconds that the server goes on as before after SIGTERM or SIGINT while /readyz is 503, so that a "
         "load balancer sends no more.",
     )
     drain_seconds: Seconds = Field(
         default=8,
-        description="How long requests under way may take to finish after SIGTERM or SIGINT; a second signal ends "
+        description="Seconds that requests under way may take to finish after SIGTERM or SIGINT; a second signal ends "
         "them at once. Container runtimes kill after 10 seconds, if not told otherwise.",
     )
 
@@ -313,7 +316,7 @@ class Settings(BaseSettings):
 
     @property
     def address(self) -> str:
-        """The address to listen on: `KW_HOST`, else all interfaces when a key guards them, else loopback."""
+        """The address to listen on: `KW_HOST`, else all interfaces if a key is needed, else loopback."""
         return self.host or ("0.0.0.0" if self.requires_key else "127.0.0.1")
 
 
@@ -321,7 +324,7 @@ def load() -> Settings:
     """Read the settings from the environment.
 
     Raises:
-        SettingsError: a value is wrong; the message is one line and names the variable, never a key.
+        SettingsError: a value is wrong; the message is one line, names the variable and never shows a key.
     """
     try:
         return Settings()
@@ -333,18 +336,18 @@ def load() -> Settings:
 
 
 def unknown_variables() -> list[str]:
-    """Variables that begin like ours and mean nothing, such as misspelt ones."""
+    """List the variables that begin with the prefix and are not settings, such as misspelt ones."""
     known = {name for name, _, _ in describe()}
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 
 
 def may_hold_a_secret(variable: str) -> bool:
-    """Whether somebody who sets it means to keep strangers out, by its name."""
+    """Whether the variable's name suggests that it is meant to keep strangers out."""
     return bool(_SECRET.search(variable))
 
 
 def describe() -> Iterator[tuple[str, str, str]]:
-    """Name, default and meaning of every variable, in the order of the model."""
+    """Yield name, default and meaning of every variable, in the order of the model."""
     for name, field in Settings.model_fields.items():
         extra = field.json_schema_extra
         default = extra["default"] if isinstance(extra, dict) else field.default

@@ -1,4 +1,4 @@
-"""Hosts, ports and origins as text: which mean this machine, and from where a request comes."""
+"""Reads hosts and origins, tells which hosts mean this machine, and finds the client's address of a request."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ANY = "*"
 NO_ORIGIN = "null"
-"""What a browser sends for pages that have no origin, such as files and sandboxed frames."""
+"""What browsers send for pages that have no origin, such as files and sandboxed frames."""
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s@*,]+")
-"""As a browser sends it (https://www.rfc-editor.org/rfc/rfc6454#section-6.2); extensions have schemes of their own."""
+"""An origin as browsers send it (RFC 6454, section 6.2); browser extensions have schemes of their own."""
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?")
 _PORT = re.compile(r":\d{0,5}$")
 _WITH_PORT = re.compile(r"([^\[\]:]+|\[[^\[\]]+\]):\d+")
 
 
 def host_of(text: str) -> str:
-    """A host as people write it, in one form: lower case, without blanks and the brackets of IPv6.
+    """Bring a host that a person has written into one form: lower case, without blanks and the brackets of IPv6.
 
     Raises:
-        ValueError: it is neither an IP address nor a name.
+        ValueError: the text is neither an IP address nor a name.
     """
     host = text.strip().lower()
     if host.startswith("[") and host.endswith("]"):
@@ -41,10 +41,10 @@ def host_of(text: str) -> str:
 
 
 def origin_of(text: str) -> str:
-    """An origin as browsers send it: lower case, without a slash at its end.
+    """Bring an origin into the form that browsers send: lower case, without a slash at its end.
 
     Raises:
-        ValueError: it is none, or has a path or a `*`.
+        ValueError: the text is not an origin, or it has a path or a `*`.
     """
     origin = text.lower().rstrip("/")
     if origin != NO_ORIGIN and not _ORIGIN.fullmatch(origin):
@@ -53,7 +53,7 @@ def origin_of(text: str) -> str:
 
 
 def is_localhost(host: str) -> bool:
-    """Whether a name means the loopback addresses, whatever a resolver says (RFC 6761, section 6.3)."""
+    """Whether a name means the loopback addresses, whatever a resolver answers (RFC 6761, section 6.3)."""
     return host == "localhost" or host.endswith(".localhost")
 
 
@@ -66,10 +66,10 @@ def is_loopback(host: str) -> bool:
 
 
 def resolves_to_loopback(host: str) -> bool:
-    """Whether each address of a host is a loopback one.
+    """Whether each address of a host is a loopback address.
 
     Raises:
-        ValueError: it has no address.
+        ValueError: the host has no address.
     """
     if is_loopback(host):
         return True
@@ -81,7 +81,7 @@ def resolves_to_loopback(host: str) -> bool:
 
 
 def without_port(authority: str) -> str:
-    """The host of a `Host` header or of an origin's part behind `//`, in the form of `host_of`; empty if it is none."""
+    """Return the host of a `Host` header, or of an origin without its scheme, in the form of `host_of`, or nothing."""
     for bare in (authority, _PORT.sub("", authority)):
         with suppress(ValueError):
             return host_of(bare)
@@ -89,21 +89,21 @@ def without_port(authority: str) -> str:
 
 
 class ClientAddresses:
-    """Where requests come from, as the log tells it.
+    """Finds the addresses of clients for the log.
 
     Args:
-        proxies: networks whose machines are believed when they say in `X-Forwarded-For` for whom they ask.
+        proxies: networks of trusted proxies, whose `X-Forwarded-For` is believed.
     """
 
     def __init__(self, proxies: Sequence[IpNetwork]) -> None:
         self._proxies = proxies
 
     def of(self, peer: str, forwarded: Iterable[str]) -> str | None:
-        """The address of a client; behind trusted proxies the last one that is none of them.
+        """Return the address of a client; behind trusted proxies it is the last address that is not one of theirs.
 
         Args:
-            peer: at the other end of the connection; IPv6 may be in brackets.
-            forwarded: values of the headers `X-Forwarded-For`.
+            peer: the address at the other end of the connection; IPv6 may be in brackets.
+            forwarded: the values of the headers `X-Forwarded-For`.
         """
         peer = without_port(peer)
         if not self._trusts(peer):
@@ -111,7 +111,7 @@ class ClientAddresses:
         return self._first_stranger(reversed(",".join(forwarded).split(",")), peer)
 
     def _first_stranger(self, hops: Iterable[str], peer: str) -> str:
-        """Walk back from the peer; a hop that is no address ends the walk at the one before it."""
+        """Walk back from the peer until an address is not trusted, or until a hop is not an address."""
         for hop in hops:
             address = without_port(hop.strip())
             try:
@@ -128,6 +128,6 @@ class ClientAddresses:
             found = ipaddress.ip_address(address)
         except ValueError:  # a Unix socket
             return False
-        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:  # as dual-stack sockets show IPv4 peers
+        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:  # dual-stack sockets show IPv4 peers so
             found = found.ipv4_mapped
         return any(found in network for network in self._proxies)

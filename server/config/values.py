@@ -1,4 +1,4 @@
-"""How the value of a variable is read, and what it is where nobody sets it."""
+"""Reads the values of settings, and finds the default of the models folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pydantic import Field
 from server.manifest import MANIFEST_NAME
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
-"""Where a wheel has the embedded model; a checkout has none there, since its `models` hold it."""
+"""Where a wheel has the embedded model; a checkout has it in `models` instead."""
 
 
 def default_models_dir() -> Path:
-    """`models` of the checkout that this package lies in, else those of the working directory, else the embedded one.
+    """Find `models` of the checkout that this package lies in, else of the working directory, else the embedded one.
 
-    A working directory of some other project may have a folder of this name; ours hold bundles.
+    The folder of the working directory counts only if it holds bundles, because other projects have one of this name.
     """
     checkout, here = EMBEDDED.parent.parent / "models", Path.cwd() / "models"
     if not EMBEDDED.is_dir():
@@ -25,19 +25,19 @@ def default_models_dir() -> Path:
 
 
 def unquoted(text: str) -> str:
-    """Less the pair of quotes that `docker run --env-file` leaves where a shell takes it away."""
+    """Remove blanks and one pair of quotes, which a shell takes away and `docker run --env-file` leaves."""
     text = text.strip()
     quoted = len(text) > 1 and text[0] in "\"'" and text[-1] == text[0] and text[0] not in text[1:-1]
     return text[1:-1].strip() if quoted else text
 
 
 def words(value: Any) -> Any:
-    """The parts between commas."""
+    """Split a text at its commas."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def switch(value: Any) -> Any:
-    """`on` or `off`, however people and YAML write it."""
+    """Turn the ways in which people and YAML write a switch into `on` or `off`."""
     return {"true": "on", "yes": "on", "1": "on", "false": "off", "no": "off", "0": "off"}.get(
         str(value).lower(), value
     )

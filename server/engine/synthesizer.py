@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.bundle import OpenBundle
-from server.engine.events import EngineEvents, NoEvents
 from server.engine.frames import Drawn, check_finite
 from server.engine.guard import Guard
 from server.engine.job import Job
@@ -25,6 +24,7 @@ from server.engine.rows import Row, RowState, failing, for_each
 from server.engine.sampling import RowSampler
 from server.graphs.codec_decoder import CodecState
 from server.graphs.talker import TalkerOutput
+from server.metrics import EngineEvents, NoEvents
 
 Floats = NDArray[np.float32]
 Decoded = tuple[Floats, CodecState]

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 from server.engine.bundle import OpenBundle, open_bundle
-from server.engine.events import EngineEvents, NoEvents
 from server.engine.job import Job, JobError
 from server.engine.prefill import SLICE_POSITIONS, Prefill
 from server.engine.prompt import Prompt
 from server.engine.scheduler import Scheduler
 from server.engine.synthesizer import Synthesizer
 from server.graphs.session import Provider
+from server.metrics import EngineEvents, NoEvents
 
 log = logging.getLogger(__name__)
 

@@ -1,30 +1,35 @@
-"""Bearer keys: who may come in, under which label, and how much one key may ask for at once."""
+"""Who may come in: known API keys, a limited number of requests for each, and, without keys, only some web pages."""
 
 from __future__ import annotations
 
 import hmac
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from server.errors import KeyLimitError, UnauthorizedError
+from sanic import Request
+
+from server.config.addresses import ANY, is_loopback, without_port
+from server.errors import ForbiddenError, KeyLimitError, UnauthorizedError
 from server.http.key_file import KeyFile, digest
 
 _SCHEMES = ("bearer", "api-key")
 
 
 class KeyRing:
-    """The keys that open the server.
+    """The API keys that the server accepts.
 
-    Keys are held and compared as digests of one length, all of them on every request: the time taken tells nothing.
+    Keys are kept and compared as digests of one length, and every request is compared with all of them, so that the
+    time taken tells nothing about them.
 
     Args:
-        keys: their labels are `key1`, `key2`, ...
-        file: more keys, see `server.http.key_file`.
+        keys: keys whose labels are `key1`, `key2`, ...
+        file: file of more keys, see `server.http.key_file`.
 
     Raises:
-        KeyFileError, OSError: the file cannot be read.
+        KeyFileError: the file's content cannot be used.
+        OSError: the file cannot be read.
     """
 
     def __init__(self, keys: Sequence[str], file: Path | None = None) -> None:
@@ -32,14 +37,15 @@ class KeyRing:
         self._file = KeyFile(file) if file else None
 
     def check(self, authorization: str | None, api_key: str | None = None) -> str:
-        """The label of a request's key.
+        """Return the label of a request's key.
 
         Args:
-            authorization: header of this name, `Bearer KEY`, or `Api-Key KEY` as clients of Baseten send it.
-            api_key: header `api-key`, as clients of Azure's OpenAI service send it; counts where the other has no key.
+            authorization: the header of this name, `Bearer KEY`, or `Api-Key KEY` as clients of Baseten send it.
+            api_key: the header `api-key`, which clients of Azure's OpenAI service send; it counts only where the other
+                header has no key.
 
         Raises:
-            UnauthorizedError: no bearer key, or none of ours.
+            UnauthorizedError: the request has no key, or one that is not known.
         """
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() not in _SCHEMES or not key.strip():
@@ -55,10 +61,10 @@ class KeyRing:
 
 
 class KeyLimit:
-    """How many requests one key may have under way.
+    """Limits the requests that one key may have under way.
 
     Args:
-        most: 0 is no limit.
+        most: how many; 0 is no limit.
     """
 
     def __init__(self, most: int) -> None:
@@ -67,10 +73,10 @@ class KeyLimit:
 
     @contextmanager
     def one_more(self, label: str | None) -> Iterator[None]:
-        """Count what runs inside; without a label it is not counted.
+        """Count the request that runs inside; one without a label is not counted.
 
         Raises:
-            KeyLimitError: the key has as many already.
+            KeyLimitError: the key has as many requests under way as it may have.
         """
         if label is None or not self._most:
             yield
@@ -82,3 +88,64 @@ class KeyLimit:
             yield
         finally:
             self._under_way[label] -= 1
+
+
+class BrowserGuard:
+    """Says which web pages may ask a server that wants no key.
+
+    A browser sends requests to loopback addresses for any page that is open in it. Without a key, any page could make
+    the server work, and a page whose name is made to mean 127.0.0.1 (DNS rebinding) could read the answers. Browsers
+    say which page asks (`Origin`, `Sec-Fetch-Site`) and by which name (`Host`); other programs send neither of the
+    first two. Programs, the server's own pages, and pages of listed origins are let in.
+
+    Args:
+        hosts: names of the server beside those of the loopback addresses; `*` is every name.
+        origins: origins whose pages may call the API; `*` is every origin.
+    """
+
+    def __init__(self, hosts: Collection[str], origins: Collection[str]) -> None:
+        self._hosts = frozenset(host for host in hosts if not is_loopback(host))
+        self._origins = frozenset(origins)
+
+    def check(self, request: Request) -> None:
+        """Look at the headers of a request.
+
+        Raises:
+            ForbiddenError: it asks by a name that is not the server's, or for a page that may not ask.
+        """
+        host = request.headers.getone("host", "")
+        self._check_host(host)
+        self._check_page(request, host.lower())
+
+    def _check_host(self, host: str) -> None:
+        if not host or ANY in self._hosts:
+            return
+        name = without_port(host)
+        if not (is_loopback(name) or name in self._hosts):
+            raise ForbiddenError(
+                f"this server has no key and does not answer to the name {host}; "
+                "ask it as localhost, or list the name in KW_ALLOWED_HOSTS"
+            )
+
+    def _check_page(self, request: Request, host: str) -> None:
+        origin = request.headers.getone("origin", "").lower()
+        site = request.headers.getone("sec-fetch-site", "").lower()
+        if ANY in self._origins or origin in self._origins or site == "same-origin":
+            return
+        if origin:
+            authority = origin.partition("://")[2]
+            if authority != host and without_port(authority) not in self._hosts:
+                raise ForbiddenError(
+                    f"pages of {origin} may not ask this server, which has no key; list the origin in KW_CORS_ORIGINS"
+                )
+        elif site == "cross-site" and not _opens_a_page(request):
+            raise ForbiddenError("pages of other sites may not ask this server, which has no key")
+
+
+def _opens_a_page(request: Request) -> bool:
+    """Whether the user followed a link of another site, which does not let that site read the answer."""
+    headers = request.headers
+    navigates = (
+        headers.getone("sec-fetch-mode", "") == "navigate" and headers.getone("sec-fetch-dest", "") == "document"
+    )
+    return navigates and request.method in ("GET", "HEAD")

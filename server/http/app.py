@@ -1,4 +1,4 @@
-"""The HTTP server: puts settings, engines, service and routes together into one Sanic app for one process."""
+"""Builds the HTTP server: settings, engines, speech service and routes become one Sanic app."""
 
 from __future__ import annotations
 
@@ -21,20 +21,17 @@ from server.config import Settings
 from server.config.addresses import ClientAddresses, is_loopback
 from server.errors import ApiError, StoppingError
 from server.http import openapi
-from server.http.access import KeyLimit, KeyRing
+from server.http.access import BrowserGuard, KeyLimit, KeyRing
 from server.http.capacity import OpenConnections, connections_possible
 from server.http.connections import GuardedHttp
 from server.http.cors import allow_origins
 from server.http.error_answers import JsonErrors
-from server.http.origins import BrowserGuard
-from server.http.routes.docs import docs_routes
+from server.http.routes.catalogue import catalogue_routes
 from server.http.routes.health import health_routes
-from server.http.routes.models import model_routes
-from server.http.routes.pages import page_routes
+from server.http.routes.pages import docs_routes, page_routes
 from server.http.routes.speech import speech_routes
 from server.http.routes.speech_batch import speech_batch_routes
 from server.http.routes.speech_stream import Doors, StreamLimits, speech_stream_routes
-from server.http.routes.voices import voice_routes
 from server.metrics import Metrics
 from server.models.pool import EnginePool
 from server.speech.plan import NO_LEXICON
@@ -44,19 +41,19 @@ from server.text.lexicon import Lexicon
 from server.voices.profiles import Profile
 
 API_PREFIXES = ("/v1", "/api/v1")
-"""OpenAI's habit and Kokoro Web's."""
+"""The first is what OpenAI's clients expect, the second what Kokoro Web's clients expect."""
 
 _BODY_BYTES = 1 << 20
 _BYTES_PER_CHAR = 12
-"""The longest JSON escape of one character, a surrogate pair; the text and the instructions may both be that long."""
+"""The longest JSON escape of one character, a surrogate pair; text and instructions may consist of such escapes."""
 
 QUIET_PATHS = ("livez", "readyz", "health", "metrics")
-"""What is asked all day long; its log lines are for debugging."""
+"""Routes that monitors ask all day long; their log lines have the level DEBUG."""
 
 _RESPONSE_SECONDS = 24 * 3600
 
 _NO_URL = b"/no-url"
-"""Stands for what cannot be parsed; no route is there, so that the answer is a 404."""
+"""Replaces a URL that cannot be parsed; it has no route, so that the answer is a 404."""
 
 _SLASHES = re.compile(rb"/{2,}")
 
@@ -64,10 +61,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class SpeechHttpRequest(Request):
-    """A request whose id is the caller's `X-Request-Id` where that is harmless to repeat, else a new one.
-
-    Slashes in a row are one in its path: clients whose base URL ends with a slash send two.
-    """
+    """A request with an id, and with single slashes in its path: clients whose base URL ends with a slash send two."""
 
     def __init__(self, url_bytes: bytes, *arguments: Any, **named: Any) -> None:
         if url_bytes.startswith(b"/"):
@@ -75,22 +69,22 @@ class SpeechHttpRequest(Request):
             url_bytes = _SLASHES.sub(b"/", path) + mark + query
         try:
             super().__init__(url_bytes, *arguments, **named)
-        except BadURL:  # Sanic makes a request of the same URL to answer with, and so gives no answer
+        except BadURL:  # to answer it, Sanic would make a request of the same URL again, and would fail again
             super().__init__(_NO_URL, *arguments, **named)
 
     @property
     def id(self) -> str:
-        """Id for the answer's header and the log."""
+        """The id for the answer's header and the log: the caller's `X-Request-Id` if it is harmless, else a new one."""
         if self._id is None:
             given = self.headers.get("x-request-id", "")
             self._id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         return str(self._id)
 
     async def receive_body(self) -> None:
-        """Receive the body of a request that may come in, before the deadline of the whole request.
+        """Check the request's key, then receive its body before the deadline of the whole request.
 
         Raises:
-            ApiError: it may not; nothing of its body has been read.
+            ApiError: the request is not let in; nothing of its body has been read.
             SanicException: the body is too large, malformed or late.
         """
         stream = cast(GuardedHttp, self.stream)
@@ -114,17 +108,18 @@ def create_app(
     metrics: Metrics,
     lexicon: Lexicon = NO_LEXICON,
 ) -> Sanic[Any, Any]:
-    """Build the app; it loads the default model in the background once it runs.
+    """Build the app; once it runs, it loads the default model in the background.
 
     Args:
         settings: what the operator chose.
-        pool: the models to serve; closed when the server stops.
-        profiles: voices with a way to speak, by id.
-        metrics: told of every speech request, and served.
-        lexicon: what is said instead of some words.
+        pool: the engines of the models; it is closed when the server stops.
+        profiles: the voice profiles, by id.
+        metrics: counts every request, and is served.
+        lexicon: the operator's pronunciation dictionary.
 
     Raises:
-        KeyFileError, OSError: the file of keys cannot be read.
+        KeyFileError: the content of the key file cannot be used.
+        OSError: the key file cannot be read.
     """
     app = Sanic(
         "qwen3-tts-edge",
@@ -136,7 +131,6 @@ def create_app(
     app.ctx.connections = OpenConnections(connections_possible(settings.max_connections))
     _configure(app, settings)
     app.ctx.service = service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
-    bundles = pool.bundles
     keys, files = KeyLimit(settings.max_requests_per_key), WholeFiles(settings.max_file)
     limits = StreamLimits(
         sockets=settings.max_sockets,
@@ -157,8 +151,7 @@ def create_app(
         ),
         speech_stream_routes(doors),
         speech_batch_routes(doors),
-        model_routes(pool, profiles),
-        voice_routes(bundles, profiles),
+        catalogue_routes(pool, profiles),
         docs_routes(openapi.document(max_input_chars=settings.max_input_chars, needs_key=settings.requires_key)),
     )
     for number, prefix in enumerate(API_PREFIXES):
@@ -195,9 +188,9 @@ def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
 
 
 def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
-    """Let no request in that may not come in, before its body is read; `request.ctx.key` is its key's label or None.
+    """Check who asks before the body is read; `request.ctx.key` becomes the label of the request's key, or None.
 
-    Every route wants a key except those marked public. Where no key is wanted, pages of other origins stay out.
+    Every route wants a key except those that are marked public. A server without keys refuses pages of other origins.
     """
     keys = KeyRing(settings.secret_api_key, settings.api_keys_file) if settings.requires_key else None
     in_query = settings.api_key_in_query == "on"
@@ -228,7 +221,7 @@ def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
 
 
 def _identify(app: Sanic[Any, Any], metrics: Metrics, clients: ClientAddresses) -> None:
-    """Give every answer its id, every request its log line and count; while draining, let go of its connection."""
+    """Give every answer its id, and every request a line in the log and a count; while draining, close connections."""
 
     def client_of(request: Request) -> str | None:
         return clients.of(request.ip, request.headers.getall("x-forwarded-for", ()))

@@ -1,4 +1,4 @@
-"""How many connections there may be, and what happens when there are more."""
+"""Limits the number of open connections, and decides which one is closed for a new one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, Protocol
 from server import log
 
 RESERVED_DESCRIPTORS = 64
-"""Of the limit: for models, logs and the listening sockets."""
+"""File descriptors that are kept free for models, logs and listening sockets."""
 LEAST_CONNECTIONS = 16
 
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Connection(Protocol):
-    """What is asked of a connection here."""
+    """What this module uses of a connection."""
 
     @property
     def is_spare(self) -> bool: ...
@@ -29,21 +29,21 @@ class Connection(Protocol):
 
 
 class OpenConnections:
-    """All connections of a server, at most so many.
+    """The open connections of a server, up to a limit.
 
-    For one more the one is closed that has waited longest without a request that has been received; where each has
-    one, the new one is turned away.
+    For one more, the connection is closed that has waited longest without a complete request; if each has one, the new
+    connection is turned away.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._open: set[Connection] = set()
         self._spare: list[tuple[tuple[bool, float], Connection]] = []
-        """Those that could be closed when last looked for, the first to be closed at the end."""
+        """The connections that could be closed when they were last sorted; the first to be closed is at the end."""
         self._full = log.Seldom("connections_full")
 
     def add(self, new: Connection) -> bool:
-        """Make room for a connection; False if there is none."""
+        """Add a connection, closing another one if need be; returns False if there is no room for it."""
         if len(self._open) >= self._most:
             self._full.event(most=self._most)
             if oldest := self._take_spare() or self._look_for_spare():
@@ -58,7 +58,7 @@ class OpenConnections:
         return self._take_spare()
 
     def _take_spare(self) -> Connection | None:
-        """The first to be closed of those found, which many that come at once share: looking for them takes long."""
+        """Take the first to be closed of those that were found; connections that arrive together share one search."""
         while self._spare:
             order, connection = self._spare.pop()
             if connection in self._open and connection.is_spare and connection.order == order:
@@ -66,12 +66,12 @@ class OpenConnections:
         return None
 
     def discard(self, connection: Connection) -> None:
-        """It is gone."""
+        """Remove a connection that is closed."""
         self._open.discard(connection)
 
 
 def connections_possible(wanted: int) -> int:
-    """So many connections, or fewer where the limit of file descriptors does not leave room for them."""
+    """Lower a wanted number of connections to what the limit of file descriptors leaves room for."""
     if sys.platform == "win32":
         return wanted
     import resource
@@ -83,7 +83,7 @@ def connections_possible(wanted: int) -> int:
 
 
 def limit_accept_errors(loop: asyncio.AbstractEventLoop) -> None:
-    """Log once in a while that no connection can be accepted; asyncio says so with a trace, many times a second."""
+    """Log once in a while that no connection can be accepted; asyncio would log a trace many times a second."""
     told = log.Seldom("cannot_accept")
 
     def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

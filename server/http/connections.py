@@ -1,8 +1,8 @@
-"""HTTP/1.1 connections as Sanic has them, with bounds on what a stranger's can cost.
+"""Sanic's HTTP/1.1 connections, with bounds on what the connection of a stranger can cost.
 
-A request's head and body have one deadline together, heads and chunks are looked at before Sanic reads them
-(`server.http.framing`), what is left of a body that nobody wants is thrown away within bounds, and there are so many
-connections and no more (`server.http.capacity`). Every inside of Sanic that this builds on has its test in
+Head and body of a request share one deadline. Heads and chunks are checked before Sanic reads them
+(`server.http.framing`). The rest of an unwanted body is discarded within bounds, and the number of connections is
+limited (`server.http.capacity`). Every inside of Sanic that this builds on has its test in
 `tests/server/http/test_sanic_connections.py`.
 """
 
@@ -21,16 +21,16 @@ from sanic.server import HttpProtocol
 
 from server.errors import TooManyConnectionsError
 from server.http import framing
-from server.http.error_answers import body_of
+from server.http.error_answers import body_of_error
 from server.http.framing import HEAD_END, LINE_END, FramingError
 from server.http.websocket import WebSocket
 
 LEFTOVER_BYTES = 1 << 16
 LEFTOVER_SECONDS = 1.0
-"""What is read of a body that nobody wants, so that its connection can serve another request."""
+"""The most that is read of an unwanted body, in bytes and seconds, so that its connection can serve another request."""
 
 LINGER_SECONDS = 5.0
-"""How long a connection that is to be closed may go on sending: closed at once, it could lose the answer."""
+"""How long a client may go on sending before its connection is closed: closed at once, it could lose the answer."""
 
 _CHUNK_LINE_BYTES = 1024
 _TLS_HANDSHAKE = b"\x16"
@@ -38,20 +38,20 @@ _TLS_HANDSHAKE = b"\x16"
 
 
 class GuardedHttp(Http):
-    """The requests of one connection, one after the other."""
+    """Receives the requests of one connection, one after the other."""
 
     __slots__ = ("deadline",)
 
     protocol: GuardedProtocol
     deadline: float
-    """Time of the event loop at which the request that is being received must be there, its body too."""
+    """Time of the event loop by which the request that is being received must be complete."""
 
     async def http1_request_header(self) -> None:
-        """Receive a head in time, look at it, and let Sanic parse it.
+        """Receive a head before the deadline, check it, and let Sanic parse it.
 
         Raises:
-            BadRequest: it is malformed.
-            RequestTimeout: it did not come to its end in time.
+            BadRequest: the head is malformed.
+            RequestTimeout: the head was not complete in time.
         """
         self.protocol.since = now = self.protocol.loop.time()
         self.deadline = now + self.protocol.request_timeout
@@ -70,17 +70,17 @@ class GuardedHttp(Http):
         await super().http1_request_header()  # type: ignore[no-untyped-call]
 
     def _head_end(self) -> int:
-        """Where the head ends, -1 while it does not; empty lines before it are nothing (RFC 9112, section 2.2)."""
+        """Find the head's end, -1 if it is not there yet; empty lines before it are dropped (RFC 9112, section 2.2)."""
         while self.recv_buffer.startswith(LINE_END):
             del self.recv_buffer[: len(LINE_END)]
         return int(self.recv_buffer.find(HEAD_END))
 
     async def read(self) -> bytes | None:
-        """Some bytes of the body; None at its end.
+        """Read some bytes of the body; None at its end.
 
         Raises:
             BadRequest: a chunk is malformed.
-            PayloadTooLarge: the body is.
+            PayloadTooLarge: the body is too large.
         """
         if self._is_before_a_chunk():
             if self.expecting_continue:
@@ -94,11 +94,11 @@ class GuardedHttp(Http):
         return await super().read()
 
     def _is_before_a_chunk(self) -> bool:
-        body: object = self.request_body  # Sanic's own words for it are wrong
+        body: object = self.request_body  # Sanic's own type for it is wrong
         return body == "chunked" and not self.request_bytes_left
 
     async def _check_chunk(self) -> None:
-        """Wait for the line of the next chunk, behind the line end that is still there, and for all after the last."""
+        """Wait for the size line of the next chunk, and after the last chunk for its trailers, and check them."""
         received = self.recv_buffer
         size = framing.chunk_size(await self._line(len(LINE_END), _CHUNK_LINE_BYTES))
         if received[: len(LINE_END)] != LINE_END:
@@ -109,10 +109,10 @@ class GuardedHttp(Http):
         while line := await self._line(begin, trailers + self.HEADER_MAX_SIZE):
             framing.check_trailer(line)
             begin += len(line) + len(LINE_END)
-        del received[trailers:begin]  # Sanic knows none
+        del received[trailers:begin]  # Sanic cannot parse trailers
 
     async def _line(self, begin: int, limit: int) -> bytes:
-        """The line that begins there, without its end, as soon as it has come."""
+        """Return the line that begins at an index, without its end, once it has arrived."""
         while (end := self.recv_buffer.find(LINE_END, begin)) < 0:
             if len(self.recv_buffer) > limit:
                 raise FramingError("a line between chunks is too long")
@@ -122,23 +122,23 @@ class GuardedHttp(Http):
         return bytes(self.recv_buffer[begin:end])
 
     def check_length(self) -> None:
-        """Look at the length that the head tells, before a client that asks is told to send so much.
+        """Check the body's length as the head tells it, before a client that asks is told to send the body.
 
         Raises:
-            PayloadTooLarge: it is too much.
+            PayloadTooLarge: the body would be too large.
         """
         if (self.request_bytes or 0) > self.request_max_size:
             raise PayloadTooLarge("Request body exceeds the size limit")
 
     def give_up_body(self) -> None:
-        """Read no more of this request; the connection closes after the answer."""
+        """Read no more of this request, and close the connection after the answer."""
         self.request_body = None
         self.expecting_continue = False
         self.keep_alive = False
         self.protocol.unread = True
 
     async def discard_body(self) -> None:
-        """After an answer: throw the rest of the request away if it is small and comes soon, else give it up."""
+        """After an answer, discard the rest of the request if it is small and arrives soon; else give it up."""
         try:
             async with asyncio.timeout(LEFTOVER_SECONDS):
                 while self.request_body and (self.request_bytes or 0) <= LEFTOVER_BYTES:
@@ -149,20 +149,20 @@ class GuardedHttp(Http):
             self.give_up_body()
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
-        """Send the head of the answer; a client that still asks whether to send its body is spared doing so."""
+        """Send the head of the answer; a client that waits for leave to send its body need not send it any more."""
         if self.expecting_continue:
             self.give_up_body()
         await super().http1_response_header(data, end_stream)
 
     async def error_response(self, exception: Exception) -> None:
-        """Answer what went wrong outside a handler; nothing more is read after half a head."""
+        """Answer an error outside a handler; after an incomplete head nothing more is read."""
         if self.stage is Stage.REQUEST:
             self.give_up_body()
         await super().error_response(exception)
 
 
 class GuardedProtocol(HttpProtocol):
-    """One connection."""
+    """Serves one connection."""
 
     __slots__ = ("_begun", "_left", "_lingering", "since", "unread", "websocket")
 
@@ -172,23 +172,23 @@ class GuardedProtocol(HttpProtocol):
         super().__init__(**named)
         self.request_handler = self._handle
         self.since = self.loop.time()
-        """Time of the event loop at which it last began to wait for a request, or its request to arrive."""
+        """Time of the event loop since which it waits for a request, or at which its request began to arrive."""
         self.unread = False
-        """Whether its client may still be sending when it is closed."""
+        """Whether its client may still be sending when the connection is closed."""
         self.websocket: WebSocket | None = None
-        """What it has become; all that is received goes there."""
+        """What the connection has become; all that it receives goes there."""
         self._lingering = False
         self._left = self.app.config.REQUEST_BUFFER_SIZE
         self._begun = False
 
     @property
     def is_spare(self) -> bool:
-        """Whether it has no request under way that has been received."""
+        """Whether no complete request is under way, so that it may be closed for another connection."""
         return self._lingering or self.http is None or self.http.stage in (Stage.IDLE, Stage.REQUEST)
 
     @property
     def order(self) -> tuple[bool, float]:
-        """Where it stands among the spare ones; the least is closed first."""
+        """Sort key among the spare connections; the smallest is closed first."""
         return not self._lingering, self.since
 
     def connection_made(self, transport: Any) -> None:
@@ -203,14 +203,14 @@ class GuardedProtocol(HttpProtocol):
         self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """Forget a connection that is closed."""
         self.app.ctx.connections.discard(self)
         if self.websocket is not None:
             self.websocket.lose()
         super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def data_received(self, data: bytes) -> None:
-        """Keep what a request may be made of."""
+        """Take bytes that have arrived; a client that speaks TLS is disconnected."""
         if self.websocket is not None:
             self.websocket.received(data)
         elif self._lingering:
@@ -224,7 +224,7 @@ class GuardedProtocol(HttpProtocol):
             super().data_received(data)
 
     def close(self, timeout: float | None = None) -> None:
-        """Close; where the client may still be sending, stop sending first and listen on for a while."""
+        """Close; if the client may still be sending, end our side first and go on receiving for a while."""
         if self.unread and not self._lingering and self.transport and not self.transport.is_closing():
             self._lingering = True
             self.recv_buffer = bytearray()
@@ -237,7 +237,7 @@ class GuardedProtocol(HttpProtocol):
             super().close(timeout)
 
     def abort(self) -> None:
-        """Close at once, as if the client had left."""
+        """Close at once, without sending what is still to be sent."""
         if self.transport:
             self.transport.abort()
 
@@ -250,9 +250,8 @@ class GuardedProtocol(HttpProtocol):
 
 
 def _full_answer() -> bytes:
-    error = TooManyConnectionsError
-    message = "there are too many connections; try again soon"
-    body = json.dumps(body_of(message, kind=error.kind, code=error.code)).encode()
+    error = TooManyConnectionsError("there are too many connections; try again soon")
+    body = json.dumps(body_of_error(error)).encode()
     fields = {**error.headers, "content-type": "application/json", "content-length": len(body), "connection": "close"}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {error.status} Service Unavailable\r\n{head}\r\n".encode() + body

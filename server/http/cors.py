@@ -1,7 +1,7 @@
-"""Which pages of other origins may call the API from a browser.
+"""Tells browsers which pages of other origins may call the API (https://fetch.spec.whatwg.org/#http-cors-protocol).
 
-The protocol is https://fetch.spec.whatwg.org/#http-cors-protocol. Keys travel in the `Authorization` header, never in
-cookies, so that credentials in the protocol's sense are not allowed.
+Keys travel in the `Authorization` header and never in cookies, so that credentials in the protocol's sense are not
+allowed.
 """
 
 from __future__ import annotations
@@ -13,18 +13,10 @@ from typing import Any
 from sanic import Request, Sanic
 from sanic.response import BaseHTTPResponse
 
-EXPOSED_HEADERS = (
-    "x-request-id",
-    "x-seed",
-    "x-instructions",
-    "x-stand-in",
-    "x-ignored",
-    "x-text-notes",
-    "x-finish-reason",
-    "retry-after",
-    "x-should-retry",
-)
-"""Headers of ours that a page may read beside the safelisted ones."""
+from server.http.schemas import HEADERS
+
+EXPOSED_HEADERS = tuple(name for name in HEADERS if name != "www-authenticate")
+"""Headers of ours that a page may read; the protocol's own list of safe headers has none of them."""
 
 _REMEMBER_SECONDS = 3600
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -33,7 +25,7 @@ _ASKED_BY_DEFAULT = "authorization, content-type"
 
 
 def allow_origins(app: Sanic[Any, Any], origins: Collection[str]) -> None:
-    """Let pages of these origins (`*` is all of them) send requests and read the answers."""
+    """Let pages of these origins send requests and read the answers; `*` is every origin."""
     if not origins:
         return
     to_all = "*" in origins
@@ -48,7 +40,7 @@ def allow_origins(app: Sanic[Any, Any], origins: Collection[str]) -> None:
         headers["access-control-allow-origin"] = "*" if to_all else origin
         headers["access-control-expose-headers"] = ", ".join(EXPOSED_HEADERS)
         if request.method == "OPTIONS":
-            # Echoed, as clients send headers of their own (x-stainless-...) and a `*` would not cover Authorization.
+            # The asked headers are echoed: clients send headers of their own, and `*` would not include Authorization.
             wanted = request.headers.getone("access-control-request-headers", "")
             headers["access-control-allow-headers"] = wanted if _TOKENS.fullmatch(wanted) else _ASKED_BY_DEFAULT
             headers["access-control-allow-methods"] = headers.get("allow", "")

@@ -1,7 +1,6 @@
-"""How HTTP answers an error, in one JSON shape.
+"""Answers every error in one JSON shape, `{"error": {"message", "type", "param", "code"}, "message"}`.
 
-`{"error": {"message", "type", "param", "code"}, "message"}`: OpenAI's SDKs read the first, Kokoro Web's clients the
-second.
+OpenAI's SDKs read `error`, and Kokoro Web's clients read the outer `message`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, Field
 from sanic import Request
 from sanic.exceptions import MethodNotAllowed, NotFound, RequestCancelled, SanicException
 from sanic.handlers import ErrorHandler
@@ -21,38 +19,28 @@ from sanic.response import HTTPResponse
 
 from server import log
 from server.errors import ApiError, StoppingError
+from server.http.schemas import ErrorAnswer, ErrorDetail
 
 NO_ROUTE = (
     "there is no such route; speech is POST /v1/audio/speech, the base URL of OpenAI's clients ends with /v1, "
     "and /v1/index.html shows all routes"
 )
 REASON_CHARS = 300
-"""The log has so many characters of an error's message at most: it may repeat what a stranger has sent."""
+"""The most characters of an error's message that the log shows, because it may repeat what a stranger has sent."""
 
 CLIENT_LEFT = 499
-"""nginx logs this status for a client that closed its connection before the answer."""
-
-
-class ErrorDetail(BaseModel):
-    """What OpenAI's SDKs read of an error."""
-
-    message: str = Field(description="What is wrong and what to do.")
-    type: str = Field(description="The kind of error.")
-    param: str | None = Field(description="The field of the request that is to blame.")
-    code: str | None = Field(description="Which error it is, for programs.")
-
-
-class ErrorAnswer(BaseModel):
-    """The body of every error."""
-
-    error: ErrorDetail
-    message: str = Field(description="The same message, where Kokoro Web's clients look for it.")
+"""The status, as nginx logs it, of a request whose client closed its connection before the answer."""
 
 
 def body_of(message: str, *, kind: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """The JSON shape of every error."""
+    """Make the body of any error."""
     detail = ErrorDetail(message=message, type=kind, param=param, code=code)
     return ErrorAnswer(error=detail, message=message).model_dump()
+
+
+def body_of_error(error: ApiError) -> dict[str, Any]:
+    """Make the body of one of our errors."""
+    return body_of(error.message, kind=error.kind, param=error.param, code=error.code)
 
 
 def _response(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> HTTPResponse:
@@ -60,22 +48,22 @@ def _response(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> 
 
 
 def _places(error: BaseException) -> str:
-    """Where an unforeseen error came from, innermost last, on one line."""
+    """Name the places in the code that an unforeseen error passed, the innermost last, on one line."""
     frames = traceback.extract_tb(error.__traceback__)
     return " > ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}:{frame.name}" for frame in frames)
 
 
 class JsonErrors(ErrorHandler):
-    """Answers every exception, Sanic's own too, in our shape; what is not the client's doing goes to the log."""
+    """Answers every exception, Sanic's own too, in this shape; the log tells of those that the client did not cause."""
 
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
-        """Answer with the error's status; unforeseen ones become a 500 that tells nothing."""
+        """Answer with the error's status; an unforeseen exception becomes a 500 that tells nothing of it."""
         if isinstance(exception, ApiError):
-            # What is the server's own doing has lines of its own in the log.
+            # Errors that the server causes have lines of their own in the log.
             _note(request, exception.code, exception.param, exception.message if exception.status < 500 else None)
-            body = body_of(exception.message, kind=exception.kind, param=exception.param, code=exception.code)
-            return _response(exception.status, body, {**exception.headers, **exception.extra_headers})
-        if isinstance(exception, MethodNotAllowed) and request.method == "OPTIONS":  # no route has a handler for it
+            headers = {**exception.headers, **exception.extra_headers}
+            return _response(exception.status, body_of_error(exception), headers)
+        if isinstance(exception, MethodNotAllowed) and request.method == "OPTIONS":  # no route handles OPTIONS itself
             return HTTPResponse(status=204, headers={"allow": f"{exception.headers['Allow']}, OPTIONS"})
         if isinstance(exception, SanicException) and exception.status_code < 500:
             code = SANIC_CODES.get(exception.status_code, "bad_request")
@@ -83,7 +71,7 @@ class JsonErrors(ErrorHandler):
             _note(request, code, None, message)
             body = body_of(message, kind="invalid_request_error", code=code)
             return _response(exception.status_code, body, _plain_headers(exception))
-        if isinstance(exception, RequestCancelled):  # nobody is left to read it; the status is for the log
+        if isinstance(exception, RequestCancelled):  # nobody reads this answer; the status is for the log
             return _response(CLIENT_LEFT, body_of("the client has left", kind="client_left"), {})
         if isinstance(exception, asyncio.CancelledError):
             return self.default(request, StoppingError("the server is stopping"))
@@ -99,7 +87,7 @@ class JsonErrors(ErrorHandler):
 
 
 def _note(request: Request, code: str | None, param: str | None, message: str | None) -> None:
-    """Keep why a request is refused, for its line in the log."""
+    """Note why a request is refused, for its line in the log."""
     request.ctx.refusal = (code, param, message and message[:REASON_CHARS])
 
 
@@ -116,10 +104,10 @@ SANIC_CODES = {
     413: "request_too_large",
     417: "expectation_failed",
 }
-"""Codes of the errors that Sanic finds; 400 for the rest, which are all malformed requests."""
+"""Codes of the errors that Sanic raises; all others are malformed requests and have the code `bad_request`."""
 
 
 def _plain_headers(exception: SanicException) -> dict[str, str]:
-    """The exception's headers (Allow, ...) less those that Sanic sets for its own body."""
+    """Return the exception's headers, such as Allow, without those that Sanic sets for a body of its own."""
     skipped = ("content-type", "content-length")
     return {key: str(value) for key, value in exception.headers.items() if key.lower() not in skipped}

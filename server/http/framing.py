@@ -1,7 +1,7 @@
-"""Where a request ends and the next one begins: the rules of RFC 9112 that Sanic is lenient about.
+"""The rules of RFC 9112 on where a request ends, which Sanic does not enforce.
 
-A proxy before the server and the server itself must find the same boundaries, else what one takes for a body is the
-other's next request. So everything that two readers could read in two ways is refused.
+A proxy before the server and the server itself must find the same boundaries, else one of them takes the body of a
+request for the next request. So everything that two readers could read in two ways is refused.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 
 
 class FramingError(ValueError):
-    """The bytes are no HTTP request, or could be read as more than one; the message says why."""
+    """The bytes are not an HTTP request, or could be read in two ways; the message says why."""
 
 
 def check_beginning(received: bytes | bytearray) -> None:
-    """Look at a head that has not come to its end yet, so that what cannot become one is not waited for.
+    """Check an incomplete head, so that the server does not wait for the rest of what cannot become a head.
 
     Raises:
         FramingError: no method begins like this, or a line ends without a carriage return.
@@ -38,13 +38,13 @@ def check_beginning(received: bytes | bytearray) -> None:
 
 
 def normal_head(head: bytes) -> bytes:
-    """The head of a request, with no blanks around the values of its fields and its coding in lower case.
+    """Check a head, and return it without blanks around its values and with its transfer coding in lower case.
 
     Args:
-        head: all before the empty line.
+        head: the bytes before the empty line.
 
     Raises:
-        FramingError: it is malformed.
+        FramingError: the head is malformed.
     """
     request_line, *lines = head.split(LINE_END)
     first = _REQUEST_LINE.fullmatch(request_line)
@@ -70,7 +70,7 @@ def normal_head(head: bytes) -> bytes:
 
 def _field(line: bytes) -> tuple[bytes, bytes]:
     found = _FIELD.fullmatch(line)
-    if not found:  # among them: a blank before the colon, and a line that goes on with the one before
+    if not found:  # also where a blank stands before the colon, or the line continues the one before
         raise FramingError("a header is malformed; it is NAME: VALUE on one line, without a blank before the colon")
     return found[1], found[2].rstrip(b" \t")
 
@@ -83,10 +83,10 @@ def _check_host(values: list[bytes], *, needed: bool) -> None:
 
 
 def chunk_size(line: bytes) -> int:
-    """Bytes of a chunk, from the line before it.
+    """Read a chunk's size in bytes from the line before it.
 
     Raises:
-        FramingError: it is no hexadecimal number, with extensions or without.
+        FramingError: the line is not a hexadecimal number, with or without extensions.
     """
     found = _CHUNK.fullmatch(line)
     if not found:
@@ -95,9 +95,9 @@ def chunk_size(line: bytes) -> int:
 
 
 def check_trailer(line: bytes) -> None:
-    """Look at a header that follows the last chunk; its value is of no use here.
+    """Check a header that follows the last chunk; its value is not used.
 
     Raises:
-        FramingError: it is malformed.
+        FramingError: the header is malformed.
     """
     _field(line)

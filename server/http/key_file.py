@@ -1,8 +1,7 @@
-"""The file of API keys: one `LABEL:SHA256` a line, the hash of each key in hexadecimal and never the key itself.
+"""The file of API keys: a line for each key, `LABEL:SHA256`, with the key's hash in hexadecimal and never the key.
 
-Blank lines and lines that begin with `#` are for people.
-
-Keys are made here with 256 random bits, so that a plain hash cannot be turned back.
+Blank lines and lines that begin with `#` are comments. Keys are made with 256 random bits, so that nobody can find a
+key from its plain hash.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from server import log
-from server.http.locked import locked
+from server.http.file_lock import file_lock
 
 _KEY_BYTES = 32
 _LABEL = re.compile(r"(?!key\d+$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -28,24 +27,24 @@ _HASH = re.compile(r"[0-9a-fA-F]{64}")
 _BOM = b"\xef\xbb\xbf"
 _NEW_MODE = 0o600
 _NOT_REPLACEABLE = (errno.EBUSY, errno.EXDEV, errno.EROFS, errno.EACCES, errno.EPERM)
-"""A single file that is mounted into a container, or a folder that takes no new file."""
+"""Errors of a file that cannot be replaced: it is mounted into a container, or its folder takes no new file."""
 
 
 class KeyFileError(ValueError):
-    """The file cannot be used as it is, or has not what was asked of it; the message is for the operator."""
+    """The file cannot be used as it is, or lacks a key that was asked for; the message is for the operator."""
 
 
 def digest(key: str) -> bytes:
-    """SHA-256 of a key."""
+    """Compute the SHA-256 of a key."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a file, whatever they hold.
+    """Read the lines of a file as they are.
 
     Raises:
-        KeyFileError: it is not there.
-        OSError: it cannot be read.
+        KeyFileError: the file does not exist.
+        OSError: the file cannot be read.
     """
     try:
         content = path.read_bytes()
@@ -55,20 +54,20 @@ def _lines(path: Path) -> list[str]:
 
 
 def _entry(line: str) -> tuple[str, bytes] | None:
-    """Label and digest of a line; None if it has not both."""
+    """Read label and digest of a line; None if it does not have both."""
     label, _, kept = (part.strip() for part in line.partition(":"))
     return (label, bytes.fromhex(kept)) if _LABEL.fullmatch(label) and _HASH.fullmatch(kept) else None
 
 
 def read(path: Path) -> dict[str, bytes]:
-    """The digests in a file, by label. Blank lines and those that begin with `#` say nothing.
+    """Read the digests in a file, by label.
 
-    A line that cannot be read, or has a label that is there already, costs that line alone: an ERROR in the log names
-    it and never shows it.
+    A line that cannot be read, or that repeats a label, is skipped: an ERROR in the log gives its number and never
+    shows it.
 
     Raises:
-        KeyFileError: the file is not there, or has lines and none that can be read.
-        OSError: it cannot be read.
+        KeyFileError: the file does not exist, or none of its lines can be read.
+        OSError: the file cannot be read.
     """
     keys: dict[str, bytes] = {}
     problems = []
@@ -90,9 +89,9 @@ def read(path: Path) -> dict[str, bytes]:
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
-    """Replace the file by one of the same owner and mode, a new one readable by its owner only.
+    """Replace the file by one of the same owner and mode; only its owner can read a new file.
 
-    Half a file is never there, but where it cannot be replaced: then it is written in place.
+    A half-written file is never seen, except where the file cannot be replaced and is written in place.
     """
     content = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
     try:
@@ -113,7 +112,7 @@ def _replace(path: Path, content: bytes) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             if path.exists():
-                _take_after(stream.fileno(), path.stat())
+                _copy_owner_and_mode(stream.fileno(), path.stat())
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).replace(path)
@@ -122,8 +121,8 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
-def _take_after(handle: int, old: os.stat_result) -> None:
-    """Give an open file the owner and mode of another; Windows has neither."""
+def _copy_owner_and_mode(handle: int, old: os.stat_result) -> None:
+    """Give an open file the owner and mode of another file; Windows has neither."""
     if sys.platform != "win32":
         if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
             os.fchown(handle, old.st_uid, old.st_gid)
@@ -131,10 +130,10 @@ def _take_after(handle: int, old: os.stat_result) -> None:
 
 
 def add(path: Path, label: str) -> str:
-    """Make a key, put its hash into the file (made where it is not there yet) and return it: it is kept nowhere.
+    """Make a key, add its hash to the file, and return the key, which is kept nowhere else; a missing file is made.
 
     Raises:
-        KeyFileError: the label cannot be one or is taken, or as for `read`.
+        KeyFileError: the label is malformed or taken, or as for `read`.
         OSError: the file cannot be read or written.
     """
     if not _LABEL.fullmatch(label):
@@ -143,7 +142,7 @@ def add(path: Path, label: str) -> str:
             "key1, key2, ... are the keys of KW_SECRET_API_KEY"
         )
     path = path.resolve()
-    with locked(path):
+    with file_lock(path):
         if path.exists() and label in read(path):
             raise KeyFileError(f"there is a key {label} already; revoke it first or choose another label")
         key = f"sk-{secrets.token_urlsafe(_KEY_BYTES)}"
@@ -152,16 +151,16 @@ def add(path: Path, label: str) -> str:
 
 
 def revoke(path: Path, label: str) -> None:
-    """Take a key out of the file: every line that has its label.
+    """Remove every line of the file that has a key's label.
 
     Raises:
-        KeyFileError: it has no such key, or as for `read`.
+        KeyFileError: the file has no such key, or as for `read`.
         OSError: the file cannot be read or written.
     """
     path = path.resolve()
     if not path.exists():
-        _lines(path)  # which says so
-    with locked(path):
+        _lines(path)  # raises the error that says so
+    with file_lock(path):
         keys = read(path)
         if keys.pop(label, None) is None:
             raise KeyFileError(f"there is no key {label}; there are {', '.join(keys) or 'none'}")
@@ -171,8 +170,10 @@ def revoke(path: Path, label: str) -> None:
 class KeyFile:
     """The keys of a file that may change at any time.
 
+    A file that becomes unreadable later holds no keys, and the log says why.
+
     Raises:
-        KeyFileError, OSError: as for `read`. Later on, a file that cannot be read holds no keys, and the log says why.
+        KeyFileError, OSError: as for `read`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -188,7 +189,7 @@ class KeyFile:
         return found.st_mtime_ns, found.st_ino, found.st_size
 
     def keys(self) -> Mapping[str, bytes]:
-        """The digests by label, read again if the file has changed."""
+        """Return the digests by label; the file is read again if it has changed."""
         if (now := self._signature()) != self._seen:
             self._seen = now
             try:

@@ -1,4 +1,4 @@
-"""From listening to the end: one Sanic app in this process, and a stop that lets requests under way finish."""
+"""Runs one Sanic app in this process, and stops it so that requests under way can finish."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server.http.listening import BACKLOG
 
 _POLL_SECONDS = 0.05
 _STOP_SIGNALS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
-"""SIGBREAK is what Windows sends at Ctrl+Break and when a console is closed."""
+"""Windows sends SIGBREAK at Ctrl+Break and when a console is closed."""
 _MANY_SIGNALS = 4096
 
 
@@ -32,10 +32,10 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Then all goes on for `delay_seconds`, while `app.ctx.leaving` is true; then requests under way get `drain_seconds`
-    to finish, while `app.ctx.draining` is. A second signal ends both.
+    After the signal the server goes on as before for `delay_seconds`, with `app.ctx.leaving` set. Then requests under
+    way have `drain_seconds` to finish, with `app.ctx.draining` set. A second signal ends both times.
     """
-    # The selector's loop everywhere: Sanic takes it on Windows too, where asyncio's own choice would be another.
+    # Sanic needs the selector's loop on Windows, where asyncio would choose another one.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         runner.run(_serve(app, sockets, on_listening, drain_seconds, delay_seconds))
 
@@ -48,7 +48,7 @@ async def _serve(
     delay_seconds: float,
 ) -> None:
     limit_accept_errors(asyncio.get_running_loop())
-    # Sanic's own `run` accepts requests before it listens to signals: a stop at the wrong moment kills it or is lost.
+    # Sanic's own `run` accepts requests before it handles signals: a stop between the two would kill it or be lost.
     stop, at_once = asyncio.Event(), asyncio.Event()
     with _on_stop_signal(lambda: (at_once if stop.is_set() else stop).set()):
         not_yet = {"start_serving": False}
@@ -56,13 +56,13 @@ async def _serve(
             await app.create_server(sock=sock, protocol=GuardedProtocol, asyncio_server_kwargs=not_yet)
             for sock in sockets
         ]
-        server = servers[0]  # it has the app's events, which are the same for all
+        server = servers[0]  # fires the app's events, which are the same for all servers
         await server.startup()
         await server.before_start()
         for each in servers:
             await each.start_serving()
         for sock in sockets:
-            sock.listen(BACKLOG)  # asyncio has set it to the 100 that it accepts at a time
+            sock.listen(BACKLOG)  # asyncio has set the backlog to 100
         await server.after_start()
         on_listening()
         await stop.wait()
@@ -82,8 +82,8 @@ async def _serve(
 def _on_stop_signal(act: Callable[[], object]) -> Iterator[None]:
     """Call `act` on the running loop at every signal that asks this process to stop.
 
-    It does what `loop.add_signal_handler` does and the loops of Windows do not. A signal interrupts no `select` there:
-    what wakes the loop is the byte that Python's own handler writes, the signal's number.
+    Windows' loops lack `loop.add_signal_handler`, and a signal does not interrupt `select` there: the loop is woken by
+    the byte that Python's own handler writes, which is the signal's number.
     """
     loop = asyncio.get_running_loop()
     reader, writer = socket.socketpair()
@@ -111,10 +111,10 @@ def _on_stop_signal(act: Callable[[], object]) -> Iterator[None]:
 async def _drain(
     servers: Sequence[Any], sockets: Sequence[socket.socket], seconds: float, at_once: asyncio.Event
 ) -> None:
-    """Accept no more connections, let the requests under way finish, and break off those that take too long."""
+    """Accept no more connections, let requests under way finish, and break off those that take too long."""
     closing = [server.close() for server in servers]
     for sock in sockets:
-        sock.close()  # on Windows Sanic serves a duplicate, and this one would go on taking connections
+        sock.close()  # on Windows Sanic serves a duplicate, so that this one would go on accepting connections
     waits = [asyncio.create_task(_finish(servers)), asyncio.create_task(at_once.wait())]
     await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
@@ -131,10 +131,10 @@ def _connections(servers: Sequence[Any]) -> list[Any]:
 
 
 async def _finish(servers: Sequence[Any]) -> None:
-    """Wait for requests under way, then for what is still to be sent.
+    """Wait until no request is under way, then until all answers are sent.
 
-    Idle connections stay until then: their next request is told that the server stops, which a connection closed under
-    the client's hands would not say.
+    Idle connections stay open until then: a request that still arrives is told that the server stops, which a closed
+    connection would not tell.
     """
     while any(connection.http for connection in _connections(servers)):
         await asyncio.sleep(_POLL_SECONDS)

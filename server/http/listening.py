@@ -1,4 +1,4 @@
-"""The sockets that the server listens on."""
+"""Opens the sockets that the server listens on."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from contextlib import ExitStack
 from server.config.addresses import is_localhost
 
 BACKLOG = 1024
-"""Connections that the system keeps until they are accepted; the client of one more tries again after a second."""
+"""Connections that the system keeps until they are accepted; the client of a further one tries again after a second."""
 _LOCALHOST = ("127.0.0.1", "::1")
 _NOT_HERE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-"""A machine without IPv6 says so in one of these ways."""
+"""Errors of a machine that has no IPv6."""
 _TRIES = 10
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Take a port on every address of a host; `::` takes IPv4 too.
+    """Listen on a port of every address of a host; `::` includes IPv4.
 
     Args:
         host: an address or a name.
-        port: 0 takes a free one, the same on every address.
+        port: the port; 0 takes a free one, the same on every address.
 
     Raises:
-        OSError: somebody else has the port, or the host has no address that is this machine's.
+        OSError: another process has the port, or no address of the host is this machine's.
     """
     addresses = _addresses(host)
     for tries_left in reversed(range(_TRIES)):
         try:
             return _listen_on(addresses, port)
-        except OSError as error:  # a port that is free on one address may not be so on another
+        except OSError as error:  # a port that is free on one address may be taken on another
             if port or len(addresses) < 2 or error.errno != errno.EADDRINUSE or not tries_left:
                 raise
     raise AssertionError("the last try returns or raises")
@@ -72,6 +72,6 @@ def _listen_on_one(address: str, port: int) -> socket.socket:
 
 
 def url_of(sock: socket.socket) -> str:
-    """Where a browser finds what listens there."""
+    """Return the URL of a listening socket."""
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

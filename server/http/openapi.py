@@ -1,6 +1,6 @@
-"""The OpenAPI 3.1 document, made of the very models that requests are read with and answers are made of.
+"""The OpenAPI 3.1 document, generated from the models that requests are read with and answers are made of.
 
-What a model cannot say of itself is in `server.http.openapi_notes`, or here: routes, statuses, media types.
+Fields describe themselves, errors give their own examples; only routes, statuses and example requests are said here.
 """
 
 from __future__ import annotations
@@ -9,24 +9,78 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
 from server import __version__
 from server.audio.encoders import CONTENT_TYPES
-from server.errors import InvalidRequestError, SpeechFailedError
-from server.http.error_answers import SANIC_CODES, ErrorAnswer, body_of
-from server.http.openapi_notes import ABOUT, BATCH, ERRORS, HEADERS, REQUESTS, SPEECH_HEADERS, Json
+from server.errors import ApiError, InvalidRequestError, SpeechFailedError
+from server.http.error_answers import SANIC_CODES, body_of, body_of_error
 from server.http.schemas import (
+    HEADERS,
+    SPEECH_HEADERS,
     Alive,
     AudioModelList,
     BatchAnswer,
+    ErrorAnswer,
     ModelDetails,
     ModelList,
     Ready,
     VoiceList,
     VoiceNames,
 )
+from server.speech.batch import MAX_ITEMS
 from server.speech.request import SpeechRequest
+
+Json = dict[str, Any]
+
+ABOUT = """Text to speech by Qwen3-TTS, as OpenAI's SDKs, Kokoro Web's clients, Open WebUI and SillyTavern ask for it.
+
+The same routes lie under `/v1` and `/api/v1`; `OPTIONS` is answered on each of them, without a key.
+
+Requests are read with mercy beyond what this document says: numbers may be strings, words such as `mp3` may have any
+case and blanks around them, and an empty string is as good as none. `instruct` is `instructions`, `lang_code` and
+`language_id` are `language`, `format` is `response_format`, `text` is `input`. Fields that ask for a cloned voice are
+refused; all others that are not described here are ignored, and the answer's `x-ignored` names them.
+
+Text that arrives while it is spoken has a WebSocket, `/audio/speech/stream`, in vLLM-Omni's protocol. OpenAPI has no
+words for it, the README has."""
+
+BATCH: Json = {
+    "type": "object",
+    "required": ["items"],
+    "properties": {
+        "items": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MAX_ITEMS,
+            "items": {"type": "object"},
+            "description": "Requests of `POST /audio/speech`; a field that one lacks is that of the batch.",
+        }
+    },
+    "example": {"voice": "serena", "items": [{"input": "One."}, {"input": "Two.", "voice": "ryan"}]},
+}
+
+REQUESTS: dict[str, Json] = {
+    "whole": {
+        "summary": "A whole MP3 file",
+        "value": {"model": "tts-1", "input": "Hello from my own machine.", "voice": "alloy", "stream": False},
+    },
+    "streamed": {
+        "summary": "Raw samples, sent while they are made",
+        "value": {
+            "model": "tts-1",
+            "input": "Hello from my own machine.",
+            "voice": "serena",
+            "language": "English",
+            "response_format": "pcm",
+            "stream": True,
+        },
+    },
+    "reproducible": {
+        "summary": "The same audio each time",
+        "value": {"model": "tts-1", "input": "Once more.", "voice": "ryan", "response_format": "wav", "seed": 7},
+    },
+}
 
 _REF = "#/components/schemas/{model}"
 _ANSWERS = (BatchAnswer, ModelList, ModelDetails, VoiceList, VoiceNames, AudioModelList, Alive, Ready, ErrorAnswer)
@@ -133,10 +187,10 @@ def _error(status: int) -> Json:
     examples, words, headers = {}, [], {"x-request-id"}
     if status >= SpeechFailedError.status:
         headers.add("x-should-retry")
-    for error, message, param in ERRORS:
-        if error.status == status:
-            body = body_of(message, kind=error.kind, param=param, code=error.code)
-            examples[str(error.code)] = {"value": body}
+    for error in _kinds(ApiError):
+        if error.status == status and error.code is not None:
+            message, param = error.example
+            examples[error.code] = {"value": body_of_error(error(message, param=param))}
             words.append(f"`{error.code}`: {(error.__doc__ or '').partition(chr(10))[0]}")
             headers |= set(error.headers)
     if status == _TOO_LARGE:
@@ -145,6 +199,13 @@ def _error(status: int) -> Json:
         examples[code], words = {"value": body}, [f"`{code}`: The body is too long."]
     content = {"application/json": {"schema": _ref(ErrorAnswer), "examples": examples}}
     return {"description": "\n\n".join(words), "headers": _headers(*sorted(headers)), "content": content}
+
+
+def _kinds(error: type[ApiError]) -> Iterator[type[ApiError]]:
+    """Yield a class of errors and all its subclasses."""
+    yield error
+    for kind in error.__subclasses__():
+        yield from _kinds(kind)
 
 
 def _headers(*names: str) -> Json:
@@ -160,52 +221,43 @@ def _json(model: type[BaseModel]) -> Json:
 
 
 def _audio() -> Json:
-    """What speech is sent as: files, and events where requests may ask for them."""
-    types = set(CONTENT_TYPES.values())
-    content: Json = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in sorted(types)}
-    if "sse" in _choices(SpeechRequest.model_json_schema()["properties"]["stream_format"]):
-        content["text/event-stream"] = {
-            "schema": {
-                "type": "object",
-                "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
-                "required": ["data"],
-                "description": "Events `speech.audio.delta` with `audio`, a part of the file in base64, "
-                "then one `speech.audio.done` with `usage`, and with `finish_reason` `length` where `max_new_tokens` "
-                "ended the speech.",
-            }
-        }
-    return content
+    """The media types of speech: files, and events."""
+    file = {"schema": {"type": "string", "format": "binary"}}
+    event = {
+        "type": "object",
+        "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
+        "required": ["data"],
+        "description": "Events `speech.audio.delta` with `audio`, a part of the file in base64, "
+        "then one `speech.audio.done` with `usage`, and with `finish_reason` `length` where `max_new_tokens` "
+        "ended the speech.",
+    }
+    return dict.fromkeys(sorted(set(CONTENT_TYPES.values())), file) | {"text/event-stream": {"schema": event}}
 
 
-def _choices(schema: Json) -> Iterator[Any]:
-    """The values that a schema lists."""
-    yield from schema.get("enum", ())
-    if "const" in schema:
-        yield schema["const"]
-    for each in schema.get("anyOf", ()):
-        yield from _choices(each)
+class _WithoutTitles(GenerateJsonSchema):
+    """Leaves out the titles of fields, which only repeat their names."""
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
 
 
 def _schemas(max_input_chars: int) -> Json:
     read: tuple[type[BaseModel], JsonSchemaMode] = (SpeechRequest, "validation")
     made: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _ANSWERS]
-    schemas: Json = models_json_schema([read, *made], ref_template=_REF)[1]["$defs"]
-    for schema in schemas.values():
-        for field in schema.get("properties", {}).values():
-            field.pop("title", None)
+    _, definitions = models_json_schema([read, *made], ref_template=_REF, schema_generator=_WithoutTitles)
+    schemas: Json = definitions["$defs"]
     request = schemas[SpeechRequest.__name__]
-    request["properties"] = {
-        name: _field(schema, needed=name in request["required"]) for name, schema in request["properties"].items()
-    }
     for name in ("input", "instructions"):
         request["properties"][name]["maxLength"] = max_input_chars
+    optional = request["properties"].keys() - set(request["required"])
+    request["properties"] |= {name: _optional(request["properties"][name]) for name in optional}
     return schemas
 
 
-def _field(schema: Json, *, needed: bool) -> Json:
-    """A request's field, which is null too if it may be absent."""
-    about = dict(schema)
-    if needed or about.get("default", ...) is None:
-        return {key: value for key, value in about.items() if key != "default"}
-    kept: Json = {key: about.pop(key) for key in ("description", "default", "examples") if key in about}
-    return {"anyOf": [about, {"type": "null"}], **kept}
+def _optional(field: Json) -> Json:
+    """Allow null for a field that may be absent; its default is kept if it is not null itself."""
+    if field.get("default", ...) is None:
+        return {key: value for key, value in field.items() if key != "default"}
+    value = dict(field)
+    about: Json = {key: value.pop(key) for key in ("description", "default", "examples") if key in value}
+    return {"anyOf": [value, {"type": "null"}], **about}

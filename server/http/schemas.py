@@ -1,4 +1,4 @@
-"""What the API answers with beside audio and errors, as its OpenAPI document describes it."""
+"""What the API answers with beside audio: JSON bodies and headers, as the OpenAPI document describes them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class ModelCard(_Answer):
     """A model in OpenAI's shape, and what it can do."""
 
     id: str
-    """What a request's `model` names it."""
+    """The name by which a request's `model` asks for it."""
     object: Literal["model"] = "model"
     created: int
     """Unix seconds at which its bundle was made."""
     owned_by: str = "qwen3-tts-edge"
     description: str
     languages: list[str]
-    """What a request's `language` may be."""
+    """The languages that a request's `language` may name."""
     instructions: bool
     """Whether it follows a request's `instructions`."""
     cloning: bool
@@ -38,9 +38,9 @@ class ModelCard(_Answer):
     provider: str | None
     """What computes it; null while it is not loaded."""
     loaded: bool
-    """Whether it is in memory; it is loaded when a request asks for it."""
+    """Whether it is in memory; a request for it loads it."""
     problem: str | None
-    """Why it cannot be served; null where nothing is known to be wrong."""
+    """Why it cannot be served; null if nothing is known to be wrong."""
 
 
 class ModelVoice(_Answer):
@@ -82,7 +82,7 @@ class AudioModelList(_Answer):
 
 
 class VoiceList(_Answer):
-    """Every voice of a model: its own first, those that only stand in for another at last."""
+    """Every voice of a model: its own first, and stand-ins for speakers that it lacks last."""
 
     voices: list[Voice]
 
@@ -143,8 +143,79 @@ class Ready(_Answer):
 
     status: Literal["ready"] = "ready"
     version: str = __version__
-    """Of the server."""
+    """Version of the server."""
     model: str
     """Id of the default model."""
     problems: list[str]
-    """What is known to be wrong with other models."""
+    """Reasons why other models cannot be served."""
+
+
+class ErrorDetail(_Answer):
+    """What OpenAI's SDKs read of an error."""
+
+    message: str
+    """What is wrong and what to do."""
+    type: str
+    """The kind of error."""
+    param: str | None
+    """The field of the request that is to blame."""
+    code: str | None
+    """Which error it is, for programs."""
+
+
+class ErrorAnswer(_Answer):
+    """The body of every error."""
+
+    error: ErrorDetail
+    message: str
+    """The same message, where Kokoro Web's clients look for it."""
+
+
+HEADERS: dict[str, dict[str, Any]] = {
+    "x-request-id": {
+        "description": "The request's id in the server's log: its own `x-request-id` where it sent one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+    },
+    "x-seed": {
+        "description": "The seed that reproduces this audio.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "x-instructions": {
+        "description": "`ignored` where the model does not follow the instructions that the request or its voice has.",
+        "schema": {"type": "string", "enum": ["ignored"]},
+    },
+    "x-stand-in": {
+        "description": "The speaker that is heard, percent-encoded, where the model lacks the one that is meant.",
+        "schema": {"type": "string"},
+    },
+    "x-ignored": {
+        "description": "Names of the request's fields that mean nothing here, percent-encoded, with commas.",
+        "schema": {"type": "string"},
+    },
+    "x-finish-reason": {
+        "description": "`length` where `max_new_tokens` ended the speech; of a whole file only.",
+        "schema": {"type": "string", "enum": ["length"]},
+    },
+    "x-text-notes": {
+        "description": "What was dropped from the text because the model cannot say it.",
+        "schema": {"type": "string"},
+    },
+    "retry-after": {
+        "description": "Seconds after which it may work.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "x-should-retry": {
+        "description": "`false` where the same request would fail again; OpenAI's SDKs heed it.",
+        "schema": {"type": "string", "enum": ["false"]},
+    },
+    "www-authenticate": {
+        "description": "How to authenticate.",
+        "required": True,
+        "schema": {"type": "string", "enum": ["Bearer"]},
+    },
+}
+
+SPEECH_HEADERS = ("x-instructions", "x-stand-in", "x-ignored", "x-text-notes", "x-finish-reason")
+"""Headers of speech that are sent only where they have something to tell."""

@@ -1,6 +1,6 @@
-"""The bundles of the models folder, and which of them a request's `model` means.
+"""Finds the bundles of the models folder, and the one that a request's `model` means.
 
-Knows nothing of requests or engines: a name goes in, a bundle comes out.
+It knows nothing of requests or engines: a name goes in, and a bundle comes out.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from pathlib import Path
 
 from server.errors import ModelUnavailableError, UnknownModelError
 from server.manifest import MANIFEST_NAME, BundleError, Manifest, Precision, read_manifest
-from server.models.names import OPENAI_MODELS, how_to_make, is_source, means_default, plain
+from server.models.names import OPENAI_MODELS, how_to_make, is_source, means_default, normalised
 
 
 @dataclass
 class Bundle:
-    """One folder of the models folder; its name is the model's id."""
+    """A bundle in the models folder; the name of its folder is the model's id."""
 
     folder: Path
     created: int
-    """Unix seconds at which it was made."""
-    readable: Manifest | None = None
+    """When the bundle was made, in Unix seconds."""
+    manifest_or_none: Manifest | None = None
+    """What the bundle says of itself; None if its manifest cannot be read."""
     problem: str | None = None
-    """Why it cannot be served, once that is known."""
+    """Why the bundle cannot be served; None if nothing is known to be wrong."""
 
     @property
     def id(self) -> str:
@@ -31,27 +32,27 @@ class Bundle:
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself.
+        """The bundle's manifest.
 
         Raises:
-            ModelUnavailableError: its manifest cannot be read.
+            ModelUnavailableError: the manifest cannot be read.
         """
-        if self.readable is None:
+        if self.manifest_or_none is None:
             raise self.unavailable()
-        return self.readable
+        return self.manifest_or_none
 
     def unavailable(self) -> ModelUnavailableError:
-        """The error that says why this bundle cannot be served."""
+        """Make the error that says why this bundle cannot be served."""
         return ModelUnavailableError(f"this model cannot be served: {self.problem}", param="model")
 
 
 def find(folder: Path) -> list[Bundle]:
-    """The bundles in a folder, in order of their ids; hidden folders (unfinished conversions) are passed over."""
+    """Find the bundles in a folder, ordered by id; hidden folders, which are unfinished conversions, are left out."""
     bundles = []
     for manifest in sorted(folder.glob(f"[!.]*/{MANIFEST_NAME}")) if folder.is_dir() else []:
         bundle = Bundle(manifest.parent, int(manifest.stat().st_mtime))
         try:
-            bundle.readable = read_manifest(bundle.folder)
+            bundle.manifest_or_none = read_manifest(bundle.folder)
         except BundleError as error:
             bundle.problem = str(error)
         bundles.append(bundle)
@@ -59,13 +60,13 @@ def find(folder: Path) -> list[Bundle]:
 
 
 class Bundles:
-    """The bundles that can be asked for.
+    """The bundles that requests can ask for.
 
     Args:
-        found: as `find` gives them.
-        default: id of the default model; None takes the first one that can be read. If that fails to load later it
-            stays the default: clients were told its id, and another model would have other voices.
-        precision: where a model has several bundles, `ID` and `ID_PRECISION`, the one that its id means.
+        found: the bundles, as `find` returns them.
+        default: id of the default model; None takes the first one that can be read. It stays the default even if it
+            cannot be loaded later: clients were told its id, and another model would have other voices.
+        precision: which bundle an id means where both `ID` and `ID_PRECISION` are there.
         aliases: the operator's own names of models, each with a name that `resolve` knows without them.
     """
 
@@ -77,37 +78,37 @@ class Bundles:
         aliases: Mapping[str, str] | None = None,
     ) -> None:
         self._by_id = {bundle.id: bundle for bundle in found}
-        self._aliases = {plain(name): meant for name, meant in (aliases or {}).items()}
+        self._aliases = {normalised(name): meant for name, meant in (aliases or {}).items()}
         self._precision = precision
         self._default = self._preferred(default) if default is not None else self._first_readable()
 
     def _first_readable(self) -> str | None:
-        """The first bundle whose manifest can be read, in the wanted precision if that one can be, else any."""
-        readable = [name for name, bundle in self._by_id.items() if bundle.readable]
+        """Find the first bundle whose manifest can be read, in the wanted precision if possible."""
+        readable = [name for name, bundle in self._by_id.items() if bundle.manifest_or_none]
         if not readable:
             return next(iter(self._by_id), None)
         preferred = self._preferred(readable[0])
         return preferred if preferred in readable else readable[0]
 
     def _preferred(self, name: str) -> str:
-        """The id of this model's bundle in the wanted precision, if it has one, else the name as it is."""
+        """Return the id of this model's bundle in the wanted precision if there is one, else the name as it is."""
         wanted = f"{name}_{self._precision}"
         return wanted if self._precision is not None and wanted in self._by_id else name
 
     def all(self) -> list[Bundle]:
-        """Every bundle, the default one first."""
+        """List every bundle, the default one first."""
         return sorted(self._by_id.values(), key=lambda bundle: (bundle.id != self._default, bundle.id))
 
     @property
     def problems(self) -> list[str]:
-        """What is known to be wrong with any bundle."""
+        """Reasons why bundles cannot be served."""
         return [bundle.problem for bundle in self.all() if bundle.problem]
 
     def default(self) -> Bundle:
-        """The default model.
+        """Return the bundle of the default model.
 
         Raises:
-            ModelUnavailableError: there is no bundle at all, or not this one.
+            ModelUnavailableError: there is no bundle, or not this one.
         """
         bundle = self._by_id.get(self._default or "")
         if bundle is None:
@@ -118,18 +119,18 @@ class Bundles:
         return bundle
 
     def resolve(self, name: str) -> Bundle:
-        """The bundle that a request's `model` means.
+        """Find the bundle that a request's `model` means.
 
-        It is looked for as an id, as one of the operator's names, as an id that is written in another way, as the
-        checkpoint that a bundle was made of, and as a name of the default model.
+        The name is looked for as an id, as one of the operator's names, as an id in another spelling, as the checkpoint
+        that a bundle was made of, and as a name of the default model.
 
         Raises:
-            UnknownModelError: none.
-            ModelUnavailableError: it means the default model and there is none.
+            UnknownModelError: no bundle has this name.
+            ModelUnavailableError: the name means the default model, and there is none.
         """
         wanted = self._preferred(name)
-        if wanted not in self._by_id and plain(name) in self._aliases:
-            name = self._aliases[plain(name)]
+        if wanted not in self._by_id and normalised(name) in self._aliases:
+            name = self._aliases[normalised(name)]
         found = self._named(name)
         if found is not None:
             return self._by_id[self._preferred(found)]
@@ -140,12 +141,14 @@ class Bundles:
         raise UnknownModelError(f"there is no such model; there are {known}; {how_to_make(name)}", param="model")
 
     def _named(self, name: str) -> str | None:
-        """The id that a name is, in another spelling perhaps, or whose bundle was made of the checkpoint it names."""
+        """Find the id that a name spells, or the id of the bundle that was made of the checkpoint that it names."""
         if name in self._by_id or self._preferred(name) in self._by_id:
             return name
-        wanted = plain(name)
-        same = (bundle.id for bundle in self.all() if plain(bundle.id) == wanted)
+        wanted = normalised(name)
+        same = (bundle.id for bundle in self.all() if normalised(bundle.id) == wanted)
         made_of = (
-            bundle.id for bundle in self.all() if bundle.readable and is_source(name, bundle.readable.source.model)
+            bundle.id
+            for bundle in self.all()
+            if bundle.manifest_or_none and is_source(name, bundle.manifest_or_none.source.model)
         )
         return next(same, None) or next(made_of, None)

@@ -1,4 +1,4 @@
-"""Names of models as clients write them: when two are the same, which mean the default model, how to get one. Pure."""
+"""Compares names of models as clients write them, and says how to make a model that is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import get_args
 from server.manifest import Precision
 
 OPENAI_MODELS = ("gpt-4o-mini-tts", "tts-1", "tts-1-hd")
-"""Whoever sends one of these, Kokoro's name, or one of Kokoro Web's for its precisions, means the default model."""
+"""OpenAI's names, which mean the default model, as Kokoro's name and Kokoro Web's names for its precisions do."""
 
 _BETWEEN = re.compile(r"[\s._-]+")
 _DEFAULTS = re.compile(
@@ -20,30 +20,30 @@ _DEFAULTS = re.compile(
 )
 
 _HUB_IDS = ("Qwen3-TTS-12Hz-0.6B-CustomVoice", "Qwen3-TTS-12Hz-1.7B-CustomVoice", "Qwen3-TTS-12Hz-1.7B-VoiceDesign")
-"""Checkpoints that can be converted."""
+"""Checkpoints on the Hub that can be converted."""
 
 
-def plain(name: str) -> str:
-    """The spelling in which names are compared: no capitals, and one sign between words."""
+def normalised(name: str) -> str:
+    """Return the spelling in which names are compared: without capitals, and with `_` between words."""
     return _BETWEEN.sub("_", name.strip().lower())
 
 
 def means_default(name: str) -> bool:
-    """Whether a name means whatever the default model is."""
-    return bool(_DEFAULTS.fullmatch(plain(name)))
+    """Whether a name means the default model, whichever that is."""
+    return bool(_DEFAULTS.fullmatch(normalised(name)))
 
 
 def is_source(name: str, source: str) -> bool:
-    """Whether a name is that of the checkpoint a bundle was made of, such as a Hub id, with or without its owner."""
-    wanted, checkpoint = plain(name), plain(source)
+    """Whether a name is that of a bundle's checkpoint, such as a Hub id, with or without its owner."""
+    wanted, checkpoint = normalised(name), normalised(source)
     return wanted in (checkpoint, checkpoint.rpartition("/")[2])
 
 
 def how_to_make(name: str) -> str:
-    """The command that makes the model of this name, or any where no checkpoint is known by it; one sentence."""
-    wanted = plain(name).rpartition("/")[2].replace("_12hz_", "_")
+    """Return the command that makes the model of this name, or some model if no checkpoint is known by it."""
+    wanted = normalised(name).rpartition("/")[2].replace("_12hz_", "_")
     for hub_id in _HUB_IDS:
-        model = plain(hub_id).replace("_12hz_", "_")
+        model = normalised(hub_id).replace("_12hz_", "_")
         rest = wanted.removeprefix(model)
         precision = rest.removeprefix("_")
         if wanted.startswith(model) and (not rest or precision in get_args(Precision)):

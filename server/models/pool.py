@@ -1,6 +1,7 @@
-"""The engines loaded from bundles: which are in memory, who uses them, which one leaves for another.
+"""The pool of engines: it loads them, lends them to requests, and unloads the least recently used for another.
 
-Knows nothing of requests. Runs on one event loop; loads and closes engines in threads, one at a time.
+It knows nothing of what a request asks for. It runs on one event loop; engines are loaded and closed in threads, one
+at a time.
 """
 
 from __future__ import annotations
@@ -13,31 +14,28 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from pydantic import ByteSize
-
 from server import log
 from server.errors import BusyError, ModelLoadingError
 from server.manifest import Manifest
-from server.metrics import Metrics
+from server.metrics import EngineEvents, EngineLoad, Metrics
 from server.models.catalogue import Bundle, Bundles
-from server.models.daemon_threads import DaemonThreads
-from server.models.engine import Lease, Loader, SpeechEngine
-from server.models.heap import Tidying, give_back
-from server.models.places import Place, is_lasting
+from server.models.memory import MemoryTrimmer, collect_and_trim, human_size
+from server.models.pool_entry import Loader, PoolEntry, SpeechEngine, is_lasting
+from server.models.threads import DaemonThreads
 
 CLOSE_SECONDS = 2.0
-"""For engines to end their last frame when the server stops."""
+"""How long engines may take to end their last frame when the server stops."""
 
 
 @dataclass(frozen=True)
 class PoolLimits:
-    """What engines and those who use them may take.
+    """The bounds of a pool.
 
     Args:
-        memory: bytes of all loaded models together; None is without limit.
-        idle_seconds: an engine that nobody uses for so long is unloaded; 0 is never.
-        wait_seconds: how long to wait for a model that is not loaded.
-        max_requests: how many may use one model or wait for it.
+        memory: bytes that all loaded models may take together; None is no limit.
+        idle_seconds: how long an engine may be unused before it is unloaded; 0 is no limit.
+        wait_seconds: how long a request waits for a model that is not loaded.
+        max_requests: how many requests may use one model or wait for it.
     """
 
     memory: int | None = None
@@ -46,15 +44,29 @@ class PoolLimits:
     max_requests: int = 20
 
 
+class Lease:
+    """The hold of one request on an engine, which stays loaded until `release`."""
+
+    def __init__(self, engine: SpeechEngine, on_release: Callable[[], None]) -> None:
+        self.engine = engine
+        self._on_release: Callable[[], None] | None = on_release
+
+    def release(self) -> None:
+        """Give the engine back; a second call does nothing."""
+        on_release, self._on_release = self._on_release, None
+        if on_release is not None:
+            on_release()
+
+
 class EnginePool:
-    """Engines, loaded when they are asked for, that share the memory there is.
+    """Engines that are loaded on demand and share the host's memory.
 
     Args:
-        bundles: what can be loaded.
-        load: makes an engine.
-        memory_of: bytes of the host's memory that a bundle's engine takes.
-        limits: see there.
-        metrics: told of what happens.
+        bundles: the bundles that can be loaded.
+        load: loads the engine of a bundle.
+        memory_of: gives the bytes of host memory that a bundle's engine takes.
+        limits: the bounds of the pool.
+        metrics: counts loadings and unloadings.
     """
 
     def __init__(
@@ -69,30 +81,34 @@ class EnginePool:
         self._load_engine = load
         self._limits = limits
         self._metrics = metrics
-        self._places = {
-            bundle.id: Place(bundle, memory_of(bundle.readable)) for bundle in bundles.all() if bundle.readable
+        self._entries = {
+            bundle.id: PoolEntry(bundle, memory_of(bundle.manifest_or_none))
+            for bundle in bundles.all()
+            if bundle.manifest_or_none
         }
         self._used = 0
-        self._one_at_a_time = asyncio.Lock()
-        self._room = asyncio.Event()
+        self._loading_lock = asyncio.Lock()
+        self._room_changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = DaemonThreads()
-        self._tidying = Tidying(self._threads, lambda: not any(place.users for place in self._places.values()))
-        for place in self._places.values():
-            self._refuse_if_too_large(place)
-        metrics.watch(self.loaded)
+        self._trimmer = MemoryTrimmer(self._threads, lambda: not any(entry.users for entry in self._entries.values()))
+        for entry in self._entries.values():
+            self._refuse_if_too_large(entry)
+        metrics.watch(
+            lambda: {name: EngineLoad(engine.running, engine.waiting) for name, engine in self.loaded().items()}
+        )
 
-    def _refuse_if_too_large(self, place: Place) -> None:
+    def _refuse_if_too_large(self, entry: PoolEntry) -> None:
         limit = self._limits.memory
-        if limit is not None and place.size > limit:
-            place.bundle.problem = (
-                f"{place.id} needs {_human(place.size)} of memory and KW_MODEL_MEMORY allows {_human(limit)}; "
+        if limit is not None and entry.size > limit:
+            entry.bundle.problem = (
+                f"{entry.id} needs {human_size(entry.size)} of memory and KW_MODEL_MEMORY allows {human_size(limit)}; "
                 "raise it, lower KW_MAX_ROWS or KW_MAX_FRAMES, or convert the checkpoint to a smaller precision"
             )
 
     def loaded(self) -> Mapping[str, SpeechEngine]:
         """The engines in memory, by model."""
-        return {place.id: place.engine for place in self._places.values() if place.engine is not None}
+        return {entry.id: entry.engine for entry in self._entries.values() if entry.engine is not None}
 
     @property
     def at_work(self) -> bool:
@@ -100,203 +116,203 @@ class EnginePool:
         return self._threads.alive
 
     def check_ready(self) -> str:
-        """The default model's id, if a request for it would be served; it may have to be loaded again after a rest.
+        """Return the default model's id if a request for it would be served, after loading it again if it was unloaded.
 
         Raises:
-            ModelLoadingError: soon it will.
-            ModelRestartingError: its engine has died; soon there will be another.
-            ModelUnavailableError: it will not.
+            ModelLoadingError: it is loading for the first time.
+            ModelRestartingError: its engine has died and is being loaded again.
+            ModelUnavailableError: it cannot be loaded.
         """
-        place = self._place(self.bundles.default())
-        self._notice_death(place)
-        if place.state != "sound":
-            place.engine_at(_now())
-        return place.id
+        entry = self._entry(self.bundles.default())
+        self._forget_if_dead(entry)
+        if entry.state != "sound":
+            entry.engine_at(_now())
+        return entry.id
 
     def load_default(self) -> None:
-        """Begin to load the default model, if there is one that can be."""
+        """Begin to load the default model, if its bundle can be loaded."""
         default = next(iter(self.bundles.all()), None)
-        place = self._places.get(default.id) if default else None
-        if place is not None and place.bundle.problem is None:
-            place.wanted_until = math.inf
-            self._start_loading(place)
+        entry = self._entries.get(default.id) if default else None
+        if entry is not None and entry.bundle.problem is None:
+            entry.wanted_until = math.inf
+            self._start_loading(entry)
 
     async def lease(self, bundle: Bundle, *, patient: bool = False) -> Lease:
-        """The engine of a bundle, loaded if it is not; it stays until the lease is released.
+        """Lend the engine of a bundle, loading it first if need be; it stays loaded until the lease is released.
 
         Args:
-            bundle: one of the pool's.
+            bundle: one of the pool's bundles.
             patient: whether to wait for as long as loading takes.
 
         Raises:
-            BusyError: as many use this model or wait for it as may.
-            ModelLoadingError: it was not there in the time that `limits` allows.
-            ModelRestartingError: its engine has died and another one is not there yet.
+            BusyError: `max_requests` requests use this model or wait for it.
+            ModelLoadingError: it was not loaded within `wait_seconds`.
+            ModelRestartingError: its engine has died and is not loaded again yet.
             ModelUnavailableError: it cannot be loaded.
         """
-        place = self._place(bundle)
-        if place.users >= self._limits.max_requests:
-            raise BusyError(f"{place.users} requests use {place.id} or wait for it, and no more may; try again soon")
-        place.users += 1
-        if place.idle is not None:
-            place.idle.cancel()
+        entry = self._entry(bundle)
+        if entry.users >= self._limits.max_requests:
+            raise BusyError(f"{entry.users} requests use {entry.id} or wait for it, and no more may; try again soon")
+        entry.users += 1
+        if entry.idle is not None:
+            entry.idle.cancel()
         try:
-            self._notice_death(place)
-            if place.engine is None and place.state != "failed":
-                await asyncio.wait([self._start_loading(place)], timeout=None if patient else self._limits.wait_seconds)
-            engine = place.engine_at(_now())
+            self._forget_if_dead(entry)
+            if entry.engine is None and entry.state != "failed":
+                await asyncio.wait([self._start_loading(entry)], timeout=None if patient else self._limits.wait_seconds)
+            engine = entry.engine_at(_now())
         except BaseException as error:
             if isinstance(error, ModelLoadingError):
-                place.expect_return(_now())
-            self._let_go(place)
+                entry.expect_return(_now())
+            self._release(entry)
             raise
-        return Lease(engine, partial(self._let_go, place))
+        return Lease(engine, partial(self._release, entry))
 
-    def _place(self, bundle: Bundle) -> Place:
+    def _entry(self, bundle: Bundle) -> PoolEntry:
         if bundle.problem is not None:
             raise bundle.unavailable()
-        return self._places[bundle.id]
+        return self._entries[bundle.id]
 
-    def _let_go(self, place: Place) -> None:
-        place.users -= 1
-        place.last_used = _now()
-        self._notice_death(place)
-        self._rest(place)
+    def _release(self, entry: PoolEntry) -> None:
+        entry.users -= 1
+        entry.last_used = _now()
+        self._forget_if_dead(entry)
+        self._rest_if_unused(entry)
 
-    def _rest(self, place: Place) -> None:
-        """Nobody uses this engine, if so: it may leave when its time has come, or for another at once."""
-        if place.users:
+    def _rest_if_unused(self, entry: PoolEntry) -> None:
+        """If nobody uses the engine any more, let it be unloaded for another one, or after its idle time."""
+        if entry.users:
             return
-        self._room.set()  # others may wait for this engine to leave, or it waits itself and is not wanted any more
-        if place.engine is None:
+        self._room_changed.set()  # wakes loadings that wait for memory, and its own, which ends if nobody wants it
+        if entry.engine is None:
             return
         if seconds := self._limits.idle_seconds:
             loop = asyncio.get_running_loop()
-            place.idle = loop.call_later(seconds, self._start_leaving, place, place.last_used)
-        self._tidying.soon()
+            entry.idle = loop.call_later(seconds, self._unload_if_still_idle, entry, entry.last_used)
+        self._trimmer.request_ended()
 
-    def _start_leaving(self, place: Place, last_used: float) -> None:
+    def _unload_if_still_idle(self, entry: PoolEntry, last_used: float) -> None:
         async def leave() -> None:
-            async with self._one_at_a_time:
-                if not place.users and place.last_used == last_used:
-                    await self._unload(place, "idle")
+            async with self._loading_lock:
+                if not entry.users and entry.last_used == last_used:
+                    await self._unload(entry, "idle")
 
         self._start(leave())
 
-    def _notice_death(self, place: Place) -> None:
-        """An engine whose thread has died makes way for the next one."""
-        if place.engine is None or place.engine.alive:
+    def _forget_if_dead(self, entry: PoolEntry) -> None:
+        """Drop an engine whose thread has died, and begin to load it again."""
+        if entry.engine is None or entry.engine.alive:
             return
-        place.engine = None
-        self._used -= place.size
-        self._room.set()
-        self._metrics.model_unloaded(place.id, "died")
-        log.event("engine_died", level=logging.ERROR, model=place.id)
-        self._try_again(place, place.fail(_now()))
+        entry.engine = None
+        self._used -= entry.size
+        self._room_changed.set()
+        self._metrics.model_unloaded(entry.id, "died")
+        log.event("engine_died", level=logging.ERROR, model=entry.id)
+        self._try_again(entry, entry.fail(_now()))
 
-    def _try_again(self, place: Place, delay: float) -> None:
-        log.event("model_retry", level=logging.WARNING, model=place.id, seconds=delay)
-        place.loading = self._start(self._load(place, delay))
+    def _try_again(self, entry: PoolEntry, delay: float) -> None:
+        log.event("model_retry", level=logging.WARNING, model=entry.id, seconds=delay)
+        entry.loading = self._start(self._load(entry, delay))
 
-    def _start_loading(self, place: Place) -> asyncio.Task[None]:
-        if place.loading is None or place.loading.done():
-            place.loading = self._start(self._load(place))
-        return place.loading
+    def _start_loading(self, entry: PoolEntry) -> asyncio.Task[None]:
+        if entry.loading is None or entry.loading.done():
+            entry.loading = self._start(self._load(entry))
+        return entry.loading
 
-    async def _load(self, place: Place, delay: float = 0.0) -> None:
-        """Load an engine as soon as there is room for it, unless nobody wants it any more by then."""
+    async def _load(self, entry: PoolEntry, delay: float = 0.0) -> None:
+        """Load an engine as soon as memory allows, unless nobody wants it any more by then."""
         await asyncio.sleep(delay)
-        if place.state == "failed":
-            await self._threads.run(give_back)  # what the engine had that died
+        if entry.state == "failed":
+            await self._threads.run(collect_and_trim)  # frees what the dead engine held
         while True:
-            async with self._one_at_a_time:
-                if (place.in_demand(_now()) or place.state == "failed") and await self._make_room(place):
-                    await self._open(place)
+            async with self._loading_lock:
+                if (entry.in_demand(_now()) or entry.state == "failed") and await self._make_room(entry):
+                    await self._open(entry)
                     return
-                if not place.in_demand(_now()):
-                    place.give_up()
+                if not entry.in_demand(_now()):
+                    entry.give_up()
                     return
-                self._room.clear()
-            await self._room.wait()  # outside the lock: others may fit
+                self._room_changed.clear()
+            await self._room_changed.wait()  # without the lock, so that a smaller model can be loaded meanwhile
 
-    async def _open(self, place: Place) -> None:
-        self._used += place.size
-        log.event("model_loading", model=place.id)
+    async def _open(self, entry: PoolEntry) -> None:
+        self._used += entry.size
+        log.event("model_loading", model=entry.id)
         started = _now()
         try:
-            events = self._metrics.engine_events(place.id)
-            engine = await self._threads.run(lambda: self._load_engine(place.bundle.folder, events))
+            events = EngineEvents(self._metrics, entry.id)
+            engine = await self._threads.run(lambda: self._load_engine(entry.bundle.folder, events))
         except Exception as error:
-            self._used -= place.size
-            self._loading_failed(place, error)
+            self._used -= entry.size
+            self._loading_failed(entry, error)
             return
-        place.loaded(engine, _now())
+        entry.loaded(engine, _now())
         seconds = _now() - started
-        self._metrics.model_loaded(place.id, seconds)
-        log.event("model_ready", model=place.id, seconds=seconds)
-        self._tidying.note()
-        self._rest(place)
+        self._metrics.model_loaded(entry.id, seconds)
+        log.event("model_ready", model=entry.id, seconds=seconds)
+        self._trimmer.set_baseline()
+        self._rest_if_unused(entry)
 
-    def _loading_failed(self, place: Place, error: Exception) -> None:
-        self._metrics.model_load_failed(place.id)
-        self._room.set()
+    def _loading_failed(self, entry: PoolEntry, error: Exception) -> None:
+        self._metrics.model_load_failed(entry.id)
+        self._room_changed.set()
         if is_lasting(error):
-            place.bundle.problem = str(error)
-            log.event("model_unavailable", level=logging.ERROR, model=place.id, reason=place.bundle.problem)
+            entry.bundle.problem = str(error)
+            log.event("model_unavailable", level=logging.ERROR, model=entry.id, reason=entry.bundle.problem)
         else:
-            log.event("model_error", level=logging.ERROR, model=place.id, error=repr(error))
-            self._try_again(place, place.fail(_now(), short_of_memory=isinstance(error, MemoryError)))
+            log.event("model_error", level=logging.ERROR, model=entry.id, error=repr(error))
+            self._try_again(entry, entry.fail(_now(), short_of_memory=isinstance(error, MemoryError)))
 
-    async def _make_room(self, place: Place) -> bool:
-        """Unload engines that nobody uses, least recently used first, until one more fits, if that is enough for it.
+    async def _make_room(self, entry: PoolEntry) -> bool:
+        """Unload unused engines, least recently used first, until this one fits; unload none if it would not fit.
 
-        Nothing is unloaded for an engine that nobody wants. One that lacked memory last time, be it a GPU's, has one
-        of the others unloaded whatever the limit allows.
+        Nothing is unloaded for an engine that nobody wants. If loading it failed for want of memory last time, the
+        host's or a GPU's, one unused engine is unloaded even within the limit.
 
         Returns:
             Whether it fits.
         """
         limit = math.inf if self._limits.memory is None else self._limits.memory
-        while place.short_of_memory or self._used + place.size > limit:
-            unused = [other for other in self._places.values() if other.engine is not None and not other.users]
-            enough = self._used + place.size - sum(other.size for other in unused) <= limit
-            if not unused or not enough or not place.in_demand(_now()):
+        while entry.short_of_memory or self._used + entry.size > limit:
+            unused = [other for other in self._entries.values() if other.engine is not None and not other.users]
+            enough = self._used + entry.size - sum(other.size for other in unused) <= limit
+            if not unused or not enough or not entry.in_demand(_now()):
                 break
-            place.short_of_memory = False
+            entry.short_of_memory = False
             await self._unload(min(unused, key=lambda other: other.last_used), "memory")
-        place.short_of_memory = False
-        return self._used + place.size <= limit
+        entry.short_of_memory = False
+        return self._used + entry.size <= limit
 
-    async def _unload(self, place: Place, reason: Literal["idle", "memory"]) -> None:
-        engine, place.engine = place.engine, None
+    async def _unload(self, entry: PoolEntry, reason: Literal["idle", "memory"]) -> None:
+        engine, entry.engine = entry.engine, None
         if engine is None:
             return
         await self._threads.run(engine.close)
         del engine
-        await self._threads.run(give_back)
-        self._used -= place.size
-        self._room.set()
-        self._tidying.note()
-        self._metrics.model_unloaded(place.id, reason)
-        log.event("model_unloaded", model=place.id, reason=reason)
+        await self._threads.run(collect_and_trim)
+        self._used -= entry.size
+        self._room_changed.set()
+        self._trimmer.set_baseline()
+        self._metrics.model_unloaded(entry.id, reason)
+        log.event("model_unloaded", model=entry.id, reason=reason)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that nobody need hold on to."""
+        """Start a task and keep a reference to it until it ends; asyncio itself keeps none."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self) -> None:
-        """End every engine and what runs on it; what takes longer than a frame or two is left behind (`at_work`)."""
+        """Close every engine and wait up to `CLOSE_SECONDS`; `at_work` says whether some thread took longer."""
         for task in self._tasks:
             task.cancel()
         engines = list(self.loaded().values())
-        for place in self._places.values():
-            place.engine = None
-            if place.idle is not None:
-                place.idle.cancel()
-        self._tidying.cancel()
+        for entry in self._entries.values():
+            entry.engine = None
+            if entry.idle is not None:
+                entry.idle.cancel()
+        self._trimmer.cancel()
         if engines:
             await asyncio.wait(
                 [asyncio.create_task(self._threads.run(engine.close)) for engine in engines], timeout=CLOSE_SECONDS
@@ -305,7 +321,3 @@ class EnginePool:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _human(size: int) -> str:
-    return ByteSize(size).human_readable(decimal=True)

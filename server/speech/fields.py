@@ -1,7 +1,7 @@
-"""Types of a request's fields, read with mercy: what a value means counts, not how it is written.
+"""Types of a request's fields, which read a value leniently, however it is written.
 
 Forms, home automations and chat programs send numbers as strings, names in any case, -1 for what is not set, and half
-an emoji. The types say in JSON Schema what a careful program sends.
+an emoji. In JSON Schema the types say what a careful program sends.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from server.audio.encoders import AudioFormat
-from server.audio.stretch import MAX_SPEED, MIN_SPEED
 from server.text import markup
 from server.text.lexicon import MAX_SAY_CHARS, MAX_WORD_CHARS
+from server.voices import profiles
 
 MAX_LEXICON_ENTRIES = 1000
-"""Of a request; a file may have more."""
+"""The most entries of a request's lexicon; a file may have more."""
 
 NOT_BLANK = r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
-r"""Something that `str.strip` leaves; what `\s` means differs between Python and JSON Schema's ECMA-262."""
+r"""Matches a character that `str.strip` leaves; `\s` differs between Python and JSON Schema's ECMA-262."""
 
 _NONE = -1
-"""What many programs have for a number that is not set."""
+"""What many programs send for a number that is not set."""
 _OTHER_FORMATS = {"ogg": "opus", "oga": "opus", "ogg_opus": "opus", "pcm16": "pcm", "pcm_s16le": "pcm"}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _INTEGER = re.compile(r"\s*([+-]?[0-9]{1,400})(?:\.0*)?\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?\s*", re.ASCII)
-"""Bounded, as Python reads 4300 digits at most. No decimal comma: `1,000` is a thousand elsewhere."""
+"""Matches a number of bounded length, because Python reads 4300 digits at most. A decimal comma is not read, because
+`1,000` is a thousand elsewhere."""
 
 
 def _whole_characters(value: object) -> object:
-    """Half a character, as programs send it that cut a text within an emoji, becomes U+FFFD."""
+    """Replace half a character, which programs send that cut a text within an emoji, by U+FFFD."""
     return _LONE_SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
 
 
@@ -41,7 +42,7 @@ def _number(value: object) -> object:
 
 
 def _integer(value: object) -> object:
-    """JSON has one kind of number, so 5.0 is an integer."""
+    """Read an integer; 5.0 is one too, because JSON has one kind of number."""
     if isinstance(value, str) and (found := _INTEGER.fullmatch(value)):
         return int(found[1])
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -66,13 +67,13 @@ def _unset(value: object) -> object:
 
 
 def _top_k(value: object) -> object:
-    """-1 switches the filter off, as 0 does."""
+    """Read `top_k`; -1 switches the filter off, as 0 does."""
     integer = _integer(value)
     return 0 if type(integer) is int and integer == _NONE else integer
 
 
 def _penalty(value: object) -> object:
-    """0 is what programs send that have none; as a factor it would have no meaning."""
+    """Read a penalty; 0, which would have no meaning as a factor, is what programs send that want none."""
     number = _number(value)
     return 1.0 if isinstance(number, int | float) and not isinstance(number, bool) and number == 0 else number
 
@@ -92,14 +93,12 @@ Seed = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": _NONE, "exclusiveMaximum": 2**63}, {"type": "null"}]}),
 ]
 TopK = Annotated[
-    int | None,
-    Field(ge=0),
+    profiles.TopK | None,
     BeforeValidator(_top_k),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": _NONE}, {"type": "null"}]}),
 ]
 Penalty = Annotated[
-    float | None,
-    Field(ge=1, le=2),
+    profiles.RepetitionPenalty | None,
     BeforeValidator(_penalty),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 1, "maximum": 2}, {"const": 0}, {"type": "null"}]}),
 ]
@@ -108,7 +107,7 @@ Said = Annotated[Text, Field(max_length=MAX_SAY_CHARS)]
 
 
 class LexiconEntry(BaseModel):
-    """What to say instead of a word, and whether in any case."""
+    """What to say instead of a word, and whether the word matches in any case."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -117,10 +116,10 @@ class LexiconEntry(BaseModel):
 
 
 Format = Annotated[AudioFormat, BeforeValidator(_audio_format)]
-Speed = Annotated[float, Field(ge=MIN_SPEED, le=MAX_SPEED), BeforeValidator(_number)]
+Speed = Annotated[profiles.Speed, BeforeValidator(_number)]
 StreamFormat = Annotated[Literal["audio", "sse"], BeforeValidator(_choice)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
-Temperature = Annotated[float | None, Field(ge=0, le=2), BeforeValidator(_number)]
+Temperature = Annotated[profiles.Temperature | None, BeforeValidator(_number)]
 Share = Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_number)]
 TextFormat = Annotated[markup.TextFormat, BeforeValidator(_choice)]
 Lexicon = Annotated[dict[Word, Said | LexiconEntry], Field(max_length=MAX_LEXICON_ENTRIES)]

@@ -1,7 +1,7 @@
-"""Fields that clients of other speech servers send: those with a name of ours, those that ask for a cloned voice, and
-the rest, which is ignored and told. Pure.
+"""Sorts the fields that clients of other speech servers send.
 
-The names are those of vllm-omni, Kokoro-FastAPI, Chatterbox, XTTS, F5-TTS and Fish Speech.
+Some have another name of a field of ours, some ask for a cloned voice and are refused, and the rest is ignored and
+named in the answer. The names are those of vllm-omni, Kokoro-FastAPI, Chatterbox, XTTS, F5-TTS and Fish Speech.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALIASES = {
     "language_code": "language",
     "format": "response_format",
 }
-"""What others call a field of ours. Ours goes before where both are there."""
+"""Other names of our fields; where a request has both, ours counts."""
 
 CLONING = (
     "ref_audio", "ref_text", "reference_audio", "reference_text", "references", "reference_id", "audio_prompt",
@@ -34,7 +34,7 @@ MAX_NAME_CHARS = 40
 
 
 class Understood(NamedTuple):
-    """Fields under our names, by which name each was sent where that is another one, and names of what is ignored."""
+    """Fields by our names, the names that they were sent by where these differ, and names of ignored fields."""
 
     fields: dict[str, Any]
     sent_as: dict[str, str]
@@ -45,11 +45,11 @@ def understand(sent: Mapping[str, Any], known: Collection[str]) -> Understood:
     """Sort the fields of a request.
 
     Args:
-        sent: as the client named them.
-        known: fields of ours.
+        sent: the fields by the client's names.
+        known: the names of our fields.
 
     Raises:
-        InvalidRequestError: the request wants a cloned voice; any other would be the wrong answer.
+        InvalidRequestError: the request asks for a cloned voice; any other voice would be the wrong answer.
     """
     _refuse_cloning(sent)
     fields = {name: value for name, value in sent.items() if name in known}
@@ -67,7 +67,7 @@ def understand(sent: Mapping[str, Any], known: Collection[str]) -> Understood:
 
 
 def is_absent(value: object) -> bool:
-    """Whether a value says nothing: null, or a text of nothing but blanks, as forms send it."""
+    """Whether a value says nothing: it is null, or a text of blanks only, as forms send it."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
@@ -92,7 +92,7 @@ def _no_cloning(name: str) -> InvalidRequestError:
 
 
 def _told(names: list[str]) -> tuple[str, ...]:
-    """Names as a header can hold them, percent-encoded; of too many, how many more there are."""
+    """Encode names for a header; if there are too many, the last entry says how many more there are."""
     shown = [quote(name.encode("utf-8", "replace"), safe="")[:MAX_NAME_CHARS] for name in names[:MAX_NAMES]]
     more = len(names) - MAX_NAMES
     return (*shown, f"{more}-more") if more > 0 else tuple(shown)

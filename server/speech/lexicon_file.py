@@ -1,4 +1,4 @@
-"""The operator's pronunciation dictionary, `KW_LEXICON_FILE`."""
+"""Reads the operator's pronunciation dictionary, `KW_LEXICON_FILE`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def load_lexicon(path: Path | None) -> Lexicon:
     """Read a dictionary.
 
     Args:
-        path: JSON in UTF-8, `{"WORD": "what to say", "WORD": {"say": "what to say", "any_case": true}}`; None is an
-            empty one.
+        path: a file of JSON in UTF-8, `{"WORD": "what to say", "WORD": {"say": "what to say", "any_case": true}}`; None
+            gives an empty dictionary.
 
     Raises:
         LexiconError: the file cannot be read or does not fit; the message names it and what is wrong.

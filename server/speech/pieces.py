@@ -1,4 +1,4 @@
-"""What is read out, piece by piece: a plan's silences, and its speech in chunks that fit the model."""
+"""Cuts a plan into pieces: its silences, and its speech in chunks that fit the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from server.engine.prompt import Prompt
-from server.models.engine import SpeechEngine
+from server.models.pool_entry import SpeechEngine
 from server.speech.plan import Delivery, Part, Passage, Plan
 from server.text import tags
 from server.text.chunks import Chunk, chunks
@@ -16,31 +16,31 @@ from server.text.sentences import Boundary
 from server.voices import languages
 
 SHORTEST = "a"
-"""A text that fits every model beside an instruction that does."""
+"""A text that fits every model beside any instruction that fits it."""
 
 
-class Said(NamedTuple):
-    """A chunk, how it is spoken, and whether it must stay whole even where it does not fit the model."""
+class VoicedChunk(NamedTuple):
+    """A chunk with how it is spoken, and whether it must stay whole even if it does not fit the model."""
 
     chunk: Chunk
     delivery: Delivery
     whole: bool = False
 
 
-Piece = Said | tags.Silence
+Piece = VoicedChunk | tags.Silence
 
 
 def prompt_of(engine: SpeechEngine, text: str, delivery: Delivery) -> Prompt:
-    """The prompt of a text; errors are those of the engine."""
+    """Build the prompt of a text; raises the engine's errors."""
     speaker, language, instruction = delivery.speaker, delivery.language, delivery.instruction
     return engine.prompt(text, speaker=speaker, language=language, instruction=instruction)
 
 
 def pieces_of(plan: Plan, engine: SpeechEngine) -> Iterator[Piece]:
-    """The chunks of all parts, and the silences.
+    """Yield the chunks of all parts, and the silences.
 
     Raises:
-        PromptError: before the first piece, if the instruction of a voice that comes later leaves no room for text.
+        PromptError: the instruction of a later voice leaves no room for text; this is raised before the first piece.
     """
     _, *others = dict.fromkeys([plan.delivery, *(part.delivery for part in plan.parts if isinstance(part, Passage))])
     for other in others:
@@ -52,29 +52,29 @@ def pieces_of(plan: Plan, engine: SpeechEngine) -> Iterator[Piece]:
         last = _end(part, following)
         if plan.exact_frames is not None:
             text = part.text.replace(PARAGRAPH, " ")
-            yield Said(Chunk(text, engine.count_tokens(text), last), part.delivery, whole=True)
+            yield VoicedChunk(Chunk(text, engine.count_tokens(text), last), part.delivery, whole=True)
             continue
         for chunk in chunks(part.text, languages.code(part.delivery.language), engine.count_tokens):
             ending = replace(chunk, boundary=last) if chunk.boundary is Boundary.TEXT else chunk
-            yield Said(ending, part.delivery)
+            yield VoicedChunk(ending, part.delivery)
 
 
 def _end(part: Passage, following: Part | None) -> Boundary:
-    """What ends with a part: all, or what somebody says before another voice goes on."""
+    """Find the boundary at a part's end: a sentence or clause if another voice goes on, else the end of the text."""
     if not isinstance(following, Passage):
         return Boundary.TEXT
     return Boundary.SENTENCE if ends_sentence(part.text) else Boundary.CLAUSE
 
 
-def smaller(said: Said, engine: SpeechEngine) -> list[Said]:
-    """Parts of a chunk of about half its tokens, in order; none if it cannot be cut."""
-    chunk, delivery, whole = said
+def smaller(voiced: VoicedChunk, engine: SpeechEngine) -> list[VoicedChunk]:
+    """Cut a chunk into parts of about half its tokens, in order; returns none if it cannot be cut."""
+    chunk, delivery, whole = voiced
     text, most = chunk.text, engine.count_tokens(chunk.text) // 2
     if whole or len(text) < 2:
         return []
     parts = list(chunks(text, languages.code(delivery.language), engine.count_tokens, max(most, 1)))
-    if len(parts) == 1:  # one grapheme cluster of so many characters that it is nothing that anybody says
+    if len(parts) == 1:  # one grapheme cluster of very many characters, which nobody says
         halves = text[: len(text) // 2], text[len(text) // 2 :]
         parts = [Chunk(half, most, Boundary.CHARACTER) for half in halves]
     parts[-1] = replace(parts[-1], boundary=chunk.boundary)
-    return [Said(part, delivery) for part in parts]
+    return [VoicedChunk(part, delivery) for part in parts]

@@ -1,13 +1,12 @@
-"""What a request asks of a model: its fields, the voice's profile and the model's defaults, put together. Pure."""
+"""Puts a request, its voice's profile and the model's defaults together into a plan. It does no input or output."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import TypeVar
 
 from server.audio.stretch import MAX_SPEED, MIN_SPEED
 from server.engine.job import Sampling
@@ -26,16 +25,16 @@ from server.voices import languages
 from server.voices.profiles import Profile, ProfileSampling
 
 GREEDY_BELOW = 0.01
-"""Temperatures below this are taken as 0: dividing by them may overflow, and they draw the likeliest code anyway."""
+"""Lower temperatures are taken as 0: dividing by them may overflow, and they draw the likeliest code anyway."""
 LEAST_TOP_P = 1e-6
-"""Lower values are taken as this: as float32 they may become 0, which leaves no code to draw. The likeliest of some
+"""Lower values are raised to this: as float32 they may become 0, which leaves no code to draw. The likeliest of some
 thousand codes has a higher probability, so that it alone is left either way."""
 
 NO_LEXICON = Lexicon()
 
 _RANDOM_SEEDS = 2**31
 
-_T = TypeVar("_T")
+_SAMPLING = set(ProfileSampling.model_fields)
 
 
 @dataclass(frozen=True)
@@ -73,15 +72,15 @@ class Plan:
     """What is to be spoken, and how.
 
     Attributes:
-        parts: speech and silences, in order; between two silences lies speech.
-        delivery: of the voice that the request names; the text may name others.
-        stand_in: whether that voice means another speaker, which the model lacks.
+        parts: speech and silences, in order; two silences never stand side by side.
+        delivery: how the voice that the request names speaks; the text may name other voices.
+        stand_in: whether the model lacks the speaker that this voice means, so that another one speaks.
         instruction_dropped: whether there was an instruction that the model does not follow.
-        seed: of the first chunk.
-        exact_frames: codec frames of each part of speech, exactly; None leaves its end to the model.
-        most_frames: codec frames of all speech together at most; None is as many as it takes.
+        seed: the seed of the first chunk.
+        exact_frames: the exact number of codec frames of each part of speech; None leaves its end to the model.
+        most_frames: the most codec frames of all speech together; None is no limit.
         text_changes: names of the steps of preparation that changed the text.
-        text_notes: what was dropped from the text that its author may miss, in ASCII.
+        text_notes: notes in ASCII on what was dropped from the text.
     """
 
     parts: tuple[Part, ...]
@@ -95,18 +94,18 @@ class Plan:
     text_notes: tuple[str, ...] = ()
 
 
-def plan(
+def make_plan(
     request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile], lexicon: Lexicon = NO_LEXICON
 ) -> Plan:
-    """Understand a request: what it says goes before the voice's profile, and that before the model's defaults.
+    """Plan the speech of a request: its fields override the voice's profile, which overrides the model's defaults.
 
-    It takes time that grows with the text: call it in a thread.
+    It takes time that grows with the text, so that it has to be called in a thread.
 
     Args:
-        request: what somebody wants.
-        manifest: the model's.
-        profiles: voices with a way to speak, by id.
-        lexicon: the operator's; the request's own goes before it.
+        request: the request.
+        manifest: the model's manifest.
+        profiles: the voice profiles, by id.
+        lexicon: the operator's pronunciation dictionary; the request's own entries override it.
 
     Raises:
         InvalidRequestError: something in it does not fit the model.
@@ -162,7 +161,7 @@ def plan(
 
 
 def _steps(request: SpeechRequest, manifest: Manifest, delivery: Delivery, lexicon: Lexicon) -> Steps:
-    """What is done to a text beside what holds for every model."""
+    """Choose the steps of preparation that depend on the request and on the model."""
     known = manifest.languages
     alone = next(iter(known)) if len(known) == 1 else languages.AUTO
     language = languages.code(alone if delivery.language == languages.AUTO else delivery.language)
@@ -191,7 +190,7 @@ def _delivery(request: SpeechRequest, profile: Profile, manifest: Manifest) -> D
         language=profile.language if language == languages.AUTO else language,
         instruction=instruction if manifest.follows_instructions else None,
         sampling=_sampling(request, profile.sampling, manifest),
-        # Clients send a speed of 1 without being asked: a profile's own is a part of its voice.
+        # The two are multiplied, because clients send a speed of 1 without being asked to.
         speed=min(max(request.speed * profile.speed, MIN_SPEED), MAX_SPEED),
     )
 
@@ -205,33 +204,31 @@ def _add_silence(parts: list[Part], seconds: Decimal) -> None:
 
 
 def _sampling(request: SpeechRequest, profile: ProfileSampling, manifest: Manifest) -> Sampling:
-    """The request, or the profile, or the model's defaults; the first two hold for talker and code predictor alike."""
-    defaults = manifest.generation
-    most = manifest.sizes.talker.vocab_size
-    top_k = _pick(request.top_k, profile.top_k)
-    if top_k is not None and top_k > most:
-        raise InvalidRequestError(f"top_k must be at most {most} for this model", param="top_k")
+    """Take each value from the request, else from the profile, else from the model's defaults.
 
-    temperature = _pick(request.temperature, profile.temperature)
-    top_p = _pick(request.top_p, profile.top_p)
-    return Sampling(
-        temperature=_temperature(_pick(temperature, defaults.temperature if defaults.do_sample else 0.0)),
-        top_k=_pick(top_k, defaults.top_k),
-        top_p=max(_pick(top_p, defaults.top_p), LEAST_TOP_P),
-        repetition_penalty=_pick(
-            _pick(request.repetition_penalty, profile.repetition_penalty), defaults.repetition_penalty
-        ),
-        predictor_temperature=_temperature(
-            _pick(temperature, defaults.subtalker_temperature if defaults.subtalker_dosample else 0.0)
-        ),
-        predictor_top_k=_pick(top_k, defaults.subtalker_top_k),
-        predictor_top_p=max(_pick(top_p, defaults.subtalker_top_p), LEAST_TOP_P),
+    What request and profile say holds for talker and code predictor alike.
+    """
+    defaults = manifest.generation
+    own = Sampling.of(defaults)
+    own = replace(
+        own,
+        temperature=own.temperature if defaults.do_sample else 0.0,
+        predictor_temperature=own.predictor_temperature if defaults.subtalker_dosample else 0.0,
+    )
+    asked = {**profile.model_dump(exclude_none=True), **request.model_dump(include=_SAMPLING, exclude_none=True)}
+    most = manifest.sizes.talker.vocab_size
+    if asked.get("top_k", 0) > most:
+        raise InvalidRequestError(f"top_k must be at most {most} for this model", param="top_k")
+    alike = {f"predictor_{name}": value for name, value in asked.items() if name != "repetition_penalty"}
+    wanted = replace(own, **asked, **alike)
+    return replace(
+        wanted,
+        temperature=_temperature(wanted.temperature),
+        top_p=max(wanted.top_p, LEAST_TOP_P),
+        predictor_temperature=_temperature(wanted.predictor_temperature),
+        predictor_top_p=max(wanted.predictor_top_p, LEAST_TOP_P),
     )
 
 
 def _temperature(value: float) -> float:
     return value if value >= GREEDY_BELOW else 0.0
-
-
-def _pick(asked: _T | None, default: _T) -> _T:
-    return default if asked is None else asked

@@ -1,57 +1,20 @@
-"""A limit on the time that work may stand still, rather than on the time that it takes."""
+"""Limits on speech that makes no progress, in the engine or on its way to the client."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from typing import TypeVar
 
 from server.errors import NoProgressError
 from server.speech.rendering import Speech
+from server.speech.stall_timeout import stall_timeout
 
 T = TypeVar("T")
 
-SLOWEST_READER = 4
-"""So many seconds a client may let the server wait for each second of audio, on average and beside one pause of the
-timeout's length. A player that takes audio as it plays it lets it wait for one."""
-_LOOKS = 10
-"""How often the limit is divided: a standstill is noticed that much of it late at most."""
-
-
-@asynccontextmanager
-async def while_progressing(progress: Callable[[], object], seconds: float) -> AsyncIterator[None]:
-    """Bound what runs inside.
-
-    Args:
-        progress: gives something else whenever the work has got on.
-        seconds: how long it may give the same; 0 is for ever.
-
-    Raises:
-        TimeoutError: it stood still; the work has been cancelled.
-    """
-    if not seconds:
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    seen, since = progress(), loop.time()
-    next_look: asyncio.TimerHandle
-    async with asyncio.timeout(None) as bound:
-
-        def look() -> None:
-            nonlocal seen, since, next_look
-            if (now := progress()) != seen:
-                seen, since = now, loop.time()
-            if loop.time() - since < seconds:
-                next_look = loop.call_later(seconds / _LOOKS, look)
-            else:
-                bound.reschedule(loop.time())
-
-        next_look = loop.call_later(seconds / _LOOKS, look)
-        try:
-            yield
-        finally:
-            next_look.cancel()
+MAX_WAIT_PER_AUDIO_SECOND = 4
+"""Seconds that a client may make the server wait for each second of audio, on average, beside one pause of the
+timeout's length. A player that reads at playing speed makes it wait for one second."""
 
 
 async def made(work: Awaitable[T], speech: Speech, timeout: float) -> T:
@@ -66,7 +29,7 @@ async def made(work: Awaitable[T], speech: Speech, timeout: float) -> T:
         NoProgressError: it has made nothing for so long.
     """
     try:
-        async with while_progressing(lambda: speech.progress, timeout):
+        async with stall_timeout(lambda: speech.progress, timeout):
             return await work
     except TimeoutError as error:
         speech.outcome = "timed_out"
@@ -92,7 +55,7 @@ class Patience:
             TimeoutError: the client takes nothing, or too little for too long.
         """
         # Audio made counts, not audio sent: what is encoded at a time is short beside what a client may be late.
-        allowed = self._timeout + SLOWEST_READER * self._speech.audio_seconds - self._waited
+        allowed = self._timeout + MAX_WAIT_PER_AUDIO_SECOND * self._speech.audio_seconds - self._waited
         clock = asyncio.get_running_loop().time
         began = clock()
         try:

@@ -1,4 +1,4 @@
-"""Audio in the making: a text that is read, and the file that its samples become."""
+"""Encodes the samples of a reading into a file, in parts as they are made."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 
-from pydantic import ByteSize
-
 from server.audio.encoders import Encoder
 from server.errors import BusyError, InvalidRequestError, SpeechFailedError
 from server.metrics import Outcome
-from server.models.engine import Lease
+from server.models.memory import human_size
+from server.models.pool import Lease
 from server.speech.plan import Plan
 from server.speech.reading import Reading
 
 
 class WholeFiles:
-    """Bounds the files that are made to their end before they are sent, since they are kept in memory until then.
+    """Bounds the files that are sent whole, because they are kept in memory until they are made.
 
     Args:
-        most: bytes of one, and of all that are under way.
+        most: the most bytes of one file, and of all files under way together.
     """
 
     def __init__(self, most: int) -> None:
@@ -30,17 +29,17 @@ class WholeFiles:
 
     @contextmanager
     def one(self) -> Iterator[Callable[[int], None]]:
-        """Room for a file; what is given is to be called with the bytes by which it grows.
+        """Count one file, with a function that has to be called with the bytes by which the file grows.
 
         Raises:
-            InvalidRequestError: by that call; it would be longer than any may be.
-            BusyError: by that call; with the others it would be.
+            InvalidRequestError: from that function, if the file would be too long.
+            BusyError: from that function, if all files under way together would be too long.
         """
         length = 0
 
         def grow(more: int) -> None:
             nonlocal length
-            most = ByteSize(self._most).human_readable(decimal=True)
+            most = human_size(self._most)
             hint = '"stream": true sends it while it is made'
             if length + more > self._most:
                 raise InvalidRequestError(
@@ -59,7 +58,7 @@ class WholeFiles:
 
 
 class Speech:
-    """Audio in the making: a text being read, and the file it is encoded to. Whoever holds it must `stop` it."""
+    """Speech under way: a reading, and the file that it is encoded to. Its owner must `stop` it."""
 
     def __init__(
         self, reading: Reading, lease: Lease, encoder: Encoder, plan: Plan, *, model: str, repeatable: bool
@@ -68,11 +67,11 @@ class Speech:
         self.seed = plan.seed
         self.model = model
         self.speaker = plan.delivery.speaker
-        """Of the voice that the request names; None for a model without speakers."""
+        """The speaker of the voice that the request names; None for a model without speakers."""
         self.stand_in = plan.stand_in
         self.instruction_dropped = plan.instruction_dropped
         self.text_notes = plan.text_notes
-        """What was dropped from the text, in ASCII."""
+        """Notes in ASCII on what was dropped from the text."""
         self._reading = reading
         self._lease = lease
         self._engine = engine
@@ -81,35 +80,34 @@ class Speech:
         """Media type of the file."""
         self._repeatable = repeatable
         self.sample_rate = engine.manifest.sizes.codec.sample_rate
-        """In Hz."""
         self._samples = 0
         self._started = time.perf_counter()
         self._ended: float | None = None
         self.ttfa_seconds: float | None = None
-        """From the start to the first part of the file."""
+        """Seconds from the start to the first part of the file; None before it."""
         self.outcome: Outcome = "stopped"
-        """`done` once the file was made to its end, `failed` once it cannot be, else `stopped`."""
+        """`done` once the file is complete, `failed` once it cannot be completed, else `stopped`."""
         self.error: str | None = None
         """Why it failed, for the log only."""
 
     @property
     def audio_seconds(self) -> float:
-        """Length of the audio made so far."""
+        """Seconds of the audio made so far."""
         return self._samples / self.sample_rate
 
     @property
     def wall_seconds(self) -> float:
-        """Time since the speech was begun, until the file was whole."""
+        """Seconds from the start until now, or until the file was complete."""
         return (self._ended or time.perf_counter()) - self._started
 
     @property
     def queue_seconds(self) -> float | None:
-        """How long its first chunk waited for a row; None while it does."""
+        """Seconds that the first chunk waited for a row; None while it waits."""
         return self._reading.queue_seconds
 
     @property
     def usage(self) -> tuple[int, int]:
-        """Tokens of the text handed to the model so far, and codec frames made of it."""
+        """Numbers of tokens of the text heard so far, and of codec frames made of it."""
         return self._reading.usage
 
     @property
@@ -119,14 +117,14 @@ class Speech:
 
     @property
     def progress(self) -> object:
-        """Something else whenever the reading has got on; while it waits for a frame, whenever any other has."""
+        """A value that changes whenever the speech makes progress, as `Reading.progress` has it."""
         return self._reading.progress
 
     async def parts(self) -> AsyncGenerator[bytes]:
-        """The file in parts as they become ready, none of them empty.
+        """Yield the file in parts as they become ready; no part is empty.
 
         Raises:
-            SpeechFailedError: the engine gave up, or made no audio.
+            SpeechFailedError: the engine failed, or made no audio.
         """
         try:
             async for samples in self._reading:
@@ -143,7 +141,7 @@ class Speech:
         self.outcome, self._ended = "done", time.perf_counter()
 
     def _failure(self, error: Exception) -> SpeechFailedError:
-        """The same seed would fail again; another random seed may not, and a dead engine is replaced."""
+        """Make the error of a failed speech; a client is told not to retry where the same seed would fail again."""
         cause = error.__cause__ or error
         self.outcome, self.error = "failed", f"{type(cause).__name__}: {cause}"
         return SpeechFailedError(
@@ -152,10 +150,10 @@ class Speech:
         )
 
     async def whole(self, grow: Callable[[int], object] = lambda _: None) -> bytearray:
-        """The whole file at once.
+        """Make the whole file.
 
         Args:
-            grow: told of the bytes of each part before they are kept; its errors end the speech.
+            grow: is called with the number of bytes of each part before they are kept; its errors end the speech.
 
         Raises:
             SpeechFailedError: as for `parts`.
@@ -164,11 +162,11 @@ class Speech:
         async for part in self.parts():
             grow(len(part))
             body += part
-        self._encoder.seal(body)
+        self._encoder.complete(body)
         return body
 
     def stop(self) -> None:
-        """End its jobs wherever they are; harmless after their end."""
+        """Cancel the jobs, and release encoder and engine; it may be called after the end too."""
         self._reading.stop()
         self._encoder.close()
         self._lease.release()

@@ -1,7 +1,7 @@
-"""The body of POST `/audio/speech`: its fields, their types and ranges, and what to say when they do not fit.
+"""The body of POST `/audio/speech`: its fields, their types and ranges, and the messages where they do not fit.
 
-Each field is described once, here: the OpenAPI document and the help of the command line say the same. Ranges that
-depend on the model are the service's to check.
+Each field is described once, here; the OpenAPI document and the help of the command line are generated from it. Ranges
+that depend on the model are checked by `server.speech.plan`.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from server.speech.request_body import json_object
 from server.text.lexicon import MAX_SAY_CHARS, MAX_WORD_CHARS
 
 MAX_NAME_CHARS = 256
-"""Of a model, a voice or a language; a formula of eight voices is about as long."""
+"""The longest name of a model, a voice or a language; a formula of eight voices is about as long."""
 DEFAULT = "default"
-"""The model or the voice of someone who names none."""
+"""The model or the voice of a request that names none."""
 
 Way = Literal["whole", "audio", "sse"]
-"""How an answer is sent: as a file with its length, as a file while it is made, or so too, as events."""
+"""How an answer is sent: as a whole file, as a file while it is made, or as events while it is made."""
 
 
 class VoiceReference(BaseModel):
-    """The other way OpenAI's API names a voice."""
+    """The other way in which OpenAI's API names a voice."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
@@ -54,7 +54,7 @@ class VoiceReference(BaseModel):
 
 
 class SpeechRequest(BaseModel):
-    """What to say and how; what is null or empty means absent, and `ignored` names the fields we do not know."""
+    """What to say and how. A field that is null or empty counts as absent; `ignored` names the unknown fields."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -179,16 +179,16 @@ class SpeechRequest(BaseModel):
 
     @property
     def voice_name(self) -> str:
-        """The voice's name, however it was given; `default` where none was."""
+        """The voice's name, in whichever way it was given; `default` if none was."""
         return self.voice if isinstance(self.voice, str) else self.voice.id
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Names of the fields that were sent and mean nothing here, fit for a header."""
+        """Names of the fields that were sent and mean nothing here, encoded for a header."""
         return self._ignored
 
     def way(self, *, streams: bool) -> Way:
-        """How the answer is to be sent, where `streams` is what the server does if nobody says."""
+        """Decide how the answer is sent; `streams` is what the server does if the request does not say."""
         if self.stream_format == "sse":
             return "sse"
         wanted = self.stream
@@ -219,7 +219,7 @@ _CHOICES = {
 
 
 def _explain(error: ErrorDetails) -> tuple[str, str | None]:
-    """The message for one pydantic error, less the field, and the field to blame."""
+    """Make the message of a pydantic error, without the field's name, and name the field to blame."""
     kind, context = error["type"], error.get("ctx", {})
     if not error["loc"]:
         return "the body must be a JSON object", None
@@ -259,13 +259,13 @@ def parse(body: bytes, *, content_type: str = "", content_encoding: str = "") ->
     """Read a request's body.
 
     Args:
-        body: as it was received.
-        content_type: header of this name, for the words of an error.
-        content_encoding: header of this name, likewise.
+        body: the bytes as they were received.
+        content_type: the header of this name; it only chooses the words of an error.
+        content_encoding: the header of this name, likewise.
 
     Raises:
-        InvalidRequestError: it is not a JSON object, or a field is missing, of the wrong type or out of range, or asks
-            for a cloned voice.
+        InvalidRequestError: the body is not a JSON object, or a field is missing, has the wrong type, is out of range,
+            or asks for a cloned voice.
     """
     return of_object(json_object(body, content_type=content_type, content_encoding=content_encoding))
 
@@ -283,7 +283,7 @@ def of_object(sent: Mapping[str, Any]) -> SpeechRequest:
 
 
 def build(**fields: object) -> SpeechRequest:
-    """Make a request from values, as the command line has them.
+    """Make a request from the options of the command line.
 
     Raises:
         InvalidRequestError: as for `parse`.

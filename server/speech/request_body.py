@@ -1,4 +1,4 @@
-"""From the bytes of a request's body to a JSON object, or to words that say what the bytes are instead. Pure."""
+"""Reads the bytes of a request's body as a JSON object, or says what the bytes are instead."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ _GZIP = b"\x1f\x8b"
 _COMPRESSIONS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LOOKED_AT = 64
-"""Bytes at the beginning that tell UTF-16, which has a NUL beside each letter of ASCII; JSON has none."""
+"""Bytes at the beginning that are searched for NUL: UTF-16 has one beside each letter of ASCII, and JSON has none."""
 
 
 class _NoNumberError(ValueError):
-    """NaN or Infinity, which JSON does not have."""
+    """The body has NaN or Infinity, which JSON does not have."""
 
 
 def json_object(body: bytes, *, content_type: str = "", content_encoding: str = "") -> dict[str, Any]:
     """Read a JSON object in UTF-8, with or without a byte order mark.
 
-    The headers only choose the words of an error, as curl and others send JSON that they call a form.
+    The headers only choose the words of an error, because curl and others send JSON that they call a form.
 
     Args:
-        body: as it was received.
-        content_type: header of this name.
-        content_encoding: header of this name.
+        body: the bytes as they were received.
+        content_type: the header of this name.
+        content_encoding: the header of this name.
 
     Raises:
-        InvalidRequestError: it is something else.
+        InvalidRequestError: the body is not a JSON object.
     """
     try:
         found = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
@@ -43,7 +43,7 @@ def json_object(body: bytes, *, content_type: str = "", content_encoding: str = 
 
 
 def _kind_of(body: bytes, content_type: str, content_encoding: str) -> str | None:
-    """What a body that is no JSON plainly is instead, in words that say what to do."""
+    """Say what a body is that is not JSON, and what to do about it; None if that is not plain."""
     if not body.strip():
         return "the body is not valid JSON: it is empty; send a JSON object"
     if body.startswith(_GZIP) or content_encoding in _COMPRESSIONS:

@@ -1,6 +1,6 @@
-"""From a request to its audio: the text's chunks become jobs, the jobs' PCM one file.
+"""Starts the speech of a request: its text becomes chunks, the chunks jobs, and the jobs' audio one file.
 
-Knows nothing of HTTP; the command line uses it as the routes do.
+It knows nothing of HTTP; the command line uses it as the routes do.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from server.engine.prompt import InstructionError, PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError
-from server.models.engine import Lease
-from server.models.pool import EnginePool
-from server.speech.plan import NO_LEXICON, Passage, delivery_of, plan
-from server.speech.reading import Reading, read
+from server.models.pool import EnginePool, Lease
+from server.speech.plan import NO_LEXICON, Passage, delivery_of, make_plan
+from server.speech.reading import Reading, reading_of
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
 from server.text.lexicon import Lexicon
@@ -27,20 +26,20 @@ from server.voices import languages
 from server.voices.profiles import Profile
 
 SILENCES = 2
-"""Requests of nothing but silence that are encoded side by side; encoders take memory, and threads."""
+"""How many requests of nothing but silence are encoded side by side, since encoders take memory and threads."""
 LONG_CHARS = 10_000
-"""Texts of more than this are prepared one after the other: each takes a core for a second or so, and the event loop
-has to wait for every thread that computes in Python."""
+"""Texts longer than this are prepared one after the other: each takes a core for about a second, and the event loop has
+to wait for every thread that computes in Python."""
 
 
 class SpeechService:
-    """Starts speech.
+    """Starts the speech of requests.
 
     Args:
-        pool: the models there are.
-        profiles: voices with a way to speak, by id.
-        max_input_chars: longest text and longest instructions.
-        lexicon: what is said instead of some words.
+        pool: the engines of the models.
+        profiles: the voice profiles, by id.
+        max_input_chars: the longest text and the longest instructions, in characters.
+        lexicon: the operator's pronunciation dictionary.
     """
 
     def __init__(
@@ -61,8 +60,8 @@ class SpeechService:
         """Hand a request to its model's engine.
 
         Args:
-            request: what to say and how.
-            wait: whether to wait for the model for as long as it loads.
+            request: the request.
+            wait: whether to wait for as long as the model takes to load.
 
         Raises:
             InvalidRequestError: something in it does not fit the model.
@@ -74,7 +73,7 @@ class SpeechService:
         self._check_length("input", request.input)
         self._check_length("instructions", request.instructions or "")
         async with self._long_texts if len(request.input) > LONG_CHARS else nullcontext():
-            planned = await asyncio.to_thread(plan, request, bundle.manifest, self._profiles, self._lexicon)
+            planned = await asyncio.to_thread(make_plan, request, bundle.manifest, self._profiles, self._lexicon)
         log.event(
             "text_prepared",
             level=logging.DEBUG,
@@ -87,7 +86,7 @@ class SpeechService:
         if not any(isinstance(part, Passage) for part in planned.parts):
             lease = await self._in_turn(lease)
         try:
-            reading = read(planned, lease.engine)
+            reading = reading_of(planned, lease.engine)
             speech = Speech(reading, lease, encoder, planned, model=bundle.id, repeatable=request.seed is not None)
             await _begin(reading, whole=planned.exact_frames is not None)
         except BaseException:
@@ -110,7 +109,7 @@ class SpeechService:
         return languages.code(delivery_of(request, manifest, self._profiles).language)
 
     async def _in_turn(self, lease: Lease) -> Lease:
-        """The lease of a request that has no job, so that it would wait for nothing."""
+        """Wait for a turn of a request of silence only, which has no job and so waits in no queue of the engine."""
         try:
             await self._silences.acquire()
         except BaseException:
@@ -138,7 +137,7 @@ def _encoder(request: SpeechRequest, sample_rate: int) -> Encoder:
 
 
 async def _begin(reading: Reading, *, whole: bool) -> None:
-    """Begin a reading, of a text that had to stay whole or not, with errors of our own."""
+    """Begin a reading, and turn the engine's errors into errors of requests; `whole` says that the text is not cut."""
     try:
         await reading.begin()
     except InstructionError as error:

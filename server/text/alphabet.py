@@ -1,4 +1,4 @@
-"""A text in the characters that a model was trained on; what cannot be written with them is dropped and told."""
+"""Writes a text in the characters that a model was trained on; it drops what cannot be written so, and reports it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.text.typography import plain_typography
 from server.text.written import written_out
 
 MOST_DROPPED = 10
-"""Distinct characters that are told."""
+"""How many distinct dropped characters are reported."""
 
 _REPEATED = re.compile(r"[,;:.!?](?: ?[,;:.!?])+")
 _BEFORE_A_MARK = re.compile(r" (?=[,;:.!?](?:\s|$))")
@@ -21,7 +21,7 @@ _LINE_ENDS = re.compile(r" ?\n ?")
 
 
 class Folded(NamedTuple):
-    """What came of a text.
+    """The result of writing a text with an alphabet.
 
     Attributes:
         text: holds characters of the alphabet only, and line breaks.
@@ -33,7 +33,7 @@ class Folded(NamedTuple):
 
 
 def adapted(text: str, alphabet: str, language: str | None) -> Folded:
-    """A text as a model can read it that was trained on these characters and no written forms: all steps together.
+    """Write a text so that a model can read it which was trained on these characters and on no written forms.
 
     Args:
         text: without markup and links.
@@ -100,7 +100,7 @@ def _folded(character: str, known: frozenset[str], dropped: dict[str, None]) -> 
 
 
 def _one_mark(run: re.Match[str]) -> str:
-    """The strongest of a run of marks, but for the comma behind an abbreviation."""
+    """Return the strongest of a run of marks; a comma behind an abbreviation is kept beside its point."""
     if run[0] == ".,":
         return run[0]
     return min(run[0], key=lambda mark: "?!.;:,".find(mark) % 7)

@@ -1,4 +1,4 @@
-"""A long text as chunks that are spoken one by one, side by side: cut where a reader pauses, alike in tokens."""
+"""Cuts a long text into chunks of about the same number of tokens, where a reader pauses."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from server.text.sentences import UNSPACED, Boundary, cuts, inside_word
 CountTokens = Callable[[str], int]
 
 MAX_TOKENS = 120
-"""Most tokens of a chunk, about 40 s of speech at 3 to 5 codec frames a token: much longer generations drift in voice
-and pace and may lose their way. A paragraph of no more than this is spoken whole."""
+"""The most tokens of a chunk, about 40 s of speech at 3 to 5 codec frames a token: in much longer speech voice and pace
+drift. A paragraph of no more tokens is spoken whole."""
 
 GOAL_TOKENS = 80
-"""What chunks aim at while the text's end is not in sight: few enough to end with a sentence before `MAX_TOKENS`."""
+"""The tokens that chunks aim at while the text goes on, so that a sentence ends before `MAX_TOKENS`."""
 
 FIRST_TOKENS = 24
-"""What the first chunk of several aims at: a short prompt is soon prefilled, and 6 to 8 s of audio are a start."""
+"""The tokens that the first of several chunks aims at: it is prefilled soon, and gives 6 to 8 s of audio."""
 
 MIN_TOKENS = 10
-"""A part of a paragraph of fewer sounds cut off: the model speaks words without their sentence as if they stood alone.
-A paragraph may have fewer, as its words do stand alone; in one chunk with others the model often ends after the first
-of them."""
+"""The fewest tokens of a part of a paragraph: the model speaks fewer words as if they stood alone. A whole paragraph
+may have fewer tokens; together with others in one chunk the model often ends after the first of them."""
 
 _COST = {
     Boundary.CHARACTER: 11.0,
@@ -116,7 +115,7 @@ def chunks(text: str, language: str | None, count_tokens: CountTokens, most: int
 
 
 def _choose(pending: deque[_Piece], goal: int, tokens: int, least: int, most: int) -> int:
-    """How many pieces to take: those that end best, not too few for a chunk nor for the one that follows."""
+    """Choose how many pieces make a chunk, by where they end, so that neither it nor the next one becomes too small."""
     sizes = list(accumulate(piece.tokens for piece in pending))
     fitting = [i for i, size in enumerate(sizes) if size <= most] or [0]
     good = [i for i in fitting if least <= sizes[i] <= tokens - least]
@@ -125,7 +124,7 @@ def _choose(pending: deque[_Piece], goal: int, tokens: int, least: int, most: in
 
 def _pieces(text: str, language: str | None, count_tokens: CountTokens, most: int) -> Iterator[_Piece]:
     def small_enough(start: int, end: int, boundary: Boundary, finer: tuple[Finer, ...]) -> Iterator[_Piece]:
-        """One piece, or several where it is so large that no cut would be near enough."""
+        """Yield the piece, or several pieces if it is too large."""
         said = text[start:end].lstrip()  # else white space that fills a chunk would be one
         # The blank before a word is a part of its token: what is counted is what is sent.
         tokens = count_tokens(f" {said}" if start and len(said) < end - start else said)
@@ -167,4 +166,4 @@ _FINER: tuple[Finer, ...] = (
     (Boundary.CHARACTER, _words),
     (Boundary.CHARACTER, _clusters),
 )
-"""Where a piece that is too large is cut: at the places of the first, then what is still too large at the second's."""
+"""Where a piece that is too large is cut; each further entry cuts what is still too large."""

@@ -1,4 +1,4 @@
-"""What no reader sees or says is taken out of a text: invisible characters, odd blanks, long runs of one symbol.
+"""Takes out of a text what no reader sees or says: invisible characters, odd blanks, long runs of one symbol.
 
 The steps hold for every model. A text that people would call clean passes through each of them unchanged. They let go
 of the interpreter's lock (`concurrent`), so that a long text in a thread does not keep the event loop waiting.
@@ -10,8 +10,8 @@ import re
 
 import regex
 
-MOST_ALIKE = 3
-"""So many of one symbol in a row are kept, as in `...` and `?!!!`: more are a rule or a leader, or say nothing more."""
+MAX_ALIKE = 3
+"""How many of one symbol in a row are kept, as in `...` and `?!!!`: longer runs are rules or leaders."""
 
 MOST_MARKS = 30
 """Combining marks that one letter may have: Unicode's Stream-Safe Text Format (UAX #15, section 13) has this limit, and
@@ -22,7 +22,7 @@ _JOINING = (
     r"[\p{Arabic}\p{Syriac}\p{Nko}\p{Mandaic}\p{Mongolian}\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}\p{Oriya}"
     r"\p{Tamil}\p{Telugu}\p{Kannada}\p{Malayalam}\p{Sinhala}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 )
-"""Scripts whose letters join, so that ZWJ (U+200D) and ZWNJ (U+200C) between them are spelling."""
+"""Scripts whose letters join, so that ZWJ (U+200D) and ZWNJ (U+200C) between them are part of the spelling."""
 
 _INVISIBLE = regex.compile(
     # What is kept: a flag's tag characters, and joiners and variation selectors where they change what is written.
@@ -39,11 +39,11 @@ _INVISIBLE = regex.compile(
 _LINE_BREAK = regex.compile(r"\r\n|[\n\v\f\r\u0085\u2028]")
 _PARAGRAPH_SEPARATOR = "\u2029"
 _BLANKS = regex.compile(r"[\p{Zs}\t\u2800]+")
-"""U+2800 is the Braille pattern without dots, which is no `Zs` and looks like a blank."""
+"""Matches blanks; U+2800, the Braille pattern without dots, looks like one and is not in the category `Zs`."""
 _BLANKS_AT_BREAKS = re.compile(r" ?\n ?")
 _BREAKS = re.compile(r"\n{3,}")
 _ALIKE = regex.compile(
-    rf"([^\p{{L}}\p{{M}}\p{{N}}\s][\p{{EMod}}\uFE0F]?+)(?: ?\1){{{MOST_ALIKE},}}+",
+    rf"([^\p{{L}}\p{{M}}\p{{N}}\s][\p{{EMod}}\uFE0F]?+)(?: ?\1){{{MAX_ALIKE},}}+",
     regex.V1,
 )
 _MARKS = regex.compile(rf"(\p{{M}}{{{MOST_MARKS}}})\p{{M}}++")
@@ -59,7 +59,7 @@ def without_invisibles(text: str) -> str:
 
 
 def single_blanks(text: str) -> str:
-    r"""Make every blank a space and every line break `\n`; of runs, keep one space or the two breaks of a blank line.
+    r"""Make every blank a space and every line break `\n`; runs become one space, or the two breaks of a blank line.
 
     A tab, a no-break space and U+3000 are blanks. There are none at the ends of lines and of the text.
     """
@@ -69,10 +69,10 @@ def single_blanks(text: str) -> str:
 
 
 def short_runs(text: str) -> str:
-    """Keep at most `MOST_ALIKE` of one symbol in a row, with or without single spaces between; likewise of marks on one
+    """Keep at most `MAX_ALIKE` of one symbol in a row, with or without single spaces between; likewise of marks on one
     letter, `MOST_MARKS`.
 
     Letters and digits are no symbols.
     """
-    text = _ALIKE.sub(lambda run: run[1] * MOST_ALIKE, text, concurrent=True)
+    text = _ALIKE.sub(lambda run: run[1] * MAX_ALIKE, text, concurrent=True)
     return _MARKS.sub(r"\1", text, concurrent=True)

@@ -1,4 +1,4 @@
-"""HTML and SSML as plain text: the words, with a blank line between blocks. Linear in the length of the text."""
+"""Turns HTML and SSML into plain text, with a blank line between blocks, in linear time."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _INLINE = word_set(
 KNOWN = _BLOCKS | _CELLS | _INLINE
 """Tags that are taken away; any other, such as `<your name>`, is text."""
 _ROWS = frozenset({"tr", "table", "tbody", "thead", "tfoot", "caption"})
-"""Blocks that end a row of a table; others in a cell are a part of it."""
+"""Blocks that end a row of a table; other blocks in a cell are a part of the row."""
 _SENTENCES = frozenset({"s", "sentence"})
 """In SSML; in HTML, `<s>` is struck-out text."""
 _VENDORS = ("amazon:", "google:", "mstts:")
 _FLAGS = word_set("allowfullscreen checked disabled hidden itemscope nowrap open readonly required reversed")
-"""Attributes without a value. With any other, as in `a <b and c> d`, it is no tag."""
+"""Attributes that need no value; with any other, as in `a <b and c> d`, the text is not a tag."""
 
 TAG = re.compile(r"</?(?P<name>[A-Za-z][A-Za-z0-9:-]{0,40})(?:\s[^<>]*)?/?>")
 _INVISIBLE = re.compile(
@@ -84,7 +84,7 @@ class _Reader(HTMLParser):
         self._item = ""
 
     def text(self) -> str:
-        """All that was read so far."""
+        """Return the text of all that has been read."""
         self._end_block()
         return "\n\n".join(self._blocks)
 

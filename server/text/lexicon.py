@@ -1,4 +1,4 @@
-"""A pronunciation dictionary: what to say instead of a word or phrase. Pure, and linear in the length of the text."""
+"""A pronunciation dictionary, which says what to say instead of a word or phrase, in linear time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_ENTRIES = 10_000
 MAX_WORD_CHARS = 100
 MAX_SAY_CHARS = 500
 MAX_GROWTH, FREE_GROWTH_CHARS = 10, 1000
-"""A text may become so many times as long, and so many characters more."""
+"""How much longer a text may become: a factor, and a number of characters."""
 
 _TOKEN = regex.compile(rf"[{UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}_--[{UNSPACED}]]+|\S", regex.V1)
 """A word, a character of a script that puts no space between words, or a mark. Entries match whole tokens."""
@@ -23,7 +23,7 @@ _WANTED = 'an entry is "WORD": "what to say" or "WORD": {"say": "what to say", "
 
 
 class LexiconError(ValueError):
-    """A dictionary that cannot be used, or that makes a text too long; the message says what to do."""
+    """A dictionary cannot be used, or makes a text too long; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Lexicon:
     _layers: tuple[_Layer, ...] = ()
 
     def before(self, other: Lexicon) -> Lexicon:
-        """Both; of two entries for the same words, this one's counts."""
+        """Put another dictionary behind this one; of two entries for the same words, this one's counts."""
         return Lexicon(self._layers + other._layers)
 
     def apply(self, text: str) -> str:

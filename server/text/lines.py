@@ -1,4 +1,4 @@
-r"""Line breaks: which of them end something that is said on its own, and which merely wrap a line.
+r"""Decides which line breaks end something that is said on its own, and which merely wrap a line.
 
 A text from an e-mail, a terminal or a PDF is wrapped where its lines were full; a heading, an item and a line of `Name:
 value` end where their author ended them. What comes out has paragraphs apart by `\n\n` and no other line break.
@@ -14,12 +14,12 @@ import regex
 PARAGRAPH = "\n\n"
 
 HEADING_CHARS = 60
-"""A longer line is no heading."""
+"""The most characters of a heading."""
 
 _LOOK_BACK = 8
 ITEM_CHARS = 40
 LEAST_ITEMS = 3
-"""So many short lines that all begin with a capital or a digit and end without a mark are a list without bullets."""
+"""How many short lines that begin with a capital or a digit and end without a mark make a list without bullets."""
 
 _SPEAKABLE = regex.compile(r"[\p{L}\p{N}]")
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\u3000-\u303F\u30FC\uFF00-\uFFEF"
@@ -28,7 +28,7 @@ _BETWEEN_UNSPACED = regex.compile(rf"[{_UNSPACED}]\n[{_UNSPACED}{_SHARED}]|[{_SH
 _BROKEN_WORD = regex.compile(r"\p{Ll}[-\u2010]\n\p{Ll}")
 _HYPHENATED = regex.compile(r"[\p{L}\p{N}][-\u2010]\n[\p{L}\p{N}]")
 _SUSPENDED = regex.compile(r"(?:and|or|to|und|oder|bis|bzw|et|ou|e|o|y|en|of)\b")
-"""After these a hyphen at a line's end stays with its word, as in `two- and three-`."""
+"""Words before which a hyphen at a line's end stays with its word, as in `two- and three-`."""
 
 _BULLET = regex.compile(r"(?:[-*+•‣⁃◦▪▫●○■□➢►✓✔☐☑] +)++(?=\S)")
 _NUMBER = regex.compile(r"(?:\((?P<number>\d{1,3})\)|(?P<number>\d{1,3})[.)]|(?P<letter>[a-zA-Z])\)) +(?=\S)")
@@ -54,12 +54,12 @@ _MINOR_WORDS = (
     "alla che dei della delle di gli i il nel per "
     "в и из к на о об от по с у"
 )
-"""Words that are written small in a title, in the languages that have capitals."""
+"""Words that are written in lower case in a title, in the languages that have capitals."""
 _MINOR = frozenset(_MINOR_WORDS.split())
 
 
 def paragraphs(text: str) -> str:
-    r"""Join the lines of each paragraph, and part what its author parted.
+    r"""Join the lines of each paragraph, and keep the breaks that the author meant.
 
     A single line break becomes a space, or nothing between Han or Kana; a word broken by a hyphen is joined, where
     both sides are in lower case. A blank line, an item of a list, a heading and a line of `Name: value` are real cuts.
@@ -77,7 +77,7 @@ def ends_sentence(text: str) -> bool:
 
 
 def _pieces(block: str) -> Iterator[str]:
-    """The paragraphs that a block of lines is."""
+    """Cut a block of lines into its paragraphs."""
     if "\n" not in block:
         if _SPEAKABLE.search(block):
             yield _without_bullet(block)
@@ -115,7 +115,7 @@ def _is_list(lines: list[str]) -> bool:
 
 
 class _Line:
-    """A line that says something, and what it is.
+    """A line with something to say, and what kind of line it is.
 
     Args:
         text: without white space at its ends.
@@ -126,7 +126,7 @@ class _Line:
         self.text = text
         self.ended = ends_sentence(text)
         self.number: str | None = before.number if before is not None else None
-        """The last one of the list that it is in."""
+        """The last line of the list that this line is in."""
         self.is_item = self._is_item(before)
         self.in_list: bool = self.is_item or (before is not None and before.in_list)
 
@@ -154,7 +154,7 @@ def _follows(last: str, number: str) -> bool:
 
 
 def _parts(before: _Line, line: _Line, width: int) -> bool:
-    """Whether the break between two lines is a cut; `width` is the longest line's of their block, in characters."""
+    """Whether the break between two lines ends a paragraph; `width` is the length of their block's longest line."""
     if line.is_item:
         return True
     if _STARTS_LOW.match(line.text):

@@ -1,4 +1,4 @@
-"""URLs, e-mail addresses, host names, file names, paths, versions and IP addresses as they are read out. Linear work.
+"""Writes URLs, e-mail addresses, host names, file names, paths, versions and IP addresses as they are read out.
 
 `spoken_links` suits every model: nobody's prose holds a bare URL. `spoken_names` is for models that cannot read the
 marks in names: others read `report.pdf` and `1.2.3` well, as they stand.
@@ -24,7 +24,7 @@ _WORDS: dict[str, dict[str, str]] = {
     "es": {".": "punto", "/": "barra", "@": "arroba", "-": "guion", "_": "guion bajo"},
     "it": {".": "punto", "/": "barra", "@": "chiocciola", "-": "trattino", "_": "trattino basso"},
 }
-"""How the marks of an address are read, by ISO 639-1 code."""
+"""How the marks of an address are read, by ISO 639-1 code of the language."""
 _MORE_ENGLISH = {
     "?": "question mark", "=": "equals", "&": "and", "#": "hash", "~": "tilde", ":": "colon", "+": "plus", "%":
     "percent",
@@ -97,7 +97,7 @@ def _url(url: str, words: Mapping[str, str]) -> str:
 
 
 def _read(address: str, words: Mapping[str, str]) -> str:
-    """The address with a word for every mark; marks without one are a blank."""
+    """Write a word for every mark of an address; a mark without a word becomes a blank."""
     parts = (character if character.isalnum() else f" {words.get(character, '')} " for character in address)
     return " ".join("".join(parts).split())
 

@@ -1,4 +1,4 @@
-"""Markdown, HTML and SSML as plain text: what is inside is said, the marks are not.
+"""Turns Markdown, HTML and SSML into plain text: what is inside is said, and the marks are not.
 
 Markdown is rendered by `markdown-it-py`, and HTML, that of Markdown included, is read by the standard library's parser.
 Both get only pieces of a bounded size, or text whose `<` and `&` are known to be well formed: either would otherwise
@@ -28,7 +28,7 @@ from server.text.markup_marks import plainly_html, plainly_markdown
 TextFormat = Literal["auto", "plain", "markdown", "html"]
 
 PIECE = 2000
-"""Characters given to the Markdown parser at once: paragraphs together, or a part of one that is longer."""
+"""Characters that the Markdown parser gets at once: some paragraphs, or a part of a longer one."""
 _BLOCK = "\n\n"
 _START, _END = "<p>", "</p>\n"  # as the renderer writes a paragraph
 
@@ -64,7 +64,7 @@ class _Piece(NamedTuple):
 
 
 def convert(text: str, text_format: TextFormat) -> str:
-    """The words of a text without its marks, blocks (paragraphs, headings, items, rows) separated by a blank line.
+    """Return a text without its marks; blocks (paragraphs, headings, items, rows) are separated by a blank line.
 
     `auto` converts a text that is plainly Markdown or HTML, SSML included, and leaves every other exactly as it is.
     The work is linear in the length of the text.
@@ -103,7 +103,7 @@ def _from_markdown(text: str) -> str:
 
 
 class _Markdown(MarkdownIt):
-    """Takes every link for one, since none is followed."""
+    """Accepts every link, since none is followed."""
 
     def validateLink(self, url: str) -> bool:  # noqa: N802
         return True
@@ -134,7 +134,7 @@ def _number(tokens: list[Token]) -> None:
 
 
 def _pieces(text: str) -> Iterator[_Piece]:
-    """Parts of a text: the insides of code fences, and the rest in pieces of at most `PIECE` characters."""
+    """Cut a text into the insides of code fences, and the rest into pieces of at most `PIECE` characters."""
     lines: list[str] = []
     size, fence, joint = 0, "", _BLOCK
     for line in text.split("\n"):

@@ -1,4 +1,4 @@
-"""Whether a text is plainly Markdown or HTML, rather than one that merely has an asterisk or an angle bracket."""
+"""Tells Markdown and HTML from texts that merely have an asterisk or an angle bracket."""
 
 from __future__ import annotations
 

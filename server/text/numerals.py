@@ -1,4 +1,4 @@
-"""Numbers in words, by `num2words`."""
+"""Writes numbers in words, by `num2words`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from num2words import CONVERTER_CLASSES, num2words  # type: ignore[import-untyped]
 
 MOST_DIGITS = 15
-"""Longer numbers are read digit by digit, as nobody says them otherwise."""
+"""The most digits of a number that is read as a whole; longer numbers are read digit by digit."""
 
 
 def has_words(language: str | None) -> bool:
@@ -19,7 +19,7 @@ def has_words(language: str | None) -> bool:
 
 @lru_cache(4096)
 def words(number: str, language: str = "en", kind: Literal["cardinal", "ordinal", "year"] = "cardinal") -> str:
-    """A number as words.
+    """Write a number as words.
 
     Args:
         number: digits, for cardinals with a decimal fraction behind a point or none.
@@ -39,7 +39,7 @@ def words(number: str, language: str = "en", kind: Literal["cardinal", "ordinal"
 
 
 def digits(number: str, language: str = "en") -> str:
-    """Each digit as a word."""
+    """Write each digit as a word."""
     return " ".join(_digit(digit, language) for digit in number if digit.isdecimal())
 
 

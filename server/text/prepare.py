@@ -1,4 +1,4 @@
-"""A text as a person sends it becomes a text as it is said, in named steps that each do one thing."""
+"""Turns a text as a person sends it into a text as it is said, in named steps that each do one thing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Protocol
 from server.text import clean, lines, speakable
 
 Step = Callable[[str], str]
-"""What one step does to a text; in time that grows linearly with its length."""
+"""Changes a text in time that grows linearly with its length."""
 
-MOST_NAMED = 8
-"""Dropped characters that a note names."""
+MAX_NAMED = 8
+"""How many dropped characters a note names."""
 
 
 class Folded(Protocol):
@@ -60,13 +60,13 @@ class Prepared:
 def prepare(text: str, languages: Iterable[str], steps: Steps) -> Prepared:
     """Prepare a text without tags or markup, in time that grows linearly with its length.
 
-    The order of steps matters: markup needs its line breaks, so that `tags.parse` has seen to it before; a lexicon
-    names words as people write them, and what becomes of the text last must be what is sent to the model.
+    The order of the steps matters. Markup needs its line breaks, so that `tags.parse` has removed it before. A lexicon
+    names words as people write them, so that it comes before the steps that write words anew.
 
     Args:
-        text: without markup.
-        languages: the model's, by its own names.
-        steps: what is done beside what holds for every model.
+        text: the text, without markup.
+        languages: the languages of the model, by its own names.
+        steps: the steps that depend on the request and on the model.
     """
     changed: list[str] = []
 
@@ -92,9 +92,9 @@ def prepare(text: str, languages: Iterable[str], steps: Steps) -> Prepared:
 
 
 def _notes(dropped: str | Iterable[str]) -> tuple[str, ...]:
-    """What the header and the log say of characters that were dropped: their code points, once each, a few of them."""
+    """Make the note for the header and the log on dropped characters: some of their code points, each once."""
     codes = list(dict.fromkeys(f"U+{ord(character):04X}" for piece in dropped for character in piece))
     if not codes:
         return ()
-    more = f" and {len(codes) - MOST_NAMED} others" if len(codes) > MOST_NAMED else ""
-    return (f"dropped {' '.join(codes[:MOST_NAMED])}{more}",)
+    more = f" and {len(codes) - MAX_NAMED} others" if len(codes) > MAX_NAMED else ""
+    return (f"dropped {' '.join(codes[:MAX_NAMED])}{more}",)

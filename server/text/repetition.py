@@ -1,4 +1,4 @@
-"""How much of a text repeats itself, so that speech which does the same is not taken for a fault."""
+"""Measures how much of a text repeats itself, so that speech which does the same is not taken for a fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LONGEST_PERIOD = 8
 
 
 def repeated(words: Sequence[str]) -> int:
-    """Length of the longest run of words that are each the same as some fixed number of words before."""
+    """Find the longest run of words that each equal the word some fixed distance before; return its length."""
     return max((_longest_run(words, period) for period in range(1, LONGEST_PERIOD + 1)), default=0)
 
 

@@ -1,4 +1,4 @@
-"""Where a text may be cut: after paragraphs, sentences and clauses, found from left to right as they are asked for.
+"""Finds where a text may be cut: after paragraphs, sentences and clauses, from left to right as they are asked for.
 
 It is cut where it stands; `server.text.lines` has said before which line breaks are the ends of paragraphs.
 
@@ -18,7 +18,7 @@ import sentencex
 
 
 class Boundary(IntEnum):
-    """What ends at a cut, the weakest first."""
+    """What ends at a cut, in order of strength."""
 
     CHARACTER = 0
     WORD = 1
@@ -38,10 +38,10 @@ class Cut(NamedTuple):
 
 
 WINDOW = 2000
-"""Characters given to the segmenter at once; a sentence that is longer than that is no sentence to it."""
+"""Characters that the segmenter gets at once; it finds no longer sentence."""
 
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}"
-"""Scripts that put no space between words, as the inside of a character class."""
+"""Scripts without spaces between words, as the inside of a character class."""
 
 _LETTER = rf"[\p{{L}}\p{{M}}\p{{N}}--[{UNSPACED}]]"
 _JOINERS = r"[.,:;'’/_@&%+\-．，：]"

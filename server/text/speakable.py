@@ -1,4 +1,4 @@
-"""Whether a text holds anything to say, and in whose letters it is written."""
+"""Tells whether a text holds anything to say, and in which scripts it is written."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
     "spanish": (),
     "italian": (),
 }
-"""Scripts of the languages that Qwen3-TTS speaks, by its names for them, beside Latin, which all of them use."""
+"""Scripts of Qwen3-TTS's languages, by its names of them, beside Latin, which all of them use."""
 
 _DIALECT = "_dialect"
 """The end of the names of Chinese dialects."""
 
 MOST_FOREIGN = 0.5
-"""Share of letters in scripts of no language of the model: with more, the text is none of its languages."""
+"""A text is refused if a larger share of its letters is in scripts of no language of the model."""
 
 
 class Letters(NamedTuple):
-    """How many letters a text has, and how many of them are of a script that none of a model's languages writes."""
+    """Numbers of all letters of a text, and of letters in scripts that none of a model's languages uses."""
 
     all: int
     foreign: int
 
     @property
     def unreadable(self) -> bool:
-        """Whether most of them are foreign."""
+        """Whether too many of the letters are foreign."""
         return self.foreign > MOST_FOREIGN * self.all
 
 

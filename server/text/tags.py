@@ -1,4 +1,4 @@
-"""Tags in a text: silences and changes of the voice.
+"""Reads the tags in a text: silences and changes of the voice.
 
 Silences are `[0.5s]` as Kokoro Web has it, also in words (`[pause 1s]`, `[pause: 500 ms]`) and in milliseconds, and
 SSML's `<break>` in all its forms. `[voice:NAME]`, as Kokoro-FastAPI has it, changes the voice from there on.
@@ -14,7 +14,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from server.text.speakable import is_speakable
 
 MAX_SILENCE_SECONDS = 300
-"""In one request: about as long as speaking the longest text allowed by default takes, so at most half is silence."""
+"""The most seconds of silence in one request."""
 
 STRENGTHS = {
     "none": Decimal("0"),
@@ -44,18 +44,18 @@ _TIME = re.compile(rf"\+?(?P<seconds>{_SECONDS})(?P<unit>m?s)", re.IGNORECASE)
 
 
 _OPEN, _CLOSE = "\ufdee", "\ufdef"
-"""Around a tag's number while markup is read: noncharacters, which Unicode leaves to programs and no text has."""
+"""They enclose a tag's number while markup is read: noncharacters, which Unicode leaves to programs."""
 _OF_MARKS = re.compile(f"[{_OPEN}{_CLOSE}]")
 _MARK = re.compile(f"{_OPEN}(?P<number>[0-9]++){_CLOSE}")
 
 
 class TagError(ValueError):
-    """Tags that ask for more than they may; the message says so to the person who wrote them."""
+    """The tags ask for more than is allowed; the message is for the person who wrote them."""
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """Text without tags, exactly as it stood, with some letter or digit if there were tags beside it.
+    """Text without tags, exactly as it was written; it has a letter or digit if there were tags beside it.
 
     Attributes:
         text: what is said.
@@ -68,7 +68,7 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Silence:
-    """A pause of one or more adjacent tags."""
+    """A pause, made of one tag or of several adjacent ones."""
 
     seconds: Decimal
 
@@ -77,13 +77,13 @@ Part = Spoken | Silence
 
 
 def parse(text: str, markup: Callable[[str], str] | None = None) -> list[Part]:
-    """Split a text at its tags, in linear time; what is not written as a tag is text.
+    """Split a text at its tags, in linear time; what is not exactly a tag is text.
 
     Two parts of speech side by side have different voices; two silences are one. White space and symbols that stand
     alone beside tags say nothing and are dropped.
 
     Args:
-        text: as it was sent.
+        text: the text as it was sent.
         markup: what makes plain text of Markdown or HTML. It is given the whole text, with a mark for each tag, since
             it would take tags for markup, and a part alone may hold half an element; a tag may go with what it drops.
 
@@ -114,7 +114,7 @@ def parse(text: str, markup: Callable[[str], str] | None = None) -> list[Part]:
 
 
 def _marked(text: str) -> tuple[str, list[Decimal | str]]:
-    """The text with a mark in place of each tag, and what the tags are: seconds of silence, or a voice."""
+    """Replace each tag by a mark, and list what the tags are: seconds of silence, or a voice."""
     tags: list[Decimal | str] = []
 
     def mark(tag: re.Match[str]) -> str:
@@ -128,7 +128,7 @@ def _marked(text: str) -> tuple[str, list[Decimal | str]]:
 
 
 def _tidy(parts: Iterable[Part]) -> list[Part]:
-    """Drop speech without a letter or digit, and make one part of two that are then alike and side by side."""
+    """Drop speech without a letter or digit, and unite adjacent parts of the same kind and voice."""
     kept: list[Part] = []
     for part in parts:
         last = kept[-1] if kept else None
@@ -144,12 +144,12 @@ def _tidy(parts: Iterable[Part]) -> list[Part]:
 
 
 def samples(seconds: Decimal, sample_rate: int) -> int:
-    """The length of a silence, to the nearest sample."""
+    """Return the length of a silence in samples, to the nearest one."""
     return int((seconds * sample_rate).to_integral_value(ROUND_HALF_UP))
 
 
 def _seconds(tag: re.Match[str]) -> Decimal | None:
-    """The length of a silence; None if it is a break that does not say one rightly."""
+    """Read the length of a silence; None if it is a break whose time is malformed."""
     if tag["seconds"]:
         return _length(tag["seconds"], tag["unit"])
     if tag["pause"]:

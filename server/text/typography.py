@@ -1,4 +1,4 @@
-"""Typographic characters as the ASCII that says the same: quotes, dashes, ellipses, ligatures, full-width forms."""
+"""Replaces typographic characters by ASCII of the same meaning: quotes, dashes, ellipses, ligatures, wide forms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHARACTERS = str.maketrans(
     | {"\u00fe": "th", "\u00de": "Th", "\u0131": "i", "\u0127": "h", "\u0126": "H", "\u014b": "ng", "\u0167": "t"}
     | {"\u2122": "", "\u00ae": "", "\u00a9": "", "\u2120": "", "\u00a1": "", "\u00bf": "", "\u2030": " per mille"}
 )
-"""What NFKD does not give, or gives wrongly. Marks that nobody reads aloud, as of trade, go."""
+"""Replacements that NFKD lacks or has wrong. Marks that nobody reads aloud, such as that of trade, are dropped."""
 
 _RANGE = re.compile(
     r"(?:(?<=[\d%\u00b0])|(?<=\d[AaPp][Mm])|(?<=\d [AaPp][Mm])|(?<=\u00b0[CF]))"
@@ -27,7 +27,7 @@ _RANGE = re.compile(
 _MINUS = re.compile(r"[\u2212\ufe63\uff0d]|(?<![\w\u2012-\u2015])[\u2012\u2013](?=\d)")
 _JOINING = re.compile(r"(?<=[^\W\d_])\u2013(?=[^\W\d_])")
 _LONGEST_LIGATURE = 4
-"""Characters of it; some Arabic ones stand for a whole sentence, which would make long texts much longer."""
+"""The most characters of a replacement; some Arabic ligatures stand for a whole sentence."""
 _BLANKS = re.compile(r"[^\S\n]+")
 _DASH = re.compile(r" ?(?:[\u2012-\u2015\u2e3a\u2e3b]+|(?<!-)-{2,}|(?<=\s)-(?=\s)) ?")
 _ELLIPSIS = re.compile(r" ?\.(?: ?\.)+ ?(?P<next>[\"']*(?:I\b|\S?))")

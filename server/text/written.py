@@ -1,4 +1,4 @@
-"""Numbers and other written forms as words, for models that were trained on few of them. Linear work."""
+"""Writes numbers and other written forms as words, in linear time, for models that were trained on few of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ENGLISH = (
     spoken_numbers,
     spoken_capitals,
 )
-"""In this order: a date is no telephone number, whose last group is no year, and a price is no bare number."""
+"""The steps, in an order in which none takes the form of a later one: a date for a telephone number, for example."""
 _NUMBER_WORDS = (
     "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|"
     "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
@@ -39,7 +39,7 @@ _BLANKS = re.compile(r"[^\S\n]{2,}")
 
 
 def written_out(text: str, language: str | None) -> str:
-    """A text with words for its numbers, dates, times, amounts, names and initialisms.
+    """Write words for the numbers, dates, times, amounts, names and initialisms of a text.
 
     Args:
         text: with plain typography.

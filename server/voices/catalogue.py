@@ -1,12 +1,12 @@
-"""Voices: the names a request may use, and the model's speaker that each one means.
+"""The voices of a model: the names that a request may use, and the speaker that each of them means.
 
-A bare speaker name is its own voice. OpenAI's names and Kokoro's ids are aliases (`voices.json`) of the nine speakers
-of Qwen3-TTS, women for women's names and men for men's; in a bundle with other speakers each alias still means one of
-them, always the same: a stand-in. A VoiceDesign model has no speakers: its voice is `design`, described by the
-instructions. A profile adds a way to speak, and a weighted formula of any of these means its heaviest.
+A speaker's name is a voice. OpenAI's names and Kokoro's ids are aliases (`voices.json`) of the nine speakers of
+Qwen3-TTS, women for women's names and men for men's. In a bundle with other speakers each alias means one of them,
+always the same, which is called a stand-in. A VoiceDesign model has no speakers: its voice is `design`, described by
+the instructions. A profile adds a way to speak. A weighted formula of voices means the heaviest of them.
 
-A name is looked for as it is listed, then in its plain form (`profiles.plain`), then as a formula. `default`, `none`
-and no name at all mean what OpenAI's first name means.
+A name is looked for as it is listed, then in its normalised spelling, then as a formula. `default`, `none` and an
+empty name mean what OpenAI's first name means.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pydantic import BaseModel, ConfigDict
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
 from server.voices import formulas, languages
-from server.voices.profiles import Profile, SpeakerFacts, built_in, plain
+from server.voices.profiles import Profile, SpeakerFacts, built_in, normalised
 
 DESIGN = "design"
 _FIRST = "alloy"
 _DEFAULTS = frozenset({"", "default", "none"})
 _SHOWN = 12
-"""Profiles that an error names; the list of voices has them all."""
+"""How many profiles an error names; the list of voices has them all."""
 
 
 class Voice(BaseModel):
@@ -35,38 +35,38 @@ class Voice(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     id: str
-    """What a request's `voice` may be."""
+    """The name by which a request's `voice` asks for it."""
     name: str
-    """For people."""
+    """The name that people read."""
     gender: str | None = None
-    """`female` or `male` where it is known, of the voice that is heard."""
+    """`female` or `male`, of the voice that is heard; null where it is not known."""
     language: str | None = None
-    """The speaker's own."""
+    """The speaker's own language; null where it is not known."""
     alias_of: str | None = None
-    """Id of the voice that is heard, where this is another name for it; null where this is a voice of its own."""
+    """Id of the voice that is heard, if this is another name of it; null if this is a voice of its own."""
     stand_in: bool = False
     """Whether the model lacks the speaker that this name means, so that another one, `alias_of`, speaks instead."""
     speaker: str | None = None
-    """The model's speaker that is heard; null where the model has none."""
+    """The model's speaker that is heard; null if the model has none."""
     description: str = ""
-    """One line."""
+    """A line on how it sounds."""
     languages: tuple[str, ...] = ()
-    """That it can speak, by the model's names."""
+    """The languages that it can speak, by the model's names."""
     instruction_used: bool = False
-    """Whether the voice brings an instruction, or a request's is followed, by this model."""
+    """Whether the model follows the instructions of a request or of this voice."""
 
 
 class _Heard(NamedTuple):
-    """The model's speaker that a name ends at (None where the model has none), and whether another one was meant."""
+    """The speaker that is heard for a name (None if the model has none), and whether another one was meant."""
 
     speaker: str | None
     stand_in: bool = False
 
 
 def voices_of(manifest: Manifest, profiles: Mapping[str, Profile]) -> list[Voice]:
-    """Every voice of a model: its own, profiles, OpenAI's names and Kokoro's ids; those that are stand-ins last.
+    """List every voice of a model: its own, profiles, OpenAI's names and Kokoro's ids, and stand-ins last.
 
-    Profiles that need a speaker which the model lacks are left out; `left_out` has them.
+    Profiles that need a speaker which the model lacks are left out; `left_out` returns them.
     """
     own = {voice.id: voice for voice in _own_voices(manifest)}
     listed = [voice for voice in own.values() if voice.id not in profiles]
@@ -90,7 +90,7 @@ def own_voices_of(manifest: Manifest, profiles: Mapping[str, Profile]) -> list[V
 
 
 def left_out(manifest: Manifest, profiles: Mapping[str, Profile]) -> dict[str, str]:
-    """The profiles that a model cannot speak, each with the speaker that it needs and the model lacks."""
+    """Find the profiles that a model cannot speak, each with the speaker that it needs and the model lacks."""
     missing = {}
     for name, found in profiles.items():
         try:
@@ -101,31 +101,16 @@ def left_out(manifest: Manifest, profiles: Mapping[str, Profile]) -> dict[str, s
 
 
 def default_voice(manifest: Manifest) -> str:
-    """The voice of someone who names none: what OpenAI's first name means here."""
+    """Return the voice of a request that names none, which is what OpenAI's first name means in this model."""
     return _heard(_FIRST, manifest).speaker or DESIGN
-
-
-def resolve(voice: str, manifest: Manifest) -> str | None:
-    """Find the speaker of a speaker's name or an alias.
-
-    Returns:
-        A key of `manifest.speakers`, or None where the model has no speakers.
-
-    Raises:
-        InvalidRequestError: the model has no such voice.
-    """
-    name = _find(voice, manifest, {})
-    if name is None:
-        raise _unknown(manifest, {})
-    return _heard(name, manifest).speaker
 
 
 class Choice(NamedTuple):
     """What a request's voice means in a model."""
 
     profile: Profile
-    """Fits the model: its speaker is one of the model's (None where it has none), its language too, and its gender is
-    that of the voice that is heard."""
+    """The profile with a speaker of the model (None if it has none), a language of the model, and the gender of the
+    voice that is heard."""
     stand_in: bool
     """Whether the model lacks the speaker that the voice means, so that another one speaks instead."""
 
@@ -134,17 +119,17 @@ def choose(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> C
     """Find what a voice means in a model: a profile, a speaker, an alias or a formula of them.
 
     Args:
-        voice: as the request has it.
-        manifest: the model's.
-        profiles: by id, as `load_profiles` has them; one may take a speaker's or an alias' place.
+        voice: the voice's name as the request has it.
+        manifest: the model's manifest.
+        profiles: the profiles by id, as `load_profiles` returns them; one may replace a speaker or an alias.
 
     Raises:
-        InvalidRequestError: the model has no such voice, or the formula is none.
+        InvalidRequestError: the model has no such voice, or the formula is malformed.
     """
     name = _find(voice, manifest, profiles)
     if name is not None:
         return _choice(name, manifest, profiles)
-    if plain(voice) in _DEFAULTS:
+    if normalised(voice) in _DEFAULTS:
         return _choice(_FIRST, manifest, profiles)
     if not formulas.is_formula(voice):
         raise _unknown(manifest, profiles)
@@ -157,12 +142,12 @@ def choose(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> C
 
 
 def profile(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Profile:
-    """The profile of what `choose` finds."""
+    """Return the profile that `choose` finds."""
     return choose(voice, manifest, profiles).profile
 
 
 def _term(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Choice:
-    """What a term of a formula names; Kokoro Web lets blanks stand anywhere in it."""
+    """Find what a term of a formula means; Kokoro Web allows blanks anywhere in it."""
     name = _find(voice, manifest, profiles) or _find("".join(voice.split()), manifest, profiles)
     if name is None:
         raise _unknown(manifest, profiles)
@@ -170,21 +155,21 @@ def _term(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Ch
 
 
 def _find(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> str | None:
-    """The id, as it is listed, that a voice names: its own, else the one that is plainly the same; None if none is."""
+    """Find the listed id that a name means: the name itself, else the id of this normalised spelling, else None."""
     known = {*profiles, *built_in().aliases, *(manifest.speakers or (DESIGN,))}
     if voice in known:
         return voice
-    wanted = plain(voice)
+    wanted = normalised(voice)
     return wanted if wanted in known else _speaker_like(wanted, manifest)
 
 
 def _speaker_like(wanted: str, manifest: Manifest) -> str | None:
-    """The speaker whose plain form this is; ids of profiles and aliases are always plain."""
-    return next((name for name in sorted(manifest.speakers) if plain(name) == wanted), None)
+    """Find the speaker of this normalised spelling; ids of profiles and aliases are always normalised."""
+    return next((name for name in sorted(manifest.speakers) if normalised(name) == wanted), None)
 
 
 def _choice(name: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Choice:
-    """What an id that `_find` gave means."""
+    """Return what an id that `_find` has found means."""
     found = profiles.get(name, Profile())
     speaker, stand_in = _profile_heard(name, found, manifest) if name in profiles else _heard(name, manifest)
     facts = _facts(speaker)
@@ -198,7 +183,7 @@ def _choice(name: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> C
 
 
 def _heard(name: str, manifest: Manifest) -> _Heard:
-    """Who is heard for a speaker's name, an alias or `design`."""
+    """Find who is heard for a speaker's name, an alias or `design`."""
     if name in manifest.speakers:
         return _Heard(name)
     if not manifest.speakers:
@@ -209,12 +194,12 @@ def _heard(name: str, manifest: Manifest) -> _Heard:
 
 
 def _profile_heard(name: str, found: Profile, manifest: Manifest) -> _Heard:
-    """Who is heard for a profile; for one of Qwen3-TTS's speakers that the model lacks, one that stands in."""
+    """Find who is heard for a profile; another speaker stands in for one of Qwen3-TTS's own that the model lacks."""
     if found.speaker is None:
         return _Heard(_heard(_FIRST, manifest).speaker)
     if not manifest.speakers:
         return _Heard(None, stand_in=True)
-    speaker, meant = _find(found.speaker, manifest, {}), plain(found.speaker)
+    speaker, meant = _find(found.speaker, manifest, {}), normalised(found.speaker)
     if speaker is not None:
         return _heard(speaker, manifest)
     if meant in built_in().speakers:
@@ -225,7 +210,7 @@ def _profile_heard(name: str, found: Profile, manifest: Manifest) -> _Heard:
 
 
 def _stand_in(name: str, meant: str, manifest: Manifest) -> str:
-    """The speaker a name means where its own is missing: of its gender if one is known, chosen by the name's hash."""
+    """Choose the speaker that stands in for a missing one, by the name's hash, and of the same gender if possible."""
     gender = built_in().speakers[meant].gender
     available = sorted(manifest.speakers)
     alike = [speaker for speaker in available if (facts := _facts(speaker)) and facts.gender == gender]
@@ -234,8 +219,8 @@ def _stand_in(name: str, meant: str, manifest: Manifest) -> str:
 
 
 def _facts(speaker: str | None) -> SpeakerFacts | None:
-    """What is known of a speaker, if it is one of Qwen3-TTS's own."""
-    return built_in().speakers.get(plain(speaker or ""))
+    """Return what is known of a speaker, if it is one of Qwen3-TTS's own."""
+    return built_in().speakers.get(normalised(speaker or ""))
 
 
 def _own_voices(manifest: Manifest) -> list[Voice]:
@@ -260,7 +245,7 @@ def _own_voices(manifest: Manifest) -> list[Voice]:
 
 
 def _other_name(voice: Voice, name: str, title: str, heard: _Heard) -> Voice:
-    """A voice under another name; its own stays in sight, as some clients show names and nothing else."""
+    """Copy a voice under another name; both names are shown, because some clients show nothing else."""
     shown = f"{title} ({voice.name.partition(' (')[0]})"
     return voice.model_copy(update={"id": name, "name": shown, "alias_of": voice.id, "stand_in": heard.stand_in})
 

@@ -1,8 +1,8 @@
-"""Weighted voice formulas, in the ways that people write them.
+"""Reads weighted formulas of voices, in the ways that people write them.
 
-Kokoro Web has `af_heart*0.5 + af_bella*0.5`, Kokoro-FastAPI and OpenReader `af_heart(2)+af_bella(1)` or
-`af_heart+af_bella`, others `0.4*af_heart+0.6*af_bella` or commas. A voice without a weight weighs 1. Only the heaviest
-is heard, so the weights need no sum.
+Kokoro Web writes `af_heart*0.5 + af_bella*0.5`, Kokoro-FastAPI and OpenReader `af_heart(2)+af_bella(1)` or
+`af_heart+af_bella`, and others `0.4*af_heart+0.6*af_bella` or commas. A voice without a weight weighs 1. The weights
+need not add up to anything, because only the heaviest voice is heard.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _IN_BRACKETS = re.compile(r"([^()]*)\(([0-9.\s]*)\)")
 
 
 class FormulaError(ValueError):
-    """Not a formula; the message says where and why."""
+    """The text is not a formula; the message says where and why."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class Term:
 
 
 def is_formula(voice: str) -> bool:
-    """Whether a voice's name may be a formula of more than the name."""
+    """Whether a voice's name has a sign of formulas."""
     return not _SIGNS.isdisjoint(voice)
 
 
 def parse(formula: str, names: Iterable[str] = ()) -> list[Term]:
-    """Read a formula; white space and plus signs too many do not matter.
+    """Read a formula; superfluous white space and plus signs are ignored.
 
     Args:
-        formula: as a request has it.
-        names: of voices; those that hold signs of formulas themselves are known by them, in any case.
+        formula: the formula as a request has it.
+        names: names of voices; a name that holds signs of formulas itself is recognised, in any case.
 
     Raises:
-        FormulaError: it is none, or nothing in it weighs anything.
+        FormulaError: the text is not a formula, or all its weights are 0.
     """
     found = [term for term in _terms_among(names).finditer(formula) if term["known"] or term["other"].strip()]
     if not found:
@@ -54,12 +54,12 @@ def parse(formula: str, names: Iterable[str] = ()) -> list[Term]:
 
 
 def heaviest(terms: list[Term]) -> Term:
-    """The term that weighs most, the first of those that do."""
+    """Return the term of the highest weight; the first one if several have it."""
     return max(terms, key=lambda term: term.weight)
 
 
 def _terms_among(names: Iterable[str]) -> re.Pattern[str]:
-    """What matches one term and the sign behind it: a name that holds such signs and its weight, or any other."""
+    """Make a pattern of one term and the sign behind it: a name that holds such signs with its weight, or any other."""
     spellings = [
         "".join("[ _]" if letter in " _" else re.escape(letter) for letter in name)
         for name in sorted(names, key=len, reverse=True)

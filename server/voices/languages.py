@@ -1,4 +1,4 @@
-"""Languages by the names people use for them, and by the model's own, whose case a manifest may have as it likes."""
+"""Finds a model's language by the names that people use for it; a manifest may spell its names in any case."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ _KOKORO_CODES = {
     "p": "portuguese",
     "z": "chinese",
 }
-"""Kokoro's `lang_code`; its `h`, Hindi, is no language of Qwen3-TTS."""
+"""Kokoro's `lang_code`; its `h`, Hindi, is not a language of Qwen3-TTS."""
 _AUTO = frozenset({AUTO, "auto_detect", "autodetect", "auto_detection", "detect", "automatic"})
 KNOWN = tuple(_ISO_CODES)
-"""Languages that any Qwen3-TTS model may have."""
+"""All languages that a Qwen3-TTS model may have."""
 _NAME_OF_CODE = {code: name for name, codes in _ISO_CODES.items() for code in codes} | _KOKORO_CODES
 _TAG = re.compile(r"([a-z]{1,3})(?:[-_][a-z0-9]{2,8})*(?:\.[a-z0-9-]+)?(?:@[a-z0-9]+)?")
-"""A language tag, or a locale as POSIX has it: `pt-BR`, `en_US.UTF-8`, `de_DE@euro`."""
+"""Matches a language tag, or a locale of POSIX: `pt-BR`, `en_US.UTF-8`, `de_DE@euro`."""
 
 
 def spoken(languages: Iterable[str]) -> list[str]:
-    """The languages a request may name: a dialect is its speaker's business, not a request's."""
+    """List the languages that a request may name; dialects belong to speakers and are left out."""
     return sorted(name for name in languages if not name.endswith("_dialect"))
 
 
 def code(language: str) -> str | None:
-    """ISO 639-1 code of a language as `resolve` names it; None for `auto` and for languages unknown here."""
+    """Return the ISO 639-1 code of a language that `resolve` has found; None for `auto` and for unknown languages."""
     codes = _ISO_CODES.get(language.lower())
     return codes[0] if codes else None
 
 
 def find(name: str, available: Iterable[str]) -> str | None:
-    """The language of this name as the model has it: its very name, else the one that differs in case alone."""
+    """Find the model's language of this name: of exactly this spelling, else of another case."""
     choices = sorted(available)
     if name in choices:
         return name

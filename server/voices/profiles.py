@@ -1,4 +1,4 @@
-"""The catalogue of voices, `voices.json`, and the operator's own profiles beside it.
+"""Reads the catalogue of voices, `voices.json`, and the operator's own profiles.
 
 A profile is a speaker with a way to speak. Where a model ignores instructions, the other fields still hold.
 """
@@ -17,42 +17,49 @@ from server.voices import languages
 
 Gender = Literal["female", "male"]
 ProfileId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
-"""No capitals and spaces, as names are compared without; no `*` and `+`, which make a formula."""
+"""Without capitals and spaces, since names are compared without them, and without `*` and `+`, which make a formula."""
 MAX_INSTRUCTION_CHARS = 500
-"""Instructions take positions from the text; the model follows short ones best."""
+"""The longest instruction of a profile; instructions take positions from the text, and short ones are followed best."""
 
 
 class ProfileError(ValueError):
-    """A catalogue that cannot be used; the message names the file, the profile and the field."""
+    """A catalogue cannot be used; the message names the file, the profile and the field."""
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class ProfileSampling(_Strict):
-    """What replaces the model's own sampling, in the ranges that a request has; None replaces nothing."""
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopK = Annotated[int, Field(ge=0)]
+RepetitionPenalty = Annotated[float, Field(ge=1, le=2)]
+Speed = Annotated[float, Field(ge=MIN_SPEED, le=MAX_SPEED)]
+"""Ranges of what a profile and a request may both set."""
 
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_k: int | None = Field(default=None, ge=0)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    repetition_penalty: float | None = Field(default=None, ge=1, le=2)
+
+class ProfileSampling(_Strict):
+    """What replaces the model's own sampling; None keeps the model's value."""
+
+    temperature: Temperature | None = None
+    top_k: TopK | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    repetition_penalty: RepetitionPenalty | None = None
 
 
 class Profile(_Strict):
-    """A voice as a request may ask for it."""
+    """A speaker with a way to speak."""
 
     speaker: str | None = Field(default=None, min_length=1)
-    """Key of `Manifest.speakers`, in a file in any case; None where the model has none, or in a file: the default
-    voice's speaker."""
+    """A key of `Manifest.speakers`, in a file in any case. None means the default voice's speaker in a file, and no
+    speaker where the model has none."""
     language: str = languages.AUTO
-    """What is spoken where the request does not say: `auto`, or a language by a name of the model's."""
+    """The language if the request does not say: `auto`, or one of the model's names of languages."""
     instruction: str | None = Field(default=None, min_length=1, max_length=MAX_INSTRUCTION_CHARS)
     sampling: ProfileSampling = ProfileSampling()
-    speed: float = Field(default=1.0, ge=MIN_SPEED, le=MAX_SPEED)
+    speed: Speed = 1.0
     description: str = Field(default="", max_length=200)
     gender: Gender | None = None
-    """In a file: the speaker's own where it is known and this is absent."""
+    """If a file does not say, the speaker's own gender, where it is known."""
     tags: tuple[str, ...] = Field(default=(), strict=False)
 
     @field_validator("language")
@@ -82,21 +89,21 @@ class Catalogue(_ProfilesFile):
 
     @cached_property
     def aliases(self) -> dict[str, str]:
-        """OpenAI's and Kokoro's names, and the speaker each means."""
+        """OpenAI's and Kokoro's names, each with the speaker that it means."""
         return {**self.openai, **self.kokoro}
 
 
 @cache
 def built_in() -> Catalogue:
-    """The catalogue that comes with the server."""
+    """Read the catalogue that comes with the server."""
     return _read(Path(__file__).with_name("voices.json"), Catalogue)
 
 
 def load_profiles(path: Path | None) -> Mapping[str, Profile]:
-    """The built-in profiles and those of the operator's file, by id; the file's win.
+    """Load the built-in profiles and those of the operator's file, by id; the file's override the built-in ones.
 
     Args:
-        path: JSON, `{"profiles": {"ID": {"speaker": ..., ...}}}`; None for the built-in ones only.
+        path: a file of JSON, `{"profiles": {"ID": {"speaker": ..., ...}}}`; None loads the built-in ones only.
 
     Raises:
         ProfileError: the file cannot be read or does not fit.
@@ -105,13 +112,13 @@ def load_profiles(path: Path | None) -> Mapping[str, Profile]:
     return {name: _with_gender(profile) for name, profile in {**built_in().profiles, **own}.items()}
 
 
-def plain(name: str) -> str:
-    """The spelling in which names are compared: no capitals, no spaces."""
+def normalised(name: str) -> str:
+    """Return the spelling in which names are compared: without capitals and spaces."""
     return name.strip().lower().replace(" ", "_")
 
 
 def _with_gender(profile: Profile) -> Profile:
-    facts = built_in().speakers.get(plain(profile.speaker or ""))
+    facts = built_in().speakers.get(normalised(profile.speaker or ""))
     return profile.model_copy(update={"gender": facts.gender}) if facts and not profile.gender else profile
 
 

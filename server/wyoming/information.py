@@ -17,7 +17,7 @@ QWEN = Attribution("Qwen team, Alibaba Cloud", "https://github.com/QwenLM/Qwen3-
 
 def information(bundles: Bundles, profiles: Mapping[str, Profile]) -> Info:
     """Programs and voices, without the voices that are only other names of these."""
-    return Info(tts=[_program(bundle, profiles) for bundle in bundles.all() if bundle.readable])
+    return Info(tts=[_program(bundle, profiles) for bundle in bundles.all() if bundle.manifest_or_none])
 
 
 def _program(bundle: Bundle, profiles: Mapping[str, Profile]) -> TtsProgram:

@@ -20,7 +20,9 @@ def bundle(bundle_of: Callable[..., Path]) -> Callable[[str, str], Path]:
     return lambda size, precision: bundle_of(size, precision)
 
 
-def test_the_whole_command(bundle: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_gpu_benchmark_runs_on_the_cpu(
+    bundle: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--provider", "cpu", *SMALL], bundle) == 0
     printed = capsys.readouterr().out
     assert "no figure below is a GPU's" in printed
@@ -69,5 +71,5 @@ def test_nodes_elsewhere_end_it(
         ([(0.0, 1), (9.0, 4)], 4),
     ],
 )
-def test_late_frames(heard: list[tuple[float, int]], late: int) -> None:
+def test_frames_that_come_after_a_player_needs_them_are_counted_late(heard: list[tuple[float, int]], late: int) -> None:
     assert late_frames(heard, 1.0) == late

@@ -20,7 +20,7 @@ def cost(**fields: object) -> Cost:
     return Cost("it", **{"got": Counter({"200": 3, "429": 2, "503": 1}), "seen": Seen(QUICK, [], [STEADY])} | fields)
 
 
-def test_what_is_as_wanted() -> None:
+def test_costs_within_the_limits_are_reported_as_wanted() -> None:
     assert list(missed([cost()], 0.01)) == ["All as wanted."]
 
 
@@ -36,7 +36,7 @@ def test_what_is_as_wanted() -> None:
         (cost(), 0.06, "memory afterwards"),
     ],
 )
-def test_what_is_missed(found: Cost, held: float, says: str) -> None:
+def test_a_cost_above_its_limit_is_reported(found: Cost, held: float, says: str) -> None:
     lines = list(missed([found], held))
     assert lines[0] == "Wanted, and missed:"
     assert len(lines) == 2

@@ -26,7 +26,7 @@ def cells(printed: str) -> dict[str, list[str]]:
     return {name: values for name, *values in rows}
 
 
-def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_callers_are_measured_and_plotted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot = tmp_path / "plots" / "load.png"
     options = ["--bundle", str(RANDOM_BUNDLE), "--plot", str(plot), "--rows", "2"]
     main(["callers", *options, "--callers", "2", "--frames", "3", "--requests", "2", "--rounds", "1"])
@@ -48,7 +48,7 @@ def test_a_long_text_ends_although_the_model_does_not(tmp_path: Path, capsys: py
     assert "380 characters, 3 chunks" in printed
 
 
-def test_clients_and_what_they_find(real_server: RunningServer) -> None:
+def test_clients_tell_whole_answers_from_those_they_left(real_server: RunningServer) -> None:
     async def work() -> list[Heard]:
         async with connect(real_server.url, KEY) as http:
             return await take_turns(http, 1, MIXED)
@@ -64,7 +64,7 @@ def test_clients_and_what_they_find(real_server: RunningServer) -> None:
     assert all(state.rss for state in seen.states)
 
 
-def test_what_fails_is_told(real_server: RunningServer) -> None:
+def test_a_failed_request_is_reported_with_its_problem(real_server: RunningServer) -> None:
     async def work(url: str, key: str) -> Heard:
         async with connect(url, key) as http:
             return await listen(http, MIXED[0])

@@ -40,11 +40,11 @@ PARTS = st.lists(
         ([Part(0, 3), Part(0.1, 1), Part(5, 1)], Underruns(1, 1.0)),  # what came early is still there
     ],
 )
-def test_underruns(parts: list[Part], expected: Underruns) -> None:
+def test_underruns_of_a_player_are_counted(parts: list[Part], expected: Underruns) -> None:
     assert underruns(parts) == expected
 
 
-def test_the_longest_gap() -> None:
+def test_the_longest_gap_is_between_two_parts() -> None:
     assert longest_gap([]) == longest_gap([Part(3, 1)]) == 0
     assert longest_gap([Part(1, 9), Part(2, 9), Part(4.5, 9), Part(5, 9)]) == 2.5
 
@@ -84,7 +84,7 @@ def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(values: list
         ([None] * 100, None),
     ],
 )
-def test_growth(sizes: list[int | None], expected: float | None) -> None:
+def test_growth_compares_the_last_tenth_with_the_second(sizes: list[int | None], expected: float | None) -> None:
     assert growth([State(float(at), size, 1, 0) for at, size in enumerate(sizes)]) == expected
 
 

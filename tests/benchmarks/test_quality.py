@@ -27,7 +27,7 @@ def test_inputs_have_all_lengths() -> None:
     assert len(set(inputs_of_all_lengths(TEXTS, 200))) == 200
 
 
-def test_sentences_have_words() -> None:
+def test_chosen_sentences_have_at_least_four_words() -> None:
     assert len(chosen := sentences(TEXTS, 100)) == 100
     assert min(len(text.split()) for text in chosen) >= 4
 
@@ -56,5 +56,5 @@ def test_what_the_server_gave_up_is_a_runaway() -> None:
     ("heard", "rate"),
     [("it costs twelve dollars", 0.0), ("It costs $12!", 0.0), ("it cost $12", 1 / 3), ("", 1.0)],
 )
-def test_words_count_not_spelling(heard: str, rate: float) -> None:
+def test_the_error_rate_counts_words_and_not_their_spelling(heard: str, rate: float) -> None:
     assert word_error_rate(["It costs $12."], [heard]) == pytest.approx(rate)

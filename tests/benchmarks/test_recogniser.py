@@ -23,11 +23,11 @@ def heard() -> list[str]:
     return [hear(np.asarray(voice(text, seed=0), np.float32), RATE) for text in SENTENCES]
 
 
-def test_speech_is_understood(heard: list[str]) -> None:
+def test_the_recogniser_understands_clear_speech(heard: list[str]) -> None:
     assert word_error_rate(SENTENCES, heard) <= 0.1, heard
 
 
-def test_another_sentence_is_wrong(heard: list[str]) -> None:
+def test_the_wrong_sentence_has_a_high_error_rate(heard: list[str]) -> None:
     assert word_error_rate(SENTENCES, heard[::-1]) > 0.7
 
 

@@ -16,11 +16,11 @@ WAYS: dict[str, dict[str, Any]] = {
     "audio": {"stream_format": "audio"},
     "stream": {"stream": True},
 }
-"""What a request may say of how its answer is sent."""
+"""Fields of a request for each way in which its answer is sent."""
 
 
 def check_error(response: httpx.Response, status: int, code: str, param: str | None = None) -> str:
-    """The error shape; returns the message."""
+    """Check the shape of an error; return its message."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]

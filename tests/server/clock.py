@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """A loop whose time is real time and what was skipped."""
+    """A loop whose time is real time plus the time that was skipped."""
 
     skipped = 0.0
 
@@ -28,7 +28,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def skip(seconds: float) -> None:
-    """Put the clock forward, and let everything that is due happen."""
+    """Put the clock forward, and run everything that is due."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SkippingLoop)
     await settle()
@@ -37,13 +37,13 @@ async def skip(seconds: float) -> None:
 
 
 async def settle() -> None:
-    """Let tasks run that wait for nothing but their turn."""
+    """Let all tasks run that are ready."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait, in real time, for what a thread does."""
+    """Wait in real time until a thread has done something."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (outcome := condition()):
         if time.monotonic() > deadline:

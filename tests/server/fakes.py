@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.audio.joins import Joiner
-from server.engine.events import EngineEvents, NoEvents
 from server.engine.job import Job
 from server.engine.prompt import Prompt, PromptError
 from server.engine.scheduler import QueueFull
 from server.graphs.checking import verify_files
 from server.manifest import CODEC_TABLE, GRAPHS, TEXT_TABLE, TOKENIZER, Manifest, TokenIds, read_manifest
+from server.metrics import EngineEvents, NoEvents
 
 SAMPLE_RATE = 24_000
 FRAME = 1920

@@ -58,13 +58,15 @@ def test_it_says_its_version(installed: Path, elsewhere: dict[str, str], tmp_pat
     assert run(installed, elsewhere, tmp_path, "--version").stdout == f"qwen3-tts-edge {__version__}\n"
 
 
-def test_it_speaks_to_a_file(installed: Path, elsewhere: dict[str, str], tmp_path: Path) -> None:
+def test_an_installed_package_speaks_to_a_file(installed: Path, elsewhere: dict[str, str], tmp_path: Path) -> None:
     said = run(installed, elsewhere, tmp_path, "say", "Hello there.", "-o", "hello.wav")
     assert said.returncode == 0, said.stderr
     assert soundfile.info(tmp_path / "hello.wav").duration > 0.4
 
 
-def test_it_serves(installed: Path, elsewhere: dict[str, str], tmp_path: Path) -> None:
+def test_an_installed_package_serves_the_embedded_model(
+    installed: Path, elsewhere: dict[str, str], tmp_path: Path
+) -> None:
     program = (str(installed / "bin" / "qwen3-tts"), "serve")
     with run_server(program, tmp_path, tmp_path, **elsewhere) as server:
         server.wait_ready()

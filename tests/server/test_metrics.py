@@ -45,7 +45,7 @@ def test_metrics_need_a_key(server: RunningServer) -> None:
     check_error(httpx.get(f"{server.url}/metrics"), 401, "invalid_api_key")
 
 
-def test_what_requests_leave_behind(server: RunningServer) -> None:
+def test_requests_are_counted_by_model_format_and_outcome(server: RunningServer) -> None:
     with server.client() as client:
         for fields in (
             {},

@@ -57,7 +57,7 @@ def test_a_flipped_byte(bundle: Path, tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-def test_say(bundle: Path, tmp_path: Path) -> None:
+def test_say_writes_a_wav_file_of_exactly_so_many_frames(bundle: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.wav"
     done = subprocess.run(
         [sys.executable, "-m", "server", "say", "Hello", "-o", str(output), "--exact-frames", "4", "--seed", "1"],

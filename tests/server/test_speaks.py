@@ -57,5 +57,5 @@ def test_another_sentence_is_not_taken_for_it(heard: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["A", "7", "Yes.", "Hello there!", "What time is it?"])
-def test_short_inputs_end(speaker: httpx.Client, text: str) -> None:
+def test_short_texts_make_short_speech(speaker: httpx.Client, text: str) -> None:
     assert 0.15 < len(say(speaker, text)) / 24_000 < 4

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from server.http.access import KeyRing
 from tests.server.running import KEY, PATIENCE_SECONDS, ROOT, RunningServer, clean_environment
@@ -59,6 +59,25 @@ def test_without_a_key_the_examples_want_none(
     assert slow_server.events("prompt")[-1]["speaker"] is None
 
 
+def test_a_late_list_of_voices_does_not_replace_that_of_the_chosen_model(
+    open_page: OpenPage, slow_server: RunningServer
+) -> None:
+    page = open_page(slow_server, "/developers")
+    choice, voice = page.get_by_label("Model", exact=True), page.locator("#voice")
+    choice.select_option("design")
+    expect(voice).to_have_value("design")
+    held: list[Route] = []
+    page.route("**/v1/audio/voices?model=custom", lambda route: held.append(route))
+    with page.expect_request("**/v1/audio/voices?model=custom"):
+        choice.select_option("custom")
+    with page.expect_response("**/v1/audio/voices?model=design"):
+        choice.select_option("design")
+    with page.expect_response("**/v1/audio/voices?model=custom"):
+        held[0].continue_()
+    page.wait_for_timeout(300)  # for the page to read the answer
+    expect(voice).to_have_value("design")
+
+
 def test_the_examples_quote_what_they_name(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server, "/developers")
     name = """o'neil "o" $HOME \\ \u00e9"""
@@ -75,7 +94,7 @@ def test_the_examples_quote_what_they_name(open_page: OpenPage, slow_server: Run
     assert page.evaluate(voice_line.strip().removeprefix("voice: ").removesuffix(",")) == name
 
 
-def test_the_key_generator(open_page: OpenPage, slow_server: RunningServer) -> None:
+def test_a_key_is_made_in_the_browser_and_copied(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server, "/developers", permissions=["clipboard-read", "clipboard-write"])
     expect(page.locator("#models tr")).to_have_count(2)
     asked: list[str] = []

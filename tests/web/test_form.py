@@ -51,7 +51,7 @@ def test_everything_that_is_chosen_is_sent(open_page: OpenPage, slow_server: Run
     }
 
 
-def test_models_differ(open_page: OpenPage, slow_server: RunningServer) -> None:
+def test_the_form_follows_the_chosen_model(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server)
     write(page, "Hello", max_new_tokens=2)
     expect(page.get_by_label("Instructions", exact=True)).to_be_disabled()

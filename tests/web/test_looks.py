@@ -36,7 +36,7 @@ def wait_for_lists(page: Page) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("width", [320, 360, 768])
-def test_nothing_sticks_out(open_page: OpenPage, slow_server: RunningServer, path: str, width: int) -> None:
+def test_no_page_scrolls_sideways(open_page: OpenPage, slow_server: RunningServer, path: str, width: int) -> None:
     page = open_page(slow_server, path, viewport={"width": width, "height": 740})
     wait_for_lists(page)
     assert page.evaluate("scrollY") == 0

@@ -55,7 +55,9 @@ def test_the_waveform_shows_the_audio(open_page: OpenPage, real_server: RunningS
     assert page.locator("#wave").screenshot() != full  # nothing counts as played any more
 
 
-def test_downloads(open_page: OpenPage, real_server: RunningServer) -> None:
+def test_a_take_is_saved_as_wav_and_pcm_from_its_samples_and_else_made_again(
+    open_page: OpenPage, real_server: RunningServer
+) -> None:
     page = open_page(real_server)
     speak(page, "Hello there.", max_new_tokens=FRAMES, seed=8)
     asked: list[str] = []
@@ -87,7 +89,7 @@ def test_a_random_seed_is_shown_and_its_file_made_from_it(open_page: OpenPage, r
     assert ask(real_server, seed=seed, response_format="wav") == wav
 
 
-def test_pause_and_seek(open_page: OpenPage, real_server: RunningServer) -> None:
+def test_playing_can_be_paused_and_moved(open_page: OpenPage, real_server: RunningServer) -> None:
     page = open_page(real_server)
     speak(page, "Hello there.", max_new_tokens=FRAMES, seed=LONG_SEED)
     wave, position = page.locator("#wave"), page.get_by_label("Position")
@@ -244,3 +246,20 @@ def test_a_sample_is_heard_and_not_kept(open_page: OpenPage, real_server: Runnin
     expect(page.locator("#status")).to_contain_text("Done: ")
     expect(text_of(page)).to_have_value("My own text.")
     expect(page.locator("#recent li")).to_have_count(0)
+
+
+def test_a_take_that_an_earlier_version_kept_is_listed(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    expect(page.locator("#recent-empty")).to_be_visible()
+    page.evaluate(
+        """() => new Promise((resolve) => {
+          const asked = indexedDB.open("qwen3-tts-edge", 1);
+          asked.onsuccess = () => {
+            const takes = asked.result.transaction("takes", "readwrite").objectStore("takes");
+            const order = { input: "From before.", voice: "ryan" };
+            takes.put({ created: 1, order, voice: "Ryan", samples: new Int16Array(24000) }).onsuccess = () => resolve();
+          };
+        })"""
+    )
+    page.reload()
+    expect(page.locator("#recent li")).to_contain_text("From before.")

@@ -11,7 +11,7 @@ from tests.web.conftest import OpenPage
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_trying_it_out(open_page: OpenPage, keyed_server: RunningServer, prefix: str) -> None:
+def test_swagger_ui_speaks_with_a_key(open_page: OpenPage, keyed_server: RunningServer, prefix: str) -> None:
     page = open_page(keyed_server, f"{prefix}/index.html")
     expect(page.locator(".opblock-summary-path").first).to_have_text("/audio/speech")
     page.get_by_role("button", name="Authorize").click()

@@ -124,7 +124,9 @@ def test_a_stream_that_breaks_off_is_not_taken_for_the_whole(open_page: OpenPage
     expect(page.locator("#recent li")).to_have_count(0)
 
 
-def test_a_server_that_is_gone(open_page: OpenPage, slow_server: RunningServer) -> None:
+def test_an_unreachable_server_is_shown_and_speech_works_once_it_is_back(
+    open_page: OpenPage, slow_server: RunningServer
+) -> None:
     page = open_page(slow_server)
     write(page, "Hello")
     page.context.set_offline(True)
@@ -139,7 +141,7 @@ def answer(route: Route, status: int, message: str, code: str, retry_after: str)
     route.fulfill(status=status, body=json.dumps(body), headers={"retry-after": retry_after})
 
 
-def test_a_busy_server(open_page: OpenPage, slow_server: RunningServer) -> None:
+def test_a_busy_server_is_shown_with_the_time_to_wait(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server)
     page.route(SPEECH, lambda route: answer(route, 429, "too many requests are waiting already", "queue_full", "5"))
     write(page, "Hello")

@@ -13,7 +13,7 @@ from speech_codes import COARSE, FINE, PITCH
 from speech_data import MELS
 
 WIDTH = 64
-"""Of codebook vectors: half the decoder's `codebook_dim`."""
+"""Width of the codebook vectors: half the decoder's `codebook_dim`."""
 
 
 class Codec(nn.Module):
@@ -33,7 +33,7 @@ class Codec(nn.Module):
         self.spectrum_head = nn.Conv1d(LATENT, 2 * MELS, 1)
 
     def place_centres(self, centres: dict[str, NDArray[np.float32]]) -> None:
-        """Let the vectors of codebooks that quantise something begin with what their centres differ in."""
+        """Initialise the vectors of codebooks that quantise something by what their centres differ in."""
         with torch.no_grad():
             for level, name in ((PITCH, "pitch"), (COARSE, "coarse"), (FINE, "fine")):
                 values = centres[name] - centres[name].mean(0)
@@ -41,7 +41,7 @@ class Codec(nn.Module):
                 self.books[level, :, values.shape[1] :] *= 0.1
 
     def learned(self) -> list[nn.Parameter]:
-        """All but the official class's own place for the codebooks, which `assemble.py` fills."""
+        """Return the parameters without the official class's own codebooks, which `assemble.py` fills."""
         return [value for name, value in self.named_parameters() if "_codebook" not in name]
 
     def trunk(self, codes: Tensor) -> Tensor:

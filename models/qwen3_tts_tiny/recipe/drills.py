@@ -31,7 +31,7 @@ from teacher import SHARD
 HEARD = COMING + 1
 """Codebooks that are as the teacher would say them."""
 _NEIGHBOURS = ((2, 2), (1, 1), (0, 1), (0, 0))
-"""Phonemes before and after that a duration is looked up with, if there is one."""
+"""How many phonemes before and after it a duration is looked up with, if that context is known."""
 _EDGE = -1
 _RARER = 0.4
 """Words are drawn by their count to this power."""
@@ -42,7 +42,7 @@ _REPEATED = 0.15
 
 
 class Durations:
-    """Steps that phonemes last, drawn from the speech."""
+    """Draws the steps that phonemes last from the speech."""
 
     def __init__(self, spoken: list[tuple[NDArray[np.uint8], NDArray[np.int64]]], draw: random.Random) -> None:
         self._draw = draw
@@ -91,7 +91,7 @@ class Sounds:
 
 
 def word_lists(texts: list[str], draw: random.Random) -> Iterator[str]:
-    """Endlessly: some words of the texts, as a list or a phrase."""
+    """Yield endlessly some words of the texts, as a list or a phrase."""
     counts = Counter(word for text in texts for word in re.findall(r"[A-Za-z]+(?:'[a-z]+)?", text))
     words = sorted(word for word in counts if word.islower() or not counts[word.lower()])
     weights = [(counts[word] + counts[word.capitalize()]) ** _RARER for word in words]

@@ -35,11 +35,11 @@ class Schedule:
 
     @property
     def seconds(self) -> float:
-        """Of the processor (of all threads together), since the run began."""
+        """Seconds of processor time of all threads together since the run began."""
         return time.process_time() - self._began
 
     def next(self) -> float | None:
-        """The rate of one more step, None where there is no time for it."""
+        """Return the rate of one more step; None if no time is left for it."""
         passed = self.seconds / (60 * self.minutes * torch.get_num_threads())
         if passed >= 1 or self._asked_to_end:
             return None
@@ -59,7 +59,7 @@ class Mean:
 
     @torch.no_grad()
     def update(self) -> None:
-        """After each step. The horizon grows with the steps, so that where a run began is soon forgotten."""
+        """Add the state after a step. The horizon grows with the steps, so that the first states are soon forgotten."""
         self._steps += 1
         torch._foreach_lerp_(self._kept, self._live, 1 / min(self._horizon, 10 + self._steps / 4))
 

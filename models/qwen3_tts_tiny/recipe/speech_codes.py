@@ -27,7 +27,7 @@ _LEFT = (2, 3, 4, 5, 7, 11, 21)
 """Steps of the teacher at which codebook 4 tells apart how soon the next sound comes: eight classes."""
 _BANDS, _HALVES = 10, 2
 _FLOOR = -7.0
-"""Of log-mel; what is quieter is silence."""
+"""The least log-mel of sound; what is quieter is silence."""
 _FIT_SHARDS, _FIT_FRAMES = 4, 150_000
 
 

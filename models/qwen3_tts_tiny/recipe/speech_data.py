@@ -62,7 +62,7 @@ class Shard:
     coming: NDArray[np.int64]
 
     def crop(self, frame: int, frames: int) -> NDArray[np.float32]:
-        """Audio in [-1, 1) of that many frames."""
+        """Read audio in [-1, 1) of that many frames."""
         return self.audio[frame * FRAME : (frame + frames) * FRAME].astype(np.float32) / 32768
 
 

@@ -20,7 +20,7 @@ PHONEMES = 256
 GUIDED_LAYER = 2
 PHONEME_LAYER = 3
 _WEIGHTS = torch.tensor([1.5, 1.5, 1.5, 1.5, 1.0, 1.0, 0.5])
-"""Of codebooks 1 to 7 in the loss: first the sounds, then pitch and spectrum."""
+"""Weights of codebooks 1 to 7 in the loss: first the sounds, then pitch and spectrum."""
 _WEIGHTS /= _WEIGHTS.mean()
 _IGNORED = -100
 

@@ -29,7 +29,7 @@ FRAME = 1920
 STEP = 300
 """Samples of one of the teacher's own frames."""
 _LEAD, _TAIL = 6, 12
-"""Its frames of silence that are kept before and after the speech."""
+"""Frames of its silence that are kept before and after the speech."""
 _DURATIONS = "/Clip_output_0"
 _STEPS_A_DURATION = 2
 
@@ -91,7 +91,7 @@ class Teacher:
 
 
 def _trimmed(whole: Utterance) -> Utterance:
-    """Without more silence at the ends than speech needs."""
+    """Cut off the silence at the ends that speech does not need."""
     steps = len(whole.phones)
     loud = np.abs(whole.audio[: steps * STEP]).reshape(steps, STEP).max(1) > 0.01
     if not loud.any():
@@ -103,7 +103,7 @@ def _trimmed(whole: Utterance) -> Utterance:
 
 
 def _padded(utterance: Utterance) -> Utterance:
-    """Up to whole codec frames, with silence."""
+    """Fill up to whole codec frames with silence."""
     samples = -(-len(utterance.audio) // FRAME) * FRAME
     steps = samples // STEP  # not a whole number for an odd count of frames: the last half step is left out
     more = (0, steps - len(utterance.phones))

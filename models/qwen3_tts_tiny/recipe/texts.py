@@ -116,7 +116,7 @@ def scripture() -> Iterator[str]:
 
 
 class Patterns:
-    """Sentences that no book has enough of."""
+    """Make sentences of kinds that no book has enough of."""
 
     def __init__(self, draw: random.Random, things: list[str], words: list[str]) -> None:
         self._draw, self._things, self._words = draw, things, words
@@ -228,7 +228,7 @@ class Patterns:
 
 
 def _dress(text: str, draw: random.Random) -> str:
-    """A fragment as people type it: mostly with a capital and a full stop."""
+    """Write a fragment as people type it, mostly with a capital and a full stop."""
     text = re.sub(r"\s+", " ", text.replace("...", ", ").replace("`", "'")).strip(" ;,-")
     if text and draw.random() < 0.85:
         text = text[0].upper() + text[1:]
@@ -242,7 +242,7 @@ def _usable(text: str) -> bool:
 
 
 def _joined(texts: list[str], draw: random.Random) -> Iterator[str]:
-    """Some texts as they are, some as paragraphs of two to six, up to the greatest length."""
+    """Yield some texts as they are, and others in paragraphs of two to six, up to the greatest length."""
     queue = iter(texts)
     for text in queue:
         if draw.random() < 0.15:

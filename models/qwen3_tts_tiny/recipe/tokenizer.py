@@ -16,7 +16,7 @@ _SPLIT = (
 )
 """Qwen2's pre-tokenizer."""
 _PROMPT_WORDS = ("assistant", "user")
-"""One token each, or the prompt's positions would shift."""
+"""Words of the prompt that must be one token each, since the prompt's positions would shift otherwise."""
 
 
 def _tokenizer(ids: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:

@@ -30,13 +30,13 @@ from tokenizer import load
 from word_losses import NO_WORD, WordLosses
 
 POSITIONS = 4000
-"""Of a batch, padding included."""
+"""Positions of a batch, padding included."""
 _MOST_FRAMES = 280
 _ROUND = 4000
 """Utterances of the teacher between two draws of drills."""
 _WARM_UP, _HORIZON = 150, 300
 _NOISE_SHARE, _LOST_SHARE = 0.03, 0.06
-"""Codes, and frames, that are replaced by others before they go in: the model's own errors will be there."""
+"""Shares of codes, and of frames, that are replaced by others in the input, because it will hold the model's errors."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _example(
 
 
 def drills(work: Path, tokenizer: Tokenizer, known: WordLosses) -> list[Example]:
-    """All that `drills.py` wrote."""
+    """Read all that `drills.py` has written."""
     found = []
     for file in sorted(work.glob("drills-*.npz")):
         with np.load(file) as data:
@@ -116,7 +116,7 @@ def mixed(
 def batches(
     spoken: list[Example], drilled: list[Example], share: float, known: WordLosses, draw: np.random.Generator
 ) -> Iterator[list[Example]]:
-    """Endlessly: batches of like lengths in random order."""
+    """Yield endlessly batches of like lengths in random order."""
     while True:
         found = mixed(spoken, drilled, share, known, draw)
         lengths = np.array([len(example) for example in found]) * draw.uniform(0.9, 1.1, len(found))

@@ -1,4 +1,4 @@
-"""Which words the talker still has to learn: what each cost when it was last read."""
+"""Finds the words that the talker still has to learn, by what each cost when it was last read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NO_WORD = 0
-"""Of frames of which the word is not known."""
+"""Index of frames whose word is not known."""
 _UNREAD = 0.3
 """Cost in nats that a word is taken to have until it has been read."""
 _SHARE = 0.5
@@ -24,7 +24,7 @@ class WordLosses:
         self._costs = np.zeros(0)
 
     def number(self, word: str) -> int:
-        """The word's own, whatever its case and the punctuation around it."""
+        """Return the number of a word, whatever its case and the punctuation around it."""
         return self._numbers.setdefault(word.strip(".,;:?!'\"()").lower(), len(self._numbers))
 
     def _all(self) -> NDArray[np.float64]:

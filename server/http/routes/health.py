@@ -1,4 +1,4 @@
-"""GET `/livez`, `/readyz`, `/health` and `/metrics`; all answer at once, whatever the engine is doing.
+"""GET `/livez`, `/readyz`, `/health` and `/metrics`; all of them answer at once while speech is made.
 
 `/health` is `/readyz` in a word: wyoming-openai takes a server that says `OK` there for Speaches, and reads the voices
 from GET `/models/{id}`.
@@ -11,7 +11,7 @@ from sanic import Blueprint, Request
 from sanic.response import HTTPResponse, json, raw, text
 
 from server.errors import StoppingError
-from server.http.error_answers import body_of
+from server.http.error_answers import body_of_error
 from server.http.routes.methods import get_and_head
 from server.http.schemas import Alive, Ready
 from server.metrics import Metrics
@@ -21,7 +21,7 @@ HEALTHY = "OK"
 
 
 def health_routes(pool: EnginePool, metrics: Metrics) -> Blueprint:
-    """The routes over `pool` and `metrics`. Metrics ask for a key like any other route: they tell who speaks when."""
+    """Make the routes. Metrics want a key like any other route, because they tell who speaks when."""
     blueprint = Blueprint("health")
 
     @get_and_head(blueprint, "/livez", ctx_public=True)
@@ -31,8 +31,8 @@ def health_routes(pool: EnginePool, metrics: Metrics) -> Blueprint:
     @get_and_head(blueprint, "/readyz", ctx_public=True)
     async def ready(request: Request) -> HTTPResponse:
         if request.app.ctx.leaving or request.app.ctx.draining:
-            body = body_of("the server is stopping", kind=StoppingError.kind, code=StoppingError.code)
-            return json({"status": "draining", **body}, status=StoppingError.status)
+            error = StoppingError("the server is stopping")
+            return json({"status": "draining", **body_of_error(error)}, status=error.status)
         return json(Ready(model=pool.check_ready(), problems=pool.bundles.problems).model_dump())
 
     @get_and_head(blueprint, "/health", ctx_public=True)

@@ -1,4 +1,4 @@
-"""Routes that are read."""
+"""Routes for reading: GET and HEAD."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 def get_and_head(blueprint: Blueprint, path: str, **marks: Any) -> Callable[[Handler], Handler]:
-    """Decorator: serve GET, and HEAD with the same headers; what a client sends as a body is not read.
+    """Make a decorator that serves GET, and HEAD with the same headers; a body that a client sends is not read.
 
     Args:
-        blueprint: where the route belongs.
-        path: of the route.
+        blueprint: the blueprint that the route is added to.
+        path: the path of the route.
         marks: further arguments of `Blueprint.route`.
     """
     mark = blueprint.route(path, methods=("GET", "HEAD"), ignore_body=True, **marks)

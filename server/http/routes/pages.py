@@ -1,49 +1,86 @@
-"""The pages a person opens: GET `/`, `/developers`, and `/web/...` with what they are made of.
+"""Pages for people: GET `/`, `/developers` and their parts in `/web/`; Swagger UI and `/openapi.json` under the API.
 
-All of it comes from `server/http/web` and is read once. The pages name each other and their files relative to
-themselves,
-so they also work behind a proxy that adds a prefix.
+All files come from `server/http/web` and `server/http/swagger`. The pages name each other and their parts relatively,
+so that they also work behind a proxy that adds a prefix. Every route is public, because the pages ask for a key
+themselves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sanic import Blueprint, Request
 from sanic.exceptions import NotFound
-from sanic.response import HTTPResponse
+from sanic.response import HTTPResponse, json
 
 from server.http.routes.methods import get_and_head
-from server.http.routes.static import StaticFile
+from server.http.static_file import TYPES, StaticFile
 
 WEB = Path(__file__).resolve().parent.parent / "web"
 PAGES = {"/": "index.html", "/developers": "developers.html"}
+SWAGGER = WEB.with_name("swagger")
+SWAGGER_PAGE = "index.html"
 
-_POLICY = (
+_WEB_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "media-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# Swagger UI writes style attributes, holds its icons in data URLs and plays audio from blobs.
+_SWAGGER_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
 def page_routes() -> Blueprint:
-    """The routes; public, as the pages ask for a key themselves."""
+    """Make the routes of the studio and the page for developers."""
     blueprint = Blueprint("pages")
-    files = {path.name: StaticFile.read(path, _POLICY) for path in WEB.iterdir() if path.is_file()}
-    pages = {path: files.pop(name) for path, name in PAGES.items()}
+    files = _read(WEB, _WEB_POLICY)
+    for path, name in PAGES.items():
+        _add_page(blueprint, path, files.pop(name))
+    _add_parts(blueprint, WEB.name, files)
 
-    async def page(request: Request) -> HTTPResponse:
-        return pages[request.path].answer(request)
-
-    async def without_slash(request: Request) -> HTTPResponse:
+    @get_and_head(blueprint, "/developers/", strict_slashes=True, ctx_public=True)
+    async def remove_slash(request: Request) -> HTTPResponse:
         return HTTPResponse(status=308, headers={"location": "../developers"})
 
-    async def part(request: Request, name: str) -> HTTPResponse:
-        if name not in files:
-            raise NotFound("the pages have no such file")
-        return files[name].answer(request)
-
-    for path, file in PAGES.items():
-        get_and_head(blueprint, path, name=Path(file).stem, strict_slashes=True, ctx_public=True)(page)
-    get_and_head(blueprint, "/developers/", strict_slashes=True, ctx_public=True)(without_slash)
-    get_and_head(blueprint, "/web/<name:str>", ctx_public=True)(part)
     return blueprint
+
+
+def docs_routes(document: dict[str, Any]) -> Blueprint:
+    """Make the routes of an OpenAPI document and of Swagger UI, which shows it."""
+    blueprint = Blueprint("docs")
+    files = _read(SWAGGER, _SWAGGER_POLICY)
+    _add_page(blueprint, f"/{SWAGGER_PAGE}", files.pop(SWAGGER_PAGE))
+    _add_parts(blueprint, SWAGGER.name, files)
+
+    @get_and_head(blueprint, "/openapi.json", ctx_public=True)
+    async def show_document(request: Request) -> HTTPResponse:
+        return json(document)
+
+    return blueprint
+
+
+def _read(folder: Path, policy: str) -> dict[str, StaticFile]:
+    """Read what browsers may have of a folder, by name; its licences stay there."""
+    return {path.name: StaticFile.read(path, policy) for path in folder.iterdir() if path.suffix in TYPES}
+
+
+def _add_page(blueprint: Blueprint, path: str, page: StaticFile) -> None:
+    """Serve a page without a slash behind its path, since it names its parts relatively."""
+
+    @get_and_head(blueprint, path, name=f"page_{path.strip('/')}", strict_slashes=True, ctx_public=True)
+    async def show_page(request: Request) -> HTTPResponse:
+        return page.answer(request)
+
+
+def _add_parts(blueprint: Blueprint, folder: str, files: Mapping[str, StaticFile]) -> None:
+    """Serve the files that the pages name."""
+
+    @get_and_head(blueprint, f"/{folder}/<name:str>", ctx_public=True)
+    async def show_part(request: Request, name: str) -> HTTPResponse:
+        if name not in files:
+            raise NotFound("there is no such file")
+        return files[name].answer(request)

@@ -16,7 +16,7 @@ from sanic.response import HTTPResponse
 from server import log
 from server.errors import ApiError, KeyLimitError, SpeechFailedError
 from server.http.access import KeyLimit
-from server.http.routes.until_closed import reset_at_close, send_until_closed
+from server.http.close_delimited import reset_at_close, send_until_closed
 from server.metrics import UNKNOWN, Metrics
 from server.speech import telling
 from server.speech.progress import Patience, made
@@ -26,24 +26,24 @@ from server.speech.service import SpeechService
 from server.speech.telling import CAPPED
 
 EVENT_STREAM = "text/event-stream"
-SENT_AT_A_TIME = 1 << 16
-"""Bytes: what the connection has taken of a part is noticed so often."""
+SEND_BYTES = 1 << 16
+"""Bytes that are sent at a time; the limits on a slow client look at the time that each piece takes."""
 MAX_NOTES_CHARS = 1000
-"""Of the header that says what was dropped from the text: proxies refuse large ones."""
+"""The longest header that says what was dropped from the text; proxies refuse large headers."""
 
 
 def speech_routes(
     service: SpeechService, metrics: Metrics, limit: KeyLimit, timeout: float, files: WholeFiles, *, streams: bool
 ) -> Blueprint:
-    """The route, speaking through `service`.
+    """Make the route.
 
     Args:
-        service: what speaks.
-        metrics: told of every request.
-        limit: of requests under way with one key.
-        timeout: seconds without progress, of the engine or of the client, after which a request is ended; 0 is never.
-        files: room for those that are sent whole.
-        streams: whether audio is sent while it is made where a request does not say.
+        service: starts the speech.
+        metrics: counts every request.
+        limit: limits the requests that one key has under way.
+        timeout: seconds without progress of the engine or of the client after which a request is ended; 0 is no limit.
+        files: bounds the files that are sent whole.
+        streams: whether audio is sent while it is made if a request does not say.
     """
     blueprint = Blueprint("speech")
 
@@ -51,19 +51,19 @@ def speech_routes(
         model = audio_format = UNKNOWN
         try:
             headers = request.headers
-            order = await asyncio.to_thread(
+            speech_request = await asyncio.to_thread(
                 parse,
                 request.body,
                 content_type=headers.getone("content-type", ""),
                 content_encoding=headers.getone("content-encoding", ""),
             )
-            audio_format = order.response_format
-            model = service.pool.bundles.resolve(order.model).id
-            return order, await service.start(order)
+            audio_format = speech_request.response_format
+            model = service.pool.bundles.resolve(speech_request.model).id
+            return speech_request, await service.start(speech_request)
         except ApiError as error:
             metrics.request(model, audio_format, telling.refusal(error), request.ctx.key)
             raise
-        except asyncio.CancelledError:  # the client has left while the model was loaded
+        except asyncio.CancelledError:  # the client left while the model was being loaded
             metrics.request(model, audio_format, "stopped", request.ctx.key)
             raise
 
@@ -77,10 +77,10 @@ def speech_routes(
             raise
 
     async def answer(request: Request) -> None:
-        order, speech = await start(request)
-        way = order.way(streams=streams)
+        speech_request, speech = await start(request)
+        way = speech_request.way(streams=streams)
         try:
-            headers = _headers(order, speech)
+            headers = _headers(speech_request, speech)
             if way == "whole":
                 with files.one() as grow:
                     await _send_whole(request, speech, headers, timeout, grow)
@@ -90,27 +90,27 @@ def speech_routes(
                 await _stream(request, speech, speech.parts(), speech.content_type, headers, timeout)
         finally:
             speech.stop()
-            telling.ended(metrics, order, speech, request_id=str(request.id), key=request.ctx.key, way=way)
+            telling.ended(metrics, speech_request, speech, request_id=str(request.id), key=request.ctx.key, way=way)
 
     return blueprint
 
 
-def _headers(order: SpeechRequest, speech: Speech) -> dict[str, str]:
-    """What is known of an answer before its first byte."""
+def _headers(speech_request: SpeechRequest, speech: Speech) -> dict[str, str]:
+    """Make the headers of an answer, from what is known before its first byte."""
     headers = {"x-seed": str(speech.seed)}
     if speech.instruction_dropped:
         headers["x-instructions"] = "ignored"
     if speech.stand_in and speech.speaker:
         headers["x-stand-in"] = quote(speech.speaker)
-    if order.ignored:
-        headers["x-ignored"] = ",".join(order.ignored)
+    if speech_request.ignored:
+        headers["x-ignored"] = ",".join(speech_request.ignored)
     if speech.text_notes:
         headers["x-text-notes"] = "; ".join(speech.text_notes)[:MAX_NOTES_CHARS]
     return headers
 
 
 async def _events(speech: Speech) -> AsyncIterator[bytes]:
-    """The file as OpenAI's server-sent events: base64 deltas, then the end with what was used."""
+    """Yield the file as OpenAI's server-sent events: parts in base64, then the end with the usage."""
     async for part in speech.parts():
         yield _event({"type": "speech.audio.delta", "audio": b64encode(part).decode()})
     tokens, frames = speech.usage
@@ -148,7 +148,7 @@ async def _stream(
     headers: dict[str, str],
     timeout: float,
 ) -> None:
-    """Send parts as they become ready; an error before the first is still an error answer."""
+    """Send parts as they become ready; an error before the first part is still answered as an error."""
     part: bytes | None = await made(anext(parts), speech, timeout)
     # x-accel-buffering: nginx would otherwise hold the stream back until its buffer is full.
     headers = {**headers, "x-accel-buffering": "no"}
@@ -166,12 +166,12 @@ async def _stream(
 
 
 class _Sender:
-    """Sends a body as fast as its client takes it, and no slower than it must.
+    """Sends a body as fast as its client takes it, within limits on how slow the client may be.
 
     Args:
-        response: what is answered.
-        speech: whose audio it is.
-        timeout: seconds for which the client may take nothing; 0 is for ever.
+        response: the answer that is sent.
+        speech: the speech whose audio is sent.
+        timeout: seconds for which the client may take nothing; 0 is no limit.
     """
 
     def __init__(self, response: HTTPResponse, speech: Speech, timeout: float) -> None:
@@ -184,8 +184,8 @@ class _Sender:
             TimeoutError: the client takes nothing, or too little for too long.
         """
         view = memoryview(part)
-        for start in range(0, len(view), SENT_AT_A_TIME):
-            await self._patience.bounded(self._response.send(bytes(view[start : start + SENT_AT_A_TIME])))
+        for start in range(0, len(view), SEND_BYTES):
+            await self._patience.bounded(self._response.send(bytes(view[start : start + SEND_BYTES])))
 
     async def end(self) -> None:
         """Send the mark of the body's end.
@@ -197,7 +197,7 @@ class _Sender:
 
 
 async def _break_off(request: Request, error: Exception) -> None:
-    """Drop the connection without the end-of-body mark, so that no client takes what it has for the whole."""
+    """Drop the connection without the mark of the body's end, so that no client takes its part for the whole."""
     log.event("stream_broken", level=logging.WARNING, id=request.id, reason=type(error).__name__)
     transport = cast(asyncio.Transport, request.transport)
     if request.version == "1.0":

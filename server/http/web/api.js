@@ -1,13 +1,13 @@
-// The server's API, and the key that opens it.
+// Calls of the server's API, with the key that it wants.
 
-/** One folder above this file: right behind a proxy that adds a prefix, too. */
+/** One folder above this file, so that it is right behind a proxy that adds a prefix. */
 export const ROOT = new URL("..", import.meta.url);
 export const API = new URL("v1", ROOT).href;
 export const SAMPLE_RATE = 24000;
 
 const KEY_NAME = "api-key";
 
-/** An answer that is not what was asked for; the message is for the person in front of the page. */
+/** An error that the server answered with; its message is for the person who uses the page. */
 export class ApiError extends Error {
   constructor(message, { status = 0, code = null, param = null, retryAfter = 0 } = {}) {
     super(message);
@@ -24,7 +24,7 @@ try {
 
 export const hasKey = () => key !== "";
 
-/** Use a key from now on; `remember` keeps it in this browser. Returns whether that could be done. */
+/** Use a key from now on; `remember` keeps it in this browser. Returns false if it could not be kept. */
 export function setKey(value, remember = false) {
   key = value;
   try {
@@ -36,7 +36,7 @@ export function setKey(value, remember = false) {
   }
 }
 
-async function request(path, { body, signal } = {}) {
+async function ask(path, { body, signal } = {}) {
   const headers = new Headers();
   try {
     if (key) headers.set("authorization", `Bearer ${key}`);
@@ -58,41 +58,41 @@ async function request(path, { body, signal } = {}) {
 }
 
 async function failure(response) {
-  const body = await response.json().catch(() => null); // a proxy's page, perhaps
+  const body = await response.json().catch(() => null); // a proxy may answer with a page instead of JSON
   const { message, code, param } = body?.error ?? {};
   const retryAfter = Number(response.headers.get("retry-after")) || 0;
   return new ApiError(message || `The server answered ${response.status}`, { status: response.status, code, param, retryAfter });
 }
 
-/** All that a model says of itself; without a key that fits, only the ids, and `locked` is true. */
+/** List the models with what each can do; without a valid key only their ids, and `locked` is true. */
 export async function listModels() {
   try {
-    return { models: (await (await request("models")).json()).data, locked: false };
+    return { models: (await (await ask("models")).json()).data, locked: false };
   } catch (error) {
     if (error.status !== 401) throw error;
-    return { models: (await (await request("audio/models")).json()).models, locked: true };
+    return { models: (await (await ask("audio/models")).json()).models, locked: true };
   }
 }
 
 export async function listVoices(model) {
   const query = model ? `?model=${encodeURIComponent(model)}` : "";
-  return (await (await request(`audio/voices${query}`)).json()).voices;
+  return (await (await ask(`audio/voices${query}`)).json()).voices;
 }
 
-/** Find out whether the server takes the key; an ApiError says that it does not. */
+/** Ask the server whether it accepts the key; throws an ApiError if it does not. */
 export async function tryKey() {
-  await request("models");
+  await ask("models");
 }
 
-/** A whole file of speech, which knows its own length. */
-export async function speechFile(order, signal) {
-  return await (await request("audio/speech", { body: { ...order, stream: false }, signal })).blob();
+/** Fetch speech as a whole file, which contains its own length. */
+export async function speechFile(body, signal) {
+  return await (await ask("audio/speech", { body: { ...body, stream: false }, signal })).blob();
 }
 
-/** Speech while it is made: its seed, and its samples as Int16Arrays. */
-export async function speechStream(order, signal) {
-  const body = { ...order, response_format: "pcm", stream: true };
-  const response = await request("audio/speech", { body, signal });
+/** Fetch speech while it is made; returns its seed, and its samples as Int16Arrays that arrive one by one. */
+export async function speechStream(request, signal) {
+  const body = { ...request, response_format: "pcm", stream: true };
+  const response = await ask("audio/speech", { body, signal });
   return { seed: Number(response.headers.get("x-seed")), parts: samples(response.body.getReader()) };
 }
 

@@ -1,4 +1,4 @@
-// The developers' page: a key, examples and lists, all of this very server.
+// The developers' page: it makes a key, and shows examples and lists of this server.
 
 import { API, hasKey, listModels, listVoices } from "./api.js";
 import { byId, copyText, make, sentence } from "./dom.js";
@@ -48,7 +48,9 @@ function voiceRow(listed) {
 }
 
 async function showVoices() {
-  const listed = await listVoices(model.value);
+  const id = model.value;
+  const listed = await listVoices(id);
+  if (id !== model.value) return;
   voice.replaceChildren(...listed.map(({ id }) => make("option", { value: id }, id)));
   byId("voices").replaceChildren(...listed.map(voiceRow));
   byId("voices-model").textContent = model.value;

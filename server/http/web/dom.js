@@ -1,8 +1,8 @@
-// Small helpers for the document.
+// Helpers for elements and texts of the page.
 
 export const byId = (id) => document.getElementById(id);
 
-/** Make an element: properties are set as they are, `class` and names with a dash as attributes. */
+/** Make an element. `class` and names with a dash become attributes, all others properties. */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -15,7 +15,7 @@ export function make(tag, properties = {}, ...children) {
 
 export const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
-/** A sentence out of a server's message: a capital, unless a field's name leads, and a full stop. */
+/** Turn a server's message into a sentence: with a capital, unless it begins with a field's name, and a full stop. */
 export function sentence(message) {
   const text = message.trim();
   return (/^[a-z]+_/.test(text) ? text : capital(text)) + (/[.!?]$/.test(text) ? "" : ".");
@@ -25,7 +25,7 @@ export const seconds = (value) => `${value.toFixed(value < 10 ? 2 : 1)} s`;
 
 export const clock = (value) => `${Math.floor(value / 60)}:${String(Math.floor(value % 60)).padStart(2, "0")}`;
 
-/** Copy an element's text; without the clipboard (plain HTTP on a network) select it and use the old command. */
+/** Copy an element's text; plain HTTP has no clipboard API, only the old command. Returns whether that worked. */
 export async function copyText(source) {
   if (navigator.clipboard) {
     await navigator.clipboard.writeText(source.textContent);

@@ -1,7 +1,7 @@
-// Recent results, kept in this browser's IndexedDB.
+// The recent takes, in this browser's IndexedDB.
 
-const MOST_TAKES = 20;
-const MOST_SAMPLES = 50_000_000; // about 100 MB
+const MAX_TAKES = 20;
+const MAX_SAMPLES = 50_000_000; // about 100 MB
 
 let opened;
 
@@ -24,18 +24,19 @@ async function inStore(mode, work) {
   });
 }
 
-/** Newest first. */
-export const allTakes = async () => (await inStore("readonly", (store) => store.getAll())).reverse();
+/** Returns all takes, the newest first; older ones have the request as `order`. */
+export const allTakes = async () =>
+  (await inStore("readonly", (store) => store.getAll())).reverse().map(({ order, ...take }) => ({ request: order, ...take }));
 
 export const removeTake = (take) => inStore("readwrite", (store) => store.delete(take.created));
 
 export const removeAllTakes = () => inStore("readwrite", (store) => store.clear());
 
-/** Keep a take; the oldest make room. */
+/** Keep a take, and remove the oldest ones beyond the limits; the newest always stays. */
 export async function addTake(take) {
   await inStore("readwrite", (store) => store.put(take));
-  let room = MOST_SAMPLES;
+  let room = MAX_SAMPLES;
   const kept = await allTakes();
-  const over = kept.filter((old, i) => (room -= old.samples.length) < 0 ? i > 0 : i >= MOST_TAKES);
+  const over = kept.filter((old, i) => (room -= old.samples.length) < 0 ? i > 0 : i >= MAX_TAKES);
   for (const old of over) await removeTake(old);
 }

@@ -8,7 +8,7 @@ const field = byId("key");
 const message = byId("key-message");
 const forget = byId("forget");
 
-/** Show the panel; with a reason, say it and go there. */
+/** Show the panel; if there is a reason, show it and focus the field. */
 export function askForKey(reason = "") {
   panel.hidden = false;
   message.textContent = reason;
@@ -16,7 +16,7 @@ export function askForKey(reason = "") {
   if (reason) field.focus();
 }
 
-/** `onkey` is called when the server takes a key, or when the key is forgotten. */
+/** Start the panel. `onkey` is called with a sentence when the server accepts a key and when the key is forgotten. */
 export function startKeys(onkey) {
   forget.hidden = !hasKey();
   byId("key-form").addEventListener("submit", async (event) => {

@@ -23,7 +23,7 @@ function makeRow(voice) {
   return make("label", { class: "voice" }, radio, text);
 }
 
-/** The names whose own speaker this model lacks: folded up, unless one of them is wanted. */
+/** Make the list of stand-ins; it is folded up unless one of them is wanted. */
 function makeStandIns(group, open) {
   const title = `Stand-ins (${group.length}): their own speakers are not in this model`;
   return make("details", { open }, make("summary", { class: "group" }, title), ...group.map(makeRow));
@@ -55,7 +55,7 @@ function draw() {
   }
 }
 
-/** Show a model's voices; the chosen one stays where the model has it. */
+/** Show a model's voices; the chosen voice stays chosen if the model has it. */
 export function showVoices(listed) {
   voices = listed;
   if (voices.length && !chosenVoice()) chosen = voices[0].id;

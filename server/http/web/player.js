@@ -1,23 +1,23 @@
-// Plays samples through Web Audio while they still arrive. Positions are in seconds of the audio.
+// Plays samples through Web Audio while they arrive. Positions are seconds of the audio.
 
 import { SAMPLE_RATE } from "./api.js";
 
-const LEAD_FRAMES = 0.03 * SAMPLE_RATE;
-const FIRST_BUFFER = 0.16;
-const LONGEST_BUFFER = 4;
+const LEAD_FRAMES = 0.03 * SAMPLE_RATE; // from scheduling to the first sound
+const FIRST_BUFFER = 0.16; // seconds that have to arrive before playing starts
+const LONGEST_BUFFER = 4; // seconds
 
-/** At the samples' own rate: buffers that are resampled one by one would click at their seams. */
+/** Make a context at the samples' own rate: buffers that are resampled one by one click where they meet. */
 const newContext = () => new AudioContext({ sampleRate: SAMPLE_RATE });
 
 export class Player {
   #context;
   #samples = new Int16Array(0);
   #length = 0;
-  #cursor = 0; // next sample to schedule
-  #nextFrame = 0; // when, in frames of the context's clock
+  #cursor = 0; // index of the next sample to schedule
+  #nextFrame = 0; // when it will play, in samples of the context's clock
   #sources = new Set();
   #complete = true;
-  #wanted = false;
+  #shouldPlay = false;
   #buffer = FIRST_BUFFER;
   #onchange;
 
@@ -26,30 +26,30 @@ export class Player {
     this.#onchange = onchange;
   }
 
-  /** Fall silent, and get leave to sound later. Call it from a click or a key: browsers give it only then. */
+  /** Pause, and get the browser's leave to play later, which needs a click or a key press. */
   prepare() {
     const position = this.position;
-    this.#wanted = false;
+    this.#shouldPlay = false;
     this.seek(position);
     this.#context ??= newContext();
     this.#context.resume();
   }
 
-  /** Forget everything and play what will be pushed. */
+  /** Drop all samples, and play those that will be pushed. */
   open() {
     this.load(new Int16Array(0));
     this.#complete = false;
     this.play();
   }
 
-  /** Take whole audio, without playing it. */
+  /** Replace the samples by complete audio, without playing it. */
   load(samples) {
-    this.#silence();
+    this.#stopSources();
     this.#samples = samples;
     this.#length = samples.length;
     this.#cursor = 0;
     this.#complete = true;
-    this.#wanted = false;
+    this.#shouldPlay = false;
     this.#buffer = FIRST_BUFFER;
     this.#onchange();
   }
@@ -62,33 +62,33 @@ export class Player {
     }
     this.#samples.set(samples, this.#length);
     this.#length += samples.length;
-    this.#pump();
+    this.#schedule();
   }
 
-  /** No more will be pushed. */
+  /** Note that no more samples will be pushed. */
   end() {
     this.#complete = true;
-    this.#pump();
+    this.#schedule();
   }
 
   play() {
     this.#context ??= newContext();
     if (this.#complete && this.#cursor === this.#length && !this.#sources.size) this.#cursor = 0;
-    this.#wanted = true;
+    this.#shouldPlay = true;
     this.#context.resume();
-    this.#pump();
+    this.#schedule();
   }
 
   pause() {
-    this.#wanted = false;
+    this.#shouldPlay = false;
     this.#context?.suspend();
     this.#onchange();
   }
 
   seek(position) {
-    this.#silence();
+    this.#stopSources();
     this.#cursor = Math.min(Math.max(0, Math.round(position * SAMPLE_RATE)), this.#length);
-    this.#pump();
+    this.#schedule();
   }
 
   get samples() {
@@ -104,13 +104,13 @@ export class Player {
     return Math.min(Math.max(0, this.#cursor / SAMPLE_RATE - Math.max(0, ahead)), this.duration);
   }
 
-  /** "idle", "playing", "paused", or "waiting" where the samples come too slowly. */
+  /** "idle", "playing", "paused", or "waiting" if the samples arrive too slowly. */
   get state() {
-    if (this.#wanted) return this.#sources.size ? "playing" : "waiting";
+    if (this.#shouldPlay) return this.#sources.size ? "playing" : "waiting";
     return this.#sources.size || (this.#cursor > 0 && this.#cursor < this.#length) ? "paused" : "idle";
   }
 
-  #silence() {
+  #stopSources() {
     for (const source of this.#sources) {
       source.onended = null;
       source.stop();
@@ -118,15 +118,15 @@ export class Player {
     this.#sources.clear();
   }
 
-  /** Schedule what is there; after a gap wait for a little more than before it. */
-  #pump() {
+  /** Schedule what has arrived; after each gap, wait for twice as much as before it. */
+  #schedule() {
     const left = this.#length - this.#cursor;
     const starving = this.#sources.size === 0;
-    if (this.#wanted && this.#complete && left === 0 && starving) {
-      this.#wanted = false;
+    if (this.#shouldPlay && this.#complete && left === 0 && starving) {
+      this.#shouldPlay = false;
       this.#context.suspend();
     }
-    if (this.#wanted && left > 0 && (!starving || this.#complete || left >= this.#buffer * SAMPLE_RATE)) {
+    if (this.#shouldPlay && left > 0 && (!starving || this.#complete || left >= this.#buffer * SAMPLE_RATE)) {
       if (starving) this.#nextFrame = Math.ceil(this.#context.currentTime * SAMPLE_RATE + LEAD_FRAMES);
       const floats = Float32Array.from(this.#samples.subarray(this.#cursor, this.#length), (sample) => sample / 32768);
       const audio = this.#context.createBuffer(1, left, SAMPLE_RATE);
@@ -146,6 +146,6 @@ export class Player {
     this.#sources.delete(source);
     if (this.#sources.size) return;
     if (!this.#complete) this.#buffer = Math.min(2 * this.#buffer, LONGEST_BUFFER);
-    this.#pump();
+    this.#schedule();
   }
 }

@@ -1,4 +1,4 @@
-// The list of recent results.
+// The list of recent takes.
 
 import { make, byId, seconds } from "./dom.js";
 import { addTake, allTakes, removeAllTakes, removeTake } from "./history.js";
@@ -10,11 +10,11 @@ let actions;
 
 function row(take) {
   const button = (text, label, work) =>
-    make("button", { type: "button", class: "quiet", "aria-label": `${label}: ${take.order.input.slice(0, 60)}`, onclick: work }, text);
+    make("button", { type: "button", class: "quiet", "aria-label": `${label}: ${take.request.input.slice(0, 60)}`, onclick: work }, text);
   const when = new Date(take.created).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
   return make("li", {},
     make("div", { class: "grow" },
-      make("p", { class: "take-text" }, take.order.input),
+      make("p", { class: "take-text" }, take.request.input),
       make("p", { class: "hint" }, `${take.voice} · ${seconds(take.samples.length / SAMPLE_RATE)} · ${when}`)),
     make("div", { class: "row" },
       button("Play", "Play", () => actions.onplay(take)),
@@ -45,7 +45,7 @@ async function attempt(work) {
   }
 }
 
-/** Add a finished take. */
+/** Keep a finished take and show it in the list. */
 export async function keepTake(take) {
   await attempt(async () => {
     await addTake(take);
@@ -53,7 +53,7 @@ export async function keepTake(take) {
   });
 }
 
-/** `onplay` and `onreuse` get a take, `onproblem` a sentence. */
+/** Start the list. `onplay` and `onreuse` are called with a take, `onproblem` with a sentence. */
 export function startRecent(handlers) {
   actions = handlers;
   clear.addEventListener("click", () => change(removeAllTakes));

@@ -1,11 +1,11 @@
-// Examples for one server, model and voice. With `key` they read it from the environment, as the server does.
+// Example programs for one server, model and voice. With `key` they read the key from the environment.
 
 const TEXT = "Hello from my own machine.";
 
-/** Text in double quotes, as JSON, Python and JavaScript read it alike. */
+/** Put a text in double quotes that JSON, Python and JavaScript read alike. */
 const quoted = (text) => JSON.stringify(text);
 
-/** Text within single quotes of a shell. */
+/** Escape a text for the single quotes of a shell. */
 const inShell = (text) => text.replaceAll("'", String.raw`'\''`);
 
 export const curl = ({ base, model, voice, key }) => `curl ${base}/audio/speech \\

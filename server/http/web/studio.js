@@ -1,14 +1,14 @@
-// The studio: from the form to speech that plays, and to files.
+// The studio: it sends the form to the server, plays the speech while it arrives, and saves files.
 
 import { hasKey, speechFile, speechStream } from "./api.js";
-import { Deck } from "./deck.js";
 import { byId, seconds, sentence } from "./dom.js";
 import { askForKey, startKeys } from "./key.js";
-import { blame, fillOrder, findMistake, readOrder, showCounts, showModel, showModels } from "./order.js";
 import { chooseVoice, chosenVoice, startVoices } from "./picker.js";
+import { PlayerPanel } from "./player_panel.js";
 import { keepTake, startRecent } from "./recent.js";
+import { fillForm, findMistake, markField, readRequest, showCounts, showModel, showModels } from "./request_form.js";
 
-const SAMPLE_FRAMES = 150;
+const SAMPLE_FRAMES = 150; // codec frames of 80 ms
 const SAMPLE_TEXTS = {
   english: "Hello! This is how I sound.", chinese: "你好！这就是我的声音。", japanese: "こんにちは。これが私の声です。",
   korean: "안녕하세요. 제 목소리는 이렇습니다.", german: "Hallo! So klinge ich.", french: "Bonjour ! Voici ma voix.",
@@ -16,73 +16,73 @@ const SAMPLE_TEXTS = {
   italian: "Ciao! Questa è la mia voce.",
 };
 
-const form = byId("order");
+const form = byId("request");
 const speakButton = byId("speak");
-const deck = new Deck(showButtons);
+const player = new PlayerPanel(showButtons);
 
-let running = null; // the AbortController of the request under way
+let running = null; // the AbortController of the request under way, or null
 
-const say = (text) => (byId("status").textContent = text);
+const setStatus = (text) => (byId("status").textContent = text);
 
-const active = () => running !== null || deck.sounding;
+const isBusy = () => running !== null || player.isPlaying;
 
 function showButtons() {
-  speakButton.textContent = active() ? "Stop" : "Speak";
+  speakButton.textContent = isBusy() ? "Stop" : "Speak";
   byId("sample").disabled = !chosenVoice();
 }
 
-function complain(error) {
-  say("");
+function showError(error) {
+  setStatus("");
   if (error.status === 401) {
     askForKey(hasKey() ? sentence(error.message) : "To speak, enter the key first.");
     return;
   }
   const again = error.status === 429 && error.retryAfter ? ` Try again in ${error.retryAfter} seconds.` : "";
   byId("error").textContent = sentence(error.message) + again;
-  blame(error.param);
+  markField(error.param);
 }
 
-function calm() {
+function clearErrors() {
   byId("error").textContent = "";
-  blame(null);
+  markField(null);
 }
 
 function stop() {
   running?.abort();
   running = null;
-  deck.pause();
+  player.pause();
   showButtons();
 }
 
-/** Do one thing that asks the server, instead of what is under way; errors are shown, a stop is not one. */
-async function run(work) {
+/** Run work that asks the server, and stop what is under way. Errors are shown; stopping is not an error. */
+async function runAlone(work) {
   running?.abort();
-  calm();
+  clearErrors();
   const mine = (running = new AbortController());
   showButtons();
   try {
     await work(mine.signal);
   } catch (error) {
     if (mine.signal.aborted) {
-      if (running === null) say("Stopped.");
+      if (running === null) setStatus("Stopped.");
     } else if (error.status === undefined) {
-      complain({ message: "The page made a mistake; the browser's console says more." });
+      showError({ message: "The page made a mistake; the browser's console says more." });
       throw error;
-    } else complain(error);
+    } else showError(error);
   } finally {
     if (running === mine) running = null;
     showButtons();
   }
 }
 
-/** Start a stream; while the model loads, wait and ask again. */
-async function startPatiently(order, signal) {
+/** Start a stream; while the model is being loaded, wait and ask again. */
+async function startWhenLoaded(request, signal) {
   for (;;) {
     try {
-      return await speechStream(order, signal);
+      return await speechStream(request, signal);
     } catch (error) {
       if (error.code !== "model_loading") throw error;
-      say("The model is being loaded …");
+      setStatus("The model is being loaded …");
       await new Promise((resolve, reject) => {
         setTimeout(resolve, 1000 * Math.max(1, error.retryAfter));
         signal.addEventListener("abort", () => reject(signal.reason));
@@ -91,61 +91,61 @@ async function startPatiently(order, signal) {
   }
 }
 
-async function speak(order, { sample = false } = {}) {
-  await run(async (signal) => {
+async function speak(request, { sample = false } = {}) {
+  await runAlone(async (signal) => {
     const asked = performance.now();
-    const take = { order, sample, created: Date.now(), voice: chosenVoice()?.name ?? order.voice, whole: false };
-    deck.prepare();
-    say(sample ? "Asking for a sample …" : "Waiting for the first sound …");
-    const speech = await startPatiently(order, signal);
+    const take = { request, sample, created: Date.now(), voice: chosenVoice()?.name ?? request.voice, whole: false };
+    player.prepare();
+    setStatus(sample ? "Asking for a sample …" : "Waiting for the first sound …");
+    const speech = await startWhenLoaded(request, signal);
     signal.throwIfAborted();
     take.seed = speech.seed;
-    deck.open(take);
+    player.open(take);
     try {
       for await (const part of speech.parts) {
         signal.throwIfAborted();
         take.ttfa ??= (performance.now() - asked) / 1000;
-        if (deck.duration === 0) say("Speaking.");
-        deck.push(part);
+        if (player.duration === 0) setStatus("Speaking.");
+        player.push(part);
         take.wall = (performance.now() - asked) / 1000;
-        deck.showFacts();
+        player.showFacts();
       }
       take.whole = true;
     } finally {
-      deck.end(take); // what has come may be heard and kept as WAV, whatever ended it
+      player.end(take); // what has arrived can be played and saved as WAV even if the stream broke off
     }
-    say(`Done: ${seconds(deck.duration)} of audio, the first sound after ${seconds(take.ttfa)}.`);
-    if (!sample) await keepTake({ ...take, samples: deck.samples.slice() });
+    setStatus(`Done: ${seconds(player.duration)} of audio, the first sound after ${seconds(take.ttfa)}.`);
+    if (!sample) await keepTake({ ...take, samples: player.samples.slice() });
   });
 }
 
 function speakForm() {
   const mistake = findMistake();
-  if (!mistake) return void speak(readOrder());
-  calm();
-  complain(mistake);
+  if (!mistake) return void speak(readRequest());
+  clearErrors();
+  showError(mistake);
 }
 
 function speakSample() {
-  const order = readOrder();
+  const request = readRequest();
   const voice = chosenVoice();
-  const language = order.language ?? voice.languages?.[0] ?? voice.language;
-  order.input = SAMPLE_TEXTS[language?.toLowerCase()] ?? SAMPLE_TEXTS.english;
-  speak({ ...order, seed: 1, max_new_tokens: SAMPLE_FRAMES }, { sample: true });
+  const language = request.language ?? voice.languages?.[0] ?? voice.language;
+  request.input = SAMPLE_TEXTS[language?.toLowerCase()] ?? SAMPLE_TEXTS.english;
+  speak({ ...request, seed: 1, max_new_tokens: SAMPLE_FRAMES }, { sample: true });
 }
 
-/** The file of the take in the deck: built here where the samples are all it needs, else made by the server again. */
+/** Save the take as a file: WAV and PCM are built from the samples here, other formats are made by the server. */
 async function download() {
   const format = byId("response_format").value;
-  const ready = await deck.file(format);
-  if (ready) return deck.save(ready, format);
-  const { take } = deck;
-  await run(async (signal) => {
-    say(`Making the ${format.toUpperCase()} file: the same speech again, from seed ${take.seed} …`);
-    const file = await speechFile({ ...take.order, seed: take.seed, response_format: format }, signal);
-    deck.keep(take, file, format);
-    deck.save(file, format);
-    say("Downloaded.");
+  const ready = await player.file(format);
+  if (ready) return player.save(ready, format);
+  const { take } = player;
+  await runAlone(async (signal) => {
+    setStatus(`Making the ${format.toUpperCase()} file: the same speech again, from seed ${take.seed} …`);
+    const file = await speechFile({ ...take.request, seed: take.seed, response_format: format }, signal);
+    player.keep(take, file, format);
+    player.save(file, format);
+    setStatus("Downloaded.");
   });
 }
 
@@ -156,54 +156,55 @@ function insertPause() {
   showCounts();
 }
 
-async function showing(work) {
-  calm();
+/** Run work that fills the form, and show its errors. */
+async function showingErrors(work) {
+  clearErrors();
   try {
     await work();
   } catch (error) {
     if (error.status === undefined) throw error;
-    complain(error);
+    showError(error);
   }
   showButtons();
 }
 
 const showAll = () =>
-  showing(async () => {
+  showingErrors(async () => {
     if (await showModels()) askForKey();
   });
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (active()) stop();
+  if (isBusy()) stop();
   else speakForm();
 });
 form.elements.input.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) speakForm();
 });
 form.addEventListener("input", showCounts);
-form.elements.model.addEventListener("change", () => showing(showModel));
+form.elements.model.addEventListener("change", () => showingErrors(showModel));
 byId("pause-tag").addEventListener("click", insertPause);
 byId("sample").addEventListener("click", speakSample);
 byId("download").addEventListener("click", download);
 
 startKeys((message) => {
-  say(message);
+  setStatus(message);
   showAll();
 });
 startVoices(showButtons);
 startRecent({
   onplay: (take) => {
     stop();
-    calm();
-    deck.load(take);
+    clearErrors();
+    player.load(take);
   },
   onreuse: async (take) => {
-    await fillOrder(take.order);
-    chooseVoice(take.order.voice);
+    await fillForm(take.request);
+    chooseVoice(take.request.voice);
     form.elements.input.focus();
-    say("The form is as it was then.");
+    setStatus("The form is as it was then.");
   },
-  onproblem: say,
+  onproblem: setStatus,
 });
 showCounts();
 showAll();

@@ -1,21 +1,21 @@
-// What the server tells of a voice, in words.
+// Words for what the server tells of a voice.
 
 import { capital } from "./dom.js";
 
-/** What kind of name a voice is: a speaker of the model, a profile of one, another name, or a name without its speaker. */
+/** Returns the kind of a voice: a speaker, a profile of one, another name, or a stand-in. */
 export function kindOf(voice) {
   if (voice.stand_in) return "Stand-ins";
   if (voice.alias_of) return "Other names";
   return voice.speaker && voice.speaker !== voice.id ? "Profiles" : "Speakers";
 }
 
-/** Who is heard, where it is not the voice itself. */
+/** Says who is heard if it is not the voice itself. */
 export function heardOf({ alias_of: heard, stand_in: standIn }) {
   if (!heard) return "";
   return standIn ? `speaks as ${heard}` : `another name of ${heard}`;
 }
 
-/** A line of facts: gender and languages, as far as the server tells them. */
+/** Returns a line with gender and languages, as far as the server tells them. */
 export function factsOf(voice) {
   const languages = voice.languages ?? (voice.language ? [voice.language] : []);
   const spoken = languages.length > 3 ? [`${languages.length} languages`] : languages.map(capital);
@@ -24,7 +24,7 @@ export function factsOf(voice) {
 
 export const wordsOf = (text) => text.toLowerCase().split(/[^\p{L}\p{N}]+/u).filter(Boolean);
 
-/** Whether each wanted word begins a word of what is known of the voice. */
+/** Whether each wanted word is the beginning of some word that describes the voice. */
 export function fits(voice, wanted) {
   const { id, name, description, gender, language, languages, tags } = voice;
   const words = wordsOf([id, name, description, gender, language, languages, tags].flat().filter(Boolean).join(" "));

@@ -1,4 +1,4 @@
-// A WAV file of samples that are here already.
+// Builds WAV and PCM files from samples.
 
 import { SAMPLE_RATE } from "./api.js";
 
@@ -24,7 +24,7 @@ export function wavFile(samples) {
   return new Blob([view], { type: "audio/wav" });
 }
 
-/** The samples alone, signed 16 bit, little-endian. */
+/** Returns the samples alone as a file: signed 16 bit, little-endian. */
 export async function pcmFile(samples) {
   return new Blob([await wavFile(samples).slice(HEADER_BYTES).arrayBuffer()], { type: "audio/pcm" });
 }

@@ -1,16 +1,16 @@
-// Draws samples as bars, what has been played in another colour.
+// Draws samples as bars; bars that have been played have another colour.
 
 import { SAMPLE_RATE } from "./api.js";
 
-const BAR = 3;
-const GAP = 2;
+const BAR = 3; // pixels
+const GAP = 2; // pixels
 const SHORTEST_SECONDS = 4; // while audio arrives, the drawing first grows to the right and then shrinks
 
 export class Waveform {
   #canvas;
   #peaks = [];
-  #step = SAMPLE_RATE / 50;
-  #counted = 0;
+  #window = SAMPLE_RATE / 50;
+  #measured = 0;
 
   constructor(canvas) {
     this.#canvas = canvas;
@@ -18,11 +18,11 @@ export class Waveform {
 
   clear() {
     this.#peaks = [];
-    this.#counted = 0;
+    this.#measured = 0;
   }
 
   draw(samples, played, growing) {
-    this.#count(samples);
+    this.#addPeaks(samples);
     const { clientWidth: width, clientHeight: height } = this.#canvas;
     const scale = devicePixelRatio;
     this.#canvas.width = width * scale;
@@ -33,23 +33,23 @@ export class Waveform {
     const ahead = style.getPropertyValue("--wave");
     const behind = style.getPropertyValue("--accent");
     const bars = Math.floor((width + GAP) / (BAR + GAP));
-    const floor = growing ? (SHORTEST_SECONDS * SAMPLE_RATE) / this.#step : 1;
+    const floor = growing ? (SHORTEST_SECONDS * SAMPLE_RATE) / this.#window : 1;
     const perBar = Math.max(this.#peaks.length, floor) / bars;
     for (let bar = 0; bar < bars; bar++) {
       const from = Math.floor(bar * perBar);
       const peak = Math.max(0, ...this.#peaks.slice(from, Math.max(from + 1, Math.floor((bar + 1) * perBar))));
       const tall = Math.max(BAR, peak * height);
-      pen.fillStyle = (bar + 0.5) * perBar * this.#step < played * SAMPLE_RATE ? behind : ahead;
+      pen.fillStyle = (bar + 0.5) * perBar * this.#window < played * SAMPLE_RATE ? behind : ahead;
       pen.beginPath();
       pen.roundRect(bar * (BAR + GAP), (height - tall) / 2, BAR, tall, BAR / 2);
       pen.fill();
     }
   }
 
-  #count(samples) {
-    for (; this.#counted + this.#step <= samples.length; this.#counted += this.#step) {
+  #addPeaks(samples) {
+    for (; this.#measured + this.#window <= samples.length; this.#measured += this.#window) {
       let peak = 0;
-      for (let i = this.#counted; i < this.#counted + this.#step; i++) peak = Math.max(peak, Math.abs(samples[i]));
+      for (let i = this.#measured; i < this.#measured + this.#window; i++) peak = Math.max(peak, Math.abs(samples[i]));
       this.#peaks.push(peak / 32768);
     }
   }

@@ -1,1 +1,1 @@
-"""Written forms of English as words: dates, amounts, numbers, capitals."""
+"""Writes written forms of English as words: dates, amounts, numbers, capitals."""

@@ -1,4 +1,4 @@
-"""Abbreviations in full: weekdays, months, titles, streets, pages, and `e.g.` and its like."""
+"""Writes abbreviations in full: weekdays, months, titles, streets, pages, and such as `e.g.`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FULL = _DAYS | _MONTHS
 _SHORT = "|".join(sorted(_FULL, key=len, reverse=True))
 _ANY = "|".join(sorted({*_FULL, *_FULL.values(), "May"}, key=len, reverse=True))
 _ALSO_WORDS = frozenset({"Mon", "Wed", "Sat", "Sun", "Jan", "Mar", "Jun", "Jul", "Dec"})
-"""Words or names as well: these are expanded only where what is beside them shows what is meant."""
+"""Abbreviations that are words or names too; they are expanded only where the words beside them show what is meant."""
 _RANGE = re.compile(rf"\b(?P<first>{_ANY})\.? ?- ?(?P<last>{_ANY})(?!\w)(?:\.(?=[,;:)]| [a-z0-9]))?")
 _NAME = re.compile(rf"\b(?P<name>{_SHORT})\b(?P<point>\.?)(?!['-]?\w)")
 _BEFORE = re.compile(

@@ -1,4 +1,4 @@
-"""Money, percentages, temperatures, units, fractions and powers."""
+"""Writes money, percentages, temperatures, units, fractions and powers as words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words in capitals: initialisms are spelt, acronyms are words, and shouting is lower case."""
+"""Writes words in capitals: initialisms are spelt, acronyms become words, and shouting becomes lower case."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WORDS = word_set(
     "AIDS ASAP ASCII BASIC COVID DARPA DOS FIFA GIF JPEG JSON LASER LEGO NAFTA NASA NASDAQ NATO OPEC OSHA PIN "
     "POTUS RADAR RAM ROM SCUBA SCOTUS SIM SONAR SWAT UNESCO UNICEF YAML ZIP"
 )
-"""Acronyms, which are said as words."""
+"""Acronyms that are said as words."""
 _SPELT = word_set(
     "AC AI AM API ATM BBC BC BMW CD CEO CFO CIA CNN CPU CSS CTO DC DIY DNA DVD ETA EU FAQ FBI FM FYI GMT GPS GPU "
     "HBO HD HDMI HIV HR HTML HTTP HTTPS IBM ID IMF IP IQ ISBN ISO IT KFC LCD LED LLM MBA ML MIT NBA NFL NHL NYC "

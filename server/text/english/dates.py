@@ -1,4 +1,4 @@
-"""Dates, years and times of day."""
+"""Writes dates, years and times of day as words."""
 
 from __future__ import annotations
 

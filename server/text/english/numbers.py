@@ -1,4 +1,4 @@
-"""Telephone numbers, ordinals, Roman numerals, ranges, arithmetic and every number that is left."""
+"""Writes telephone numbers, ordinals, Roman numerals, ranges, arithmetic and all other numbers as words."""
 
 from __future__ import annotations
 

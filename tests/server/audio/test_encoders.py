@@ -37,20 +37,20 @@ def speech() -> NDArray[np.float32]:
     return np.concatenate([tone(frame) for frame in range(FRAMES)])
 
 
-def encode(audio_format: AudioFormat, samples: NDArray[np.float32], cuts: list[int], *, seal: bool) -> bytes:
+def encode(audio_format: AudioFormat, samples: NDArray[np.float32], cuts: list[int], *, complete: bool) -> bytes:
     """The file of samples that come in pieces, cut at `cuts`."""
     encoder = make_encoder(audio_format, SAMPLE_RATE)
     body = bytearray()
     for start, end in pairwise([0, *cuts, len(samples)]):
         body += encoder.encode(samples[start:end])
     body += encoder.finish()
-    if seal:
-        encoder.seal(body)
+    if complete:
+        encoder.complete(body)
     return bytes(body)
 
 
-def encode_frames(audio_format: AudioFormat, samples: NDArray[np.float32], *, seal: bool) -> bytes:
-    return encode(audio_format, samples, list(range(1920, len(samples), 1920)), seal=seal)
+def encode_frames(audio_format: AudioFormat, samples: NDArray[np.float32], *, complete: bool) -> bytes:
+    return encode(audio_format, samples, list(range(1920, len(samples), 1920)), complete=complete)
 
 
 class Pipe:
@@ -103,15 +103,17 @@ def test_what_is_no_number_is_no_audio(audio_format: AudioFormat, bad: float) ->
 @settings(max_examples=15, deadline=None)
 def test_cuts_make_no_difference(audio_format: AudioFormat, cuts: list[int]) -> None:
     samples = speech()[: 5 * 1920]
-    for seal in BUFFERED:
-        assert encode(audio_format, samples, cuts, seal=seal) == encode(audio_format, samples, [1], seal=seal)
+    for complete in BUFFERED:
+        assert encode(audio_format, samples, cuts, complete=complete) == encode(
+            audio_format, samples, [1], complete=complete
+        )
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-@pytest.mark.parametrize("seal", BUFFERED)
+@pytest.mark.parametrize("complete", BUFFERED)
 @pytest.mark.parametrize("samples", [1, 2, 959, 1920, 24_000, 24_001, 48_000])
-def test_the_length_is_right(audio_format: AudioFormat, seal: bool, samples: int) -> None:
-    decoded, rate = decode(audio_format, encode_frames(audio_format, speech()[:samples], seal=seal))
+def test_the_length_is_right(audio_format: AudioFormat, complete: bool, samples: int) -> None:
+    decoded, rate = decode(audio_format, encode_frames(audio_format, speech()[:samples], complete=complete))
     assert rate == (48_000 if audio_format == "opus" else SAMPLE_RATE)  # Opus always decodes at 48 kHz
     if audio_format == "mp3":
         assert 0 <= len(decoded) - samples <= 4 * MP3_FRAME
@@ -120,9 +122,9 @@ def test_the_length_is_right(audio_format: AudioFormat, seal: bool, samples: int
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-@pytest.mark.parametrize("seal", BUFFERED)
-def test_a_tone_survives(audio_format: AudioFormat, seal: bool) -> None:
-    decoded, rate = decode(audio_format, encode_frames(audio_format, speech(), seal=seal))
+@pytest.mark.parametrize("complete", BUFFERED)
+def test_a_tone_survives(audio_format: AudioFormat, complete: bool) -> None:
+    decoded, rate = decode(audio_format, encode_frames(audio_format, speech(), complete=complete))
     middle = decoded[rate // 4 : rate // 4 + rate].astype(float)
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(rate)))
     assert np.argmax(spectrum) == 440
@@ -139,7 +141,7 @@ def test_sound_is_heard_when_it_should_be(audio_format: AudioFormat) -> None:
     onset = 12_345
     samples = speech()
     samples[:onset] = 0
-    decoded, rate = decode(audio_format, encode_frames(audio_format, samples, seal=False))
+    decoded, rate = decode(audio_format, encode_frames(audio_format, samples, complete=False))
     heard = int(np.argmax(np.abs(decoded) > 0.25)) / rate * SAMPLE_RATE
     delay = {"mp3": 1105, "aac": AAC_FRAME, "opus": 0}[
         audio_format
@@ -160,64 +162,64 @@ def test_bytes_come_soon_and_steadily(audio_format: AudioFormat) -> None:
 
 
 @pytest.mark.parametrize("audio_format", ["wav", "flac", "pcm"])
-@pytest.mark.parametrize("seal", BUFFERED)
-def test_lossless_formats_lose_nothing(audio_format: AudioFormat, seal: bool) -> None:
-    body = encode_frames(audio_format, speech(), seal=seal)
+@pytest.mark.parametrize("complete", BUFFERED)
+def test_lossless_formats_lose_nothing(audio_format: AudioFormat, complete: bool) -> None:
+    body = encode_frames(audio_format, speech(), complete=complete)
     decoded, _ = decode(audio_format, body)
     assert (decoded * 32768).astype("<i2").tobytes() == to_s16le(speech())
-    if seal and audio_format != "pcm":
+    if complete and audio_format != "pcm":
         another, rate = soundfile.read(io.BytesIO(body), dtype="int16")
         assert (rate, another.tobytes()) == (SAMPLE_RATE, to_s16le(speech()))
 
 
-def test_a_sealed_wav_has_its_sizes() -> None:
-    body = encode_frames("wav", speech(), seal=True)
+def test_a_completed_wav_has_its_sizes() -> None:
+    body = encode_frames("wav", speech(), complete=True)
     assert struct.unpack_from("<4sI4s", body) == (b"RIFF", len(body) - 8, b"WAVE")
     assert struct.unpack_from("<4sI", body, 36) == (b"data", len(body) - 44)
     assert body[44:] == to_s16le(speech())
 
 
 def test_a_streamed_wav_says_until_the_end() -> None:
-    body = encode_frames("wav", speech(), seal=False)
+    body = encode_frames("wav", speech(), complete=False)
     assert struct.unpack_from("<I", body, 4) == struct.unpack_from("<I", body, 40) == (0xFFFFFFFF,)
     assert body[44:] == to_s16le(speech())
 
 
-@pytest.mark.parametrize("seal", BUFFERED)
-def test_only_a_sealed_flac_knows_its_length_and_checksum(seal: bool) -> None:
-    body = encode_frames("flac", speech(), seal=seal)
+@pytest.mark.parametrize("complete", BUFFERED)
+def test_only_a_completed_flac_knows_its_length_and_checksum(complete: bool) -> None:
+    body = encode_frames("flac", speech(), complete=complete)
     assert body[:4] == b"fLaC"
     streaminfo = body[8 : 8 + 34]
     total = int.from_bytes(streaminfo[13:18]) & (2**36 - 1)  # RFC 9639, 8.2
-    assert total == (len(speech()) if seal else 0)
-    assert any(streaminfo[18:]) == seal
-    if seal:
+    assert total == (len(speech()) if complete else 0)
+    assert any(streaminfo[18:]) == complete
+    if complete:
         assert soundfile.info(io.BytesIO(body)).frames == len(speech())
 
 
 def test_another_library_reads_the_opus_to_its_length() -> None:
-    info = soundfile.info(io.BytesIO(encode_frames("opus", speech(), seal=False)))
+    info = soundfile.info(io.BytesIO(encode_frames("opus", speech(), complete=False)))
     assert (info.format, info.subtype, info.channels) == ("OGG", "OPUS", 1)
     assert info.duration == pytest.approx(len(speech()) / SAMPLE_RATE, abs=1e-4)
 
 
 def test_mp3_is_one_stream_at_our_rate() -> None:
-    with soundfile.SoundFile(io.BytesIO(encode_frames("mp3", speech(), seal=True))) as file:
+    with soundfile.SoundFile(io.BytesIO(encode_frames("mp3", speech(), complete=True))) as file:
         assert (file.samplerate, file.channels, file.format) == (SAMPLE_RATE, 1, "MP3")
         assert 0 <= len(file.read()) - len(speech()) <= 4 * MP3_FRAME
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-@pytest.mark.parametrize("seal", BUFFERED)
-def test_no_samples_make_no_sound(audio_format: AudioFormat, seal: bool) -> None:
-    body = encode(audio_format, speech()[:0], [], seal=seal)
+@pytest.mark.parametrize("complete", BUFFERED)
+def test_no_samples_make_no_sound(audio_format: AudioFormat, complete: bool) -> None:
+    body = encode(audio_format, speech()[:0], [], complete=complete)
     assert len(body) <= {"mp3": 2 * 288, "opus": 97, "aac": 0, "flac": 86, "wav": 44, "pcm": 0}[audio_format]
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
-def test_many_at_once_keep_apart(audio_format: AudioFormat) -> None:
+def test_encoders_in_several_threads_do_not_disturb_each_other(audio_format: AudioFormat) -> None:
     def encode_one(amplitude: float) -> bytes:
-        return encode_frames(audio_format, speech() * np.float32(amplitude), seal=True)
+        return encode_frames(audio_format, speech() * np.float32(amplitude), complete=True)
 
     amplitudes = np.linspace(0.1, 1.5, 12).tolist()
     with ThreadPoolExecutor(6) as pool:
@@ -264,5 +266,5 @@ def test_a_base_installation_writes_all_but_opus_and_aac(
         ("pcm", "audio/pcm"),
     ],
 )
-def test_content_types(audio_format: AudioFormat, content_type: str) -> None:
+def test_each_format_has_its_media_type(audio_format: AudioFormat, content_type: str) -> None:
     assert make_encoder(audio_format, SAMPLE_RATE).content_type == CONTENT_TYPES[audio_format] == content_type

@@ -101,7 +101,7 @@ def test_silence_shorter_than_what_may_stay_stays() -> None:
 
 
 @pytest.mark.parametrize("middle", [quiet(0), quiet(9), quiet(50_000), loud(3), loud(FADE - 1)])
-def test_pieces_that_are_hardly_there(middle: Piece) -> None:
+def test_very_short_pieces_are_joined_with_both_pauses(middle: Piece) -> None:
     joined = join([loud(2_000), middle, loud(2_000)])
     assert len(joined) == 4_000 + 2 * PAUSE_SAMPLES + min(len(middle), BEFORE)
 

@@ -93,7 +93,7 @@ def test_sound_is_heard_when_it_should_be(speed: float) -> None:
 
 
 @pytest.mark.parametrize("speed", SPEEDS)
-def test_little_is_held_back(speed: float) -> None:
+def test_the_stretcher_holds_back_at_most_a_tenth_of_a_second(speed: float) -> None:
     stretcher = TimeStretch(speed, RATE)
     given = heard = 0
     for _ in range(100):
@@ -102,7 +102,7 @@ def test_little_is_held_back(speed: float) -> None:
         assert 0 <= given - heard * speed <= 0.1 * RATE + speed * 240
 
 
-def test_silence_stays_silence() -> None:
+def test_stretched_silence_is_silence() -> None:
     assert not stretch(np.zeros(RATE, np.float32), 1.5).any()
 
 

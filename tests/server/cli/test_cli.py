@@ -149,7 +149,7 @@ def test_say_tells_that_it_cut_the_speech_off(models: Path, tmp_path: Path, caps
     assert "0.24 s of audio, cut off at 3 frames, made in" in capsys.readouterr().err
 
 
-def test_say_designs_a_voice(models: Path, tmp_path: Path) -> None:
+def test_say_speaks_with_a_voice_design_model(models: Path, tmp_path: Path) -> None:
     options = ["--model", "design", "--instructions", "an old man", "--exact-frames", "2"]
     assert command.main(["say", "Hello", "-o", str(tmp_path / "out.wav"), *options]) == 0
 
@@ -182,7 +182,7 @@ def test_say_with_a_damaged_bundle_says_which_file(
     assert "talker.onnx is damaged" in capsys.readouterr().err
 
 
-def test_keys(
+def test_keys_are_made_listed_and_revoked(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(["keys", "list"]) == 2

@@ -15,7 +15,6 @@ from server.cli.startup import engine_loader
 from server.config import Settings
 from server.engine import bundle as opening
 from server.engine.bundle import open_bundle
-from server.engine.events import NoEvents
 from server.graphs import session
 from server.graphs.cuda.device_frame import DeviceTalker
 from server.graphs.session import (
@@ -28,6 +27,7 @@ from server.graphs.session import (
     open_session,
 )
 from server.manifest import BundleError, Manifest, TensorSpec
+from server.metrics import NoEvents
 from tests.bundles import RANDOM_BUNDLE
 
 GRAPH = RANDOM_BUNDLE / "talker.onnx"

@@ -67,7 +67,7 @@ def speak(client: httpx.Client, **fields: Any) -> httpx.Response:
         {"model": "TINY", "language_id": "en"},
     ],
 )
-def test_what_is_meant_is_spoken(client: httpx.Client, fields: dict[str, Any]) -> None:
+def test_requests_in_other_dialects_are_spoken_as_meant(client: httpx.Client, fields: dict[str, Any]) -> None:
     response = speak(client, **{**fields, "response_format": "pcm"})
     assert len(response.content) == 10 * 2 * FRAME
     assert "x-ignored" not in response.headers
@@ -179,7 +179,7 @@ def test_the_server_says_what_is_done_where_nobody_says(tmp_path: Path, setting:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_slashes_too_many(client: httpx.Client, server: RunningServer, prefix: str) -> None:
+def test_superfluous_slashes_are_ignored_in_paths(client: httpx.Client, server: RunningServer, prefix: str) -> None:
     for path in (f"/{prefix}/audio/speech", f"{prefix}//audio/speech", f"{prefix}//audio///speech/"):
         assert client.post(server.url + path, json=GOOD).status_code == 200
     assert client.get(f"{prefix}//audio/voices?model=tiny").json() == client.get(f"{prefix}/audio/voices").json()

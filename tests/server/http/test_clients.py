@@ -128,7 +128,7 @@ def node_folder() -> Path:
     return folder
 
 
-def test_node_sdk(real_server: RunningServer, bundle: Path, node_folder: Path) -> None:
+def test_openais_node_sdk_speaks_and_reads_errors(real_server: RunningServer, bundle: Path, node_folder: Path) -> None:
     done = subprocess.run(
         ["node", "speak.mjs", f"{real_server.url}/v1", KEY],
         cwd=node_folder,
@@ -160,7 +160,7 @@ def curl(server: RunningServer, *arguments: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize("audio_format", ["mp3", "wav", "pcm"])
-def test_curl(real_server: RunningServer, tmp_path: Path, audio_format: str) -> None:
+def test_curl_gets_a_file_of_every_format(real_server: RunningServer, tmp_path: Path, audio_format: str) -> None:
     body = json.dumps({**REQUEST, **EXTRA, "response_format": audio_format, "stream": False})
     output = tmp_path / "speech"
     done = curl(real_server, "--fail", "--json", body, "--output", str(output), "/v1/audio/speech")

@@ -127,7 +127,7 @@ def test_a_client_that_asks_is_told_to_send_what_is_read(server: RunningServer, 
         assert read_all(connection).startswith(b"HTTP/1.1 400 ")
 
 
-def test_tls_where_there_is_none(server: RunningServer) -> None:
+def test_a_client_that_speaks_tls_is_disconnected(server: RunningServer) -> None:
     with connect(server) as connection:
         connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200))
         try:
@@ -158,7 +158,7 @@ def test_what_cannot_become_a_request_is_not_waited_for(server: RunningServer, n
         HEAD + b"A: b\nContent-Length: 5\r\n\r\n",
     ],
 )
-def test_heads_that_smuggle(server: RunningServer, request_bytes: bytes) -> None:
+def test_ambiguous_heads_cannot_smuggle_a_second_request(server: RunningServer, request_bytes: bytes) -> None:
     with connect(server) as connection:
         connection.sendall(request_bytes + SMUGGLED)
         received = read_all(connection)
@@ -182,7 +182,7 @@ def test_heads_that_smuggle(server: RunningServer, request_bytes: bytes) -> None
         b"0\r\na: b\nc\r\n\r\n",
     ],
 )
-def test_chunks_that_smuggle(server: RunningServer, head: bytes, body: bytes) -> None:
+def test_malformed_chunks_cannot_smuggle_a_second_request(server: RunningServer, head: bytes, body: bytes) -> None:
     with connect(server) as connection:
         connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + body + SMUGGLED)
         received = read_all(connection)

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.http.openapi_notes import SPEECH_HEADERS
+from server.http.schemas import SPEECH_HEADERS
 from tests.server.answers import GOOD, PREFIXES, check_error
 from tests.server.fakes import write_bundle
 from tests.server.running import FAKE, RunningServer, run_server
@@ -102,7 +102,7 @@ def test_a_line_feed_in_a_header_makes_no_header(server: RunningServer) -> None:
     assert b"set-cookie" not in answer.lower()
 
 
-def test_options_of_what_is_not_there(server: RunningServer) -> None:
+def test_a_preflight_for_an_unknown_route_is_answered_404(server: RunningServer) -> None:
     check_error(preflight(server, "/v1/nowhere"), 404, "not_found")
 
 
@@ -119,7 +119,7 @@ def test_pages_without_an_origin_only_where_it_is_said(tmp_path: Path) -> None:
         assert any(" WARNING cors_origin_null " in line for line in server.log)
 
 
-def test_every_origin(tmp_path: Path) -> None:
+def test_every_origin_may_ask_if_the_setting_says_so(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "custom")
     with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_CORS_ORIGINS="*") as server:
         response = preflight(server, "/v1/audio/speech", "https://anything.example")

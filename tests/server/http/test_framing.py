@@ -27,7 +27,7 @@ POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
         (b"GET / HTTP/1.1\r\nHost: [::1]:3000", b"GET / HTTP/1.1\r\nHost:[::1]:3000"),
     ],
 )
-def test_what_is_clear(head: bytes, normal: bytes) -> None:
+def test_a_clear_head_is_normalised(head: bytes, normal: bytes) -> None:
     assert framing.normal_head(head) == normal
     assert len(normal) <= len(head)
 
@@ -103,32 +103,32 @@ def test_a_normal_head_is_normal(head: bytes) -> None:
 
 
 @pytest.mark.parametrize("received", [b"", b"\r", b"G", b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\r\nA: b\r\nC", GET])
-def test_what_may_become_a_head(received: bytes) -> None:
+def test_what_may_become_a_head_is_waited_for(received: bytes) -> None:
     framing.check_beginning(received)
 
 
 @pytest.mark.parametrize(
     "received", [b"\x16\x03\x01", b" GET", b"\n", b"\0", b"\rG", b"GET /\n", GET + b"\r\nA: b\n\n"]
 )
-def test_what_can_become_none(received: bytes) -> None:
+def test_what_cannot_become_a_head_is_refused_at_once(received: bytes) -> None:
     with pytest.raises(FramingError):
         framing.check_beginning(received)
 
 
 @pytest.mark.parametrize(("line", "size"), [(b"0", 0), (b"5", 5), (b"fF", 255), (b"000a ;x=y", 10), (b"5;", 5)])
-def test_sizes_of_chunks(line: bytes, size: int) -> None:
+def test_the_size_of_a_chunk_is_read(line: bytes, size: int) -> None:
     assert framing.chunk_size(line) == size
 
 
 @pytest.mark.parametrize(
     "line", [b"", b" 5", b"0x5", b"+5", b"-5", b"5_0", b"5h", b"5 5", b";x", b"5;\n", b"5;\r", b"f" * 16, b"\xd9\xa3"]
 )
-def test_what_is_no_size(line: bytes) -> None:
+def test_malformed_sizes_of_chunks_are_refused(line: bytes) -> None:
     with pytest.raises(FramingError):
         framing.chunk_size(line)
 
 
-def test_trailers() -> None:
+def test_malformed_trailers_are_refused() -> None:
     framing.check_trailer(b"Checksum: 5")
     for line in (b"GET / HTTP/1.1", b" a: b", b"a : b", b"a: b\nc"):
         with pytest.raises(FramingError):

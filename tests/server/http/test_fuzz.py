@@ -80,14 +80,16 @@ def check_answer(response: httpx.Response) -> None:
 
 @MANY
 @given(body=BODIES | VALUES)
-def test_json_that_is_no_request(server: RunningServer, client: httpx.Client, body: Any) -> None:
+def test_random_json_is_answered_without_a_500(server: RunningServer, client: httpx.Client, body: Any) -> None:
     check_answer(client.post("/v1/audio/speech", content=json.dumps(body)))
     check_calm(server, client)
 
 
 @MANY
 @given(data=st.data())
-def test_bytes_that_are_no_json(server: RunningServer, client: httpx.Client, data: st.DataObject) -> None:
+def test_a_body_with_random_bytes_is_answered_without_a_500(
+    server: RunningServer, client: httpx.Client, data: st.DataObject
+) -> None:
     body = json.dumps(GOOD).encode()
     start = data.draw(st.integers(0, len(body)))
     end = data.draw(st.integers(start, len(body)))
@@ -111,7 +113,7 @@ HEADER = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_c
     method=st.sampled_from(["POST", "GET", "OPTIONS", "PUT", "X"]),
     prefix=st.sampled_from(PREFIXES),
 )
-def test_headers(
+def test_random_headers_make_no_difference(
     server: RunningServer, client: httpx.Client, headers: dict[str, bytes], method: str, prefix: str
 ) -> None:
     response = client.request(method, f"{prefix}/audio/speech", json=GOOD, headers=list(headers.items()))
@@ -121,7 +123,9 @@ def test_headers(
 
 @MANY
 @given(path=st.binary(max_size=30).map(quote), query=st.binary(max_size=30).map(quote))
-def test_paths(server: RunningServer, client: httpx.Client, path: str, query: str) -> None:
+def test_random_paths_are_answered_without_a_500(
+    server: RunningServer, client: httpx.Client, path: str, query: str
+) -> None:
     for url in (f"/v1/models/{path}", f"/{path}", f"/v1/audio/voices?model={query}"):
         response = client.get(url)
         assert response.status_code in (200, 400, 404, 405), response.text
@@ -133,7 +137,7 @@ def test_paths(server: RunningServer, client: httpx.Client, path: str, query: st
     lines=st.lists(st.sampled_from(LINES) | st.binary(max_size=30), max_size=12),
     separator=st.sampled_from([b"\r\n", b"\n", b""]),
 )
-def test_bytes_that_are_no_http(
+def test_random_lines_never_disturb_the_server(
     server: RunningServer, client: httpx.Client, lines: list[bytes], separator: bytes
 ) -> None:
     answer = b""

@@ -34,7 +34,7 @@ def speak(client: httpx.Client, **fields: Any) -> httpx.Response:
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("audio_format", TYPES)
 @pytest.mark.parametrize("way", WAYS)
-def test_speech(client: httpx.Client, prefix: str, audio_format: str, way: str) -> None:
+def test_speech_is_sent_in_every_format_and_way(client: httpx.Client, prefix: str, audio_format: str, way: str) -> None:
     fields = {**GOOD, "response_format": audio_format, "seed": 7, **WAYS[way]}
     response = client.post(f"{prefix}/audio/speech", json=fields)
     assert response.status_code == 200, response.text
@@ -157,7 +157,7 @@ def test_without_a_seed_each_request_has_its_own(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["tts-1", "tts-1-hd", "gpt-4o-mini-tts", "custom", "design"])
-def test_model_names(client: httpx.Client, name: str) -> None:
+def test_a_model_may_be_asked_for_by_these_names(client: httpx.Client, name: str) -> None:
     assert speak(client, model=name).status_code == 200
 
 
@@ -185,7 +185,7 @@ def test_model_names(client: httpx.Client, name: str) -> None:
         ({"stream_format": "event-stream"}, "stream_format"),
     ],
 )
-def test_wrong_requests(client: httpx.Client, fields: dict[str, Any], param: str) -> None:
+def test_a_wrong_field_is_answered_400_and_named(client: httpx.Client, fields: dict[str, Any], param: str) -> None:
     check_error(speak(client, **fields), 400, "invalid_value", param)
 
 
@@ -208,11 +208,11 @@ def test_a_request_line_without_an_url_is_answered(fake_server: RunningServer) -
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]"])
-def test_bodies_that_are_no_request(client: httpx.Client, body: bytes) -> None:
+def test_bodies_that_are_not_requests_are_refused(client: httpx.Client, body: bytes) -> None:
     check_error(client.post("/v1/audio/speech", content=body), 400, "invalid_value")
 
 
-def test_unknown_model(client: httpx.Client) -> None:
+def test_an_unknown_model_is_answered_404_with_the_known_ones(client: httpx.Client) -> None:
     message = check_error(speak(client, model="gpt-9"), 404, "model_not_found", "model")
     assert "custom" in message
     check_error(client.get("/v1/models/gpt-9"), 404, "model_not_found", "model")
@@ -237,7 +237,7 @@ def test_sanics_own_errors_have_our_shape(client: httpx.Client) -> None:
         b"GET /\xff HTTP/1.1\r\n\r\n",
     ],
 )
-def test_malformed_http(fake_server: RunningServer, request_bytes: bytes) -> None:
+def test_malformed_http_is_answered_400_with_an_id(fake_server: RunningServer, request_bytes: bytes) -> None:
     with socket.create_connection(("127.0.0.1", fake_server.port)) as connection:
         connection.sendall(request_bytes)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))

@@ -42,7 +42,7 @@ def test_a_link_stays_a_link(path: Path) -> None:
 
 
 @pytest.mark.parametrize("label", ["", "a b", "a:b", ".hidden", "x" * 65, "key1", "a\n", "é"])
-def test_labels_that_cannot_be(path: Path, label: str) -> None:
+def test_malformed_and_reserved_labels_are_refused(path: Path, label: str) -> None:
     with pytest.raises(KeyFileError, match="cannot be a label"):
         key_file.add(path, label)
     assert not path.exists()
@@ -56,7 +56,7 @@ def test_a_label_is_given_once(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_revoking(path: Path) -> None:
+def test_revoking_removes_one_key_and_names_the_others(path: Path) -> None:
     for label in ("alice", "bob"):
         key_file.add(path, label)
     key_file.revoke(path, "alice")
@@ -139,7 +139,7 @@ def test_comments_and_what_cannot_be_read_stay_where_they_are(path: Path) -> Non
     assert path.read_bytes().startswith(b"# people\n\n# \xff\nbroken\nbob:")
 
 
-def test_many_at_once_lose_nothing(path: Path) -> None:
+def test_keys_made_and_revoked_at_once_are_all_kept(path: Path) -> None:
     before = key_file.add(path, "before")
     labels = [f"label-{number}" for number in range(16)]
     with ThreadPoolExecutor(len(labels) + 1) as threads:
@@ -199,7 +199,7 @@ def test_where_no_lock_can_lie_beside_it_the_file_itself_is_locked(path: Path, m
     assert caught.value.filename == str(path.with_name("other"))
 
 
-def test_a_file_that_is_not_there(path: Path) -> None:
+def test_a_missing_key_file_is_an_error_that_says_how_to_make_it(path: Path) -> None:
     with pytest.raises(KeyFileError, match="keys new LABEL"):
         KeyRing([], path)
 
@@ -245,7 +245,7 @@ def test_a_key_has_its_limit_and_no_other() -> None:
         pass
 
 
-def test_no_limit() -> None:
+def test_a_key_limit_of_0_is_no_limit() -> None:
     limit = KeyLimit(0)
     with limit.one_more("a"), limit.one_more("a"), limit.one_more("a"):
         pass

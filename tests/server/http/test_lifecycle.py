@@ -93,7 +93,7 @@ def test_another_model_loads_when_it_is_asked_for(tmp_path: Path) -> None:
         assert sum("model_loading model=b" in line for line in server.log) == 1
 
 
-def test_no_models(tmp_path: Path) -> None:
+def test_an_empty_models_folder_is_answered_503_and_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "models" / "not a bundle").mkdir(parents=True)
     with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_MODEL="later") as server:
         assert get(server, "/livez").status_code == 200
@@ -104,7 +104,7 @@ def test_no_models(tmp_path: Path) -> None:
         assert get(server, "/v1/audio/voices").json() == {"voices": []}
 
 
-def test_a_damaged_default_model(tmp_path: Path) -> None:
+def test_a_damaged_default_model_stays_the_default_and_is_answered_503(tmp_path: Path) -> None:
     damage(write_bundle(tmp_path / "models", "a"))
     write_bundle(tmp_path / "models", "b")
     with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server:
@@ -117,7 +117,7 @@ def test_a_damaged_default_model(tmp_path: Path) -> None:
         assert ask(server, model="b").status_code == 200
 
 
-def test_a_damaged_other_model(tmp_path: Path) -> None:
+def test_a_damaged_model_is_answered_503_while_the_default_one_serves(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "a")
     damage(write_bundle(tmp_path / "models", "b"))
     with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server:
@@ -132,7 +132,7 @@ def test_a_damaged_other_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "says"), [("", "does not fit"), ('{"format": 2, "new": 1}', "has format 2")])
-def test_an_unreadable_manifest(tmp_path: Path, text: str, says: str) -> None:
+def test_a_model_with_an_unreadable_manifest_is_answered_with_the_reason(tmp_path: Path, text: str, says: str) -> None:
     write_bundle(tmp_path / "models", "b")
     (write_bundle(tmp_path / "models", "a") / "manifest.json").write_text(text)
     with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server:
@@ -161,7 +161,7 @@ def test_an_unreadable_model_that_was_chosen(tmp_path: Path) -> None:
         assert ask(server, model="b").status_code == 200
 
 
-def test_no_model_can_be_read(tmp_path: Path) -> None:
+def test_the_reason_is_told_where_no_model_can_be_read(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (write_bundle(tmp_path / "models", name) / "manifest.json").write_text("{}")
     with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server:
@@ -203,7 +203,7 @@ def test_without_a_key_the_log_says_loopback_only(tmp_path: Path) -> None:
         assert any("unknown_setting variable=KW_PROT" in line for line in server.log)
 
 
-def test_an_address_that_is_taken(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_ends_the_start_with_a_clear_error(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "a")
     with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models")) as server:
         port = str(server.port)

@@ -45,7 +45,7 @@ def joined(parts: list[tuple[Chunk, np.ndarray]], *, cut_off: bool) -> np.ndarra
     return np.concatenate(samples)
 
 
-def test_a_book(fake: RunningServer) -> None:
+def test_a_text_of_100000_characters_is_spoken_whole_and_in_order(fake: RunningServer) -> None:
     text = (SENTENCE * 2000)[:100_000]
     parts = list(chunks(text, "en", lambda piece: len(piece.split())))
     assert len(parts) > 100

@@ -93,7 +93,7 @@ def test_open_webui_shows_our_words(server: RunningServer) -> None:
     assert "voices are" in wrong.json()["error"].get("message", "")
 
 
-def test_sillytavern(server: RunningServer) -> None:
+def test_sillytaverns_requests_are_answered(server: RunningServer) -> None:
     check_mp3(httpx.post(f"{server.url}/v1/audio/speech", json=SILLYTAVERN, headers=BEARER))
     without = httpx.post(f"{server.url}/v1/audio/speech", json=SILLYTAVERN, headers=NO_KEY)
     assert without.status_code == 401
@@ -107,7 +107,7 @@ def test_sillytavern_without_a_key(tmp_path: Path) -> None:
         check_mp3(httpx.post(f"{server.url}/v1/audio/speech", json=SILLYTAVERN, headers=NO_KEY))
 
 
-def test_kokoro_web(server: RunningServer) -> None:
+def test_kokoro_webs_requests_are_answered(server: RunningServer) -> None:
     check_mp3(httpx.post(f"{server.url}/api/v1/audio/speech", json=KOKORO_WEB, headers=BEARER))
     for kind in ("", "_fp16", "_quantized", "_uint8", "_uint8f16", "_q4", "_q4f16"):
         fields = {**KOKORO_WEB, "model": f"model{kind}", "exact_frames": 1}

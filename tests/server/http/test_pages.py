@@ -18,7 +18,7 @@ TYPES = {
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_a_file(visitor: httpx.Client, path: str) -> None:
+def test_a_file_is_served_as_it_is_with_headers_that_guard_it(visitor: httpx.Client, path: str) -> None:
     response = visitor.get(path)
     assert response.status_code == 200
     assert response.content == (WEB / FILES[path]).read_bytes()
@@ -32,7 +32,35 @@ def test_a_file(visitor: httpx.Client, path: str) -> None:
 
     head = visitor.head(path)
     assert (head.status_code, head.content) == (200, b"")
-    assert head.headers["content-length"] == str(len(response.content))
+    assert head.headers["content-length"] == response.headers["content-length"]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "compressed"),
+    [
+        ("gzip, deflate, br", True),
+        ("br;q=1.0, GZIP;q=0.5", True),
+        ("*", True),
+        ("", False),
+        ("identity", False),
+        ("gzip;q=0, *", False),
+        ("*, gzip; q=0.000", False),
+    ],
+)
+def test_a_file_is_compressed_for_clients_that_accept_it(
+    visitor: httpx.Client, accepted: str, compressed: bool
+) -> None:
+    for path in ("/web/studio.js", "/v1/swagger/swagger-ui-bundle.js"):
+        response = visitor.get(path, headers={"accept-encoding": accepted})
+        whole = len(response.content)
+        assert response.headers["vary"] == "Accept-Encoding"
+        assert response.headers.get("content-encoding") == ("gzip" if compressed else None)
+        assert (int(response.headers["content-length"]) < whole / 2) == compressed
+        known = {"accept-encoding": accepted, "if-none-match": response.headers["etag"]}
+        again = visitor.get(path, headers=known)
+        assert (again.status_code, again.headers["etag"]) == (304, response.headers["etag"])
+    tags = {visitor.get("/", headers={"accept-encoding": coding}).headers["etag"] for coding in ("gzip", "")}
+    assert len(tags) == 2
 
 
 def test_a_file_that_the_browser_has_is_not_sent_again(visitor: httpx.Client) -> None:
@@ -45,16 +73,16 @@ def test_a_file_that_the_browser_has_is_not_sent_again(visitor: httpx.Client) ->
     assert visitor.get("/", headers={"if-none-match": '"other"'}).status_code == 200
 
 
-def test_a_slash_too_many_is_taken_away_as_names_are_relative(visitor: httpx.Client) -> None:
+def test_a_slash_too_many_is_redirected_away(visitor: httpx.Client) -> None:
     response = visitor.get("/developers/", follow_redirects=True)
     assert (response.status_code, response.url.path) == (200, "/developers")
 
 
 @pytest.mark.parametrize("name", ["none.js", "index.html", "..%2fvoices.json", "%2e%2e/voices.json", ""])
-def test_nothing_else_is_served(visitor: httpx.Client, name: str) -> None:
+def test_other_files_are_not_served(visitor: httpx.Client, name: str) -> None:
     check_error(visitor.get(f"/web/{name}"), 404, "not_found")
 
 
-def test_the_pages_open_no_other_door(visitor: httpx.Client) -> None:
+def test_other_routes_still_want_a_key(visitor: httpx.Client) -> None:
     check_error(visitor.get("/v1/models"), 401, "invalid_api_key")
     assert visitor.post("/").status_code == 405

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from sanic.response import HTTPResponse
 
-from server.http.routes.speech import SENT_AT_A_TIME, _Sender
-from server.speech.progress import while_progressing
+from server.http.routes.speech import SEND_BYTES, _Sender
+from server.speech.stall_timeout import stall_timeout
 from tests.server import clock
 from tests.server.answers import GOOD, check_error
 from tests.server.clock import skip
@@ -85,13 +85,13 @@ def test_clients_that_send_half_a_request(server: RunningServer) -> None:
 def test_what_gets_on_may_take_long() -> None:
     async def work() -> None:
         done = 0
-        async with while_progressing(lambda: done, 10):
+        async with stall_timeout(lambda: done, 10):
             for _ in range(5):
                 await skip(9.9)
                 done += 1
                 await skip(1)  # enough for a look
         with pytest.raises(TimeoutError):
-            async with while_progressing(lambda: done, 10):
+            async with stall_timeout(lambda: done, 10):
                 done += 1
                 await skip(2)
                 await skip(9.9)
@@ -102,7 +102,7 @@ def test_what_gets_on_may_take_long() -> None:
 
 def test_no_limit() -> None:
     async def work() -> None:
-        async with while_progressing(lambda: 0, 0):
+        async with stall_timeout(lambda: 0, 0):
             await skip(1_000_000)
 
     clock.run(work())
@@ -116,7 +116,7 @@ class Reader:
         self.parts = 0
 
     async def send(self, data: bytes) -> None:
-        assert len(data) <= SENT_AT_A_TIME
+        assert len(data) <= SEND_BYTES
         await skip(self._seconds)
         self.parts += 1
 
@@ -133,7 +133,7 @@ def listen(reader: Reader, *, seconds_a_part: float, parts: int, timeout: float 
         try:
             for _ in range(parts):
                 speech.audio_seconds += seconds_a_part
-                await sender.send(bytes(SENT_AT_A_TIME))
+                await sender.send(bytes(SEND_BYTES))
             await sender.end()
         except TimeoutError:
             pass
@@ -169,4 +169,4 @@ def test_a_part_of_any_length_is_sent_in_slices() -> None:
         await _Sender(cast(HTTPResponse, reader), speech, 0).send(bytes(14_400_000))
         return reader.parts
 
-    assert clock.run(work()) == -(-14_400_000 // SENT_AT_A_TIME)
+    assert clock.run(work()) == -(-14_400_000 // SEND_BYTES)

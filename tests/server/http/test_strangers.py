@@ -159,7 +159,9 @@ def test_programs_and_its_own_pages_come_in(keyless: RunningServer, headers: dic
         ({"host": "192.0.2.7"}, "KW_ALLOWED_HOSTS"),
     ],
 )
-def test_other_pages_stay_out(keyless: RunningServer, headers: dict[str, str], says: str) -> None:
+def test_pages_of_other_origins_are_refused_where_no_key_is_needed(
+    keyless: RunningServer, headers: dict[str, str], says: str
+) -> None:
     before = len(keyless.events("submitted"))
     assert says in check_error(ask(keyless, **headers), 403, "forbidden")
     assert len(keyless.events("submitted")) == before

@@ -157,7 +157,9 @@ while len(connection.recv(1000)):
 
 
 @pytest.mark.parametrize("stage", ["heard", "waiting"])
-def test_a_client_that_is_killed(server: RunningServer, client: httpx.Client, bundle: Path, stage: str) -> None:
+def test_a_killed_client_frees_its_row_or_its_place_in_the_queue(
+    server: RunningServer, client: httpx.Client, bundle: Path, stage: str
+) -> None:
     wait_until(lambda: not value(client, "rows_running", bundle), "all rows are free")
     left = value(client, "cancellations_total", bundle)
     busy = ROWS if stage == "waiting" else 0

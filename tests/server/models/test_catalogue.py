@@ -23,12 +23,12 @@ def test_keys_are_required(
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/audio/voices", "/api/v1/audio/models", "/v1/audio/models"])
-def test_these_need_no_key(visitor: httpx.Client, path: str) -> None:
+def test_public_routes_need_no_key(visitor: httpx.Client, path: str) -> None:
     assert visitor.get(path).status_code == 200
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_models(client: httpx.Client, prefix: str) -> None:
+def test_models_lists_what_each_model_can_do(client: httpx.Client, prefix: str) -> None:
     listing = client.get(f"{prefix}/models").json()
     assert listing["object"] == "list"
     custom, design = listing["data"]
@@ -52,7 +52,7 @@ def test_models(client: httpx.Client, prefix: str) -> None:
     assert client.get(f"{prefix}/models/tts-1").json()["id"] == "custom"
 
 
-def test_voices(client: httpx.Client) -> None:
+def test_voices_lists_what_is_known_of_each_voice(client: httpx.Client) -> None:
     voices = client.get("/v1/audio/voices").json()["voices"]
     (ryan,) = [voice for voice in voices if voice["id"] == "ryan"]
     assert {name: ryan[name] for name in ("name", "speaker", "gender", "language", "alias_of", "instruction_used")} == {
@@ -71,6 +71,6 @@ def test_voices(client: httpx.Client) -> None:
     check_error(client.get("/v1/audio/voices", params={"model": "x"}), 404, "model_not_found", "model")
 
 
-def test_audio_models(client: httpx.Client) -> None:
+def test_audio_models_lists_ids_and_names(client: httpx.Client) -> None:
     models = client.get("/v1/audio/models").json()
     assert models == {"models": [{"id": "custom", "name": "custom"}, {"id": "design", "name": "design"}]}

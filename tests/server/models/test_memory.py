@@ -1,4 +1,4 @@
-"""What a model may need against what there is."""
+"""How much memory a model may need, and what is said where the machine has less."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import onnxruntime as ort
 import pytest
 
 from server import __main__ as command
-from server.engine.events import EngineEvents
 from server.graphs.session import CUDA_PROVIDER, Provider
 from server.manifest import CODEC_TABLE, TEXT_TABLE, FileEntry, Manifest
-from server.metrics import Metrics
+from server.metrics import EngineEvents, Metrics
 from server.models import memory
 from server.models.catalogue import Bundle, Bundles
-from server.models.engine import SpeechEngine
 from server.models.memory import Bounds, Machine, MemoryShortage
 from server.models.pool import EnginePool, PoolLimits
+from server.models.pool_entry import SpeechEngine
 from tests.server.fakes import manifest_of, write_bundle
 
 GB = 10**9
@@ -33,13 +32,13 @@ def manifest(files: int, head_dim: int = 128) -> Manifest:
     return made.model_copy(update={"sizes": sizes, "files": {"x": FileEntry(size=files, sha256="0" * 64)}})
 
 
-def test_a_model_takes_its_files_and_its_rows() -> None:
+def test_a_model_takes_its_files_and_the_caches_of_its_rows() -> None:
     row = 2 * 28 * 8 * 8192 * 128 * 4
     assert memory.model_bytes(manifest(GB), Bounds(3)) == GB + 3 * row
     assert memory.model_bytes(manifest(GB, head_dim=120), Bounds(3)) == GB + 3 * row  # padded to a multiple of 16
 
 
-def test_rows_are_reckoned_at_the_longest_that_they_may_be() -> None:
+def test_a_row_counts_at_the_longest_that_it_may_get() -> None:
     position = 2 * 28 * 8 * 128 * 4
     assert memory.model_bytes(manifest(GB), Bounds(3, 1024 + 2048)) == GB + 3 * 3072 * position
     assert memory.model_bytes(manifest(GB), Bounds(3, 100_000)) == GB + 3 * 8192 * position
@@ -68,7 +67,7 @@ def test_the_readmes_example_serves_the_default_model() -> None:
         EnginePool(Bundles([bundle], None), load_none, memory_of, PoolLimits(memory=6 * GB), Metrics())
         assert (bundle.problem is None) == served
     assert memory.model_bytes(real_0_6b(), Bounds(4, 3072)) < 4 * GB
-    assert memory.check(real_0_6b(), Bounds(4, 3072), Machine(total=8 * GB, available=5 * GB)) is None
+    assert memory.check_memory(real_0_6b(), Bounds(4, 3072), Machine(total=8 * GB, available=5 * GB)) is None
 
 
 def load_none(folder: Path, events: EngineEvents) -> SpeechEngine:
@@ -94,15 +93,15 @@ def test_a_gpus_memory_is_not_this_machines(
     made = manifest(GB).model_copy(update={"precision": precision})
     bounds, small = Bounds(4, 3072, provider), Machine(total=2 * GB, available=GB)
     assert (memory.model_bytes(made, bounds) > 0) == counts
-    assert (memory.check(made, bounds, small) is not None) == counts
+    assert (memory.check_memory(made, bounds, small) is not None) == counts
 
 
 def test_what_fits_is_not_worth_a_word() -> None:
-    assert memory.check(manifest(GB), Bounds(2), Machine(total=16 * GB, available=5 * GB)) is None
+    assert memory.check_memory(manifest(GB), Bounds(2), Machine(total=16 * GB, available=5 * GB)) is None
 
 
 def test_what_may_not_fit_is_told_with_figures() -> None:
-    warning = memory.check(manifest(GB), Bounds(4), Machine(total=16 * GB, available=5 * GB))
+    warning = memory.check_memory(manifest(GB), Bounds(4), Machine(total=16 * GB, available=5 * GB))
     assert warning is not None
     for said in (
         "8.5GB",
@@ -118,7 +117,7 @@ def test_what_may_not_fit_is_told_with_figures() -> None:
 
 def test_what_cannot_fit_is_refused() -> None:
     with pytest.raises(MemoryShortage, match=r"1\.9GB for the KV cache of one row.*has 1\.0GB"):
-        memory.check(manifest(GB), Bounds(1), Machine(total=GB, available=GB))
+        memory.check_memory(manifest(GB), Bounds(1), Machine(total=GB, available=GB))
 
 
 def test_a_container_has_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def means(models: Path, name: str, precision: Precision | None = None, **aliases
         "model_q8f16", "qwen3_tts_tiny", "QWEN3_TTS_TINY", "qwen3-tts-tiny", " Qwen3 TTS tiny",
     ],
 )  # fmt: skip
-def test_names_of_the_default_model(models: Path, name: str) -> None:
+def test_these_names_mean_the_default_model(models: Path, name: str) -> None:
     assert means(models, name) == DEFAULT
 
 
@@ -70,7 +70,7 @@ def test_the_wanted_precision_is_meant_by_every_spelling(models: Path, name: str
 
 
 @pytest.mark.parametrize("name", ["tts", "tts-2", "gpt-9", "tts-1-110", "kokoros", "openai/", "qwen3", "model_q9"])
-def test_other_names_are_unknown(models: Path, name: str) -> None:
+def test_an_unknown_name_is_refused_with_the_known_ones(models: Path, name: str) -> None:
     with pytest.raises(UnknownModelError) as caught:
         means(models, name)
     assert all(each in caught.value.message for each in (*IDS, "tts-1", "python export/convert.py --model Qwen/"))
@@ -102,7 +102,7 @@ def test_where_there_is_no_model_the_command_is_said_too(tmp_path: Path) -> None
         Bundles([], None).resolve("tts-1")
 
 
-def test_names_of_the_operators_own(models: Path) -> None:
+def test_the_operators_names_mean_what_the_setting_says(models: Path) -> None:
     aliases = {"tts-1-hd": "qwen3_tts_1_7b_voicedesign", "House Voice": CUSTOM, "kokoro": "tts-1"}
     assert means(models, "TTS_1_HD", **aliases) == "qwen3_tts_1_7b_voicedesign"
     assert means(models, "house-voice", **aliases) == "qwen3_tts_0_6b_customvoice"
@@ -126,7 +126,7 @@ def test_aliases_are_a_setting(models: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("aliases", ["big", "big=", "=big", "a=b=c", "big=tts-1,small"])
-def test_aliases_that_are_no_pairs(models: Path, monkeypatch: pytest.MonkeyPatch, aliases: str) -> None:
+def test_aliases_that_are_not_pairs_are_refused(models: Path, monkeypatch: pytest.MonkeyPatch, aliases: str) -> None:
     with pytest.raises(config.SettingsError, match=r"KW_MODEL_ALIASES: .* is not NAME=MODEL"):
         open_with(models, monkeypatch, aliases)
 
@@ -135,7 +135,9 @@ def test_aliases_that_are_no_pairs(models: Path, monkeypatch: pytest.MonkeyPatch
     ("aliases", "message"),
     [("big=gpt-9", "no model 'gpt-9'; there are"), ("qwen3_tts_tiny=tts-1", "qwen3_tts_tiny is a model of its own")],
 )
-def test_aliases_that_lead_nowhere(models: Path, monkeypatch: pytest.MonkeyPatch, aliases: str, message: str) -> None:
+def test_aliases_of_unknown_models_or_named_like_a_model_are_refused(
+    models: Path, monkeypatch: pytest.MonkeyPatch, aliases: str, message: str
+) -> None:
     with pytest.raises(CommandError, match=f"KW_MODEL_ALIASES: {message}") as caught:
         open_with(models, monkeypatch, aliases)
     assert caught.value.status == 2

@@ -16,16 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engine.events import EngineEvents
 from server.engine.job import Job, Sampling
 from server.engine.worker import Engine
 from server.errors import ApiError, BusyError, ModelLoadingError, ModelRestartingError, ModelUnavailableError
 from server.manifest import BundleError, Manifest
-from server.metrics import Metrics
+from server.metrics import EngineEvents, Metrics
 from server.models.catalogue import Bundle, Bundles, find
-from server.models.engine import Lease, SpeechEngine
-from server.models.places import FIRST_RETRY_SECONDS, RETURN_SECONDS, STEADY_SECONDS
-from server.models.pool import EnginePool, PoolLimits
+from server.models.pool import EnginePool, Lease, PoolLimits
+from server.models.pool_entry import FIRST_RETRY_SECONDS, RETURN_SECONDS, STEADY_SECONDS, SpeechEngine
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.clock import run, settle, skip, until
 from tests.server.fakes import manifest_of
@@ -96,7 +94,7 @@ class Models:
 
 
 @on_skipping_loop
-async def test_the_least_recently_used_leaves() -> None:
+async def test_the_least_recently_used_engine_is_unloaded_for_another() -> None:
     models = Models(memory=20)
     for name in ("a", "b", "a"):
         await models.use(name)
@@ -110,7 +108,7 @@ async def test_the_least_recently_used_leaves() -> None:
 
 
 @on_skipping_loop
-async def test_without_a_limit_all_stay() -> None:
+async def test_without_a_memory_limit_no_engine_is_unloaded() -> None:
     models = Models()
     for name in SIZES:
         await models.use(name)
@@ -138,7 +136,7 @@ async def test_an_engine_in_use_is_never_unloaded() -> None:
 
 
 @on_skipping_loop
-async def test_one_who_waits_keeps_what_is_loaded_for_it() -> None:
+async def test_an_engine_that_a_request_waits_for_is_not_unloaded() -> None:
     """Both models have room for one only: each gets its turn and none is unloaded before it was used."""
     models = Models(memory=10)
     tasks = [models.asks(name) for name in ("a", "b", "c")]
@@ -150,7 +148,7 @@ async def test_one_who_waits_keeps_what_is_loaded_for_it() -> None:
 
 
 @on_skipping_loop
-async def test_a_model_larger_than_the_limit() -> None:
+async def test_a_model_larger_than_the_limit_is_refused() -> None:
     models = Models(memory=20)
     with pytest.raises(ModelUnavailableError, match=r"huge needs 1\.0KB .* KW_MODEL_MEMORY allows 20B; raise it"):
         await models.lease("huge")
@@ -161,7 +159,7 @@ async def test_a_model_larger_than_the_limit() -> None:
 
 
 @on_skipping_loop
-async def test_waiting_for_a_model_ends() -> None:
+async def test_a_request_waits_for_a_model_only_so_long() -> None:
     models = Models(wait_seconds=10.0)
     models.gate.clear()
     waiting = models.asks("a")
@@ -186,7 +184,7 @@ async def test_without_waiting_the_answer_comes_at_once() -> None:
 
 
 @on_skipping_loop
-async def test_patience_has_no_end() -> None:
+async def test_a_patient_request_waits_for_as_long_as_loading_takes() -> None:
     models = Models(wait_seconds=0.0)
     models.gate.clear()
     waiting = asyncio.create_task(models.pool.lease(models.bundles.resolve("a"), patient=True))
@@ -196,7 +194,7 @@ async def test_patience_has_no_end() -> None:
 
 
 @on_skipping_loop
-async def test_only_so_many_wait_for_a_model() -> None:
+async def test_requests_that_wait_for_a_model_are_limited() -> None:
     models = Models(max_requests=2)
     models.gate.clear()
     waiting = [models.asks("a"), models.asks("a")]
@@ -210,7 +208,7 @@ async def test_only_so_many_wait_for_a_model() -> None:
 
 
 @on_skipping_loop
-async def test_leases_count_as_those_who_wait_do() -> None:
+async def test_leases_count_towards_the_same_limit_as_waiting_requests() -> None:
     """A request that takes no place in the engine's queue, as a text of pauses alone, takes one here."""
     models = Models(max_requests=3)
     held = [await models.lease("a") for _ in range(3)]
@@ -224,7 +222,7 @@ async def test_leases_count_as_those_who_wait_do() -> None:
 
 
 @on_skipping_loop
-async def test_one_that_waits_for_room_holds_up_none_that_fits() -> None:
+async def test_a_model_that_waits_for_memory_does_not_delay_one_that_fits() -> None:
     models = Models(memory=15, wait_seconds=60.0)
     a = await models.lease("a")
     b = models.asks("b")
@@ -237,7 +235,7 @@ async def test_one_that_waits_for_room_holds_up_none_that_fits() -> None:
 
 
 @on_skipping_loop
-async def test_nothing_is_unloaded_in_vain() -> None:
+async def test_nothing_is_unloaded_for_a_model_that_would_still_not_fit() -> None:
     models = Models(memory=21)
     a, b = await models.lease("a"), await models.lease("b")
     await models.use("tiny")
@@ -251,7 +249,7 @@ async def test_nothing_is_unloaded_in_vain() -> None:
 
 
 @on_skipping_loop
-async def test_one_that_nobody_waits_for_any_more_displaces_nobody() -> None:
+async def test_nothing_is_unloaded_for_a_model_whose_requests_have_left() -> None:
     models = Models(memory=10, wait_seconds=10.0)
     a = await models.lease("a")
     b = models.asks("b")
@@ -268,7 +266,7 @@ async def test_one_that_nobody_waits_for_any_more_displaces_nobody() -> None:
 
 
 @on_skipping_loop
-async def test_whoever_breaks_off_waits_no_more() -> None:
+async def test_a_cancelled_request_counts_no_more() -> None:
     models = Models(memory=10)
     a = await models.lease("a")
     b = models.asks("b")
@@ -297,7 +295,7 @@ async def test_a_client_that_was_told_to_come_again_finds_its_model() -> None:
 
 
 @on_skipping_loop
-async def test_the_default_model_needs_nobody_to_wait_for_it() -> None:
+async def test_the_default_model_is_loaded_without_a_request() -> None:
     models = Models(memory=10)
     b = await models.lease("b")
     models.pool.load_default()
@@ -308,7 +306,7 @@ async def test_the_default_model_needs_nobody_to_wait_for_it() -> None:
 
 
 @on_skipping_loop
-async def test_a_dead_engine_displaces_nobody_while_nobody_asks() -> None:
+async def test_nothing_is_unloaded_for_a_dead_engine_that_nobody_wants() -> None:
     models = Models(memory=10)
     lease = await models.lease("a")
     cast(IdleEngine, lease.engine).alive = False
@@ -342,7 +340,7 @@ async def test_an_engine_is_not_unloaded_right_after_a_use() -> None:
 
 
 @on_skipping_loop
-async def test_who_left_while_waiting_does_not_count() -> None:
+async def test_a_request_that_left_while_waiting_does_not_count() -> None:
     models = Models(memory=10, max_requests=1)
     models.gate.clear()
     leaver = models.asks("a")
@@ -357,7 +355,7 @@ async def test_who_left_while_waiting_does_not_count() -> None:
 
 
 @on_skipping_loop
-async def test_idle_engines_leave_and_come_back() -> None:
+async def test_idle_engines_are_unloaded_and_loaded_again_on_demand() -> None:
     models = Models(idle_seconds=60.0)
     lease = await models.lease("a")
     await skip(1000)
@@ -378,7 +376,7 @@ async def test_idle_engines_leave_and_come_back() -> None:
 
 
 @on_skipping_loop
-async def test_a_model_that_nobody_asked_for_is_idle_too() -> None:
+async def test_a_model_loaded_without_a_request_becomes_idle_too() -> None:
     models = Models(idle_seconds=60.0)
     models.pool.load_default()
     await models.is_loaded("a")
@@ -388,7 +386,7 @@ async def test_a_model_that_nobody_asked_for_is_idle_too() -> None:
 
 
 @on_skipping_loop
-async def test_a_dead_engine_is_rebuilt_later_each_time() -> None:
+async def test_a_dead_engine_is_loaded_again_after_longer_and_longer_delays() -> None:
     models = Models()
     wait = FIRST_RETRY_SECONDS
     for rebuilt in range(1, 4):
@@ -416,7 +414,7 @@ async def test_a_dead_engine_is_rebuilt_later_each_time() -> None:
 
 
 @on_skipping_loop
-async def test_the_dead_make_room() -> None:
+async def test_a_dead_engine_frees_its_memory() -> None:
     models = Models(memory=10)
     lease = await models.lease("a")
     b = models.asks("b")
@@ -427,7 +425,7 @@ async def test_the_dead_make_room() -> None:
 
 
 @on_skipping_loop
-async def test_a_damaged_bundle_stays_away_and_other_trouble_passes() -> None:
+async def test_a_damaged_bundle_is_not_loaded_again_and_other_failures_are() -> None:
     models = Models()
     models.failures = [BundleError("a: talker.onnx is damaged"), MemoryError("none left"), scarcity()]
     for _ in range(2):
@@ -450,7 +448,7 @@ def scarcity() -> BundleError:
 
 
 @on_skipping_loop
-async def test_one_that_lacks_memory_gets_that_of_an_idle_one() -> None:
+async def test_an_idle_engine_is_unloaded_for_one_that_lacked_memory() -> None:
     """A GPU's memory has no limit that the pool knows: the lack itself says that an engine has to leave."""
     models = Models()
     for name in ("a", "b", "tiny"):
@@ -487,7 +485,7 @@ async def test_closing_ends_every_engine_and_waits_for_no_loading() -> None:
     limit=st.integers(10, 35),
     steps=st.lists(st.tuples(st.sampled_from(["a", "b", "c", "tiny"]), st.booleans()), max_size=30),
 )
-def test_memory_is_kept_and_leases_hold(limit: int, steps: list[tuple[str, bool]]) -> None:
+def test_the_memory_limit_is_kept_and_leased_engines_stay(limit: int, steps: list[tuple[str, bool]]) -> None:
     async def play() -> None:
         models = Models(memory=limit, wait_seconds=0.0)
         held: list[Lease] = []
@@ -508,7 +506,7 @@ def test_memory_is_kept_and_leases_hold(limit: int, steps: list[tuple[str, bool]
             (await models.pool.lease(models.bundles.resolve(name), patient=True)).release()
         await models.pool.close()
 
-    with patch("server.models.pool.give_back"):  # slow in a process full of tests
+    with patch("server.models.pool.collect_and_trim"):  # slow in a process full of tests
         run(play())
 
 

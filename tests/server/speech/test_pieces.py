@@ -12,7 +12,7 @@ import pytest
 from server.engine.job import Sampling
 from server.engine.prompt import InstructionError, Prompt
 from server.manifest import Manifest
-from server.speech.pieces import Said, pieces_of, smaller
+from server.speech.pieces import VoicedChunk, pieces_of, smaller
 from server.speech.plan import Delivery, Part, Passage, Plan
 from server.text.chunks import Chunk
 from server.text.sentences import Boundary
@@ -44,7 +44,9 @@ def plan_of(*parts: Part, exact_frames: int | None = None) -> Plan:
 def read(*parts: Part, **fields: Any) -> list[tuple[str, Boundary, str | None]]:
     pieces = pieces_of(plan_of(*parts, **fields), CountingEngine())
     return [
-        (piece.chunk.text, piece.chunk.boundary, piece.delivery.speaker) for piece in pieces if isinstance(piece, Said)
+        (piece.chunk.text, piece.chunk.boundary, piece.delivery.speaker)
+        for piece in pieces
+        if isinstance(piece, VoicedChunk)
     ]
 
 
@@ -90,15 +92,15 @@ def test_a_voice_that_cannot_speak_is_told_before_anything_is_read() -> None:
         ("👩\u200d👩\u200d👧\u200d👦", ["👩\u200d👩", "\u200d👧\u200d👦"]),
     ],
 )
-def test_a_chunk_in_halves(text: str, expected: list[str]) -> None:
-    found = smaller(Said(Chunk(text, 10, Boundary.PARAGRAPH), ANNA), CountingEngine())
+def test_a_chunk_is_cut_into_halves(text: str, expected: list[str]) -> None:
+    found = smaller(VoicedChunk(Chunk(text, 10, Boundary.PARAGRAPH), ANNA), CountingEngine())
     assert [part.chunk.text for part in found] == expected
     assert found[-1].chunk.boundary is Boundary.PARAGRAPH
     assert all(part.chunk.boundary < Boundary.SENTENCE for part in found[:-1])
 
 
 @pytest.mark.parametrize(
-    "said", [Said(Chunk("a", 1, Boundary.TEXT), ANNA), Said(Chunk("a b", 2, Boundary.TEXT), ANNA, True)]
+    "voiced", [VoicedChunk(Chunk("a", 1, Boundary.TEXT), ANNA), VoicedChunk(Chunk("a b", 2, Boundary.TEXT), ANNA, True)]
 )
-def test_what_cannot_be_cut(said: Said) -> None:
-    assert smaller(said, CountingEngine()) == []
+def test_a_single_character_and_a_whole_part_are_not_cut(voiced: VoicedChunk) -> None:
+    assert smaller(voiced, CountingEngine()) == []

@@ -14,7 +14,7 @@ from server import log
 from server.engine.sampling import RowSampler
 from server.errors import InvalidRequestError
 from server.manifest import Manifest, read_manifest
-from server.speech.plan import Passage, Plan, plan
+from server.speech.plan import Passage, Plan, make_plan
 from server.speech.request import build
 from server.speech.service import SpeechService
 from server.text.lexicon import lexicon_of
@@ -46,7 +46,7 @@ def test_the_least_values_draw_the_likeliest_code(source: str, sampling: dict[st
     manifest = Manifest.model_validate(manifest_of("m", generation=generation))
     request = build(model="m", input="Hello", voice="mine", **(sampling if source == "request" else {}))
     own = ProfileSampling.model_validate(sampling if source == "profile" else {})
-    planned = plan(request, manifest, {"mine": Profile(speaker="ryan", sampling=own)}).delivery.sampling
+    planned = make_plan(request, manifest, {"mine": Profile(speaker="ryan", sampling=own)}).delivery.sampling
     assert np.float32(planned.predictor_top_p) > 0
     logits = np.linspace(-1, 1, manifest.sizes.talker.vocab_size, dtype=np.float32)
     logits[7] = 2
@@ -62,7 +62,7 @@ PROFILES = {
 
 
 def planned(text: str, manifest: Manifest = MANIFEST, **fields: Any) -> Plan:
-    return plan(build(model="m", input=text, **{"voice": "plain", **fields}), manifest, PROFILES)
+    return make_plan(build(model="m", input=text, **{"voice": "plain", **fields}), manifest, PROFILES)
 
 
 NOTHING = ["...", "—", "*", "()", "###", "😊", "\u200b", "\ufeff", "ㅤ", "* * *", "-----", "\u3000。"]
@@ -155,7 +155,7 @@ TINY = read_manifest(TINY_BUNDLE)
 
 
 def said(text: str, manifest: Manifest = TINY, **fields: Any) -> str:
-    parts = plan(build(model="m", input=text, **fields), manifest, {}).parts
+    parts = make_plan(build(model="m", input=text, **fields), manifest, {}).parts
     return " | ".join(part.text for part in parts if isinstance(part, Passage))
 
 
@@ -183,12 +183,12 @@ def test_the_format_of_a_text_can_be_said() -> None:
 @pytest.mark.parametrize("text", CLEAN.values(), ids=CLEAN.keys())
 def test_a_clean_text_reaches_a_model_without_an_alphabet_as_it_is(text: str) -> None:
     everything = MANIFEST.model_copy(update={"languages": {"english": 1, "one that is unknown here": 2}})
-    parts = plan(build(model="m", input=text, voice="plain"), everything, PROFILES).parts
+    parts = make_plan(build(model="m", input=text, voice="plain"), everything, PROFILES).parts
     assert [part.text for part in parts if isinstance(part, Passage)] == [text]
 
 
 def test_what_is_dropped_is_told_and_what_is_folded_is_not() -> None:
-    told = plan(build(model="m", input="Hi 東 there, José."), TINY, {})
+    told = make_plan(build(model="m", input="Hi 東 there, José."), TINY, {})
     assert told.text_notes == ("dropped U+6771",)
     assert "alphabet" in told.text_changes
 
@@ -196,7 +196,7 @@ def test_what_is_dropped_is_told_and_what_is_folded_is_not() -> None:
 def test_the_requests_lexicon_goes_before_the_operators() -> None:
     operators = lexicon_of({"nginx": "engine x", "SQL": "sequel"})
     request = build(model="m", input="nginx and SQL", lexicon={"SQL": "S Q L"})
-    parts = plan(request, TINY, {}, operators).parts
+    parts = make_plan(request, TINY, {}, operators).parts
     assert [part.text for part in parts if isinstance(part, Passage)] == ["Engine x and S Q L."]
 
 

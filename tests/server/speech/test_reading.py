@@ -17,7 +17,7 @@ from server.engine.job import Job, JobError, RunawayError, Sampling
 from server.engine.prompt import InstructionError, Prompt, PromptError
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
-from server.speech.pieces import Said
+from server.speech.pieces import VoicedChunk
 from server.speech.plan import Delivery
 from server.speech.reading import MAX_ATTEMPTS, PAUSE_SECONDS, Reading, chunk_seed
 from server.text import tags
@@ -70,14 +70,14 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
-def make_job(said: Said, number: int, attempt: int = 0) -> Job:
+def make_job(voiced: VoicedChunk, number: int, attempt: int = 0) -> Job:
     return Job(NO_PROMPT, SAMPLING, number + 100 * attempt, MAX_FRAMES, CAPACITY, spare=number > 0 or attempt > 0)
 
 
-def numbered(count: int, boundary: Boundary = Boundary.SENTENCE) -> Iterator[Said]:
+def numbered(count: int, boundary: Boundary = Boundary.SENTENCE) -> Iterator[VoicedChunk]:
     """So many chunks, as a generator that ends after them."""
     for number in range(count):
-        yield Said(Chunk(str(number), 10, Boundary.TEXT if number == count - 1 else boundary), DELIVERY)
+        yield VoicedChunk(Chunk(str(number), 10, Boundary.TEXT if number == count - 1 else boundary), DELIVERY)
 
 
 def level(number: int) -> np.ndarray:
@@ -125,9 +125,9 @@ def test_as_many_ahead_as_there_are_rows_and_only_what_is_heard_is_no_spare_job(
         ended = 0
         ahead: list[int] = []
 
-        def make(said: Said, number: int, attempt: int) -> Job:
+        def make(voiced: VoicedChunk, number: int, attempt: int) -> Job:
             ahead.append(len(engine.jobs) - ended)
-            return make_job(said, number, attempt)
+            return make_job(voiced, number, attempt)
 
         reading = Reading(engine, numbered(9), make)
         await reading.begin()
@@ -151,9 +151,9 @@ def test_a_first_chunk_that_waits_takes_no_place_for_others() -> None:
         engine = HandEngine(rows=3)
         begun: list[int] = []
 
-        def make(said: Said, number: int, attempt: int) -> Job:
+        def make(voiced: VoicedChunk, number: int, attempt: int) -> Job:
             begun.append(number)
-            return make_job(said, number, attempt)
+            return make_job(voiced, number, attempt)
 
         reading = Reading(engine, numbered(4), make)
         await reading.begin()
@@ -254,10 +254,10 @@ def test_an_error_of_a_later_chunk_comes_after_what_was_said_before_it() -> None
 
 
 def test_a_chunk_that_cannot_be_made_ends_the_reading() -> None:
-    def fail_at_two(said: Said, number: int, attempt: int) -> Job:
+    def fail_at_two(voiced: VoicedChunk, number: int, attempt: int) -> Job:
         if number == 2:
             raise ValueError("too long")
-        return make_job(said, number, attempt)
+        return make_job(voiced, number, attempt)
 
     async def test() -> None:
         engine = HandEngine(rows=2)
@@ -275,11 +275,11 @@ def test_stopping_ends_every_job_and_begins_no_other() -> None:
         engine = HandEngine(rows=3)
         held, begun = threading.Event(), threading.Event()
 
-        def slow(said: Said, number: int, attempt: int) -> Job:
+        def slow(voiced: VoicedChunk, number: int, attempt: int) -> Job:
             if number == 3:
                 begun.set()
                 held.wait(TIMEOUT)
-            return make_job(said, number, attempt)
+            return make_job(voiced, number, attempt)
 
         reading = Reading(engine, numbered(9), slow)
         await reading.begin()
@@ -352,7 +352,7 @@ def test_a_book_takes_bounded_memory(rows: int) -> None:
     async def test() -> None:
         engine = BusyEngine(rows)
         reading = Reading(
-            engine, (Said(chunk, DELIVERY) for chunk in chunks(text, "en", engine.count_tokens)), make_job
+            engine, (VoicedChunk(chunk, DELIVERY) for chunk in chunks(text, "en", engine.count_tokens)), make_job
         )
         try:
             await reading.begin()
@@ -373,7 +373,7 @@ def test_a_book_takes_bounded_memory(rows: int) -> None:
     run(test)
 
 
-def test_seeds_of_chunks() -> None:
+def test_each_chunk_has_a_seed_of_its_own_that_stays_the_same() -> None:
     assert chunk_seed(5, 0) == 5
     seeds = [chunk_seed(seed, number) for seed in (0, 5, 2**63 - 1) for number in range(100)]
     assert len(set(seeds)) == len(seeds)
@@ -456,7 +456,7 @@ def test_a_silence_comes_in_pieces() -> None:
     ("text", "repeats"),
     [("very " * 40, 39), ("no no yes", 1), ("tick tock " * 12, 22), ("a b c d", 0), ("", 0), ("one", 0)],
 )
-def test_what_a_text_repeats(text: str, repeats: int) -> None:
+def test_repeated_words_are_counted(text: str, repeats: int) -> None:
     assert repeated(text.split()) == repeats
 
 
@@ -465,10 +465,10 @@ class NarrowEngine(HandEngine):
 
     most = 3
 
-    def make(self, said: Said, number: int, attempt: int) -> Job:
-        if len(said.chunk.text.split()) > self.most:
-            raise PromptError(f"the text {said.chunk.text!r} is too long")
-        return make_job(said, number, attempt)
+    def make(self, voiced: VoicedChunk, number: int, attempt: int) -> Job:
+        if len(voiced.chunk.text.split()) > self.most:
+            raise PromptError(f"the text {voiced.chunk.text!r} is too long")
+        return make_job(voiced, number, attempt)
 
 
 @pytest.mark.parametrize("first", ["Short.", "So this one is long, and that one is not short too."])
@@ -478,23 +478,25 @@ def test_a_chunk_that_does_not_fit_the_model_is_cut_further(first: str) -> None:
 
     async def test() -> None:
         engine = NarrowEngine(rows=1)
-        made: list[Said] = []
+        made: list[VoicedChunk] = []
 
-        def make(said: Said, number: int, attempt: int) -> Job:
-            job = engine.make(said, number, attempt)
+        def make(voiced: VoicedChunk, number: int, attempt: int) -> Job:
+            job = engine.make(voiced, number, attempt)
             assert number == len(made)
-            made.append(said)
+            made.append(voiced)
             job.put(level(number), 1)
             job.finish()
             return job
 
-        pieces = (Said(Chunk(text, 9, end), DELIVERY) for text, end in zip(texts, boundaries, strict=True))
+        pieces = (VoicedChunk(Chunk(text, 9, end), DELIVERY) for text, end in zip(texts, boundaries, strict=True))
         reading = Reading(engine, pieces, make)
         await reading.begin()
         assert order(await heard(reading)) == list(range(len(made)))
-        assert " ".join(said.chunk.text for said in made) == " ".join(texts)
+        assert " ".join(voiced.chunk.text for voiced in made) == " ".join(texts)
         assert len(made) > len(texts)
-        assert [said.chunk.boundary for said in made if said.chunk.boundary >= Boundary.PARAGRAPH] == boundaries[1:]
+        assert [voiced.chunk.boundary for voiced in made if voiced.chunk.boundary >= Boundary.PARAGRAPH] == boundaries[
+            1:
+        ]
 
     run(test)
 
@@ -506,11 +508,11 @@ def test_a_model_that_no_text_fits_is_told_at_once(error: Exception, calls: int)
     async def test() -> None:
         tried: list[str] = []
 
-        def make(said: Said, number: int, attempt: int) -> Job:
-            tried.append(said.chunk.text)
+        def make(voiced: VoicedChunk, number: int, attempt: int) -> Job:
+            tried.append(voiced.chunk.text)
             raise error
 
-        reading = Reading(HandEngine(rows=1), iter([Said(Chunk("word", 1, Boundary.TEXT), DELIVERY)]), make)
+        reading = Reading(HandEngine(rows=1), iter([VoicedChunk(Chunk("word", 1, Boundary.TEXT), DELIVERY)]), make)
         with pytest.raises(type(error)):
             await reading.begin()
         assert len(tried) == calls
@@ -524,12 +526,12 @@ def test_each_voice_has_its_own_speed_and_no_sample_is_lost_between() -> None:
 
     async def test() -> None:
         engine = HandEngine(rows=3)
-        said = [
-            Said(Chunk("One.", 1, Boundary.WORD), DELIVERY),
-            Said(Chunk("Two.", 1, Boundary.WORD), slow),
-            Said(Chunk("Three.", 1, Boundary.TEXT), DELIVERY),
+        voiced = [
+            VoicedChunk(Chunk("One.", 1, Boundary.WORD), DELIVERY),
+            VoicedChunk(Chunk("Two.", 1, Boundary.WORD), slow),
+            VoicedChunk(Chunk("Three.", 1, Boundary.TEXT), DELIVERY),
         ]
-        reading = Reading(engine, iter(said), make_job)
+        reading = Reading(engine, iter(voiced), make_job)
         await reading.begin()
         task = asyncio.create_task(heard(reading))
         engine.jobs[0].put(level(0), 1)
@@ -548,7 +550,7 @@ def test_only_an_end_that_the_budget_made_fades_out(max_frames: int, fades: bool
     async def test() -> None:
         engine = HandEngine(rows=1)
 
-        def make(said: Said, number: int, attempt: int) -> Job:
+        def make(voiced: VoicedChunk, number: int, attempt: int) -> Job:
             return Job(NO_PROMPT, SAMPLING, 1, max_frames, CAPACITY)
 
         reading = Reading(engine, iter([*numbered(1), *after]), make)
@@ -631,7 +633,7 @@ def test_no_chunk_is_begun_that_the_cap_leaves_no_room_for() -> None:
 def test_a_stretched_speech_is_capped_in_frames_of_the_model() -> None:
     async def test() -> None:
         engine = HandEngine(rows=1)
-        fast = [said._replace(delivery=replace(DELIVERY, speed=2.0)) for said in numbered(1)]
+        fast = [voiced._replace(delivery=replace(DELIVERY, speed=2.0)) for voiced in numbered(1)]
         reading = Reading(engine, iter(fast), make_job, most_frames=10)
         await reading.begin()
         engine.jobs[0].put(np.tile(level(0), 30), 30)

@@ -28,7 +28,7 @@ def refuse(body: bytes, **headers: str) -> InvalidRequestError:
     return caught.value
 
 
-def test_the_least_request() -> None:
+def test_a_text_alone_is_a_request_with_all_defaults() -> None:
     request = parse(b'{"input": "Hello"}')
     assert (request.model, request.voice_name) == ("default", "default")
     assert (request.response_format, request.stream_format, request.language) == ("mp3", None, "auto")
@@ -51,7 +51,7 @@ def test_a_voice_may_be_an_object() -> None:
     assert parse_with(voice={"id": "ryan", "more": 1}).voice_name == "ryan"
 
 
-def test_the_edges_of_the_ranges() -> None:
+def test_values_at_the_ends_of_their_ranges_are_accepted() -> None:
     parse_with(temperature=0, top_p=1, top_k=0, repetition_penalty=1, seed=0, max_new_tokens=1, speed=1.0)
     parse_with(temperature=2, top_p=1e-9, repetition_penalty=2, seed=2**63 - 1, exact_frames=1)
     parse_with(lexicon={"w" * 100: "s" * 500, "x": {"say": "", "any_case": True}} | {str(n): "s" for n in range(998)})
@@ -98,7 +98,7 @@ def test_the_edges_of_the_ranges() -> None:
         ("lexicon", {"SQL": "sequel"}, {"SQL": "sequel"}),
     ],
 )
-def test_what_is_meant_counts(field: str, written: Any, read: Any) -> None:
+def test_values_in_other_spellings_are_read(field: str, written: Any, read: Any) -> None:
     value = getattr(parse_with(**{field: written}), field)
     assert value == read
     assert type(value) is type(read)
@@ -171,7 +171,7 @@ def test_what_is_meant_counts(field: str, written: Any, read: Any) -> None:
         ("lexicon", {str(n): "s" for n in range(1001)}, "an object of at most 1000 entries"),
     ],
 )
-def test_what_does_not_fit_is_named(field: str, value: Any, says: str) -> None:
+def test_a_wrong_value_is_refused_with_its_field_and_the_reason(field: str, value: Any, says: str) -> None:
     error = refuse(json.dumps({**GOOD, field: value}).encode())
     assert error.param == field
     assert error.message.startswith(field)
@@ -273,7 +273,7 @@ def test_numbers_are_finite(value: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"  ", b"{", b"hello", b'{"input": "a",}', b"[" * 10_000, b"1" * 10_000])
-def test_malformed_json(body: bytes) -> None:
+def test_malformed_json_is_refused_with_the_place(body: bytes) -> None:
     error = refuse(body)
     assert error.param is None
     assert error.message.startswith("the body is not valid JSON: ")
@@ -337,7 +337,7 @@ def test_bytes_of_the_command_line_that_are_no_text_are_replaced() -> None:
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"5"])
-def test_json_that_is_no_object(body: bytes) -> None:
+def test_json_other_than_an_object_is_refused(body: bytes) -> None:
     assert refuse(body).message == "the body must be a JSON object"
 
 

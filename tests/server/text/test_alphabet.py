@@ -85,7 +85,7 @@ def test_what_is_left_is_dropped_and_told() -> None:
         ("\u201cWARNING!\u201d", '"Warning!"'),
     ],
 )
-def test_all_steps_together(text: str, said: str) -> None:
+def test_a_text_is_adapted_to_the_alphabet(text: str, said: str) -> None:
     assert adapted(text, ALPHABET, "en") == (said, ())
 
 

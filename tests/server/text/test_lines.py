@@ -84,7 +84,7 @@ def test_a_line_that_is_wrapped_goes_on(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "expected"), PARTED.values(), ids=PARTED.keys())
-def test_what_is_parted_stays_parted(text: str, expected: list[str]) -> None:
+def test_breaks_that_the_author_meant_are_kept(text: str, expected: list[str]) -> None:
     assert paragraphs(text) == "\n\n".join(expected)
     assert paragraphs(single_blanks(text.replace("\n", " \r\n\t"))) == "\n\n".join(expected)
 
@@ -107,7 +107,7 @@ def test_no_letter_or_digit_is_lost_and_no_single_break_is_left(text: str) -> No
 @pytest.mark.parametrize(
     "unit", ["a\n", "- a\n", "Word\n", "a-\n", "北\n", "1. a\n", "A: b\n", "-\n", "a\n\n", "A-", " a"]
 )
-def test_no_text_takes_long(unit: str) -> None:
+def test_paragraphs_take_linear_time(unit: str) -> None:
     text = (unit * 200_000)[:200_000].strip()  # in quadratic time, ten minutes
     assert said(paragraphs(text)) == said(text)
 

@@ -28,7 +28,7 @@ from server.text.locators import spoken_links, spoken_names
         ("either/or and report.pdf", "either/or and report.pdf"),
     ],
 )  # fmt: skip
-def test_links_in_english(text: str, said: str) -> None:
+def test_links_are_read_out_in_english(text: str, said: str) -> None:
     assert spoken_links(text, "en") == said
 
 
@@ -70,7 +70,7 @@ def test_a_link_ends_where_unspaced_marks_begin() -> None:
         ("at 192.168.0.10:8080, 10.0.0.0/8.", "at 192 dot 168 dot 0 dot 10 port 8080, 10 dot 0 dot 0 dot 0 slash 8."),
     ],
 )  # fmt: skip
-def test_names(text: str, said: str) -> None:
+def test_names_of_hosts_and_files_are_read_out_in_english_alone(text: str, said: str) -> None:
     assert spoken_names(text, "en") == said
     assert spoken_names(text, "de") == text
 

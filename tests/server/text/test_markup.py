@@ -98,13 +98,13 @@ SSML = [
 
 @pytest.mark.parametrize(("text", "said"), [*MARKDOWN, *ACTIONS])
 @pytest.mark.parametrize("text_format", ["auto", "markdown"])
-def test_markdown(text: str, said: str, text_format: TextFormat) -> None:
+def test_markdown_becomes_plain_text(text: str, said: str, text_format: TextFormat) -> None:
     assert convert(text, text_format) == said
 
 
 @pytest.mark.parametrize(("text", "said"), [*HTML, *SSML])
 @pytest.mark.parametrize("text_format", ["auto", "html"])
-def test_html_and_ssml(text: str, said: str, text_format: TextFormat) -> None:
+def test_html_and_ssml_become_plain_text(text: str, said: str, text_format: TextFormat) -> None:
     assert convert(text, text_format) == said
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 
-from server.text.prepare import MOST_NAMED, Step, Steps, prepare
+from server.text.prepare import MAX_NAMED, Step, Steps, prepare
 from tests.server.text.written import CLEAN, TEXTS, said
 
 ENGLISH = ("english",)
@@ -67,7 +67,7 @@ def test_what_an_alphabet_drops_is_told_in_ascii() -> None:
     assert done.text == "We met in , that is.\n\nBye."
     assert done.notes == ("dropped U+6771 U+4EAC",)
     assert done.letters.foreign == 6
-    many = prepare("".join(map(chr, range(0x4E00, 0x4E00 + MOST_NAMED + 5))), ENGLISH, Steps(alphabet=ascii_only))
+    many = prepare("".join(map(chr, range(0x4E00, 0x4E00 + MAX_NAMED + 5))), ENGLISH, Steps(alphabet=ascii_only))
     assert many.notes[0].endswith("and 5 others")
     assert many.notes[0].isascii()
 

@@ -124,5 +124,5 @@ def test_a_doubtful_end_is_one_where_the_choice_is_a_cut_between_words() -> None
         ("He said (well, yes), “so,” no", ["He said (well,", "yes),", "“so,”", "no"]),
     ],
 )
-def test_clauses(text: str, expected: list[str]) -> None:
+def test_a_text_is_cut_at_clauses(text: str, expected: list[str]) -> None:
     assert pieces(text, None, Boundary.CLAUSE) == expected

@@ -148,7 +148,7 @@ NO_ABBREVIATIONS = [
 
 
 @pytest.mark.parametrize(("text", "said"), [*NUMBERS, *DATES, *AMOUNTS, *NAMES, *CAPITALS, *ABBREVIATIONS])
-def test_english(text: str, said: str) -> None:
+def test_written_forms_of_english_become_words(text: str, said: str) -> None:
     assert written_out(text, "en") == said
 
 

@@ -35,7 +35,7 @@ from server.voices.formulas import FormulaError, Term, heaviest, is_formula, par
         ("Zira (English)", [("Zira (English)", "1")]),
     ],
 )
-def test_formulas(formula: str, terms: list[tuple[str, str]]) -> None:
+def test_formulas_are_read_in_every_notation(formula: str, terms: list[tuple[str, str]]) -> None:
     assert parse(formula) == [Term(voice, Decimal(weight)) for voice, weight in terms]
 
 
@@ -119,7 +119,7 @@ IDS = st.text("abcXYZ019_-", min_size=1, max_size=8)
 
 
 @given(st.lists(st.tuples(IDS, st.integers(1, 100)), min_size=2, max_size=6), st.sampled_from(["+", " + ", "\n+\t"]))
-def test_what_is_written_is_read(shares: list[tuple[str, int]], plus: str) -> None:
+def test_a_written_formula_is_read_back(shares: list[tuple[str, int]], plus: str) -> None:
     total = sum(share for _, share in shares)
     terms = [Term(voice, round(Decimal(share) / total, 6)) for voice, share in shares]
     assert parse(plus.join(f"{term.voice}*{term.weight}" for term in terms)) == terms

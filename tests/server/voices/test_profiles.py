@@ -11,7 +11,7 @@ import pytest
 
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
-from server.voices.catalogue import profile, resolve
+from server.voices.catalogue import profile
 from server.voices.profiles import Profile, ProfileError, ProfileSampling, built_in, load_profiles
 from tests.server.fakes import SPEAKERS, manifest_of
 
@@ -69,7 +69,7 @@ def test_a_profile_is_found_in_any_case(voice: str) -> None:
 @pytest.mark.parametrize("voice", ["ryan", "Uncle Fu", "alloy", "af_heart"])
 def test_a_speaker_or_alias_is_a_plain_profile(voice: str) -> None:
     found = profile(voice, manifest(), PROFILES)
-    speaker = resolve(voice, manifest())
+    speaker = profile(voice, manifest(), {}).speaker
     assert speaker is not None
     assert found == Profile(speaker=speaker, gender=built_in().speakers[speaker].gender)
     assert (found.instruction, found.speed, found.sampling) == (None, 1.0, ProfileSampling())
@@ -145,7 +145,7 @@ def test_an_operators_file_adds_and_replaces(tmp_path: Path) -> None:
     assert found.sampling == ProfileSampling(temperature=0.7, top_k=40, top_p=0.9, repetition_penalty=1.1)
     assert profile("ryan_clear", manifest(), profiles).speaker == "aiden"
     assert profile("alloy", manifest(), profiles).speaker == "ryan"
-    assert profile("anyone", manifest(), profiles).speaker == resolve("alloy", manifest())
+    assert profile("anyone", manifest(), profiles).speaker == profile("alloy", manifest(), {}).speaker
     assert profile("stranger", manifest(speakers=speakers("someone")), profiles).speaker == "someone"
     with pytest.raises(InvalidRequestError, match="the voice stranger needs the speaker someone: this model's voices"):
         profile("stranger", manifest(), profiles)

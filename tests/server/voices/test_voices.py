@@ -8,7 +8,7 @@ import pytest
 
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
-from server.voices.catalogue import choose, default_voice, profile, resolve, voices_of
+from server.voices.catalogue import choose, default_voice, profile, voices_of
 from server.voices.profiles import Profile, load_profiles
 from tests.server.fakes import SPEAKERS, manifest_of
 
@@ -39,16 +39,16 @@ def speakers(*names: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("voice", [*OPENAI, "af_heart", "af_bella", "am_adam", "bm_george", "zm_yunxi", "AF_Heart"])
 def test_aliases_mean_a_speaker(voice: str) -> None:
-    assert resolve(voice, manifest()) in SPEAKERS
+    assert profile(voice, manifest(), {}).speaker in SPEAKERS
 
 
 @pytest.mark.parametrize("voice", ["ryan", "Ryan", "RYAN", " ryan "])
 def test_bare_speakers_in_any_case(voice: str) -> None:
-    assert resolve(voice, manifest()) == "ryan"
+    assert profile(voice, manifest(), {}).speaker == "ryan"
 
 
 def test_a_speaker_of_two_words() -> None:
-    assert resolve("Uncle Fu", manifest()) == "uncle_fu"
+    assert profile("Uncle Fu", manifest(), {}).speaker == "uncle_fu"
 
 
 def test_aliases_keep_the_gender() -> None:
@@ -63,36 +63,41 @@ def test_aliases_keep_the_gender() -> None:
 def test_the_list_holds_exactly_what_resolves() -> None:
     small = manifest(speakers=speakers("ryan", "stranger"))
     for voice in voices_of(small, {}):
-        assert resolve(voice.id, small) == (voice.alias_of or voice.id)
+        assert profile(voice.id, small, {}).speaker == (voice.alias_of or voice.id)
 
 
 def test_other_speakers_stand_in_by_gender_and_always_the_same() -> None:
-    assert {resolve(alias, manifest(speakers=speakers("sohee", "eric"))) for alias in ("alloy", "nova")} == {"sohee"}
+    assert {
+        profile(alias, manifest(speakers=speakers("sohee", "eric")), {}).speaker for alias in ("alloy", "nova")
+    } == {"sohee"}
     strangers = manifest(speakers=speakers("b", "a", "c"))
-    assert {resolve(alias, strangers) for alias in OPENAI} <= {"a", "b", "c"}
-    assert resolve("alloy", strangers) == resolve("alloy", manifest(speakers=speakers("c", "b", "a")))
+    assert {profile(alias, strangers, {}).speaker for alias in OPENAI} <= {"a", "b", "c"}
+    assert (
+        profile("alloy", strangers, {}).speaker
+        == profile("alloy", manifest(speakers=speakers("c", "b", "a")), {}).speaker
+    )
 
 
 def test_a_design_model_has_one_voice() -> None:
     design = manifest(model_type="voice_design", speakers={})
     assert [voice.id for voice in voices_of(design, {}) if not voice.alias_of] == ["design"]
-    assert {resolve(voice, design) for voice in ("design", "Design", "alloy", "af_heart")} == {None}
+    assert {profile(voice, design, {}).speaker for voice in ("design", "Design", "alloy", "af_heart")} == {None}
     assert default_voice(design) == "design"
 
 
 @pytest.mark.parametrize(
     ("voice", "changes"),
-    [("nobody", {}), ("design", {}), ("af_heart*0.5+nova*0.5", {}), ("ryan", {"speakers": {}})],
+    [("nobody", {}), ("design", {}), ("af_heart*0.5+nobody*0.5", {}), ("ryan", {"speakers": {}})],
 )
 def test_unknown_voices_are_refused_with_the_list(voice: str, changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        resolve(voice, manifest(**changes))
+        profile(voice, manifest(**changes), {})
     assert caught.value.param == "voice"
     assert ("design" if changes else "ryan") in caught.value.message
 
 
 @pytest.mark.parametrize("voice", ["", " ", "default", "Default", "none", "NONE"])
-def test_no_name_is_the_default_voice(voice: str) -> None:
+def test_a_voice_without_a_name_is_the_default_one(voice: str) -> None:
     profiles = load_profiles(None)
     for model in (manifest(), manifest(speakers=speakers("b", "a")), manifest(speakers={}, model_type="voice_design")):
         assert choose(voice, model, profiles) == choose("alloy", model, profiles)
@@ -114,7 +119,7 @@ def test_no_name_is_the_default_voice(voice: str) -> None:
 )
 def test_mixes_as_other_servers_have_them(formula: str, heard: str) -> None:
     first = formula.partition("+")[0].partition("(")[0]
-    expected = resolve(first, manifest()) if heard == "serena" else heard
+    expected = profile(first, manifest(), {}).speaker if heard == "serena" else heard
     assert profile(formula, manifest(), {}).speaker == expected
 
 

@@ -77,7 +77,7 @@ def test_silences_are_exact_and_keep_their_length_at_any_speed(client: httpx.Cli
     assert np.abs(found - wanted).max() <= 1
 
 
-def test_silence_alone(client: httpx.Client) -> None:
+def test_a_text_of_silence_only_is_exactly_that_long(client: httpx.Client) -> None:
     assert speak(client, input="[0.5s]").content == to_s16le(silence(0.5))
 
 
@@ -117,7 +117,7 @@ def test_voices_change_in_the_text(client: httpx.Client, server: RunningServer) 
     assert len(found.content) == 2 * round((5 + half_as_fast + 5) * FRAME + (pause + 0.1) * SAMPLE_RATE)
 
 
-def test_an_unknown_voice_in_the_text(client: httpx.Client) -> None:
+def test_an_unknown_voice_in_the_text_is_refused_with_the_list(client: httpx.Client) -> None:
     response = client.post(SPEECH, json={**GOOD, "input": "Hello [voice:nobody] you."})
     assert "this model's voices are" in check_error(response, 400, "invalid_value", "voice")
 
@@ -132,14 +132,16 @@ def test_own_profiles_are_listed(client: httpx.Client) -> None:
     assert (listed["mine"]["speaker"], listed["mine"]["instruction_used"]) == ("ryan", True)
 
 
-def test_too_much_silence(client: httpx.Client) -> None:
+def test_more_than_300_seconds_of_silence_are_refused(client: httpx.Client) -> None:
     response = client.post(SPEECH, json={**GOOD, "input": "a [200s] b [101s] c"})
     assert "300 seconds" in check_error(response, 400, "invalid_value", "input")
 
 
 @pytest.mark.parametrize("audio_format", FORMATS)
 @pytest.mark.parametrize("way", ["default", "whole", "sse"])
-def test_every_format_in_every_way(client: httpx.Client, audio_format: str, way: str) -> None:
+def test_every_format_has_the_right_length_in_every_way_of_sending(
+    client: httpx.Client, audio_format: str, way: str
+) -> None:
     fields = {"default": {}, "whole": {"stream": False}, "sse": {"stream_format": "sse"}}[way]
     response = speak(client, exact_frames=20, response_format=audio_format, **fields)
     body = response.content

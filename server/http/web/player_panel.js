@@ -1,4 +1,4 @@
-// The deck: the take that plays, its waveform, its facts and its files.
+// The player panel: the take that plays, its waveform, its facts and its files.
 
 import { byId, clock, make, seconds } from "./dom.js";
 import { Player } from "./player.js";
@@ -10,7 +10,7 @@ const seek = byId("seek");
 const playButton = byId("play");
 const format = byId("response_format");
 
-export class Deck {
+export class PlayerPanel {
   take = null;
   #player;
   #wave = new Waveform(canvas);
@@ -31,8 +31,8 @@ export class Deck {
     this.#showHelp();
   }
 
-  /** Whether it plays, or waits for more to play. */
-  get sounding() {
+  /** Whether audio plays, or playing waits for more samples. */
+  get isPlaying() {
     return ["playing", "waiting"].includes(this.#player.state);
   }
 
@@ -44,18 +44,18 @@ export class Deck {
     return this.#player.samples;
   }
 
-  /** Make way for a new take, which may fail to come; call it from a click or a key. */
+  /** Pause, and get the browser's leave to play later, which needs a click or a key press. */
   prepare() {
     this.#player.prepare();
   }
 
-  /** A new take, to be played while it arrives. */
+  /** Play a new take while its samples arrive. */
   open(take) {
     this.#begin(take, true);
     this.#player.open();
   }
 
-  /** A take that is here already. */
+  /** Play a take that has arrived already. */
   load(take) {
     this.#begin(take, false);
     this.#player.load(take.samples);
@@ -66,7 +66,7 @@ export class Deck {
     this.#player.push(samples);
   }
 
-  /** No more comes of a take; nothing happens if another one has its place. */
+  /** Note that a take has ended; does nothing if another take has replaced it. */
   end(take) {
     if (take !== this.take) return;
     this.#arriving = false;
@@ -75,25 +75,25 @@ export class Deck {
   }
 
   pause() {
-    if (this.sounding) this.#player.pause();
+    if (this.isPlaying) this.#player.pause();
   }
 
-  /** The file of the take, or null where the server has to make it. */
+  /** Returns the take as a file, or null if the server has to make it. */
   async file(wanted) {
     if (wanted === "wav") return wavFile(this.samples);
     if (wanted === "pcm") return await pcmFile(this.samples);
     return this.#files.get(wanted) ?? null;
   }
 
-  /** Keep a file that the server made of a take. */
+  /** Keep a file that the server has made of the take, for saving it again. */
   keep(take, file, wanted) {
     if (take === this.take) this.#files.set(wanted, file);
   }
 
   save(file, wanted) {
-    const { order, seed, whole } = this.take;
+    const { request, seed, whole } = this.take;
     const part = whole ? "" : "-part";
-    const link = make("a", { href: URL.createObjectURL(file), download: `${order.voice}-${seed}${part}.${wanted}` });
+    const link = make("a", { href: URL.createObjectURL(file), download: `${request.voice}-${seed}${part}.${wanted}` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   }
@@ -117,13 +117,13 @@ export class Deck {
     this.#arriving = arriving;
     this.#files.clear();
     this.#wave.clear();
-    byId("take-text").textContent = take.sample ? `Sample of ${take.voice}` : take.order.input;
+    byId("take-text").textContent = take.sample ? `Sample of ${take.voice}` : take.request.input;
     this.showFacts();
     this.#showHelp();
   }
 
   #toggle() {
-    if (this.sounding) this.#player.pause();
+    if (this.isPlaying) this.#player.pause();
     else this.#player.play();
   }
 
@@ -140,7 +140,7 @@ export class Deck {
 
   #changed() {
     const { state, duration, position } = this.#player;
-    const going = this.sounding;
+    const going = this.isPlaying;
     playButton.disabled = duration === 0;
     playButton.setAttribute("aria-label", going ? "Pause" : "Play");
     playButton.dataset.state = going ? "pause" : "play";

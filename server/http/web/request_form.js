@@ -1,10 +1,10 @@
-// The form: what is to be said and how, as the API wants it.
+// The form: it is read into the body of a request, and filled from one.
 
 import { listModels, listVoices } from "./api.js";
 import { byId, capital, make } from "./dom.js";
 import { chosenVoice, showVoices } from "./picker.js";
 
-const form = byId("order");
+const form = byId("request");
 const NUMBERS = ["temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_new_tokens"];
 const TAG = /\[(?:pause:)?(\d+(?:\.\d+)?)s\]|<break\s+time\s*=\s*(["'])\s*(\d+(?:\.\d+)?)(m?s)\s*\2\s*\/>/g;
 
@@ -12,7 +12,7 @@ let models = [];
 
 const model = () => models.find(({ id }) => id === form.elements.model.value) ?? {};
 
-/** How the text adds up, silence tags and all. */
+/** Say how many characters the text has, and how long its pauses are. */
 export function countText(text) {
   let silence = 0;
   for (const [, plain, , time, unit] of text.matchAll(TAG)) silence += plain ? +plain : time / (unit === "ms" ? 1000 : 1);
@@ -21,21 +21,21 @@ export function countText(text) {
   return `${length} character${length === 1 ? "" : "s"}${pauses}`;
 }
 
-/** The body of a request for speech; what is left at its default is left out. */
-export function readOrder() {
+/** Read the form into the body of a speech request; fields at their defaults are left out. */
+export function readRequest() {
   const { elements } = form;
-  const order = { model: elements.model.value, input: elements.input.value, voice: chosenVoice()?.id ?? "" };
-  if (elements.language.value !== "auto") order.language = elements.language.value;
-  if (elements.speed.value !== "1") order.speed = Number(elements.speed.value);
+  const request = { model: elements.model.value, input: elements.input.value, voice: chosenVoice()?.id ?? "" };
+  if (elements.language.value !== "auto") request.language = elements.language.value;
+  if (elements.speed.value !== "1") request.speed = Number(elements.speed.value);
   const instructions = elements.instructions.value.trim();
-  if (instructions && !elements.instructions.disabled) order.instructions = instructions;
+  if (instructions && !elements.instructions.disabled) request.instructions = instructions;
   for (const name of NUMBERS) {
-    if (elements[name].value !== "") order[name] = Number(elements[name].value);
+    if (elements[name].value !== "") request[name] = Number(elements[name].value);
   }
-  return order;
+  return request;
 }
 
-/** The first field whose value cannot be sent, and why; null where all can. */
+/** Find the first field whose value cannot be sent, and why; returns null if all can be sent. */
 export function findMistake() {
   const { elements } = form;
   if (!elements.input.value.trim()) return { param: "input", message: "Write something to say first." };
@@ -47,8 +47,8 @@ export function findMistake() {
   return null;
 }
 
-/** Mark the field that an error is about and go there; with null unmark all. */
-export function blame(param) {
+/** Mark the field that an error is about and focus it; null removes all marks. */
+export function markField(param) {
   form.querySelectorAll("[aria-invalid]").forEach((field) => field.removeAttribute("aria-invalid"));
   const field = param && byId(param);
   if (!field) return;
@@ -58,18 +58,18 @@ export function blame(param) {
   field.focus();
 }
 
-/** Set the form as an order was. */
-export async function fillOrder(order) {
+/** Fill the form from the body of a request. */
+export async function fillForm(request) {
   const { elements } = form;
-  if (models.some(({ id }) => id === order.model) && elements.model.value !== order.model) {
-    elements.model.value = order.model;
+  if (models.some(({ id }) => id === request.model) && elements.model.value !== request.model) {
+    elements.model.value = request.model;
     await showModel();
   }
-  elements.input.value = order.input;
-  elements.language.value = order.language ?? "auto";
-  elements.speed.value = order.speed ?? 1;
-  elements.instructions.value = order.instructions ?? "";
-  for (const name of NUMBERS) elements[name].value = order[name] ?? "";
+  elements.input.value = request.input;
+  elements.language.value = request.language ?? "auto";
+  elements.speed.value = request.speed ?? 1;
+  elements.instructions.value = request.instructions ?? "";
+  for (const name of NUMBERS) elements[name].value = request[name] ?? "";
   showCounts();
 }
 
@@ -78,7 +78,7 @@ export function showCounts() {
   byId("speed-shown").textContent = `${Number(form.elements.speed.value)}×`;
 }
 
-/** Load the models; returns whether the server wants a key that we do not have. */
+/** Load the list of models; returns whether the server wants a key that this page does not have. */
 export async function showModels() {
   const listed = await listModels();
   models = listed.models;
@@ -89,7 +89,7 @@ export async function showModels() {
   return listed.locked;
 }
 
-/** Show what the chosen model can do, and its voices. */
+/** Show what the chosen model can do, and which voices it has. */
 export async function showModel() {
   const { id, description, problem, instructions, languages = ["auto"] } = model();
   byId("model-help").textContent = problem ?? description ?? "";
@@ -99,7 +99,7 @@ export async function showModel() {
   const ignored = instructions === false;
   form.elements.instructions.disabled = ignored;
   byId("instructions-help").textContent = ignored ? "This model does not follow instructions." : "How to say it, in your own words.";
-  showVoices([]); // an error must not leave another model's
+  showVoices([]); // so that an error does not leave the voices of another model
   const voices = await listVoices(id);
   if (id !== model().id) return;
   showVoices(voices);

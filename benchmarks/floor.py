@@ -12,18 +12,18 @@ from server.manifest import Manifest, WeightReads
 
 
 def frame_reads(manifest: Manifest) -> list[WeightReads] | None:
-    """What talker and code predictor read for one frame of one row, or None where the manifest does not say."""
+    """Return what talker and code predictor read for one frame of one row; None where the manifest does not say."""
     reads = [manifest.graphs[name].reads for name in ("talker", "code_predictor")]
     known = [one for one in reads if one is not None]
     return known if len(known) == len(reads) else None
 
 
 class FloorProbe:
-    """Reads as many bytes, in as many passes over working sets of the same size, with as many threads.
+    """Reads as many bytes as a frame does, in as many passes over working sets of the same size.
 
     Args:
-        reads: of the graphs of one frame.
-        threads: that read, each its own part.
+        reads: what each graph of one frame reads.
+        threads: how many threads read, each its own part.
     """
 
     def __init__(self, reads: Iterable[WeightReads], threads: int) -> None:
@@ -31,7 +31,7 @@ class FloorProbe:
         self._passes = [(self._parts(r.once, threads), 1) for r in reads if r.once]
         self._passes += [(self._parts(r.looped, threads), r.passes) for r in reads if r.looped]
         self.seconds: list[float] = []
-        """What each run took."""
+        """Seconds of each run so far."""
 
     @staticmethod
     def _parts(size: int, threads: int) -> list[np.ndarray]:
@@ -39,7 +39,7 @@ class FloorProbe:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of one run."""
+        """Number of bytes that one run reads."""
         return sum(part.nbytes * passes for parts, passes in self._passes for part in parts)
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""What requests took goes back to the system once they have ended."""
+"""Memory that requests took goes back to the system once they have ended."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from server.models import heap
-from server.models.daemon_threads import DaemonThreads
-from server.models.heap import GROWTH_BYTES, TIDY_SECONDS, Tidying
+from server.models import memory
+from server.models.memory import TRIM_DELAY_SECONDS, WORTH_TRIMMING_BYTES, MemoryTrimmer
+from server.models.threads import DaemonThreads
 from tests.server.clock import run, settle, skip, until
 from tests.server.models.test_pool import Models
 
@@ -18,16 +18,16 @@ MEGABYTE = 1 << 20
 
 
 class Process:
-    """A process whose memory the test sets, and which hears when some is given back."""
+    """A process whose memory the test sets, and which counts how often it is trimmed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.resident = 100 * MEGABYTE
         self.kept = 100 * MEGABYTE
         self.times = 0
-        monkeypatch.setattr(heap, "resident", lambda: self.resident)
-        monkeypatch.setattr(heap, "give_back", self._give_back)
+        monkeypatch.setattr(memory, "resident", lambda: self.resident)
+        monkeypatch.setattr(memory, "collect_and_trim", self._trim)
 
-    def _give_back(self) -> None:
+    def _trim(self) -> None:
         self.times += 1
         self.resident = self.kept
 
@@ -37,26 +37,26 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Process:
     return Process(monkeypatch)
 
 
-def test_only_much_is_given_back_and_only_at_rest(process: Process) -> None:
+def test_memory_is_trimmed_after_much_growth_and_while_no_request_is_under_way(process: Process) -> None:
     async def play() -> None:
         requests = ["one"]
         threads = DaemonThreads()
-        tidying = Tidying(threads, lambda: not requests)
-        tidying.note()
+        trimmer = MemoryTrimmer(threads, lambda: not requests)
+        trimmer.set_baseline()
 
         async def ends() -> int:
-            tidying.soon()
-            tidying.soon()
-            await skip(TIDY_SECONDS + 0.1)
+            trimmer.request_ended()
+            trimmer.request_ended()
+            await skip(TRIM_DELAY_SECONDS + 0.1)
             await until(lambda: not threads.alive, "the thread ends")
             await settle()
             return process.times
 
-        process.resident += GROWTH_BYTES + 1
+        process.resident += WORTH_TRIMMING_BYTES + 1
         assert await ends() == 0, "another request is under way"
         requests.clear()
         assert await ends() == 1
-        process.resident += GROWTH_BYTES
+        process.resident += WORTH_TRIMMING_BYTES
         assert await ends() == 1, "too little"
         process.kept += 1000 * MEGABYTE
         process.resident += 1000 * MEGABYTE
@@ -64,31 +64,31 @@ def test_only_much_is_given_back_and_only_at_rest(process: Process) -> None:
         assert await ends() == 2, "what does not go is not asked for again"
         process.resident = 50 * MEGABYTE
         assert await ends() == 2
-        process.resident += GROWTH_BYTES + 1
+        process.resident += WORTH_TRIMMING_BYTES + 1
         assert await ends() == 3, "growth counts from the least"
 
     run(play())
 
 
-def test_a_pool_gives_back_after_its_last_request(process: Process) -> None:
+def test_a_pool_trims_memory_after_its_last_request(process: Process) -> None:
     async def play() -> None:
         models = Models()
         await models.use("a")
         first, second = await models.lease("a"), await models.lease("a")
         process.resident += 500 * MEGABYTE
         first.release()
-        await skip(TIDY_SECONDS + 0.1)
+        await skip(TRIM_DELAY_SECONDS + 0.1)
         assert process.times == 0
         second.release()
         await settle()
         assert process.times == 0, "the answer may still be on its way"
-        await skip(TIDY_SECONDS + 0.1)
-        await until(lambda: process.times == 1, "memory is given back")
+        await skip(TRIM_DELAY_SECONDS + 0.1)
+        await until(lambda: process.times == 1, "memory is trimmed")
         third = await models.lease("a")
         process.resident += 500 * MEGABYTE
         third.release()
         await models.pool.close()
-        await skip(TIDY_SECONDS + 0.1)
+        await skip(TRIM_DELAY_SECONDS + 0.1)
         assert process.times == 1, "a pool that is closed does nothing more"
         await asyncio.sleep(0)
 
@@ -97,30 +97,30 @@ def test_a_pool_gives_back_after_its_last_request(process: Process) -> None:
 
 MEASURE = """
 import asyncio
-from server.models import heap
-from server.models.daemon_threads import DaemonThreads
+from server.models import memory
+from server.models.threads import DaemonThreads
 
 async def main():
-    tidying = heap.Tidying(DaemonThreads(), lambda: True)
-    tidying.note()
-    idle = heap.resident()
+    trimmer = memory.MemoryTrimmer(DaemonThreads(), lambda: True)
+    trimmer.set_baseline()
+    idle = memory.resident()
     blocks = [b"x" * 100_000 for _ in range(2000)]
-    taken = heap.resident() - idle
+    taken = memory.resident() - idle
     del blocks[:-1]  # the last one is in the way of those below it
-    kept = heap.resident() - idle
-    tidying.soon()
+    kept = memory.resident() - idle
+    trimmer.request_ended()
     for _ in range(600):
         await asyncio.sleep(0.1)
-        if heap.resident() - idle < kept // 2:
+        if memory.resident() - idle < kept // 2:
             break
-    print(taken, kept, heap.resident() - idle)
+    print(taken, kept, memory.resident() - idle)
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only glibc gives back")
-def test_what_the_c_heap_keeps_goes_back() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be trimmed")
+def test_what_glibc_keeps_of_freed_memory_goes_back() -> None:
     """200 MB, in a process of its own."""
     measured = subprocess.run([sys.executable, "-c", MEASURE], check=True, capture_output=True, text=True).stdout
     taken, kept, left = map(int, measured.split())

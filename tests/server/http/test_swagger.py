@@ -8,9 +8,12 @@ from email.utils import parsedate_to_datetime
 import httpx
 import pytest
 
-from server.http.routes.docs import PAGE, PARTS, SWAGGER
+from server.http.routes.pages import SWAGGER
+from server.http.routes.pages import SWAGGER_PAGE as PAGE
 from tests.server.answers import PREFIXES, check_error
 from tests.server.running import RunningServer
+
+PARTS = ("swagger-ui.css", "swagger-ui-bundle.js", "start.js")
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -30,7 +33,7 @@ def test_the_page_and_its_parts_need_no_key(visitor: httpx.Client, prefix: str) 
         assert len(part.content) > 100
 
 
-def test_the_browser_keeps_what_has_not_changed(visitor: httpx.Client) -> None:
+def test_a_file_that_has_not_changed_since_is_not_sent_again(visitor: httpx.Client) -> None:
     url = "/v1/swagger/swagger-ui-bundle.js"
     first = visitor.get(url)
     again = visitor.get(url, headers={"if-modified-since": first.headers["last-modified"]})
@@ -52,7 +55,7 @@ def test_each_file_has_a_date_and_a_tag_of_its_own(fake_server: RunningServer) -
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Jan 1970 00:00:00 GMT"])
-def test_a_date_that_is_none_is_not_heeded(fake_server: RunningServer, date: str) -> None:
+def test_a_date_that_cannot_be_read_is_ignored(fake_server: RunningServer, date: str) -> None:
     url = f"{fake_server.url}/v1/swagger/start.js"
     assert httpx.get(url, headers={"if-modified-since": date}).status_code == 200
 
@@ -61,8 +64,8 @@ def test_the_page_has_no_slash_behind_it_as_names_are_relative(fake_server: Runn
     check_error(httpx.get(f"{fake_server.url}/v1/index.html/"), 404, "not_found")
 
 
-@pytest.mark.parametrize("name", ["LICENSE", "index.html", "..%2Fauth.py", "%2e%2e%2fauth.py", ""])
-def test_nothing_else_is_given_away(visitor: httpx.Client, name: str) -> None:
+@pytest.mark.parametrize("name", ["LICENSE", "swagger-ui-bundle.js.LICENSE.txt", "index.html", "..%2Faccess.py", ""])
+def test_other_files_are_not_served(visitor: httpx.Client, name: str) -> None:
     check_error(visitor.get(f"/v1/swagger/{name}"), 404, "not_found")
 
 

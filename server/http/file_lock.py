@@ -1,4 +1,4 @@
-"""One process at a time for a file that is read, changed and written again."""
+"""A lock for a file that several processes read, change and write again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _take(handle: int) -> None:
         import msvcrt
 
         while True:
-            with suppress(OSError):  # it gives up after ten seconds
+            with suppress(OSError):  # Windows gives up after ten seconds
                 msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
                 return
     else:
@@ -25,10 +25,10 @@ def _take(handle: int) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock `.NAME.lock` beside a file; it is gone afterwards.
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold a lock on a file, by a file `.NAME.lock` beside it that is removed afterwards.
 
-    Where the folder takes no new file, as beside a single file that is mounted into a container, the file itself is
+    If no file can be made in the folder, as beside a single file that is mounted into a container, the file itself is
     locked: nobody can replace it there.
 
     Raises:
@@ -45,20 +45,20 @@ def locked(path: Path) -> Iterator[None]:
         try:
             _take(handle)
             if not _is_still(lock, handle):
-                continue  # whoever held it has taken it away
+                continue  # the process that held the lock has removed its file
             try:
                 yield
                 return
             finally:
                 if lock is beside:
-                    with suppress(OSError):  # Windows keeps a file that is open
+                    with suppress(OSError):  # Windows does not remove a file that another process has opened
                         beside.unlink()
         finally:
             os.close(handle)
 
 
 def _is_still(lock: Path, handle: int) -> bool:
-    """Whether the path means the open file."""
+    """Whether the open file still lies at the path."""
     try:
         return os.path.samestat(lock.stat(), os.fstat(handle))
     except FileNotFoundError:

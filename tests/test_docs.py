@@ -1,4 +1,4 @@
-"""The page about the rooms: its picture is what the imports say, and the files that it names are there."""
+"""The pages of `docs`: what is generated is what the code says, and the files that they name are there."""
 
 from __future__ import annotations
 
@@ -20,3 +20,25 @@ def test_a_request_passes_few_files_and_each_is_there() -> None:
     files = set(re.findall(r"`(server/[a-z_/]+\.py)`", walk))
     assert 10 < len(files) <= 25
     assert not [name for name in files if not (ROOT / name).is_file()]
+
+
+def test_lines_of_code_are_counted_without_blanks_comments_and_documentation() -> None:
+    counting = runpy.run_path(str(ROOT / "docs" / "count_lines.py"))
+    source = """'Of a module.'
+
+# a comment
+X = (
+    1,
+)
+'Of X.'
+def f():
+    'Of f.'
+    return "two\\
+lines"  # of code
+"""
+    assert counting["code_lines"](source) == 6
+
+
+def test_the_page_of_settings_is_what_the_settings_say() -> None:
+    writing = runpy.run_path(str(ROOT / "docs" / "write_settings.py"))
+    assert writing["write"]() == writing["PAGE"].read_text("utf-8"), "write it again: python docs/write_settings.py"

@@ -1,4 +1,4 @@
-"""Slow work beside an event loop that must not hold up the end of the process."""
+"""Threads for slow work that must delay neither the event loop nor the end of the process."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 
 class DaemonThreads:
-    """A new daemon thread for every piece of work: unlike a pool's, it does not hold up a shutdown."""
+    """Starts a daemon thread for each piece of work: unlike a thread pool, it does not delay the process' exit."""
 
     def __init__(self) -> None:
         self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     @property
     def alive(self) -> bool:
-        """Whether any of them still works."""
+        """Whether any of the threads is still running."""
         return any(thread.is_alive() for thread in self._threads)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` in a daemon thread: unlike a pool's, it does not hold up a shutdown while a large model loads."""
+        """Run `work` in a new thread and return its result; its exceptions are raised here."""
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[T] = loop.create_future()
 

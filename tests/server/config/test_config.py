@@ -76,7 +76,7 @@ def test_strangers_need_a_key_or_an_explicit_word(host: str, monkeypatch: pytest
         ("127.1", "127.1"),
     ],
 )
-def test_loopback_needs_no_key(host: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loopback_host_needs_no_key(host: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KW_HOST", host)
     assert config.load().address == address
 
@@ -152,7 +152,7 @@ def test_a_variable_that_was_meant_to_keep_strangers_out(variable: str, may: boo
     assert config.may_hold_a_secret(variable) is may
 
 
-def test_networks_of_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trusted_proxies_are_addresses_or_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KW_TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.7,::1")
     assert [str(network) for network in config.load().trusted_proxies] == ["10.0.0.0/8", "192.0.2.7/32", "::1/128"]
 

@@ -21,7 +21,7 @@ KEYS = KeyRing(["first", "zweiter schlüssel"])
         ("api-key zweiter schlüssel", "key2"),
     ],
 )
-def test_a_known_key_opens(header: str, label: str) -> None:
+def test_a_known_key_is_accepted_under_its_label(header: str, label: str) -> None:
     assert KEYS.check(header) == label
 
 
@@ -40,7 +40,7 @@ def test_azures_header_counts_where_the_other_has_no_key(authorization: str | No
 @pytest.mark.parametrize(
     ("authorization", "api_key"), [(None, ""), (None, " "), (None, "other"), ("Bearer other", "first")]
 )
-def test_azures_header_opens_no_other_door(authorization: str | None, api_key: str) -> None:
+def test_azures_header_is_checked_like_the_other(authorization: str | None, api_key: str) -> None:
     with pytest.raises(UnauthorizedError):
         KEYS.check(authorization, api_key)
 
@@ -49,7 +49,7 @@ def test_azures_header_opens_no_other_door(authorization: str | None, api_key: s
     "header",
     [None, "", "Bearer", "Bearer ", "first", "Basic first", "Bearer firs", "Bearer first,second", "Bearer \udcff"],
 )
-def test_anything_else_does_not(header: str | None) -> None:
+def test_any_other_authorization_is_refused(header: str | None) -> None:
     with pytest.raises(UnauthorizedError) as caught:
         KEYS.check(header)
     assert caught.value.headers["www-authenticate"] == "Bearer"

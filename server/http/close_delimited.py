@@ -1,7 +1,7 @@
-"""A body of unknown length for HTTP/1.0, whose end is the end of the connection.
+"""Sends a body of unknown length to a client that speaks HTTP/1.0, by closing the connection at its end.
 
-HTTP/1.0 has no chunks; https://www.rfc-editor.org/rfc/rfc9112#section-6.3 lets such a body last until the connection is
-closed. Default nginx speaks HTTP/1.0 to what is behind it. Sanic would send it chunks.
+HTTP/1.0 has no chunks, so that such a body lasts until the connection is closed (RFC 9112, section 6.3). nginx speaks
+HTTP/1.0 to the servers behind it if it is not told otherwise. Sanic would send it chunks.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from sanic.response import HTTPResponse
 
 
 def send_until_closed(request: Request, response: HTTPResponse) -> None:
-    """Have what is sent of a response from now on, head first, be sent as it is, and the connection closed behind it.
+    """Make a response send its body without chunks, and close the connection at its end.
 
-    A body that breaks off must reset the connection (`reset_at_close`): a plain end would pass for that of the whole.
+    A body that breaks off must reset the connection (`reset_at_close`), because a plain end would look like the end of
+    the whole body.
     """
     stream = cast(Http, request.stream)
     stream.keep_alive = False
@@ -44,7 +45,7 @@ def send_until_closed(request: Request, response: HTTPResponse) -> None:
 
 
 def reset_at_close(transport: asyncio.Transport) -> None:
-    """Have a connection's client see an error when it is closed now, whatever it has received so far."""
+    """Make a connection's client see an error when the connection is closed, whatever it has received so far."""
     if sock := transport.get_extra_info("socket"):
         seconds = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, seconds)

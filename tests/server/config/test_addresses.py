@@ -32,7 +32,7 @@ from server.http import listening
         ("localhost:3000:3000", ""),
     ],
 )
-def test_the_host_of_an_authority(authority: str, host: str) -> None:
+def test_the_port_is_removed_from_an_authority(authority: str, host: str) -> None:
     assert addresses.without_port(authority) == host
 
 
@@ -50,7 +50,7 @@ def test_the_host_of_an_authority(authority: str, host: str) -> None:
         ("", False),
     ],
 )
-def test_loopback(host: str, loopback: bool) -> None:
+def test_a_host_is_known_to_be_loopback_or_not(host: str, loopback: bool) -> None:
     assert addresses.is_loopback(host) is loopback
 
 
@@ -75,7 +75,9 @@ PROXIES = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1")]
         ("", [], None),
     ],
 )
-def test_who_asks(peer: str, forwarded: list[str], client: str | None) -> None:
+def test_the_clients_address_is_the_last_that_is_no_trusted_proxy(
+    peer: str, forwarded: list[str], client: str | None
+) -> None:
     assert ClientAddresses(PROXIES).of(peer, forwarded) == client
 
 
@@ -119,7 +121,7 @@ def test_the_address_of_all_is_both_kinds() -> None:
     families(sockets)
 
 
-def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_localhost_is_served_on_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.create_server
 
     def create(address: tuple[str, int], **options: Any) -> socket.socket:

@@ -1,0 +1,95 @@
+"""GET `/models` and `/models/{id}` in OpenAI's shape, `/audio/models` and `/audio/voices` as Open WebUI reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import unquote
+
+from sanic import Blueprint, Request
+from sanic.response import HTTPResponse, json
+
+from server.errors import InvalidRequestError
+from server.http.routes.methods import get_and_head
+from server.http.schemas import (
+    AudioModel,
+    AudioModelList,
+    ModelCard,
+    ModelDetails,
+    ModelList,
+    ModelVoice,
+    VoiceList,
+    VoiceNames,
+)
+from server.models.catalogue import Bundle
+from server.models.pool import EnginePool
+from server.voices import languages
+from server.voices.catalogue import own_voices_of, voices_of
+from server.voices.profiles import Profile
+
+FORMATS = ("objects", "names")
+
+
+def catalogue_routes(pool: EnginePool, profiles: Mapping[str, Profile]) -> Blueprint:
+    """Make the routes. A bundle whose manifest cannot be read is not listed; a request for it is told why.
+
+    Args:
+        pool: the engines of the models.
+        profiles: the voice profiles, by id.
+    """
+    blueprint = Blueprint("catalogue")
+    bundles = pool.bundles
+
+    def describe(bundle: Bundle) -> ModelCard:
+        manifest, engine = bundle.manifest, pool.loaded().get(bundle.id)
+        return ModelCard(
+            id=bundle.id,
+            created=bundle.created,
+            description=manifest.description,
+            languages=[languages.AUTO, *languages.spoken(manifest.languages)],
+            instructions=manifest.follows_instructions,
+            cloning=False,
+            precision=manifest.precision,
+            parity=manifest.parity,
+            provider=engine.provider if engine else None,
+            loaded=engine is not None,
+            problem=bundle.problem,
+        )
+
+    def listed() -> list[Bundle]:
+        return [bundle for bundle in bundles.all() if bundle.manifest_or_none]
+
+    @get_and_head(blueprint, "/models")
+    async def list_models(request: Request) -> HTTPResponse:
+        return json(ModelList(data=[describe(bundle) for bundle in listed()]).model_dump())
+
+    @get_and_head(blueprint, "/models/<name:str>", ctx_public=True)
+    async def retrieve_model(request: Request, name: str) -> HTTPResponse:
+        """Describe a model, and list the voices that are its own."""
+        bundle = bundles.resolve(unquote(name))
+        voices = [
+            ModelVoice(name=voice.id, language=voice.language, gender=voice.gender)
+            for voice in own_voices_of(bundle.manifest, profiles)
+        ]
+        return json(ModelDetails(**describe(bundle).model_dump(), voices=voices).model_dump())
+
+    @get_and_head(blueprint, "/audio/models", ctx_public=True)
+    async def list_audio_models(request: Request) -> HTTPResponse:
+        models = [AudioModel(id=bundle.id, name=bundle.id) for bundle in listed()]
+        return json(AudioModelList(models=models).model_dump())
+
+    @get_and_head(blueprint, "/audio/voices", ctx_public=True)
+    async def list_voices(request: Request) -> HTTPResponse:
+        """List the voices of the default model, or of the model in `?model=ID`; their names alone with `?format=names`.
+
+        Most clients read one shape and say nothing of it: they are answered with Open WebUI's.
+        """
+        name, shape = request.args.get("model"), request.args.get("format", FORMATS[0])
+        if shape not in FORMATS:
+            raise InvalidRequestError(f"format must be one of {', '.join(FORMATS)}", param="format")
+        none = name is None and not bundles.all()
+        bundle = None if none else bundles.default() if name is None else bundles.resolve(name)
+        voices = voices_of(bundle.manifest, profiles) if bundle else []
+        names = [voice.id for voice in voices]
+        return json((VoiceNames(voices=names) if shape == "names" else VoiceList(voices=voices)).model_dump())
+
+    return blueprint
