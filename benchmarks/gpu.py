@@ -29,8 +29,8 @@ from server.engine.bundle import OpenBundle, open_bundle
 from server.engine.job import Job, PcmChunk, Sampling
 from server.engine.synthesizer import Synthesizer
 from server.engine.worker import Engine
-from server.graphs.cuda.device_frame import IDLE, control_buffer
-from server.graphs.cuda.device_memory import BFLOAT16, FLOAT16, FLOAT32
+from server.graphs.cuda.views import BFLOAT16, FLOAT16, FLOAT32
+from server.graphs.frame_state import IDLE, control_buffer
 from server.graphs.session import Chosen, ProviderError, check_provider
 from server.manifest import BundleError, Manifest, read_manifest
 
@@ -108,7 +108,7 @@ def placement(folder: Path, manifest: Manifest, device: Chosen) -> int:
         "hidden": embeds[0],
         "seen": np.zeros((1, vocab_size), np.bool_),
         "forced_codes": np.full((1, groups), -1, np.int64),
-        "text_pad": embeds[0, 0],
+        "text_embeds": embeds[0],
     }
     feeds: dict[str, dict[str, Any]] = {"talker": talker, "code_predictor": predictor}
     return sum(profiled(folder / manifest.graphs[name].file, device, feed) for name, feed in feeds.items())
@@ -205,7 +205,6 @@ def _open(folder: Path, device: Chosen, rows: int, options: argparse.Namespace) 
         threads=options.threads,
         slots=rows,
         positions=positions,
-        cuda_graphs=options.cuda_graphs,
     )
 
 
@@ -217,7 +216,6 @@ def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Pat
     parser.add_argument("--precision", choices=["bf16", "fp16", "int4_bf16"], help="bf16 by default; on the CPU fp16")
     parser.add_argument("--rows", type=int, nargs="+", default=[8, 32, 64, 128])
     parser.add_argument("--frames", type=int, default=125, help="codec frames a row (default: %(default)s, 10 s)")
-    parser.add_argument("--cuda-graphs", action="store_true", help="have CUDA capture and replay what a frame runs")
     parser.add_argument("--threads", type=int, default=0, help="of CPU kernels; 0 is one a core")
     parser.add_argument("--probe-bytes", type=int, default=PROBE_BYTES, help="read and written to find the bandwidth")
     options = parser.parse_args(arguments)
@@ -232,8 +230,7 @@ def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Pat
         print("This runs on the CPU: it shows that the benchmark works, and no figure below is a GPU's.\n")
     for size in options.sizes:
         folder = bundle_of(size, precision)
-        how = f"{device} with CUDA graphs" if options.cuda_graphs else device
-        print(f"{size}, {precision}, {how}; {machine()}, ONNX Runtime {ort.__version__}\n")
+        print(f"{size}, {precision}, {device}; {machine()}, ONNX Runtime {ort.__version__}\n")
         print("| what | measured |\n|---|---|")
         try:
             for name, value in lines(folder, device, options):

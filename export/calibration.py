@@ -80,13 +80,14 @@ def spoken_codes(folder: Path, manifest: Manifest, tick: Tick) -> list[Ints]:
     sessions = {
         name: open_session(folder / manifest.graphs[name].file, "cpu", 0) for name in ("talker", "code_predictor")
     }
+    talker = Talker(sessions["talker"], manifest.sizes, 1)
     deaf = _Deaf(manifest.sizes.codec.samples_per_frame)
     bundle = OpenBundle(
         manifest=manifest,
         provider="cpu",
         prompts=open_prompts(folder, manifest),
-        talker=Talker(sessions["talker"], manifest.sizes.talker, 1),
-        code_predictor=CodePredictor(sessions["code_predictor"]),
+        talker=talker,
+        code_predictor=CodePredictor(sessions["code_predictor"], talker.state),
         codec_decoder=deaf,
     )
     synthesizer, speakers, found = Synthesizer(bundle), list(manifest.speakers), []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from export.weights import CheckpointError, read_json
-from server.engine.sampling import RESERVED_CODES
+from server.graphs.frame_state import RESERVED_CODES
 from server.voices.profiles import plain
 
 CODEC_FOLDER = "speech_tokenizer"

@@ -17,8 +17,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from export.graphs.cuda.narrow import NARROW_TYPES
 from export.graphs.graph import CONTRIB_DOMAIN, with_subgraphs
-from export.graphs.narrow import NARROW_TYPES
 
 ACCURACY_LEVEL = 4
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)

@@ -66,13 +66,6 @@ class Talker(nn.Module):
         return last[:, 0]
 
 
-class DeviceTalker(Talker):
-    """For a GPU: rows of one call have equally many new positions, so that nothing depends on a shape's arithmetic."""
-
-    def _last(self, x: Tensor, lengths: Tensor) -> Tensor:
-        return x[:, -1]
-
-
 class TalkerOnnxConfig(GraphConfig):
     """Declaration of the talker graph."""
 

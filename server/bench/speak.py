@@ -38,13 +38,12 @@ class Stopwatch:
 
 
 class _Timed:
-    """Another object with some of its methods timed, as far as it has them."""
+    """Another object with some of its methods timed."""
 
     def __init__(self, inner: Any, watch: Stopwatch, **methods: str) -> None:
         self._inner = inner
         for method, name in methods.items():
-            if hasattr(inner, method):
-                setattr(self, method, watch.wrap(name, getattr(inner, method)))
+            setattr(self, method, watch.wrap(name, getattr(inner, method)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -53,7 +52,7 @@ class _Timed:
 def timed_bundle(bundle: OpenBundle, watch: Stopwatch) -> OpenBundle:
     """The bundle with its graph calls timed."""
     timed: dict[str, Any] = {
-        "talker": _Timed(bundle.talker, watch, decode="talker", advance="talker"),
+        "talker": _Timed(bundle.talker, watch, advance="talker"),
         "code_predictor": _Timed(bundle.code_predictor, watch, run="code predictor"),
         "codec_decoder": _Timed(bundle.codec_decoder, watch, decode="codec decoder"),
     }

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engine.frames import DeviceFrames, Frames, HostFrames
+from server.engine.frames import Frames
 from server.engine.job import Job, Sampling
 from server.engine.prompt import Prompt, PromptBuilder
 from server.engine.rows import Row, RowState
@@ -19,8 +18,11 @@ from server.engine.sampling import RowSampler
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.checking import verify_once
 from server.graphs.code_predictor import CodePredictor
-from server.graphs.codec_decoder import TAKEN, CodecDecoder, PooledCodecDecoder
-from server.graphs.cuda.device_frame import DevicePredictor, DeviceTalker
+from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.cuda.codec_decoder import PooledCodecDecoder
+from server.graphs.cuda.memory import DeviceMemory
+from server.graphs.frame_state import RowOutput
+from server.graphs.memory import HostMemory
 from server.graphs.pages import MappedTable, give_back_mapped, trim_heap
 from server.graphs.session import (
     CPU_LACKS,
@@ -34,7 +36,7 @@ from server.graphs.session import (
     choose_provider,
     open_session,
 )
-from server.graphs.talker import Talker, TalkerOutput
+from server.graphs.talker import Talker
 from server.manifest import (
     CODEC_TABLE,
     GRAPHS,
@@ -42,7 +44,6 @@ from server.manifest import (
     TOKENIZER,
     BundleError,
     Manifest,
-    Sizes,
     read_manifest,
 )
 
@@ -55,23 +56,18 @@ log = logging.getLogger(__name__)
 class OpenBundle:
     """What speech is made with; `provider` is the execution provider in use.
 
-    `talker` and `code_predictor` are a pair: those of a bundle for a GPU keep their numbers on its device.
+    `code_predictor` works on the talker's state.
     """
 
     manifest: Manifest
     provider: str
     prompts: PromptBuilder
     talker: Talker
-    code_predictor: CodePredictor | DevicePredictor
+    code_predictor: CodePredictor
     codec_decoder: CodecDecoder
-    frames_type: Callable[[Any, Any, Sizes, Floats], Frames] = HostFrames
     decodes_beside: bool = False
     """Whether audio is decoded while the talker goes on: a GPU has room for both. On a CPU they would take each other's
-    cores; and CUDA cannot capture what one thread runs while another one takes memory."""
-
-    def frames(self) -> Frames:
-        """What draws the rows' frames."""
-        return self.frames_type(self.talker, self.code_predictor, self.manifest.sizes, self.prompts.pad)
+    cores."""
 
 
 def open_prompts(folder: Path, manifest: Manifest, max_prompt: int | None = None) -> PromptBuilder:
@@ -103,7 +99,6 @@ def open_bundle(
     slots: int,
     positions: int | None = None,
     max_prompt: int | None = None,
-    cuda_graphs: bool = False,
 ) -> OpenBundle:
     """Verify the files of a bundle, unless they have not changed since the last time, and open it.
 
@@ -114,7 +109,6 @@ def open_bundle(
         slots: rows that can be under way at once.
         positions: of a row, prompt and frames; a GPU takes memory for all of them. None is as many as the graph has.
         max_prompt: positions of a prompt; None leaves it to the row's.
-        cuda_graphs: whether CUDA captures what a frame runs, and replays it. Off, since it has never run on a GPU.
 
     Raises:
         BundleError: the bundle is damaged or of another format.
@@ -125,11 +119,10 @@ def open_bundle(
     if positions is not None:
         manifest = _with_positions(manifest, positions)
     chosen = choose_provider(provider, manifest.precision)
-    _check_frame(folder, manifest)
     verify_once(folder, manifest)
     if chosen == "cuda":
         try:
-            return _try_out(_open(folder, manifest, "cuda", threads, slots, max_prompt, cuda_graphs))
+            return _try_out(_open(folder, manifest, "cuda", threads, slots, max_prompt))
         except BundleError:
             raise
         except Exception as error:  # CUDA's and ONNX Runtime's share no base class
@@ -139,16 +132,6 @@ def open_bundle(
         why = "KW_EXECUTION_PROVIDER is cpu" if asked else "the installed ONNX Runtime has no CUDA execution provider"
         raise BundleError(_without_cuda(manifest, why))
     return _open(folder, manifest, "cpu", threads, slots, max_prompt)
-
-
-def _check_frame(folder: Path, manifest: Manifest) -> None:
-    """Refuse bf16 and fp16 bundles of before code 0 was drawn by the code predictor's graph."""
-    if manifest.precision in CUDA_PRECISIONS:
-        given = {
-            name: {spec.name for spec in manifest.graphs[name].inputs} for name in ("code_predictor", "codec_decoder")
-        }
-        if "controls" not in given["code_predictor"] or TAKEN not in given["codec_decoder"]:
-            raise BundleError(f"{folder.name}: its graphs are those of an older version; convert the checkpoint again")
 
 
 def _check_graphs(folder: Path, manifest: Manifest, sessions: Mapping[str, Session]) -> None:
@@ -191,42 +174,22 @@ def _without_cuda(manifest: Manifest, why: str) -> str:
 
 
 def _open(
-    folder: Path,
-    manifest: Manifest,
-    device: Chosen,
-    threads: int,
-    slots: int,
-    max_prompt: int | None,
-    captured: bool = False,
+    folder: Path, manifest: Manifest, device: Chosen, threads: int, slots: int, max_prompt: int | None
 ) -> OpenBundle:
-    options = {name: {"enable_cuda_graph": "1"} for name in ("talker", "code_predictor") if captured}
-    sessions = {
-        name: open_session(folder / manifest.graphs[name].file, device, threads, options.get(name)) for name in GRAPHS
-    }
+    sessions = {name: open_session(folder / manifest.graphs[name].file, device, threads) for name in GRAPHS}
     _check_graphs(folder, manifest, sessions)
-    prompts, sizes = open_prompts(folder, manifest, max_prompt), manifest.sizes
-    talker: Talker
-    code_predictor: CodePredictor | DevicePredictor
-    codec_decoder: CodecDecoder
-    on_device = manifest.precision in CUDA_PRECISIONS
-    if on_device:
-        talker = device_talker = DeviceTalker(sessions["talker"], sizes, slots, device, captured=captured)
-        groups = sizes.code_predictor.num_code_groups
-        code_predictor = DevicePredictor(sessions["code_predictor"], device_talker, groups, prompts.pad)
-        codec_decoder = PooledCodecDecoder(sessions["codec_decoder"], slots, talker.device)
-    else:
-        talker = Talker(sessions["talker"], sizes.talker, slots)
-        code_predictor = CodePredictor(sessions["code_predictor"])
-        codec_decoder = CodecDecoder(sessions["codec_decoder"])
+    memory = HostMemory() if device == "cpu" else DeviceMemory(sessions["talker"], device)
+    talker = Talker(sessions["talker"], manifest.sizes, slots, memory)
+    decoder_session = sessions["codec_decoder"]
+    pooled = manifest.precision in CUDA_PRECISIONS
     bundle = OpenBundle(
         manifest=manifest,
         provider=device,
-        prompts=prompts,
+        prompts=open_prompts(folder, manifest, max_prompt),
         talker=talker,
-        code_predictor=code_predictor,
-        codec_decoder=codec_decoder,
-        frames_type=DeviceFrames if on_device else HostFrames,
-        decodes_beside=device == "cuda" and not captured,
+        code_predictor=CodePredictor(sessions["code_predictor"], talker.state),
+        codec_decoder=PooledCodecDecoder(decoder_session, slots, memory) if pooled else CodecDecoder(decoder_session),
+        decodes_beside=device == "cuda",
     )
     give_back_mapped(folder)
     trim_heap()
@@ -238,15 +201,14 @@ def _try_out(bundle: OpenBundle) -> OpenBundle:
     silence = Prompt(np.zeros((2, bundle.manifest.sizes.talker.hidden_size), np.float32), prefix=1)
     logits, hidden = bundle.talker.prefill(0, silence.embeddings)
     greedy = Sampling(0.0, 1, 1.0, 1.0, 0.0, 1, 1.0)
-    state = RowState(len(silence), TalkerOutput(logits[0], hidden[0]), bundle.codec_decoder.start(), None)
+    state = RowState(len(silence), RowOutput(logits[0], hidden[0]), bundle.codec_decoder.start(), None)
     row = Row(Job(silence, greedy, 0, 1), 0, state, RowSampler(greedy, 0, bundle.manifest))
-    frames = bundle.frames()
-    for _, drawn in frames.draw([row]):
-        if drawn is not None:
-            bundle.codec_decoder.decode(drawn.codes[None, None], [state.codec])
-            row.state = replace(row.state, unseen=True, next_input=drawn.next_input)
+    frames = Frames(bundle.talker, bundle.code_predictor, bundle.manifest.sizes, bundle.prompts.pad)
+    for _, codes in frames.draw([row]):
+        if codes is not None:
+            bundle.codec_decoder.decode(codes[None, None], [state.codec])
     if row.error is None:
-        frames.advance([row], [row])
+        frames.advance([row])
     if row.error is not None:
         raise row.error
     return bundle

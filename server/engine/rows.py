@@ -15,7 +15,7 @@ from server.engine.guard import Guard
 from server.engine.job import Job, PcmChunk, RunawayError
 from server.engine.sampling import RowSampler
 from server.graphs.codec_decoder import CodecState
-from server.graphs.talker import TalkerOutput
+from server.graphs.frame_state import RowOutput
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.int64]
@@ -38,8 +38,8 @@ class RowState:
 
     length: int
     """Positions in the slot."""
-    output: TalkerOutput | None
-    """The talker's of the last position, `[vocab_size]` and `[hidden_size]`; None while a device alone has it."""
+    output: RowOutput | None
+    """A copy of what the talker gave for the last position; None while only the row's slot has it."""
     codec: CodecState
     guard: Guard | None
     """None where the job says nothing of its text."""
@@ -51,8 +51,6 @@ class RowState:
     """Of audio."""
     unseen: bool = False
     """Whether the talker has yet to see the last frame."""
-    next_input: Floats | None = None
-    """Of that frame, `[hidden_size]`; None where a device has it."""
 
 
 @dataclass(eq=False)
@@ -156,7 +154,7 @@ class Row:
 
 
 @contextmanager
-def failing(row: Row) -> Iterator[None]:
+def ends_row_on_error(row: Row) -> Iterator[None]:
     """An exception in here ends this row and no other."""
     try:
         yield
@@ -164,7 +162,7 @@ def failing(row: Row) -> Iterator[None]:
         row.fail(error)
 
 
-def for_each(rows: Sequence[Row], call: Callable[[Sequence[Row]], Sequence[T]]) -> list[tuple[Row, T]]:
+def batched_or_one_by_one(rows: Sequence[Row], call: Callable[[Sequence[Row]], Sequence[T]]) -> list[tuple[Row, T]]:
     """What `call` gives for each of the rows; if it raises, each is tried alone, and fails if it raises again.
 
     Args:
@@ -174,11 +172,11 @@ def for_each(rows: Sequence[Row], call: Callable[[Sequence[Row]], Sequence[T]]) 
     if len(rows) < 2:
         found: list[tuple[Row, T]] = []
         for row in rows:
-            with failing(row):
+            with ends_row_on_error(row):
                 found += zip(rows, call(rows), strict=True)
         return found
     try:
         return list(zip(rows, call(rows), strict=True))
     except Exception as error:
         log.warning("a call for %d rows failed (%s): each is tried alone", len(rows), type(error).__name__)
-    return [pair for row in rows for pair in for_each([row], call)]
+    return [pair for row in rows for pair in batched_or_one_by_one([row], call)]

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from server.engine.bundle import OpenBundle
 from server.engine.events import EngineEvents, NoEvents
-from server.engine.frames import Drawn, check_finite
+from server.engine.frames import Codes, Frames, check_finite
 from server.engine.guard import Guard
 from server.engine.job import Job
 from server.engine.prefill import Prefill
 from server.engine.prefixes import PrefixCache
-from server.engine.rows import Row, RowState, failing, for_each
+from server.engine.rows import Row, RowState, batched_or_one_by_one, ends_row_on_error
 from server.engine.sampling import RowSampler
 from server.graphs.codec_decoder import CodecState
-from server.graphs.talker import TalkerOutput
+from server.graphs.frame_state import RowOutput
 
 Floats = NDArray[np.float32]
 Decoded = tuple[Floats, CodecState]
@@ -48,7 +48,7 @@ class Synthesizer:
         self._manifest = bundle.manifest
         self._talker = bundle.talker
         self._prefixes = PrefixCache(bundle.talker)
-        self._frames = bundle.frames()
+        self._frames = Frames(bundle.talker, bundle.code_predictor, bundle.manifest.sizes, bundle.prompts.pad)
         self._codec_decoder = bundle.codec_decoder
         self._beside = ThreadPoolExecutor(1, "codec-decoder") if bundle.decodes_beside else None
         self._events = events or NoEvents()
@@ -73,7 +73,7 @@ class Synthesizer:
         job = prefill.job
         groups = self._manifest.sizes.code_predictor.num_code_groups
         guard = None if job.text_tokens is None else Guard.of(job.text_tokens, groups, job.repeated_tokens)
-        state = RowState(len(job.prompt), TalkerOutput(logits[0], hidden[0]), self._codec_decoder.start(), guard)
+        state = RowState(len(job.prompt), RowOutput(logits[0], hidden[0]), self._codec_decoder.start(), guard)
         return Row(job, prefill.slot, state, RowSampler(job.sampling, job.seed, self._manifest))
 
     def move(self, row: Row, slot: int, other: Row | Prefill | None) -> None:
@@ -108,12 +108,12 @@ class Synthesizer:
         slots = sorted(row.slot for row in rows)
         if slots != list(range(slots[0], slots[0] + len(slots))):
             raise ValueError(f"slots {slots} are no neighbours: a row between them would be written to")
-        for row, drawn in self._frames.draw(rows):
-            with failing(row):
-                if drawn is None:
+        for row, codes in self._frames.draw(rows):
+            with ends_row_on_error(row):
+                if codes is None:
                     self._end(row)
                 else:
-                    self._accept(row, drawn)
+                    self._accept(row, codes)
         if self._beside is None:
             for group in self._due(rows):
                 self._hear_all(group, self._decode)
@@ -126,7 +126,7 @@ class Synthesizer:
 
     def _advance(self, rows: Sequence[Row]) -> None:
         ahead = [row for row in rows if row.state.unseen and not row.finished]
-        self._frames.advance(ahead, rows)
+        self._frames.advance(ahead)
 
     def _end(self, row: Row) -> None:
         """The model has ended the row's speech."""
@@ -138,9 +138,9 @@ class Synthesizer:
         else:
             row.end()
 
-    def _accept(self, row: Row, drawn: Drawn) -> None:
+    def _accept(self, row: Row, codes: Codes) -> None:
         """Add a frame to the row, unless it shows that the row makes no speech."""
-        codes, guard = drawn.codes, row.state.guard.after(drawn.codes) if row.state.guard else None
+        guard = row.state.guard.after(codes) if row.state.guard else None
         made = row.state.made + 1
         last = made >= row.job.max_frames or row.state.length >= self._talker.sizes.max_positions
         may_go_back = guard is not None and (
@@ -152,8 +152,8 @@ class Synthesizer:
             self._go_back(row, reason)
             return
         row.sampler.accept(int(codes[0]))
-        undecoded, following = (*row.state.undecoded, codes), drawn.next_input
-        row.accept(replace(row.state, guard=guard, made=made, undecoded=undecoded, unseen=True, next_input=following))
+        undecoded = (*row.state.undecoded, codes)
+        row.accept(replace(row.state, guard=guard, made=made, undecoded=undecoded, unseen=True))
         if last:
             row.end()
 
@@ -174,8 +174,8 @@ class Synthesizer:
         return list(due.values())
 
     def _hear_all(self, group: Sequence[Row], decode: Callable[[Sequence[Row]], Sequence[Decoded]]) -> None:
-        for row, (samples, codec) in for_each(group, decode):
-            with failing(row):
+        for row, (samples, codec) in batched_or_one_by_one(group, decode):
+            with ends_row_on_error(row):
                 self._hear(row, samples, codec)
 
     def _decoded(

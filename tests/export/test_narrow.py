@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.graphs.narrow import check_graph
+from export.graphs.cuda.narrow import check_graph
 from server.engine.bundle import open_bundle
 from server.engine.job import Job, Sampling
 from server.graphs.session import open_session
