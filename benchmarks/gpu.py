@@ -168,7 +168,7 @@ def lines(folder: Path, device: Chosen, options: argparse.Namespace) -> Iterator
     codec = manifest.sizes.codec
     audio = run.frames * codec.samples_per_frame / codec.sample_rate
     for name, seconds in watch.seconds.items():
-        beside = "chunk, beside the talker" if opened.decodes_beside else "chunk"
+        beside = "chunk, beside the talker" if opened.overlaps_decoding else "chunk"
         each = beside if name == "codec decoder" else "frame"
         yield f"{name}, 1 row", f"{1e3 * median(seconds):.2f} ms a {each}"
     yield "steady frame, all stages, 1 row", f"{1e3 * run.steady_seconds:.2f} ms"

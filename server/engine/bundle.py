@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.frames import Frames
+from server.engine.holdback import RowState
 from server.engine.job import Job, Sampling
 from server.engine.prompt import Prompt, PromptBuilder
-from server.engine.rows import Row, RowState
+from server.engine.rows import Row
 from server.engine.sampling import RowSampler
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.checking import verify_once
@@ -65,7 +66,7 @@ class OpenBundle:
     talker: Talker
     code_predictor: CodePredictor
     codec_decoder: CodecDecoder
-    decodes_beside: bool = False
+    overlaps_decoding: bool = False
     """Whether audio is decoded while the talker goes on: a GPU has room for both. On a CPU they would take each other's
     cores."""
 
@@ -189,7 +190,7 @@ def _open(
         talker=talker,
         code_predictor=CodePredictor(sessions["code_predictor"], talker.state),
         codec_decoder=PooledCodecDecoder(decoder_session, slots, memory) if pooled else CodecDecoder(decoder_session),
-        decodes_beside=device == "cuda",
+        overlaps_decoding=device == "cuda",
     )
     give_back_mapped(folder)
     trim_heap()

@@ -49,7 +49,7 @@ def bundles(
     frame = unrolled_frame(checkpoint_of("tiny"), folder, tmp_path_factory.mktemp("frame"))
     device = on_a_device(folder, frame, SLOTS)
     host = open_bundle(folder, provider="cpu", threads=1, slots=SLOTS)
-    return host, device, dataclasses.replace(device, decodes_beside=True)
+    return host, device, dataclasses.replace(device, overlaps_decoding=True)
 
 
 @contextmanager
