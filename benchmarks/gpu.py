@@ -25,8 +25,9 @@ from benchmarks.observed import percentile
 from benchmarks.placement import PROVIDERS, profiled
 from server.bench.report import machine
 from server.bench.speak import RAMP_FRAMES, TEXT, Stopwatch, speak, timed_bundle
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job, PcmChunk, Sampling
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.engine.worker import Engine
 from server.graphs.cuda.views import BFLOAT16, FLOAT16, FLOAT32

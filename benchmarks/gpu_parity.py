@@ -10,11 +10,12 @@ import numpy as np
 
 from export.graphs.cuda.narrow import widen
 from export.parity import FRAMES, REPETITION_PENALTY, TEXT, Reference, measure
-from server.engine.bundle import open_bundle, open_prompts
+from server.engine.bundle import open_prompts
 from server.engine.frames import Frames
 from server.engine.holdback import RowState
 from server.engine.job import Job, Sampling
 from server.engine.prompt import AUTO, Prompt
+from server.engine.provider import open_bundle
 from server.engine.rows import Row
 from server.engine.sampling import RowSampler
 from server.graphs.code_predictor import CodePredictor, forced_logits

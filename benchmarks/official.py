@@ -20,7 +20,8 @@ import torch
 from server.bench.floor import FloorProbe, frame_reads
 from server.bench.report import machine
 from server.bench.speak import TEXT, Stopwatch, speak, timed_bundle
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.cores import thread_count
 from tests.oracle import Official

@@ -15,7 +15,8 @@ from export.graphs.cuda.narrow import export_narrow, narrow
 from export.graphs.cuda.pooled import pool_states
 from export.graphs.first_code import FirstCodeOnnxConfig
 from export.graphs.frame import frame_graph
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
+from server.engine.provider import open_bundle
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.cuda.codec_decoder import PooledCodecDecoder
 from server.graphs.cuda.memory import DeviceMemory

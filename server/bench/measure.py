@@ -17,7 +17,7 @@ import psutil
 
 from server.bench.floor import FloorProbe, frame_reads
 from server.bench.speak import Run, Stopwatch, speak, timed_bundle
-from server.engine.bundle import open_bundle
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.cores import thread_count
 from server.graphs.session import Provider

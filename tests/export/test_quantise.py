@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.convert import main as convert
 from export.quantise import INT4, INT8, PRECISIONS, WeightFormat, fit_blocks, quantise_graph
-from server.engine.bundle import open_bundle
 from server.engine.job import Job, Sampling
+from server.engine.provider import open_bundle
 from server.manifest import read_manifest
 from tests.conversions import Conversion
 from tests.parity.test_official import speak

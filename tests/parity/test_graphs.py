@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
+from server.engine.provider import open_bundle
 from server.graphs.frame_state import Controls
 from tests.closeness import ROUNDING, assert_close
 from tests.oracle import Official, load_official

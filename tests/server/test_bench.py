@@ -17,7 +17,7 @@ from server.bench.floor import FloorProbe, frame_reads
 from server.bench.measure import Floor, Measured, Memory, Rss, measure
 from server.bench.report import report, verdict
 from server.bench.speak import RAMP_FRAMES, STEADY_CHUNK, Run, speak
-from server.engine.bundle import open_bundle
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.manifest import Manifest, Precision, WeightReads, read_manifest
 from tests.bundles import RANDOM_BUNDLE

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job, Sampling
 from server.engine.prefill import SLICE_POSITIONS
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import CHUNK_RAMP
 from server.engine.worker import Engine
 from tests.bundles import RANDOM_BUNDLE

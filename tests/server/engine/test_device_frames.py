@@ -17,8 +17,9 @@ import onnxruntime as ort
 import pytest
 
 from server.engine import guard
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job, JobError, Sampling
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.engine.worker import Engine
 from server.graphs.frame_state import Controls, RowOutput

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job, JobError, Sampling
 from server.engine.prompt import Prompt
+from server.engine.provider import open_bundle
 from server.engine.worker import Engine
 from server.graphs.frame_state import Controls
 from server.graphs.talker import TalkerOutput

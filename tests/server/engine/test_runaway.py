@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.guard import ALIKE_HOLD, SILENT_HOLD, SILENT_LIMIT, SLOW_FLOOR
 from server.engine.holdback import MAX_RETRIES
 from server.engine.job import Job, RunawayError, Sampling
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import CHUNK_RAMP, Synthesizer
 from server.engine.worker import Engine
 from tests.bundles import RANDOM_BUNDLE

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
+from server.engine.provider import open_bundle
 from server.graphs import caches
 from server.graphs.caches import FIRST_POSITIONS, KEPT_POSITIONS, HostCaches, cache_bytes, takes_memory_at_once
 from tests.bundles import RANDOM_BUNDLE

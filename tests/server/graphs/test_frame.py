@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Sampling
+from server.engine.provider import open_bundle
 from server.engine.sampling import RowSampler
 from server.graphs.frame_state import IDLE, NOT_FINITE, RESERVED_CODES, Controls, RowOutput, control_buffer
 from tests.bundles import RANDOM_BUNDLE

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, save_model
 
-from server.engine.bundle import open_bundle
+from server.engine.provider import open_bundle
 from server.graphs.checking import STAMP_NAME, verify_files
 from server.graphs.external_data import external_data
 from server.manifest import CODEC_TABLE, FORMAT_VERSION, GRAPHS, BundleError, read_manifest, sha256_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.engine.bundle import open_bundle
+from server.engine.provider import open_bundle
 from server.graphs import pages
 from server.graphs.frame_state import Controls
 from server.graphs.pages import MappedTable, give_back_mapped, mappings, trim_heap

@@ -7,7 +7,8 @@ from math import prod
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
+from server.engine.provider import open_bundle
 from server.graphs.caches import cache_bytes, cache_shape
 from server.graphs.cuda.caches import DeviceCaches
 from server.graphs.cuda.views import Views

@@ -9,8 +9,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job, Sampling
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.code_predictor import forced_logits
 from server.graphs.cuda.memory import DeviceMemory
