@@ -141,7 +141,7 @@ def export_quantised(
         for how in _MATRICES if count == len(every) else _MATRICES[-1:]:
             model = onnx.load(path)
             if how:
-                quantise_graph(model, how, others=_FRONT)
+                quantise_graph(model, how, formats_by_prefix=_FRONT)
             noise = noise_db(_run(model, codes[-1]), wanted)
             if always or noise <= LOUDEST_NOISE:
                 save_graph(model, path)

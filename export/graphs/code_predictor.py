@@ -66,7 +66,7 @@ class CodePredictorStep(nn.Module):
     """
 
     PREFIX = "talker.code_predictor."
-    """Of its tensors in the checkpoint."""
+    """How the names of its tensors begin in the checkpoint."""
 
     def __init__(self, sizes: LayerSizes, groups: int, codes: int, talker_hidden_size: int) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ class Talker(nn.Module):
     """
 
     PREFIX = "talker."
-    """Of its tensors in the checkpoint."""
+    """How the names of its tensors begin in the checkpoint."""
 
     def __init__(self, sizes: LayerSizes, vocab_size: int) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ KERNEL_HEAD_DIM_MULTIPLE = 16
 """The attention kernel takes caches of no other head size; exported graphs pad theirs."""
 
 FIRST_POSITIONS = 256
-"""Of a row, that there is room for at the start where memory is taken at once; room is doubled as it is needed."""
+"""Where memory is taken at once, rows have room for so many positions at the start; it is doubled as it is needed."""
 KEPT_POSITIONS = 512
 """A slot that no row holds keeps the memory of so many positions: most rows use no more, and use them again at once."""
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")

@@ -10,8 +10,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 FRAMES_AT_ONCE = 8
-"""Of all rows together in one call on the CPU. More are no faster, and ONNX Runtime keeps the memory of its largest
-call: some 13 MB a frame of the full-size decoder."""
+"""Frames of all rows together in one call on the CPU. More are no faster, and ONNX Runtime keeps the memory of its
+largest call: some 13 MB a frame of the full-size decoder."""
 
 
 @dataclass(frozen=True)

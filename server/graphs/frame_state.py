@@ -46,7 +46,7 @@ class Controls(NamedTuple):
 
 
 IDLE = Controls()
-"""Of a slot between others that has no row in this frame; what the graph gives for it is thrown away."""
+"""The controls of a slot between others that has no row in this frame; what the graph gives for it is thrown away."""
 
 
 def control_buffer(controls: Sequence[Controls], uniforms: Sequence[Floats]) -> Floats:

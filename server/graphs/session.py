@@ -16,9 +16,9 @@ Chosen = Literal["cpu", "cuda"]
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CUDA_PRECISIONS: frozenset[Precision] = frozenset({"bf16", "fp16", "int4_bf16"})
-"""Of the bundles that suit the CUDA execution provider: its attention kernel takes caches of these types alone."""
+"""Bundles of these suit the CUDA execution provider, whose attention kernel takes caches of these types alone."""
 CPU_LACKS: frozenset[Precision] = frozenset({"bf16", "int4_bf16"})
-"""ONNX Runtime's CPU kernels do not multiply these."""
+"""ONNX Runtime's CPU kernels cannot multiply weights of these."""
 
 
 class ProviderError(RuntimeError):
