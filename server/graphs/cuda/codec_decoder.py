@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,8 @@ class PooledCodecDecoder(CodecDecoder):
             RuntimeError: more states are kept than `STATES_A_ROW` allows for.
         """
         rows, frames, _ = codes.shape
+        if len(self._free) < rows:
+            gc.collect()  # the traceback of a row's error and the row may hold each other, and so the row's states
         if len(self._free) < rows:
             raise RuntimeError("too many states of the codec decoder are kept")
         after = [PooledState(state.position + frames, (), _Place(self._free)) for state in states]

@@ -189,6 +189,22 @@ def test_audio_is_decoded_while_the_talker_goes_on(bundles: Bundles) -> None:
     assert [row.job.frames for row in rows] == [1, 1, 1]
 
 
+def test_a_row_whose_talker_fails_gets_none_of_the_audio_decoded_meanwhile(bundles: Bundles) -> None:
+    """It may have been held back."""
+    _, _, bundle = bundles
+
+    def advance(*arguments: int) -> None:
+        raise MemoryError
+
+    synthesizer = Synthesizer(dataclasses.replace(bundle, talker=Wrapped(bundle.talker, advance=advance)))
+    prompt = bundle.prompts.build("Hello", speaker="serena", language="auto", instruction=None)
+    row = synthesizer.start(Job(prompt, SAMPLING, 0, 40), 0)
+    synthesizer.frame([row])
+    assert isinstance(row.error, MemoryError)
+    row.job.finish()
+    assert list(row.job) == []
+
+
 def seen_code(bundle: OpenBundle, job: Job) -> int:
     """Code 1 of a job's first frame."""
     synthesizer = Synthesizer(bundle)
