@@ -20,6 +20,7 @@ from server.speech.service import SpeechService
 from server.text.lexicon import lexicon_of
 from server.voices.profiles import Profile, ProfileSampling
 from tests.bundles import TINY_BUNDLE
+from tests.host_draw import draw_code_0
 from tests.server.fakes import manifest_of
 from tests.server.text.written import CLEAN
 
@@ -51,7 +52,8 @@ def test_the_least_values_draw_the_likeliest_code(source: str, sampling: dict[st
     logits = np.linspace(-1, 1, manifest.sizes.talker.vocab_size, dtype=np.float32)
     logits[7] = 2
     sampler = RowSampler(planned, 1, manifest)
-    assert {sampler.choose(logits, sampler.uniforms()[0], may_end=False) for _ in range(20)} == {7}
+    drawn = {draw_code_0(sampler, logits, sampler.uniforms()[0], end=manifest.ids.codec_eos) for _ in range(20)}
+    assert drawn == {7}
 
 
 MANIFEST = Manifest.model_validate(manifest_of("m", follows_instructions=True))
