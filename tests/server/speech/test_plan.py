@@ -14,6 +14,8 @@ from server import log
 from server.engine.sampling import RowSampler
 from server.errors import InvalidRequestError
 from server.manifest import Manifest, read_manifest
+from server.models.pool import Lease
+from server.models.pool_entry import SpeechEngine
 from server.speech.plan import Passage, Plan, make_plan
 from server.speech.request import build
 from server.speech.service import SpeechService
@@ -139,8 +141,11 @@ def test_an_unknown_voice_is_the_same_error_in_the_text() -> None:
 
 
 def test_the_log_says_what_preparation_changed_and_not_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def lease(bundle: object, *, patient: bool) -> None:
+    async def wait(patient: bool) -> SpeechEngine:
         raise LookupError("no engine is needed here")
+
+    def lease(bundle: object) -> Lease:
+        return Lease(wait, lambda: None)
 
     bundles = SimpleNamespace(resolve=lambda model: SimpleNamespace(manifest=MANIFEST))
     service = SpeechService(SimpleNamespace(bundles=bundles, lease=lease), PROFILES, 1000)  # type: ignore[arg-type]
