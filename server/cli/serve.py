@@ -66,6 +66,7 @@ def run_server(settings: Settings, load: Loader) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise CommandError(f"cannot listen on {settings.address} port {settings.port}: {reason}") from None
+    memory.spare_what_is_loaded()
     lifecycle.serve(
         served,
         sockets,

@@ -1,10 +1,11 @@
-"""Limits the number of open connections, and decides which one is closed for a new one."""
+"""How many connections there may be, what happens when there are more, and how many requests begin at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import sys
+from collections import deque
 from typing import Any, Protocol
 
 from server import log
@@ -68,6 +69,45 @@ class OpenConnections:
     def discard(self, connection: Connection) -> None:
         """Remove a connection that is closed."""
         self._open.discard(connection)
+
+
+class Turns:
+    """Lets so many requests begin in a round of the event loop; more that have come at once wait in line.
+
+    A request takes the loop half a millisecond before anything is awaited. Hundreds that arrive together would be one
+    round of the loop, in which no other event has its turn.
+
+    Args:
+        most: requests that begin in one round.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._counting = False
+
+    async def take(self) -> None:
+        """Wait for a turn, no longer than for those who came before."""
+        if not self._counting:
+            self._counting = True
+            asyncio.get_running_loop().call_soon(self._begin_round)
+        if self._left:
+            self._left -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        await turn
+
+    def _begin_round(self) -> None:
+        self._left = self._most
+        while self._line and self._left:
+            turn = self._line.popleft()
+            if not turn.done():  # else its client has left
+                turn.set_result(None)
+                self._left -= 1
+        self._counting = self._left < self._most
+        if self._counting:
+            asyncio.get_running_loop().call_soon(self._begin_round)
 
 
 def connections_possible(wanted: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any, cast
 
 from sanic import Request
@@ -32,6 +33,8 @@ LINGER_SECONDS = 5.0
 """How long a client may go on sending before its connection is closed: closed at once, it could lose the answer."""
 
 _CHUNK_LINE_BYTES = 1024
+_HEALTH = re.compile(rb"(?:GET|HEAD) /(?:livez|readyz|health)[ ?]")
+"""What waits for no turn: whoever asks takes a late answer for a server that is not well, and ends it."""
 _TLS_HANDSHAKE = b"\x16"
 """First byte of a client that speaks TLS (RFC 8446, section 5.1)."""
 
@@ -61,6 +64,8 @@ class GuardedHttp(Http):
                     framing.check_beginning(head)
                     await self._receive_more()
             if end >= 0:
+                if not _HEALTH.match(head):
+                    await self.protocol.app.ctx.turns.take()
                 head[:end] = framing.normal_head(bytes(head[:end]))
         except FramingError as error:
             raise BadRequest(str(error)) from error
