@@ -49,7 +49,7 @@ QUIET_PATHS = ("livez", "readyz", "health", "metrics")
 """Routes that monitors ask all day long; their log lines have the level DEBUG."""
 
 REQUESTS_A_ROUND = 4
-"""Requests that begin in one round of the event loop."""
+"""Requests that begin or end in one round of the event loop."""
 
 _RESPONSE_SECONDS = 24 * 3600
 

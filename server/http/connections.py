@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from functools import partial
 from typing import Any, cast
 
 from sanic import Request
@@ -205,9 +206,9 @@ class GuardedProtocol(HttpProtocol):
         self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget a connection that is closed."""
+        """It is gone; what is done for its request ends in its turn."""
         self.app.ctx.connections.discard(self)
-        super().connection_lost(exc)  # type: ignore[no-untyped-call]
+        self.app.ctx.turns.call(partial(super().connection_lost, exc))
 
     def data_received(self, data: bytes) -> None:
         """Take bytes that have arrived; a client that speaks TLS is disconnected."""

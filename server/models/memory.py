@@ -18,7 +18,7 @@ from server.graphs.session import Provider, ProviderError, choose_provider
 from server.manifest import CODEC_TABLE, TEXT_TABLE, Manifest
 from server.models.threads import DaemonThreads
 
-WORTH_TRIMMING_BYTES = 8 << 20
+WORTH_TRIMMING_BYTES = 2 << 20
 """Growth of the process in bytes below which memory is not trimmed."""
 MAPPED_FROM = 4 << 20
 """Blocks of at least this many bytes get pages of their own, which go back to the system when they are freed."""

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sanic import Sanic
+from sanic import Request, Sanic
 
 from server.cli.startup import open_pool
 from server.config import Settings
 from server.http import lifecycle
 from server.http.app import REQUESTS_A_ROUND, create_app
-from server.http.capacity import Turns
+from server.http.capacity import OpenConnections, Turns
 from server.http.connections import GuardedProtocol
 from server.http.lifecycle import ACCEPTED_AT_A_TIME
 from server.metrics import Metrics
@@ -81,6 +81,38 @@ class ClosedTurns(Turns):
     async def take(self) -> None:
         self.waiting += 1
         await asyncio.Event().wait()
+
+
+def test_few_requests_end_in_a_round_when_their_clients_leave_together() -> None:
+    app = test_sanic.make_app()
+    app.ctx.turns, app.ctx.connections = Turns(3), OpenConnections(100)
+    begun, rounds = 0, 0
+    ended: list[int] = []
+
+    @app.get("/")
+    async def wait(request: Request) -> None:
+        nonlocal begun
+        begun += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(rounds)
+
+    async def test() -> None:
+        nonlocal rounds
+        async with test_sanic.serving(app, GuardedProtocol) as (_, port):
+            clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+            for client in clients:
+                client.sendall(request("/"))
+            await until(lambda: begun == len(clients), "all requests begin")
+            for client in clients:
+                client.close()
+            while len(ended) < len(clients):
+                await asyncio.sleep(0)
+                rounds += 1
+        assert max(ended.count(round_) for round_ in ended) == 3
+
+    run(test)
 
 
 def request(path: str) -> bytes:
