@@ -225,7 +225,7 @@ def running_server(options: argparse.Namespace) -> Iterator[tuple[str, str | Non
 
 
 def ending(bundle: Path, frames: int, scratch: Path) -> Path:
-    """The bundle or, where it makes noise and so never ends by itself, a copy that ends after so many frames."""
+    """Return the bundle, or, if it makes noise and so never ends by itself, a copy that ends after so many frames."""
     manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
     if not manifest.get("noise"):
         return bundle

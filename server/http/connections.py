@@ -35,7 +35,7 @@ LINGER_SECONDS = 5.0
 
 _CHUNK_LINE_BYTES = 1024
 _HEALTH = re.compile(rb"(?:GET|HEAD) /(?:livez|readyz|health)[ ?]")
-"""What waits for no turn: whoever asks takes a late answer for a server that is not well, and ends it."""
+"""These requests wait for no turn: whoever asks takes a late answer for a server that is ill, and ends it."""
 _TLS_HANDSHAKE = b"\x16"
 """First byte of a client that speaks TLS (RFC 8446, section 5.1)."""
 
@@ -206,7 +206,7 @@ class GuardedProtocol(HttpProtocol):
         self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone; what is done for its request ends in its turn."""
+        """Forget a connection that is closed, and end its request when it is its turn."""
         self.app.ctx.connections.discard(self)
         self.app.ctx.turns.call(partial(super().connection_lost, exc))
 
