@@ -26,12 +26,13 @@ from benchmarks.placement import PROVIDERS, profiled
 from benchmarks.stopwatch import Stopwatch, timed_bundle
 from server.bench.report import machine
 from server.bench.speak import RAMP_FRAMES, TEXT, TimedJob, speak
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Sampling
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.engine.worker import Engine
-from server.graphs.cuda.device_frame import IDLE, control_buffer
-from server.graphs.cuda.device_memory import BFLOAT16, FLOAT16, FLOAT32
+from server.graphs.cuda.views import BFLOAT16, FLOAT16, FLOAT32
+from server.graphs.frame_state import IDLE, control_buffer
 from server.graphs.session import Chosen, ProviderError, check_provider
 from server.manifest import BundleError, Manifest, read_manifest
 
@@ -97,7 +98,7 @@ def placement(folder: Path, manifest: Manifest, device: Chosen) -> int:
         "hidden": embeds[0],
         "seen": np.zeros((1, vocab_size), np.bool_),
         "forced_codes": np.full((1, groups), -1, np.int64),
-        "text_pad": embeds[0, 0],
+        "text_embeds": embeds[0],
     }
     feeds: dict[str, dict[str, Any]] = {"talker": talker, "code_predictor": predictor}
     return sum(profiled(folder / manifest.graphs[name].file, device, feed) for name, feed in feeds.items())
@@ -157,7 +158,7 @@ def lines(folder: Path, device: Chosen, options: argparse.Namespace) -> Iterator
     codec = manifest.sizes.codec
     audio = run.frames * codec.samples_per_frame / codec.sample_rate
     for name, seconds in watch.seconds.items():
-        beside = "chunk, beside the talker" if opened.decodes_beside else "chunk"
+        beside = "chunk, beside the talker" if opened.overlaps_decoding else "chunk"
         each = beside if name == "codec decoder" else "frame"
         yield f"{name}, 1 row", f"{1e3 * median(seconds):.2f} ms a {each}"
     yield "steady frame, all stages, 1 row", f"{1e3 * run.steady_seconds:.2f} ms"
@@ -194,7 +195,6 @@ def _open(folder: Path, device: Chosen, rows: int, options: argparse.Namespace) 
         threads=options.threads,
         slots=rows,
         positions=positions,
-        cuda_graphs=options.cuda_graphs,
     )
 
 
@@ -206,7 +206,6 @@ def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Pat
     parser.add_argument("--precision", choices=["bf16", "fp16", "int4_bf16"], help="bf16 by default; on the CPU fp16")
     parser.add_argument("--rows", type=int, nargs="+", default=[8, 32, 64, 128])
     parser.add_argument("--frames", type=int, default=125, help="codec frames a row (default: %(default)s, 10 s)")
-    parser.add_argument("--cuda-graphs", action="store_true", help="have CUDA capture and replay what a frame runs")
     parser.add_argument("--threads", type=int, default=0, help="of CPU kernels; 0 is one a core")
     parser.add_argument("--probe-bytes", type=int, default=PROBE_BYTES, help="read and written to find the bandwidth")
     options = parser.parse_args(arguments)
@@ -221,8 +220,7 @@ def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Pat
         print("This runs on the CPU: it shows that the benchmark works, and no figure below is a GPU's.\n")
     for size in options.sizes:
         folder = bundle_of(size, precision)
-        how = f"{device} with CUDA graphs" if options.cuda_graphs else device
-        print(f"{size}, {precision}, {how}; {machine()}, ONNX Runtime {ort.__version__}\n")
+        print(f"{size}, {precision}, {device}; {machine()}, ONNX Runtime {ort.__version__}\n")
         print("| what | measured |\n|---|---|")
         try:
             for name, value in lines(folder, device, options):

@@ -8,18 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from export.graphs.narrow import widen
-from export.parity import FRAMES, GREEDY, TEXT, Reference, measure
-from server.engine.bundle import open_bundle, open_prompts
+from export.graphs.cuda.narrow import widen
+from export.parity import FRAMES, REPETITION_PENALTY, TEXT, Reference, measure
+from server.engine.bundle import open_prompts
+from server.engine.frames import Frames
+from server.engine.holdback import RowState
 from server.engine.job import Job, Sampling
 from server.engine.prompt import AUTO, Prompt
-from server.engine.rows import Row, RowState
+from server.engine.provider import open_bundle
+from server.engine.rows import Row
 from server.engine.sampling import RowSampler
-from server.graphs.codec_decoder import PooledCodecDecoder
-from server.graphs.cuda.device_frame import Controls, DevicePredictor, DeviceTalker, control_buffer, forced_logits
+from server.graphs.code_predictor import CodePredictor, forced_logits
+from server.graphs.cuda.codec_decoder import PooledCodecDecoder
+from server.graphs.frame_state import Controls, RowOutput, control_buffer
+from server.graphs.memory import HostMemory
 from server.graphs.session import Chosen, open_session
-from server.graphs.talker import TalkerOutput
+from server.graphs.talker import Talker
 from server.manifest import CODEC_TABLE, Manifest, read_manifest
+from tests.host_draw import draw_code_0
 
 SAMPLED = Sampling(0.9, 50, 0.95, 1.05, 0.9, 50, 1.0)
 
@@ -44,11 +50,12 @@ def _drawn(bundle: Path, device: Chosen, threads: int, expected: Reference) -> d
     codec, equal = opened.codec_decoder.start(), 0
     job = Job(Prompt(expected.prompt, 1), SAMPLED, seed=0, max_frames=FRAMES)
     device_sampler, host_sampler = (RowSampler(SAMPLED, 0, opened.manifest) for _ in range(2))
-    frames = opened.frames()
+    frames = Frames(opened.talker, opened.code_predictor, opened.manifest.sizes, opened.prompts.pad)
+    end = opened.manifest.ids.codec_eos
     for logits, hidden, codes in zip(expected.logits, expected.hidden, expected.codes, strict=True):
-        row = Row(job, 0, RowState(len(expected.prompt), TalkerOutput(logits, hidden), codec, None), device_sampler)
-        wanted = host_sampler.draw_code_0(logits, host_sampler.uniforms()[0])
-        found = [drawn.codes[0] if drawn else None for _, drawn in frames.draw([row])]
+        row = Row(job, 0, RowState(len(expected.prompt), RowOutput(logits, hidden), codec, None), device_sampler)
+        wanted = draw_code_0(host_sampler, logits, host_sampler.uniforms()[0], end=end)
+        found = [end if drawn is None else drawn[0] for _, drawn in frames.draw([row])]
         equal += found == [wanted]
         for sampler in (device_sampler, host_sampler):
             sampler.accept(int(codes[0]))
@@ -61,15 +68,16 @@ def _reference(bundle: Path, wide: Path, manifest: Manifest, threads: int) -> Re
     speaker = next(iter(manifest.speakers), None)
     prompt = prompts.build(TEXT, speaker=speaker, language=AUTO, instruction=None).embeddings
     groups = manifest.sizes.code_predictor.num_code_groups
-    talker = DeviceTalker(sessions["talker"], manifest.sizes, 1, "cpu")
-    predictor = DevicePredictor(sessions["code_predictor"], talker, groups, prompts.pad)
+    talker = Talker(sessions["talker"], manifest.sizes, 1)
+    talker.state.put_text(0, prompts.pad)
+    predictor = CodePredictor(sessions["code_predictor"], talker.state)
     rows: dict[str, list[Any]] = {name: [] for name in ("codes", "inputs", "hidden", "logits", "predictor_logits")}
-    begin, controls = talker.prefill(0, prompt), Controls(len(prompt), repetition_penalty=GREEDY.repetition_penalty)
-    talker.state.put(0, TalkerOutput(*(value[0] for value in begin)), np.zeros(len(table), np.bool_))
+    begin, controls = talker.prefill(0, prompt), Controls(len(prompt), repetition_penalty=REPETITION_PENALTY)
+    talker.state.put(0, RowOutput(*(value[0] for value in begin)), np.zeros(len(table), np.bool_))
     for _ in range(FRAMES):
         logits, hidden = talker.state.get(0)
         (codes,) = predictor.run(0, control_buffer([controls], [np.zeros(groups, np.float32)]))
-        (inputs,) = talker.state.inputs.get(0)
+        ((inputs,),) = talker.state.talker_inputs.read(0, 1)
         predictor_logits = forced_logits(sessions["code_predictor"], hidden[None], codes[None])
         values = (codes, inputs, hidden, logits, predictor_logits[0])
         for name, value in zip(rows, values, strict=True):
@@ -77,6 +85,6 @@ def _reference(bundle: Path, wide: Path, manifest: Manifest, threads: int) -> Re
         controls = controls._replace(length=controls.length + 1, last_code=int(codes[0]))
         talker.advance(0, 1, controls.length)
     stacked = {name: np.stack(values) for name, values in rows.items()}
-    decoder = PooledCodecDecoder(sessions["codec_decoder"], 1, "cpu")
+    decoder = PooledCodecDecoder(sessions["codec_decoder"], 1, HostMemory())
     waveform, _ = decoder.decode(stacked["codes"][None], [decoder.start()])
     return Reference(prompt=prompt, waveform=waveform[0], **stacked)

@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.attacks import ATTACKS, PARAGRAPH, Attack, Target, ask
 from benchmarks.clients import Ask, connect, take_turns, watching
+from benchmarks.load import ending
 from benchmarks.observed import Seen, longest_gap, percentile, underruns
 from server.audio.encoders import FORMATS
 from server.bench.report import machine
@@ -45,6 +46,9 @@ LEAST_SECONDS = 4.0
 """Seconds for which a short attack is repeated, so that there are enough probes for a percentile."""
 MEGABYTE = 1_000_000
 ATTACKERS_NICE = 10
+WARM_FRAMES = 100
+NOISE_FRAMES = 25
+"""Codec frames of a chunk where the bundle makes noise, and so ends none by itself."""
 BUFFER_SECONDS = 0.2
 """Seconds of audio that a player keeps before it plays, which hides gaps of that length in all."""
 MOST_MEGABYTES, MOST_P99, MOST_WORST, MOST_LEFT = 64, 20, 100, 0.05
@@ -121,7 +125,8 @@ class Cost:
         yield ", ".join(f"{number} x {what}" for what, number in sorted(self.got.items())) or "-"
         yield f"{self.seconds:.1f}"
         yield f"{self.peak / MEGABYTE:.0f}"
-        yield f"{percentile(self.livez, 99):.1f} / {max(self.livez):.1f} ({len(self.livez)})"
+        p50, p99 = (percentile(self.livez, share) for share in (50, 99))
+        yield f"{p50:.1f} / {p99:.1f} / {max(self.livez):.1f} ({len(self.livez)})"
         heard = Counter(one.outcome for one in self.seen.heard)
         gap = max((longest_gap(one.parts) for one in self.seen.heard), default=0.0)
         times, seconds = self.starved
@@ -130,18 +135,26 @@ class Cost:
 
 
 HEAD = (
-    "attack", "what the attacker got", "s", "peak RSS above before, MB", "`/livez` p99 / worst, ms (probes)",
+    "attack", "what the attacker got", "s", "peak RSS above before, MB", "`/livez` p50 / p99 / worst, ms (probes)",
     "listener: longest gap; underruns at 1 x; requests",
 )  # fmt: skip
 
 
 @dataclass
 class Siege:
-    """The servers, and how they are measured."""
+    """The servers, and how they are measured.
+
+    Attributes:
+        target: what is attacked.
+        process: of the server that wants a key.
+        listener: what somebody listens to meanwhile.
+        warm_frames: codec frames of each request before the attacks.
+    """
 
     target: Target
     process: Process
     listener: Ask
+    warm_frames: int
 
     async def work(self, name: str, attack: Attack) -> Cost:
         """Attack, and wait until none of its requests is under way any more."""
@@ -192,8 +205,13 @@ async def under_way(http: httpx.AsyncClient) -> tuple[int, int]:
 
 async def nothing(target: Target) -> Iterable[str]:
     """no attack"""
-    await asyncio.sleep(5)
+    await asyncio.sleep(10)
     return []
+
+
+async def nothing_more(target: Target) -> Iterable[str]:
+    """no attack, after all of them"""
+    return await nothing(target)
 
 
 async def ordinary(target: Target) -> Iterable[str]:
@@ -208,14 +226,14 @@ async def run(siege: Siege, attacks: Iterable[Attack], rows: int, say: Callable[
     target, process = siege.target, siege.process
     async with connect(target.url, target.key) as http:
         for number in (1, rows, rows):
-            await take_turns(http, number, [Ask(PARAGRAPH, 100, seed) for seed in range(number)])
+            await take_turns(http, number, [Ask(PARAGRAPH, siege.warm_frames, seed) for seed in range(number)])
     async with target.client() as http:  # what is loaded with the first use of a format, and of a form of text
         for audio_format in FORMATS:
             await ask(http, "**Yes**, [1s] on 2025-03-01.", response_format=audio_format)
     await siege.settled()
     rss, descriptors = process.rss, process.descriptors
     costs = []
-    for attack in (nothing, ordinary, *attacks):
+    for attack in (nothing, ordinary, *attacks, nothing_more):
         name = str(attack.__doc__).strip()
         say(name)
         costs.append(await siege.work(name, attack))
@@ -258,17 +276,18 @@ def besieged(options: argparse.Namespace) -> Iterator[Siege]:
     """Start both servers, and end them afterwards."""
     from tests.server.running import KEY, REAL, run_server
 
-    bundle = options.bundle.resolve()
-    variables = {
-        "KW_MODELS_DIR": str(bundle.parent),
-        "KW_MODEL": bundle.name,
-        "KW_MAX_ROWS": str(options.rows),
-        "KW_THREADS": str(options.threads),
-        "KW_REQUEST_TIMEOUT": str(options.timeout),
-        "KW_MAX_REQUESTS_PER_KEY": str(PLACES),
-    }
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
+        given = options.bundle.resolve()
+        bundle = ending(given, NOISE_FRAMES, scratch)
+        variables = {
+            "KW_MODELS_DIR": str(bundle.parent),
+            "KW_MODEL": bundle.name,
+            "KW_MAX_ROWS": str(options.rows),
+            "KW_THREADS": str(options.threads),
+            "KW_REQUEST_TIMEOUT": str(options.timeout),
+            "KW_MAX_REQUESTS_PER_KEY": str(PLACES),
+        }
         (keys := scratch / "keys").touch()
         with (
             run_server(REAL, scratch, **variables, KW_API_KEYS_FILE=str(keys)) as server,
@@ -277,7 +296,8 @@ def besieged(options: argparse.Namespace) -> Iterator[Siege]:
             server.wait_ready()
             open_server.wait_ready()
             target = Target(server.url, KEY, open_server.url, keys, options.seconds)
-            yield Siege(target, Process(server.process.pid), Ask(PARAGRAPH, options.frames, 1))
+            warm_frames = WARM_FRAMES if bundle == given else NOISE_FRAMES
+            yield Siege(target, Process(server.process.pid), Ask(PARAGRAPH, options.frames, 1), warm_frames)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

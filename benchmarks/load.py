@@ -215,7 +215,7 @@ def running_server(options: argparse.Namespace) -> Iterator[tuple[str, str | Non
     with tempfile.TemporaryDirectory() as scratch:
         bundle = options.bundle
         if options.scenario == "long":
-            bundle = _ending(bundle, options.frames, Path(scratch))
+            bundle = ending(bundle, options.frames, Path(scratch))
         settings = {"MODELS_DIR": bundle.parent, "MODEL": bundle.name, "THREADS": options.threads}
         settings |= {"MAX_ROWS": options.rows, "MAX_QUEUE": options.queue}
         variables = {f"KW_{name}": str(value) for name, value in settings.items()}
@@ -224,7 +224,7 @@ def running_server(options: argparse.Namespace) -> Iterator[tuple[str, str | Non
             yield server.url, KEY
 
 
-def _ending(bundle: Path, frames: int, scratch: Path) -> Path:
+def ending(bundle: Path, frames: int, scratch: Path) -> Path:
     """Return the bundle, or, if it makes noise and so never ends by itself, a copy that ends after so many frames."""
     manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
     if not manifest.get("noise"):

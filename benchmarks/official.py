@@ -21,7 +21,8 @@ from benchmarks.floor import FloorProbe, frame_reads
 from benchmarks.stopwatch import Stopwatch, timed_bundle
 from server.bench.report import machine
 from server.bench.speak import TEXT, speak
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.cores import thread_count
 from tests.oracle import Official

@@ -37,8 +37,8 @@ MAX_FRAMES = 100
 
 def speak(output: Path) -> None:
     """Say `TEXTS` with the embedded model; write codes `[frames, groups]` and samples of each, and the CPU's flags."""
-    from server.engine.bundle import open_bundle
     from server.engine.job import Job, Sampling
+    from server.engine.provider import open_bundle
     from server.engine.synthesizer import Synthesizer
 
     bundle = open_bundle(BUNDLE, provider="cpu", threads=1, slots=1)

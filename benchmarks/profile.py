@@ -19,8 +19,10 @@ import onnxruntime as ort
 from benchmarks.placement import KERNEL_TIME
 from server.bench.report import machine
 from server.engine.synthesizer import CHUNK_RAMP
-from server.graphs.code_predictor import CodePredictor, DrawParameters
+from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.frame_state import Controls, FrameState, control_buffer
+from server.graphs.memory import HostMemory
 from server.graphs.talker import Talker
 from server.manifest import Manifest, read_manifest
 
@@ -39,15 +41,18 @@ def calls(name: str, session: ort.InferenceSession, manifest: Manifest, rows: in
     width, groups = sizes.talker.hidden_size, sizes.code_predictor.num_code_groups
     hidden = random.standard_normal((rows, width), np.float32)
     if name == "talker":
-        talker = Talker(session, sizes.talker.model_copy(update={"max_positions": 2 * PAST}), slots=rows)
+        short = sizes.talker.model_copy(update={"max_positions": 2 * PAST})
+        talker = Talker(session, sizes.model_copy(update={"talker": short}), slots=rows)
         lengths = np.full(rows, PAST, np.int32)
         return lambda: talker.decode(0, hidden, lengths), 1
     if name == "code_predictor":
-        predictor = CodePredictor(session)
-        code_0 = random.integers(sizes.codec.codebook_size, size=rows)
-        uniforms = random.random((rows, groups - 1), np.float32)
-        parameters = DrawParameters(np.full(rows, 0.9, np.float32), np.full(rows, 50), np.ones(rows, np.float32))
-        return lambda: predictor.run(hidden, code_0, uniforms, parameters), 1
+        state = FrameState(HostMemory(), sizes, rows)
+        state.logits.write(0, random.standard_normal((rows, sizes.talker.vocab_size), np.float32))
+        state.hidden.write(0, hidden)
+        predictor = CodePredictor(session, state)
+        one = Controls(PAST, temperature=0.9, top_k=50, predictor_temperature=0.9, predictor_top_k=50)
+        controls = control_buffer([one] * rows, list(random.random((rows, groups), np.float32)))
+        return lambda: predictor.run(0, controls), 1
     decoder, frames = CodecDecoder(session), CHUNK_RAMP[-1]
     codes = random.integers(sizes.codec.codebook_size, size=(rows, frames, sizes.codec.num_quantizers))
     states = [decoder.start()] * rows

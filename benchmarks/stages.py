@@ -20,7 +20,7 @@ from benchmarks.stopwatch import Stopwatch, timed_bundle
 from server.bench.measure import Rss, measure, rss
 from server.bench.report import report
 from server.bench.speak import Run, speak
-from server.engine.bundle import open_bundle
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import CHUNK_RAMP, Synthesizer
 from server.graphs.cores import thread_count
 from server.manifest import Manifest, Precision

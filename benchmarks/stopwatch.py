@@ -31,13 +31,12 @@ class Stopwatch:
 
 
 class _Timed:
-    """Stands for another object and times those of its methods that are named and that it has."""
+    """Stands for another object and times those of its methods that are named."""
 
     def __init__(self, inner: Any, watch: Stopwatch, **methods: str) -> None:
         self._inner = inner
         for method, name in methods.items():
-            if hasattr(inner, method):
-                setattr(self, method, watch.wrap(name, getattr(inner, method)))
+            setattr(self, method, watch.wrap(name, getattr(inner, method)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -46,7 +45,7 @@ class _Timed:
 def timed_bundle(bundle: OpenBundle, watch: Stopwatch) -> OpenBundle:
     """Return the bundle with its graph calls timed: `talker`, `code predictor`, `codec decoder`."""
     timed: dict[str, Any] = {
-        "talker": _Timed(bundle.talker, watch, decode="talker", advance="talker"),
+        "talker": _Timed(bundle.talker, watch, advance="talker"),
         "code_predictor": _Timed(bundle.code_predictor, watch, run="code predictor"),
         "codec_decoder": _Timed(bundle.codec_decoder, watch, decode="codec decoder"),
     }

@@ -80,13 +80,14 @@ def spoken_codes(folder: Path, manifest: Manifest, tick: Tick) -> list[Ints]:
     sessions = {
         name: open_session(folder / manifest.graphs[name].file, "cpu", 0) for name in ("talker", "code_predictor")
     }
+    talker = Talker(sessions["talker"], manifest.sizes, 1)
     deaf = _Deaf(manifest.sizes.codec.samples_per_frame)
     bundle = OpenBundle(
         manifest=manifest,
         provider="cpu",
         prompts=open_prompts(folder, manifest),
-        talker=Talker(sessions["talker"], manifest.sizes.talker, 1),
-        code_predictor=CodePredictor(sessions["code_predictor"]),
+        talker=talker,
+        code_predictor=CodePredictor(sessions["code_predictor"], talker.state),
         codec_decoder=deaf,
     )
     synthesizer, speakers, found = Synthesizer(bundle), list(manifest.speakers), []
@@ -140,7 +141,7 @@ def export_quantised(
         for how in _MATRICES if count == len(every) else _MATRICES[-1:]:
             model = onnx.load(path)
             if how:
-                quantise_graph(model, how, others=_FRONT)
+                quantise_graph(model, how, formats_by_prefix=_FRONT)
             noise = noise_db(_run(model, codes[-1]), wanted)
             if always or noise <= LOUDEST_NOISE:
                 save_graph(model, path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from export.weights import CheckpointError, read_json
-from server.engine.sampling import RESERVED_CODES
+from server.graphs.frame_state import RESERVED_CODES
 from server.voices.profiles import normalised
 
 CODEC_FOLDER = "speech_tokenizer"
@@ -69,6 +69,12 @@ def read_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     _check_sizes(talker, predictor, codec, decoder)
     _check_ids("config.json", config, _TEXT_IDS, talker["text_vocab_size"])
     _check_ids("config.json: talker_config", talker, _CODEC_IDS, talker["vocab_size"])
+    reserved = talker["vocab_size"] - RESERVED_CODES
+    if talker["codec_eos_token_id"] < reserved:
+        raise CheckpointError(
+            f"config.json: talker_config: codec_eos_token_id is {talker['codec_eos_token_id']}, which is a code of the "
+            f"codec; expected one of the reserved ids from {reserved} on"
+        )
     _name_voices(talker)
     if kind == "custom_voice" and not talker["spk_id"]:
         raise CheckpointError("config.json: talker_config: spk_id names no speaker, and a custom_voice needs one")

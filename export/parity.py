@@ -19,19 +19,21 @@ from export.checkpoint import Checkpoint
 from export.graphs.code_predictor import CodePredictorStep
 from export.graphs.codec_decoder import CodecDecoder as TorchCodecDecoder
 from export.graphs.codec_decoder import decode_whole
+from export.graphs.first_code import FirstCode
 from export.graphs.layers import empty_caches
 from export.graphs.talker import Talker as TorchTalker
 from export.graphs.validation import relative_error
-from server.engine.job import Sampling
 from server.engine.prompt import AUTO, PromptBuilder
-from server.engine.sampling import RowSampler
 from server.engine.synthesizer import CHUNK_RAMP
-from server.graphs.code_predictor import CodePredictor
-from server.graphs.codec_decoder import CodecDecoder, PooledCodecDecoder
-from server.graphs.cuda.device_frame import forced_logits
-from server.graphs.session import CUDA_PRECISIONS, Chosen, open_session
+from server.graphs.code_predictor import forced_logits
+from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.cuda.codec_decoder import PooledCodecDecoder
+from server.graphs.cuda.memory import DeviceMemory
+from server.graphs.frame_state import Controls
+from server.graphs.memory import HostMemory, Memory
+from server.graphs.session import CUDA_PRECISIONS, Chosen, Session, open_session
 from server.graphs.talker import Talker
-from server.manifest import Manifest, TalkerSizes
+from server.manifest import Manifest, Sizes
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -39,7 +41,33 @@ Tick = Callable[[int, int], None]
 
 FRAMES = 32
 TEXT = "On 3 May 2026, at half past seven, the ferry left for Aarhus with 214 people aboard."
-GREEDY = Sampling(0.0, 0, 1.0, 1.05, 0.0, 0, 1.0)
+REPETITION_PENALTY = 1.05
+
+
+class GreedyCodes:
+    """Chooses code 0 greedily, frame by frame; end-of-speech is passed over.
+
+    Args:
+        manifest: sizes and end-of-speech.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        talker, self._groups = manifest.sizes.talker, manifest.sizes.code_predictor.num_code_groups
+        self._first = FirstCode(talker.vocab_size, manifest.ids.codec_eos, self._groups, hidden_size=1)
+        self._seen = torch.zeros(1, talker.vocab_size, dtype=torch.bool)
+        self._last = -1
+
+    def choose(self, logits: Floats) -> int:
+        """The code that the logits `[vocab_size]` are largest for, after the repetition penalty."""
+        controls = Controls(last_code=self._last, repetition_penalty=REPETITION_PENALTY)
+        sent = torch.nn.functional.pad(torch.tensor([controls], dtype=torch.float32), (0, self._groups))
+        free = torch.full((1, self._groups), -1)
+        code, _, self._seen, *_ = self._first(sent, torch.from_numpy(logits)[None], torch.zeros(1, 1), self._seen, free)
+        return int(code)
+
+    def accept(self, code: int) -> None:
+        """From now on the repetition penalty counts this code."""
+        self._last = code
 
 
 @dataclass(frozen=True)
@@ -73,15 +101,15 @@ def reference(
     language = "english" if "english" in manifest.languages else AUTO
     prompt = prompts.build(TEXT, speaker=speaker, language=language, instruction="Speak calmly.").embeddings
     talker, step = TorchTalker.from_checkpoint(checkpoint), CodePredictorStep.from_checkpoint(checkpoint)
-    sampler = RowSampler(GREEDY, 0, manifest)
+    greedy = GreedyCodes(manifest)
     length = len(prompt)
     caches = empty_caches(talker.sizes, 1, length + FRAMES)
     logits, hidden, *caches = talker(torch.from_numpy(prompt)[None], *_lengths(length), caches)
     rows: dict[str, list[Any]] = {name: [] for name in ("codes", "inputs", "hidden", "logits", "predictor_logits")}
     for frame in range(FRAMES):
         _check_finite(logits.numpy(), "the talker's logits are", "PyTorch")
-        code_0 = sampler.choose(logits[0].numpy(), 0.0, may_end=False)
-        sampler.accept(code_0)
+        code_0 = greedy.choose(logits[0].numpy())
+        greedy.accept(code_0)
         first = torch.tensor(codec_embedding[code_0])
         codes, embedding, predictor_logits = _predict(step, hidden, first)
         inputs = embedding + torch.from_numpy(prompts.pad)
@@ -165,15 +193,20 @@ def _check_finite(values: Floats, what: str, where: str) -> None:
         raise ValueError(f"{what} not finite in {where}: the weights are damaged, or too large for the precision")
 
 
-def _short(manifest: Manifest, expected: Reference) -> TalkerSizes:
-    """The talker's sizes with no more positions than are needed: a device takes the memory of all of them."""
+def _short(manifest: Manifest, expected: Reference) -> Sizes:
+    """The sizes with no more positions than are needed: a device takes the memory of all of them."""
     positions = min(len(expected.prompt) + FRAMES, manifest.sizes.talker.max_positions)
-    return manifest.sizes.talker.model_copy(update={"max_positions": positions})
+    talker = manifest.sizes.talker.model_copy(update={"max_positions": positions})
+    return manifest.sizes.model_copy(update={"talker": talker})
+
+
+def _memory(session: Session, device: Chosen) -> Memory:
+    return HostMemory() if device == "cpu" else DeviceMemory(session, device)
 
 
 def _talker_logits(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
     session = open_session(folder / manifest.graphs["talker"].file, device, threads)
-    talker = Talker(session, _short(manifest, expected), slots=1, device=device)
+    talker = Talker(session, _short(manifest, expected), slots=1, memory=_memory(session, device))
     logits = [talker.prefill(0, expected.prompt).logits]
     for frame in range(FRAMES - 1):
         length = np.array([len(expected.prompt) + frame], np.int32)
@@ -183,25 +216,23 @@ def _talker_logits(folder: Path, manifest: Manifest, expected: Reference, thread
 
 def _codes_0(expected: Reference, logits: Floats, manifest: Manifest) -> Ints:
     """Greedy codes by these logits, the repetition penalty following the reference's codes."""
-    sampler = RowSampler(GREEDY, 0, manifest)
+    greedy = GreedyCodes(manifest)
     found = []
     for row, code in zip(logits, expected.codes[:, 0], strict=True):
-        found.append(sampler.choose(row, 0.0, may_end=False))
-        sampler.accept(code)
+        found.append(greedy.choose(row))
+        greedy.accept(int(code))
     return np.array(found)
 
 
 def _predictor_logits(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
     session = open_session(folder / manifest.graphs["code_predictor"].file, device, threads)
-    if manifest.precision in CUDA_PRECISIONS:
-        return forced_logits(session, expected.hidden, expected.codes)
-    return CodePredictor(session).logits(expected.hidden, expected.codes)
+    return forced_logits(session, expected.hidden, expected.codes)
 
 
 def _waveform(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
     session = open_session(folder / manifest.graphs["codec_decoder"].file, device, threads)
     narrow = manifest.precision in CUDA_PRECISIONS
-    decoder = PooledCodecDecoder(session, 1, device) if narrow else CodecDecoder(session)
+    decoder = PooledCodecDecoder(session, 1, _memory(session, device)) if narrow else CodecDecoder(session)
     # In the engine's own chunks, so that the carried state is measured too.
     state, samples, start, turn = decoder.start(), [], 0, 0
     while start < FRAMES:

@@ -17,8 +17,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from export.graphs.cuda.narrow import NARROW_TYPES
 from export.graphs.graph import CONTRIB_DOMAIN, with_subgraphs
-from export.graphs.narrow import NARROW_TYPES
 
 ACCURACY_LEVEL = 4
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
@@ -52,15 +52,15 @@ PRECISIONS: dict[str, dict[str, WeightFormat]] = {
 }
 """Formats by precision and graph; a graph that is not named stays as it was exported."""
 HEADS = INT8
-"""Of the matrices that give logits, whose errors go straight into the codes, in every quantised graph."""
+"""The format of the matrices that give logits, in every quantised graph: their errors go straight into the codes."""
 
 
 def graph_precision(precision: str, graph: str) -> str:
     """What a bundle of some precision stores one of its graphs in: fp32, int8, int4, or, for a GPU, its own name."""
     if precision in NARROW_TYPES:
         return "fp32" if graph == "codec_decoder" else precision
-    how = PRECISIONS[precision].get(graph)
-    return f"int{how.bits}" if how else "fp32"
+    weight_format = PRECISIONS[precision].get(graph)
+    return f"int{weight_format.bits}" if weight_format else "fp32"
 
 
 def fit_blocks(blocks: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -100,54 +100,54 @@ def _nonzero(x: Tensor) -> Tensor:
     return torch.where(x == 0, torch.ones_like(x), x)
 
 
-def quantise_matrix(weight: np.ndarray, how: WeightFormat) -> tuple[np.ndarray, np.ndarray]:
+def quantise_matrix(weight: np.ndarray, weight_format: WeightFormat) -> tuple[np.ndarray, np.ndarray]:
     """Quantise one matrix to the layout of `MatMulNBits`.
 
     Args:
         weight: float32 `[inner, outputs]`, as `MatMul` takes it.
-        how: bits and block size.
+        weight_format: bits and block size.
 
     Returns:
         Packed uint8 `[outputs, blocks, block_size * bits / 8]` and scales float32 `[outputs, blocks]`.
     """
     inner, outputs = weight.shape
     columns = torch.from_numpy(np.ascontiguousarray(weight.T))
-    padding = -inner % how.block_size
-    blocks = torch.nn.functional.pad(columns, (0, padding)).view(outputs, -1, how.block_size)
-    q, scales = fit_blocks(blocks, how.bits)
-    stored = (q + 2 ** (how.bits - 1)).to(torch.uint8)
-    if how.bits == 4:
+    padding = -inner % weight_format.block_size
+    blocks = torch.nn.functional.pad(columns, (0, padding)).view(outputs, -1, weight_format.block_size)
+    q, scales = fit_blocks(blocks, weight_format.bits)
+    stored = (q + 2 ** (weight_format.bits - 1)).to(torch.uint8)
+    if weight_format.bits == 4:
         stored = stored[..., 0::2] | (stored[..., 1::2] << 4)
     return stored.numpy(), scales.numpy()
 
 
 def quantise_graph(
     model: onnx.ModelProto,
-    how: WeightFormat,
+    weight_format: WeightFormat,
     stored_as: int = TensorProto.FLOAT,
-    others: Mapping[str, WeightFormat] | None = None,
+    formats_by_prefix: Mapping[str, WeightFormat] | None = None,
 ) -> None:
     """Replace, in place, every `MatMul` by a stored matrix of a type, in the graph and its subgraphs.
 
     Args:
         model: with its weights.
-        how: bits and block size of all but the heads.
+        weight_format: bits and block size of all but the heads.
         stored_as: `TensorProto.FLOAT` or `BFLOAT16`; scales take the same type.
-        others: formats of nodes whose names begin otherwise, by how they begin.
+        formats_by_prefix: formats of other nodes, by what their names begin with.
 
     Raises:
-        ValueError: no matrix has a name that begins as one of `others` does, so that its format would be lost.
+        ValueError: no matrix has a name that begins with one of `formats_by_prefix`, so that its format would be lost.
     """
-    others = others or {}
-    unused = set(others)
+    formats_by_prefix = formats_by_prefix or {}
+    unused = set(formats_by_prefix)
     for graph in with_subgraphs(model.graph):
         matrices = {t.name: t for t in graph.initializer if len(t.dims) == 2 and t.data_type == stored_as}
         formats: dict[str, WeightFormat] = {}
         for node in graph.node:
             if node.op_type == "MatMul" and node.input[1] in matrices:
-                start = next((start for start in others if node.name.startswith(start)), "")
+                start = next((start for start in formats_by_prefix if node.name.startswith(start)), "")
                 unused.discard(start)
-                wanted = HEADS if node.output[0].startswith("logits") else others.get(start, how)
+                wanted = HEADS if node.output[0].startswith("logits") else formats_by_prefix.get(start, weight_format)
                 formats[node.input[1]] = wanted.fitting(matrices[node.input[1]].dims[0])
                 node.CopyFrom(_quantised_product(node, matrices[node.input[1]].dims, formats[node.input[1]], stored_as))
         kept = []
@@ -171,7 +171,9 @@ def quantise_graph(
         model.opset_import.append(helper.make_opsetid(CONTRIB_DOMAIN, 1))
 
 
-def _quantised_product(node: onnx.NodeProto, dims: Sequence[int], how: WeightFormat, stored_as: int) -> onnx.NodeProto:
+def _quantised_product(
+    node: onnx.NodeProto, dims: Sequence[int], weight_format: WeightFormat, stored_as: int
+) -> onnx.NodeProto:
     (source, matrix), (inner, outputs) = node.input, dims
     return helper.make_node(
         "MatMulNBits",
@@ -181,7 +183,7 @@ def _quantised_product(node: onnx.NodeProto, dims: Sequence[int], how: WeightFor
         domain=CONTRIB_DOMAIN,
         K=inner,
         N=outputs,
-        bits=how.bits,
-        block_size=how.block_size,
+        bits=weight_format.bits,
+        block_size=weight_format.block_size,
         accuracy_level=ACCURACY_LEVEL if stored_as == TensorProto.FLOAT else 0,
     )

@@ -17,13 +17,15 @@ from export.calibration import LOUDEST_NOISE, Quietest, export_quantised, spoken
 from export.checkpoint import Checkpoint, CheckpointError
 from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnnxConfig
 from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
+from export.graphs.cuda.frame_unrolled import DeviceFirstCode, DeviceStep, DeviceStepOnnxConfig, frame_unrolled
+from export.graphs.cuda.narrow import NARROW_TYPES, export_narrow, narrow, widen
+from export.graphs.cuda.pooled import pool_states
+from export.graphs.cuda.talker import DeviceTalker
 from export.graphs.first_code import FirstCode, FirstCodeOnnxConfig
+from export.graphs.frame import frame_graph
 from export.graphs.frame_loop import frame_loop
-from export.graphs.frame_unrolled import DeviceStep, DeviceStepOnnxConfig, frame_unrolled
 from export.graphs.graph import export_graph, save_graph
-from export.graphs.narrow import NARROW_TYPES, export_narrow, narrow, widen
-from export.graphs.pooled import pool_states
-from export.graphs.talker import DeviceTalker, Talker, TalkerOnnxConfig
+from export.graphs.talker import Talker, TalkerOnnxConfig
 from export.halves import store_halves, store_tables_in_bfloat16
 from export.parity import measure, reference
 from export.publish import describe, publish
@@ -111,21 +113,24 @@ def _talker(context: Conversion) -> None:
     export_graph("talker", config, context.output, validate=context.validate)
 
 
-def _code_predictor(context: Conversion) -> None:
-    folder, path = context.output / "step", context.output / "code_predictor.onnx"
+def _frame(context: Conversion) -> None:
+    """Code 0 and the code predictor's steps, as one graph."""
+    folder, path = context.output / "parts", context.output / "code_predictor.onnx"
     folder.mkdir()
     table = np.load(context.output / CODEC_TABLE)
-    if context.precision in NARROW_TYPES:
-        narrowed = narrow(DeviceStep.from_checkpoint(context.checkpoint), context.precision)
-        talker = context.checkpoint.config["talker_config"]
-        first = FirstCode(len(table), talker["codec_eos_token_id"], narrowed.groups, narrowed.talker_hidden_size)
-        parts = {"step": DeviceStepOnnxConfig(narrowed), "first": FirstCodeOnnxConfig(first)}
-        step_path, first_path = (export_narrow(name, config, folder) for name, config in parts.items())
-        frame_unrolled(step_path, first_path, narrowed, table, path)
+    end, narrowed = context.checkpoint.config["talker_config"]["codec_eos_token_id"], context.precision in NARROW_TYPES
+    step = (DeviceStep if narrowed else CodePredictorStep).from_checkpoint(context.checkpoint)
+    first = (DeviceFirstCode if narrowed else FirstCode)(len(table), end, step.groups, step.talker_hidden_size)
+    if isinstance(step, DeviceStep):
+        step = narrow(step, context.precision)
+        step_path = export_narrow("step", DeviceStepOnnxConfig(step), folder)
+        steps = frame_unrolled(step_path, step, table)
     else:
-        step = CodePredictorStep.from_checkpoint(context.checkpoint)
-        graph = export_graph("step", CodePredictorStepOnnxConfig(step), folder, validate=context.validate)
-        frame_loop(graph, step, table, path)
+        step_path = export_graph("step", CodePredictorStepOnnxConfig(step), folder, validate=context.validate)
+        steps = frame_loop(step_path, step, table)
+    first_path = export_graph("first", FirstCodeOnnxConfig(first), folder, validate=context.validate)
+    frame_graph(first_path, steps, step, path)
+    if not narrowed:
         model = onnx.load(path)
         store_tables_in_bfloat16(model)
         save_graph(model, path)
@@ -221,7 +226,7 @@ STAGES = (
     Stage("tokenizer", _tokenizer),
     Stage("tables", _tables),
     Stage("talker", _talker),
-    Stage("code predictor", _code_predictor),
+    Stage("code predictor", _frame),
     Stage("quantisation", _quantise),
     Stage("codec decoder", _codec_decoder),
     Stage("parity", _parity),

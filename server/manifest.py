@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 TOKENIZER, TEXT_TABLE, CODEC_TABLE = "tokenizer.json", "text_embedding.npy", "codec_embedding.npy"
 GRAPHS = ("talker", "code_predictor", "codec_decoder")
@@ -176,7 +176,7 @@ class Source(_Strict):
 class Manifest(_Strict):
     """The whole of `manifest.json`."""
 
-    format: Literal[1]
+    format: Literal[2]
     id: Name
     description: str
     noise: bool = Field(default=False, description="The weights are random: no runaway guard can judge the sound.")

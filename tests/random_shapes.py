@@ -18,8 +18,8 @@ import torch
 from export.checkpoint_config import CODEC_FOLDER
 from export.convert import main as convert
 from export.graphs.validation import relative_error
-from server.engine.bundle import open_bundle
 from server.engine.job import Job
+from server.engine.provider import open_bundle
 from tests.checkpoints import (
     DIALECTS,
     LANGUAGES,

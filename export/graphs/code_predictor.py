@@ -1,7 +1,7 @@
 """The code predictor: fills codebooks 1 and up of a frame, one step a codebook.
 
-`CodePredictorStep` is one step, exported and validated by itself; `frame_loop` then makes it the body of a loop, so
-that one call makes a whole frame and the weights exist once.
+`CodePredictorStep` is one step, exported and validated by itself. `export.graphs.frame_loop` makes it the body of a
+loop, so that one call makes a whole frame and the weights exist once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from export.graphs.operators import TopK
 def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
     """Draw one code a row by inverting the cumulative distribution over falling probabilities.
 
-    The same arithmetic as `server.engine.sampling.draw`. Every value depends on the row's own larger logits only, so
-    that rows with other parameters change nothing; a uniform of 0 is the largest logit.
+    Every value depends on the row's own larger logits only, so that rows with other parameters change nothing. A
+    uniform of 0 gives the largest logit.
 
     Args:
         logits: `[rows, codes]`.
@@ -33,23 +33,11 @@ def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, unif
     """
     values, indices = TopK.apply(logits / temperature[:, None], top_k.max().reshape(1))
     rank = torch.ones_like(indices).cumsum(1)
-    return _draw_ranked(values, indices, rank, top_k, top_p, uniform)
+    return draw_ranked(values, indices, rank, top_k, top_p, uniform)
 
 
-def draw_of_all(
-    logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor, ranks: Tensor
-) -> Tensor:
-    """`draw` for a GPU, where a number of candidates that the call learns would have to be copied to the host.
-
-    `ranks` is int64 `[1, codes]`, counting from 1.
-    """
-    values, indices = TopK.apply(logits / temperature[:, None], torch.tensor([ranks.shape[1]]))
-    return _draw_ranked(values, indices, ranks, top_k, top_p, uniform)
-
-
-def _draw_ranked(
-    values: Tensor, indices: Tensor, rank: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor
-) -> Tensor:
+def draw_ranked(values: Tensor, indices: Tensor, rank: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
+    """Draw one of a row's candidates, which are in falling order: `values` and `indices` `[rows, candidates]`."""
     weights = (values - values[:, :1]).exp() * (rank <= top_k[:, None]).float()
     before = weights.cumsum(1) - weights
     total = weights.sum(1, keepdim=True)
@@ -78,7 +66,7 @@ class CodePredictorStep(nn.Module):
     """
 
     PREFIX = "talker.code_predictor."
-    """Of its tensors in the checkpoint."""
+    """How the names of its tensors begin in the checkpoint."""
 
     def __init__(self, sizes: LayerSizes, groups: int, codes: int, talker_hidden_size: int) -> None:
         super().__init__()

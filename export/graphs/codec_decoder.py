@@ -58,7 +58,7 @@ class SnakeBeta(nn.Module):
         self.beta = nn.Parameter(torch.empty(channels))
 
     def forward(self, x: Tensor, axis: int = 1) -> Tensor:
-        """Of `x`, whose axis of channels is the last one, or the one before it."""
+        """The norm of `x`, whose axis of channels is the last one, or the one before it."""
         shape = (-1, 1) if axis < x.ndim - 1 else (-1,)
         turns = x * (self.alpha.exp() / math.pi).view(shape)
         r = turns - turns.round()
@@ -92,7 +92,7 @@ class UpsampleBlock(nn.Module):
         self.block.extend(ResidualUnit(outputs, dilation) for dilation in DILATIONS)
 
     def states(self, name: str) -> list[StateSpec]:
-        """Of the transposed convolution, then of each unit."""
+        """The carried tensors of the transposed convolution, then those of each unit."""
         _, transposed, *units = self.block
         specs = transposed.states(f"{name}.upsample")
         for index, unit in enumerate(units):
@@ -115,7 +115,7 @@ class CodecDecoder(nn.Module):
     """
 
     PREFIX = "decoder."
-    """Of its tensors in the checkpoint's speech tokenizer."""
+    """How the names of its tensors begin in the checkpoint's speech tokenizer."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()

@@ -126,7 +126,7 @@ class Transformer(nn.Module):
         self.window, self.theta = config["sliding_window"], config["rope_theta"]
 
     def states(self, name: str) -> list[StateSpec]:
-        """Of all layers in order."""
+        """The carried tensors of all layers in order."""
         return [spec for i, layer in enumerate(self.layers) for spec in layer.self_attn.states(f"{name}.{i}")]
 
     def forward(self, x: Tensor, position: Tensor, stream: Stream) -> Tensor:

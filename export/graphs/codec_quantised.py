@@ -32,7 +32,7 @@ from export.graphs.codec_decoder import CodecDecoder, ResidualUnit, SnakeBeta, U
 from export.graphs.streaming import CausalConv, CausalConvTranspose, StateSpec, Stream
 
 HEADROOM = 1.1
-"""Of the loudest value that calibration saw: what is louder is clipped."""
+"""The range of a tensor is this part of the loudest value that calibration saw; what is louder is clipped."""
 LEVELS = 127
 """Steps on either side of an activation's zero."""
 WEIGHT_LEVELS = 63
@@ -162,13 +162,13 @@ class QuantisedUnit(nn.Module):
         self.table_1 = _constant(_table(unit.act1, source, first))
         self.table_2 = _constant(_table(unit.act2, middle, second))
         dilated, pointwise = unit.conv1.conv, unit.conv2.conv
-        weight, rows = _byte_weights(dilated.weight.detach() * first[:, None])
+        weight, scales = _byte_weights(dilated.weight.detach() * first[:, None])
         self.dilated = _constant(weight)
-        self.dilated_scales = _constant(rows / middle)
-        self.dilated_bias = _constant((dilated.bias.detach() / rows).round().clamp(-(2**31), 2**31 - 1).int())
-        weight, rows = _byte_weights(pointwise.weight.detach() * second[:, None])
+        self.dilated_scales = _constant(scales / middle)
+        self.dilated_bias = _constant((dilated.bias.detach() / scales).round().clamp(-(2**31), 2**31 - 1).int())
+        weight, scales = _byte_weights(pointwise.weight.detach() * second[:, None])
         self.pointwise = _constant(weight[..., 0].T)
-        self.pointwise_scales = _constant(rows)
+        self.pointwise_scales = _constant(scales)
         self.pointwise_bias = _constant(pointwise.bias.detach())
         self.channels, self.context, (self.dilation,) = dilated.in_channels, unit.conv1.context, dilated.dilation
 
@@ -199,7 +199,7 @@ class QuantisedBlock(nn.Module):
         self.units = nn.ModuleList(QuantisedUnit(unit, one) for unit, one in zip(units, ranges, strict=True))
 
     def states(self, name: str) -> list[StateSpec]:
-        """Of the transposed convolution, then of each unit."""
+        """The carried tensors of the transposed convolution, then those of each unit."""
         specs = self.upsample.states(f"{name}.upsample")
         for index, unit in enumerate(self.units):
             specs += unit.states(f"{name}.unit.{index}")

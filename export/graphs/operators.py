@@ -116,7 +116,7 @@ class Norm(torch.autograd.Function):
     """`SimplifiedLayerNormalization`: the root-mean-square norm of `x` `[..., size]`, weight `[size]`.
 
     ONNX Runtime has it in ONNX's own domain, whose checker does not know it: it is exported in the contrib domain, and
-    `export.graphs.narrow` puts it where it belongs.
+    `export.graphs.cuda.narrow` puts it where it belongs.
     """
 
     @staticmethod

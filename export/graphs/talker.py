@@ -25,7 +25,7 @@ class Talker(nn.Module):
     """
 
     PREFIX = "talker."
-    """Of its tensors in the checkpoint."""
+    """How the names of its tensors begin in the checkpoint."""
 
     def __init__(self, sizes: LayerSizes, vocab_size: int) -> None:
         super().__init__()
@@ -64,13 +64,6 @@ class Talker(nn.Module):
         end = lengths.long().clamp(max=x.size(1)) - 1
         last = x.gather(1, end[:, None, None].expand(-1, 1, self.sizes.hidden_size))
         return last[:, 0]
-
-
-class DeviceTalker(Talker):
-    """For a GPU: rows of one call have equally many new positions, so that nothing depends on a shape's arithmetic."""
-
-    def _last(self, x: Tensor, lengths: Tensor) -> Tensor:
-        return x[:, -1]
 
 
 class TalkerOnnxConfig(GraphConfig):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from export.graphs.graph import GraphConfig
 
 TOLERANCE = 1e-3
-"""Of a tensor's largest magnitude. Float32 rounds to 1e-7, and layers of large weights multiply that by up to a few
-hundred; a wrong graph differs by parts of the magnitude itself."""
+"""The largest difference that is allowed, as a part of the tensor's largest magnitude. Float32 rounds to 1e-7, and
+layers of large weights multiply that by up to a few hundred; a wrong graph differs by parts of the magnitude itself."""
 SMALLEST_MAGNITUDE = 1e-6
 """A tensor below this counts as zeros, and its differences are compared with this."""
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import psutil
 
 from server.bench.speak import Run, speak
-from server.engine.bundle import open_bundle
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.cores import thread_count
 from server.graphs.session import Provider

@@ -73,6 +73,7 @@ def run_server(settings: Settings, load: Loader) -> None:
         raise CommandError(f"cannot listen on {settings.address} port {settings.port}: {reason}") from None
     if settings.wyoming_uri is not None:
         _add_wyoming(served, open_wyoming(settings, served.ctx.service, profiles, metrics), settings.drain_seconds)
+    memory.spare_what_is_loaded()
     lifecycle.serve(
         served,
         sockets,

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from server.engine.frames import DeviceFrames, Frames, HostFrames
-from server.engine.job import Job, Sampling
-from server.engine.prompt import Prompt, PromptBuilder
-from server.engine.rows import Row, RowState
-from server.engine.sampling import RowSampler
+from server.engine.prompt import PromptBuilder
 from server.engine.tokenizer import TextTokenizer
-from server.graphs.checking import verify_once
 from server.graphs.code_predictor import CodePredictor
-from server.graphs.codec_decoder import TAKEN, CodecDecoder, PooledCodecDecoder
-from server.graphs.cuda.device_frame import DevicePredictor, DeviceTalker
+from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.cuda.codec_decoder import PooledCodecDecoder
+from server.graphs.cuda.memory import DeviceMemory
+from server.graphs.memory import HostMemory
 from server.graphs.pages import MappedTable, give_back_mapped, trim_heap
-from server.graphs.session import (
-    CPU_LACKS,
-    CUDA_PRECISIONS,
-    Cause,
-    Chosen,
-    PassingError,
-    Provider,
-    Session,
-    cause_of,
-    choose_provider,
-    open_session,
-)
-from server.graphs.talker import Talker, TalkerOutput
+from server.graphs.session import CUDA_PRECISIONS, Chosen, Session, open_session
+from server.graphs.talker import Talker
 from server.manifest import (
     CODEC_TABLE,
     GRAPHS,
@@ -42,36 +23,25 @@ from server.manifest import (
     TOKENIZER,
     BundleError,
     Manifest,
-    Sizes,
-    read_manifest,
 )
-
-Floats = NDArray[np.float32]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class OpenBundle:
     """What speech is made with; `provider` is the execution provider in use.
 
-    `talker` and `code_predictor` are a pair: those of a bundle for a GPU keep their numbers on its device.
+    `code_predictor` works on the talker's state.
     """
 
     manifest: Manifest
     provider: str
     prompts: PromptBuilder
     talker: Talker
-    code_predictor: CodePredictor | DevicePredictor
+    code_predictor: CodePredictor
     codec_decoder: CodecDecoder
-    frames_type: Callable[[Any, Any, Sizes, Floats], Frames] = HostFrames
-    decodes_beside: bool = False
+    overlaps_decoding: bool = False
     """Whether audio is decoded while the talker goes on: a GPU has room for both. On a CPU they would take each other's
-    cores; and CUDA cannot capture what one thread runs while another one takes memory."""
-
-    def frames(self) -> Frames:
-        """What draws the rows' frames."""
-        return self.frames_type(self.talker, self.code_predictor, self.manifest.sizes, self.prompts.pad)
+    cores."""
 
 
 def open_prompts(folder: Path, manifest: Manifest, max_prompt: int | None = None) -> PromptBuilder:
@@ -95,60 +65,42 @@ def open_prompts(folder: Path, manifest: Manifest, max_prompt: int | None = None
     return PromptBuilder(manifest, TextTokenizer(folder / TOKENIZER), text, codec, max_prompt)
 
 
-def open_bundle(
-    folder: Path,
-    *,
-    provider: Provider,
-    threads: int,
-    slots: int,
-    positions: int | None = None,
-    max_prompt: int | None = None,
-    cuda_graphs: bool = False,
+def open_on(
+    device: Chosen, folder: Path, manifest: Manifest, *, threads: int, slots: int, max_prompt: int | None
 ) -> OpenBundle:
-    """Verify the files of a bundle, unless they have not changed since the last time, and open it.
+    """Open the graphs of a bundle on a device, its files having been verified.
 
     Args:
+        device: where every node runs that has a kernel there.
         folder: `models/<model id>`.
-        provider: execution provider, or `auto`.
+        manifest: of the bundle, perhaps with fewer positions than its graphs have.
         threads: of the CPU kernels; 0 is one for each core that this process may use.
         slots: rows that can be under way at once.
-        positions: of a row, prompt and frames; a GPU takes memory for all of them. None is as many as the graph has.
         max_prompt: positions of a prompt; None leaves it to the row's.
-        cuda_graphs: whether CUDA captures what a frame runs, and replays it. Off, since it has never run on a GPU.
 
     Raises:
-        BundleError: the bundle is damaged or of another format.
-        ProviderError: the provider is not to be had here, or not for this bundle.
-        PassingError: as before, but another try may succeed.
+        BundleError: a file cannot be read, or is another one than the manifest describes.
+        CudaError: CUDA does not start on this machine.
+        ShortageError: the host has too little free memory.
     """
-    manifest = read_manifest(folder)
-    if positions is not None:
-        manifest = _with_positions(manifest, positions)
-    chosen = choose_provider(provider, manifest.precision)
-    _check_frame(folder, manifest)
-    verify_once(folder, manifest)
-    if chosen == "cuda":
-        try:
-            return _try_out(_open(folder, manifest, "cuda", threads, slots, max_prompt, cuda_graphs))
-        except BundleError:
-            raise
-        except Exception as error:  # CUDA's and ONNX Runtime's share no base class
-            _fall_back(manifest, provider, cause_of(error))
-    elif manifest.precision in CPU_LACKS:
-        asked = provider == "cpu"
-        why = "KW_EXECUTION_PROVIDER is cpu" if asked else "the installed ONNX Runtime has no CUDA execution provider"
-        raise BundleError(_without_cuda(manifest, why))
-    return _open(folder, manifest, "cpu", threads, slots, max_prompt)
-
-
-def _check_frame(folder: Path, manifest: Manifest) -> None:
-    """Refuse bf16 and fp16 bundles of before code 0 was drawn by the code predictor's graph."""
-    if manifest.precision in CUDA_PRECISIONS:
-        given = {
-            name: {spec.name for spec in manifest.graphs[name].inputs} for name in ("code_predictor", "codec_decoder")
-        }
-        if "controls" not in given["code_predictor"] or TAKEN not in given["codec_decoder"]:
-            raise BundleError(f"{folder.name}: its graphs are those of an older version; convert the checkpoint again")
+    sessions = {name: open_session(folder / manifest.graphs[name].file, device, threads) for name in GRAPHS}
+    _check_graphs(folder, manifest, sessions)
+    memory = HostMemory() if device == "cpu" else DeviceMemory(sessions["talker"], device)
+    talker = Talker(sessions["talker"], manifest.sizes, slots, memory)
+    decoder_session = sessions["codec_decoder"]
+    pooled = manifest.precision in CUDA_PRECISIONS
+    bundle = OpenBundle(
+        manifest=manifest,
+        provider=device,
+        prompts=open_prompts(folder, manifest, max_prompt),
+        talker=talker,
+        code_predictor=CodePredictor(sessions["code_predictor"], talker.state),
+        codec_decoder=PooledCodecDecoder(decoder_session, slots, memory) if pooled else CodecDecoder(decoder_session),
+        overlaps_decoding=device == "cuda",
+    )
+    give_back_mapped(folder)
+    trim_heap()
+    return bundle
 
 
 def _check_graphs(folder: Path, manifest: Manifest, sessions: Mapping[str, Session]) -> None:
@@ -162,91 +114,3 @@ def _check_graphs(folder: Path, manifest: Manifest, sessions: Mapping[str, Sessi
                 f"{folder.name}: {graph.file} has other inputs or outputs than its manifest gives the graph {name}; "
                 "convert the checkpoint again"
             )
-
-
-def _with_positions(manifest: Manifest, positions: int) -> Manifest:
-    talker = manifest.sizes.talker
-    talker = talker.model_copy(update={"max_positions": min(positions, talker.max_positions)})
-    return manifest.model_copy(update={"sizes": manifest.sizes.model_copy(update={"talker": talker})})
-
-
-def _fall_back(manifest: Manifest, provider: Provider, cause: Cause) -> None:
-    """Say why the CPU takes over, or that nothing can."""
-    if provider == "cuda":
-        raise cause.kind(
-            f"KW_EXECUTION_PROVIDER=cuda, but CUDA cannot compute {manifest.id} here: {cause.meaning}; "
-            "mend that or set KW_EXECUTION_PROVIDER=auto"
-        )
-    if manifest.precision in CPU_LACKS:
-        message = _without_cuda(manifest, f"CUDA cannot compute it here: {cause.meaning}")
-        raise cause.kind(message) if issubclass(cause.kind, PassingError) else BundleError(message)
-    log.warning("the CPU computes %s, since CUDA cannot here: %s", manifest.id, cause.meaning)
-
-
-def _without_cuda(manifest: Manifest, why: str) -> str:
-    return (
-        f"{manifest.id} is {manifest.precision}, which ONNX Runtime's CPU kernels lack, and {why}; "
-        "convert with --precision int8 for the CPU"
-    )
-
-
-def _open(
-    folder: Path,
-    manifest: Manifest,
-    device: Chosen,
-    threads: int,
-    slots: int,
-    max_prompt: int | None,
-    captured: bool = False,
-) -> OpenBundle:
-    options = {name: {"enable_cuda_graph": "1"} for name in ("talker", "code_predictor") if captured}
-    sessions = {
-        name: open_session(folder / manifest.graphs[name].file, device, threads, options.get(name)) for name in GRAPHS
-    }
-    _check_graphs(folder, manifest, sessions)
-    prompts, sizes = open_prompts(folder, manifest, max_prompt), manifest.sizes
-    talker: Talker
-    code_predictor: CodePredictor | DevicePredictor
-    codec_decoder: CodecDecoder
-    on_device = manifest.precision in CUDA_PRECISIONS
-    if on_device:
-        talker = device_talker = DeviceTalker(sessions["talker"], sizes, slots, device, captured=captured)
-        groups = sizes.code_predictor.num_code_groups
-        code_predictor = DevicePredictor(sessions["code_predictor"], device_talker, groups, prompts.pad)
-        codec_decoder = PooledCodecDecoder(sessions["codec_decoder"], slots, talker.device)
-    else:
-        talker = Talker(sessions["talker"], sizes.talker, slots)
-        code_predictor = CodePredictor(sessions["code_predictor"])
-        codec_decoder = CodecDecoder(sessions["codec_decoder"])
-    bundle = OpenBundle(
-        manifest=manifest,
-        provider=device,
-        prompts=prompts,
-        talker=talker,
-        code_predictor=code_predictor,
-        codec_decoder=codec_decoder,
-        frames_type=DeviceFrames if on_device else HostFrames,
-        decodes_beside=device == "cuda" and not captured,
-    )
-    give_back_mapped(folder)
-    trim_heap()
-    return bundle
-
-
-def _try_out(bundle: OpenBundle) -> OpenBundle:
-    """One frame of nothing, since some faults show only once kernels run."""
-    silence = Prompt(np.zeros((2, bundle.manifest.sizes.talker.hidden_size), np.float32), prefix=1)
-    logits, hidden = bundle.talker.prefill(0, silence.embeddings)
-    greedy = Sampling(0.0, 1, 1.0, 1.0, 0.0, 1, 1.0)
-    state = RowState(len(silence), TalkerOutput(logits[0], hidden[0]), bundle.codec_decoder.start(), None)
-    row = Row(Job(silence, greedy, 0, 1), 0, state, RowSampler(greedy, 0, bundle.manifest))
-    frames = bundle.frames()
-    for _, drawn in frames.draw([row]):
-        if drawn is not None:
-            bundle.codec_decoder.decode(drawn.codes[None, None], [state.codec])
-            row.state = replace(row.state, unseen=True, next_input=drawn.next_input)
-    if row.error is None:
-        frames.advance([row], [row])
-    if row.error is not None:
-        raise row.error
-    return bundle

@@ -12,30 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 FRAMES_PER_TOKEN = 4
-"""Usual: people speak 2.5 to 5 text tokens a second, which makes 2.5 to 5 frames of each."""
+"""The usual length: people speak 2.5 to 5 text tokens a second, which makes 2.5 to 5 frames of each token."""
 SLOW = 2
-"""So many times the usual length is no speech at a normal pace any more: what follows is held back."""
+"""A row that is so many times as long as usual is no speech at a normal pace: what follows is held back."""
 TOO_SLOW = 3
-"""So many times the usual length is a runaway, even for a voice that is told to speak very slowly."""
+"""A row that is so many times as long as usual is a runaway, even of a voice that is told to speak very slowly."""
 SLOW_FLOOR, TOO_SLOW_FLOOR = 38, 75
-"""3 s and 6 s on top of these: pauses, and single tokens that are long to say, such as "WWW"."""
+"""3 s and 6 s are added to these lengths, for pauses and for tokens that are long to say, such as "WWW"."""
 
 LEAST_FRAMES_PER_TOKEN = 0.5
-"""25 tokens a second, five times as fast as anyone speaks; fewer frames mean that most of the text is missing."""
+"""This is 25 tokens a second, five times as fast as anyone speaks; with fewer frames most of the text is missing."""
 
 LONGEST_PERIOD = 25
-"""2 s: repetition is looked for at every distance up to this."""
+"""Repetition is looked for at every distance up to this, which is 2 s."""
 EQUAL_SHARE = 0.75
-"""Share of a frame's codes that makes two frames alike, codebook 0 among them."""
+"""Two frames are alike if they share this part of their codes, that of codebook 0 among them."""
 ALIKE_HOLD, ALIKE_LIMIT = 8, 38
-"""Frames in a row that are alike to those a period before: 0.6 s is rare in sampled speech, 3 s does not happen."""
+"""Frames in a row that are alike to those a period before: 0.6 s of them is rare in sampled speech, and 3 s does not
+happen."""
 SAME_CODE_HOLD, SAME_CODE_LIMIT = 38, 75
-"""The same for codebook 0 alone, 3 s and 6 s: it hardly changes in a natural pause, which takes up to 2 s."""
+"""The same for codebook 0 alone, 3 s and 6 s: its code hardly changes in a natural pause, which takes up to 2 s."""
 
 SILENCE_RMS = 1e-3
-"""-60 dBFS."""
+"""A frame is silent below this root mean square, which is -60 dBFS."""
 SILENT_HOLD, SILENT_LIMIT = 30, 50
-"""2.4 s and 4 s of silence; natural pauses take up to 2 s."""
+"""Silence is held back after 2.4 s and is a runaway after 4 s; natural pauses take up to 2 s."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,8 @@ from server.engine.prefill import SLICE_POSITIONS, Prefill
 from server.graphs.talker import Talker, TalkerOutput
 
 CACHE_BYTES = 64 << 20
-"""A prefix of the 0.6B takes 0.23 MB a position: 2 MB without an instruction, about 10 MB with one."""
+"""Bytes of all prefixes kept. A prefix of the 0.6B takes 0.23 MB a position: 2 MB without an instruction, about 10 MB
+with one."""
 LARGEST_SHARE = 0.5
 """A prefix that would take more than this part of the cache is not kept: it is a long instruction, and many voices'
 prefixes would have to go for it."""

@@ -22,7 +22,7 @@ AUTO = "auto"
 ROLE_IDS = 3
 END_IDS = 5
 INSTRUCTION_SHARE = 0.5
-"""Of the positions that a prompt may take: the rest is there for text."""
+"""An instruction may take this part of a prompt's positions; the rest is there for text."""
 
 
 class PromptError(ValueError):
@@ -74,7 +74,7 @@ class PromptBuilder:
         self._codec = codec_embedding
         room = manifest.sizes.talker.max_positions - 1
         self.max_positions = room if max_positions is None else min(max_positions, room)
-        """Of a prompt."""
+        """Positions that a prompt may take."""
         self._most_instructed = int(INSTRUCTION_SHARE * self.max_positions)
         self.pad: Floats = np.array(text_embedding[manifest.ids.tts_pad])
         """Text side of every position after the prompt, `[hidden]`."""

@@ -12,7 +12,7 @@ from server.engine.rows import Row
 
 
 class QueueFull(RuntimeError):
-    """As many jobs wait as may wait."""
+    """No more jobs may wait."""
 
 
 class Scheduler:
@@ -111,10 +111,10 @@ class Scheduler:
         self.rows.remove(row)
 
     def drop_cancelled(self) -> list[Job]:
-        """Whoever has left neither waits nor runs any more. Not to be called while a frame or a slice is being made.
+        """Drop jobs whose consumer has left. Not to be called while a frame or a slice is being made.
 
         Returns:
-            Those that did until now.
+            The jobs that waited or ran until now.
         """
         left = {job for job in self._jobs() if job.cancelled}
         if left:
@@ -151,7 +151,7 @@ class Scheduler:
         return {held.slot for held in self._held()}
 
     def _held(self) -> Iterator[Row | Prefill]:
-        """Who has a slot."""
+        """Rows and prefills, each of which has a slot."""
         yield from self.rows
         yield from self.prefills
 

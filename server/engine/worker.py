@@ -7,10 +7,11 @@ import threading
 import time
 from pathlib import Path
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job, JobError
 from server.engine.prefill import SLICE_POSITIONS, Prefill
 from server.engine.prompt import Prompt
+from server.engine.provider import open_bundle
 from server.engine.scheduler import Scheduler
 from server.engine.synthesizer import Synthesizer
 from server.graphs.session import Provider

@@ -1,11 +1,10 @@
-"""Where the talker's keys and values live: in host memory, or on the GPU where its kernels read and write them."""
+"""Where the talker's keys and values live: in host memory; those of a GPU are in `server.graphs.cuda.caches`."""
 
 from __future__ import annotations
 
 import mmap
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -15,22 +14,21 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.graphs.cuda.device_memory import BFLOAT16, BITS, FLOAT16, FLOAT32, Views
 from server.graphs.session import CUDA_PRECISIONS
+from server.graphs.windows import Windows
 from server.manifest import Manifest, TalkerSizes
 
 KERNEL_HEAD_DIM_MULTIPLE = 16
 """The attention kernel takes caches of no other head size; exported graphs pad theirs."""
 
 FIRST_POSITIONS = 256
-"""Of a row, that there is room for at the start where memory is taken at once; room is doubled as it is needed."""
+"""Where memory is taken at once, rows have room for so many positions at the start; it is doubled as it is needed."""
 KEPT_POSITIONS = 512
 """A slot that no row holds keeps the memory of so many positions: most rows use no more, and use them again at once."""
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 _STRICT = "2"
 
-ELEMENT_TYPES = {"tensor(float)": FLOAT32, "tensor(float16)": FLOAT16, "tensor(bfloat16)": BFLOAT16}
-
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 Shape = tuple[int, int, int, int]
 Saved = list[NDArray]
@@ -86,37 +84,6 @@ class Caches(Protocol):
         """Give memory of all slots but the `held` ones back to the system; what those slots hold is lost."""
 
 
-class Windows:
-    """The tensors of the windows of slots that were used last: there are quadratically many windows, and few in use.
-
-    Args:
-        most: windows that are kept.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[tuple[int, int], list[ort.OrtValue]] = OrderedDict()
-
-    def get(self, start: int, stop: int, make: Callable[[], list[ort.OrtValue]]) -> list[ort.OrtValue]:
-        """The tensors of slots `start` to `stop`, made where they are not kept."""
-        values = self._kept.pop((start, stop), None) or make()
-        self._kept[start, stop] = values
-        if len(self._kept) > self._most:
-            self._kept.popitem(last=False)
-        return values
-
-    def clear(self) -> None:
-        """Keep none."""
-        self._kept.clear()
-
-
-def open_caches(session: ort.InferenceSession, sizes: TalkerSizes, slots: int, device: str) -> Caches:
-    """Caches for the inputs of a talker's session whose names begin with `past.`, on `device` (cpu or cuda)."""
-    types = [ELEMENT_TYPES[value.type] for value in session.get_inputs() if value.name.startswith("past.")]
-    shape = cache_shape(sizes, slots)
-    return HostCaches(types, shape) if device == "cpu" else DeviceCaches(session, types, shape, device)
-
-
 def takes_memory_at_once() -> bool:
     """Whether memory counts as taken when it is asked for, and not page by page when it is written to.
 
@@ -136,18 +103,18 @@ class HostCaches:
     Where memory is taken at once, all slots have room for as many positions as the longest row needed so far.
 
     Args:
-        types: ONNX element type of each tensor, float32 or float16.
+        types: of each tensor's elements, float32 or float16, as ONNX Runtime names them.
         shape: of each.
     """
 
-    def __init__(self, types: Sequence[int], shape: Shape) -> None:
-        self._types, self._shape = [np.float32 if t == FLOAT32 else np.float16 for t in types], shape
+    def __init__(self, types: Sequence[str], shape: Shape) -> None:
+        self._types, self._shape = [_DTYPES[name] for name in types], shape
         most = shape[2]
         self._positions = min(FIRST_POSITIONS, most) if takes_memory_at_once() else most
         self._maps, self._caches = self._allocate(self._positions)
         self._touched = [0] * shape[0]
         """Positions of each slot that may have taken memory."""
-        self._windows = Windows(2 * shape[0])
+        self._windows: Windows[list[ort.OrtValue]] = Windows(2 * shape[0])
 
     @property
     def nbytes(self) -> int:
@@ -233,69 +200,3 @@ def _let_go(memory: mmap.mmap, cache: NDArray, slot: int, touched: int) -> None:
         stop = min(-(-(begin + touched * per_position) // mmap.PAGESIZE), (begin + per_head) // mmap.PAGESIZE)
         if start < stop:
             memory.madvise(mmap.MADV_DONTNEED, start * mmap.PAGESIZE, (stop - start) * mmap.PAGESIZE)
-
-
-class DeviceCaches:
-    """Caches in a device's memory, all of it taken at once.
-
-    Rows change places through host memory: ONNX Runtime's Python interface copies whole tensors between host and device
-    only, so that a slot's first positions, which are one piece of memory a head, are copied as so many tensors.
-
-    Args:
-        session: of the talker; its bindings make tensors over addresses.
-        types: ONNX element type of each tensor.
-        shape: of each.
-        device: as ONNX Runtime calls it; `cpu` is for tests.
-    """
-
-    def __init__(self, session: ort.InferenceSession, types: Sequence[int], shape: Shape, device: str) -> None:
-        self._types, self._shape = types, shape
-        self._memory = Views(session, device)
-        self._caches = [ort.OrtValue.ortvalue_from_shape_and_type(shape, t, device, 0) for t in types]
-        self._windows = Windows(2 * shape[0])
-        self._clear()
-
-    def view(self, start: int, stop: int, positions: int | None = None) -> list[ort.OrtValue]:
-        return self._windows.get(start, stop, lambda: self._window(start, stop))
-
-    def _window(self, start: int, stop: int) -> list[ort.OrtValue]:
-        _, *tail = self._shape
-        pairs = zip(self._caches, self._types, strict=True)
-        return [self._over(cache, t, start * prod(tail), (stop - start, *tail)) for cache, t in pairs]
-
-    def save(self, slot: int, positions: int) -> Saved:
-        return [part.numpy().copy() for part in self._parts(slot, positions)]
-
-    def restore(self, slot: int, saved: Saved) -> None:
-        positions, _ = saved[0].shape
-        for part, kept in zip(self._parts(slot, positions), saved, strict=True):
-            part.update_inplace(kept)
-
-    def swap(self, one: int, other: int, positions: int) -> None:
-        first, second = self.save(one, positions), self.save(other, positions)
-        self.restore(one, second)
-        self.restore(other, first)
-
-    def release(self, held: Collection[int]) -> None:
-        """A device's memory stays taken."""
-
-    def _clear(self) -> None:
-        """What was in this memory before might be no number, which would outlive a weight of 0."""
-        _, _, capacity, head_dim = self._shape
-        zeros = {t: np.zeros((capacity, head_dim), BITS[t].dtype) for t in set(self._types)}
-        kinds = [t for t in self._types for _ in range(self._shape[1])]
-        for slot in range(self._shape[0]):
-            for part, element_type in zip(self._parts(slot, capacity), kinds, strict=True):
-                part.update_inplace(zeros[element_type])
-
-    def _over(self, value: ort.OrtValue, element_type: int, first: int, shape: Sequence[int]) -> ort.OrtValue:
-        return self._memory.over(value, element_type, BITS[element_type].dtype.itemsize, first, shape)
-
-    def _parts(self, slot: int, positions: int) -> list[ort.OrtValue]:
-        """The first positions of a slot `[positions, head_dim]`, head by head and as bits, which NumPy knows."""
-        _, heads, capacity, head_dim = self._shape
-        return [
-            self._over(cache, BITS[t].element_type, (slot * heads + head) * capacity * head_dim, (positions, head_dim))
-            for cache, t in zip(self._caches, self._types, strict=True)
-            for head in range(heads)
-        ]

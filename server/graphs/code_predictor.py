@@ -1,78 +1,86 @@
-"""Runs the code predictor graph: codes 1 and up of one frame, in one call."""
+"""Runs the frame's graph: it draws code 0 from the talker's logits and has the code predictor fill the other codes."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from server.graphs.bound_call import BoundCall
+from server.graphs.frame_state import IDLE, FrameState, control_buffer
+from server.graphs.windows import Windows
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-class DrawParameters(NamedTuple):
-    """How each row's codes are drawn: `temperature`, `top_p` float32 and `top_k` int64, all `[rows]`.
-
-    `temperature` above 0, `top_k` from 1 to the number of codes, `top_p` in (0, 1]. Greedy is a uniform of 0.
-    """
-
-    temperature: Floats
-    top_k: Ints
-    top_p: Floats
-
-
-class FrameCodes(NamedTuple):
-    """`codes` int64 `[rows, groups - 1]`; `embedding` float32 `[rows, hidden]` sums over all of a frame's codes."""
-
-    codes: Ints
-    embedding: Floats
-
-
 class CodePredictor:
-    """The code predictor's session; it keeps nothing between frames. That of a GPU is `device_frame.DevicePredictor`.
+    """The session of the frame's graph; what it needs of earlier frames is in the state.
 
     Args:
         session: of `code_predictor.onnx`.
+        state: what it shares with the talker.
     """
 
-    def __init__(self, session: ort.InferenceSession) -> None:
-        self._session = session
+    def __init__(self, session: ort.InferenceSession, state: FrameState) -> None:
+        self._session, self._state = session, state
+        self._calls: Windows[BoundCall] = Windows(2 * state.slots)
 
-    def run(self, hidden: Floats, code_0: Ints, uniforms: Floats, parameters: DrawParameters) -> FrameCodes:
-        """Fill the frame.
-
-        Args:
-            hidden: the talker's hidden state `[rows, hidden]`.
-            code_0: the talker's code `[rows]`.
-            uniforms: one number in [0, 1) a code, `[rows, groups - 1]`.
-            parameters: how to draw.
-        """
-        free = np.full(uniforms.shape, -1, np.int64)
-        feed = {"hidden": hidden, "code_0": code_0, "uniforms": uniforms, "forced_codes": free, **parameters._asdict()}
-        codes, embedding = self._session.run(["codes", "embedding"], feed)
-        return FrameCodes(codes, embedding)
-
-    def logits(self, hidden: Floats, codes: Ints) -> Floats:
-        """Teacher forcing, for measurements: what the graph thinks of codes that it is given.
+    def run(self, start: int, controls: Floats) -> Ints:
+        """Draw a frame for each of the neighbouring slots from `start` on.
 
         Args:
-            hidden: the talker's hidden state `[rows, hidden]`.
-            codes: whole frames `[rows, groups]`.
+            start: first slot.
+            controls: as `control_buffer` gives them, `[rows, ...]`.
 
         Returns:
-            Logits of codes 1 and up, each after the given ones before it, `[rows, groups - 1, codes]`.
+            Codes `[rows, groups]`; code 0 may be end-of-speech or `NOT_FINITE`.
         """
-        rows, groups = codes.shape
-        feed = {
-            "hidden": hidden,
-            "code_0": np.ascontiguousarray(codes[:, 0]),
-            "uniforms": np.zeros((rows, groups - 1), np.float32),
-            "forced_codes": np.ascontiguousarray(codes[:, 1:]),
-            "temperature": np.ones(rows, np.float32),
-            "top_k": np.ones(rows, np.int64),
-            "top_p": np.ones(rows, np.float32),
+        stop = start + len(controls)
+        self._state.controls.write(start, controls)
+        self._calls.get(start, stop, lambda: self._bind(start, stop)).run()
+        return self._state.codes.read(start, stop)
+
+    def _bind(self, start: int, stop: int) -> BoundCall:
+        state = self._state
+        seen = state.seen.view(start, stop)
+        inputs = {
+            "controls": state.controls.view(start, stop),
+            "talker_logits": state.logits.view(start, stop),
+            "hidden": state.hidden.view(start, stop),
+            "seen": seen,
+            "forced_codes": state.forced_codes.view(start, stop),
+            "text_embeds": state.text_embeds.view(start, stop),
         }
-        (logits,) = self._session.run(["logits"], feed)
-        return logits  # type: ignore[no-any-return]
+        outputs = {
+            "codes": state.codes.view(start, stop),
+            "next_seen": seen,
+            "talker_inputs": state.talker_inputs.view(start, stop),
+            "lengths": state.lengths.view(start, stop),
+        }
+        return BoundCall(self._session, inputs, outputs)
+
+
+def forced_logits(session: ort.InferenceSession, hidden: Floats, codes: Ints) -> Floats:
+    """What the code predictor thinks of codes that it is given (teacher forcing), for measurements.
+
+    Args:
+        session: of `code_predictor.onnx`.
+        hidden: the talker's hidden state `[rows, hidden]`.
+        codes: whole frames `[rows, groups]`.
+
+    Returns:
+        Logits of codes 1 and up, each after the given ones before it, `[rows, groups - 1, codes]`.
+    """
+    (rows, groups), sizes = codes.shape, {value.name: value.shape for value in session.get_inputs()}
+    _, vocab_size = sizes["talker_logits"]
+    feed = {
+        "controls": control_buffer([IDLE] * rows, [np.zeros(groups, np.float32)] * rows),
+        "talker_logits": np.zeros((rows, vocab_size), np.float32),
+        "hidden": hidden,
+        "seen": np.zeros((rows, vocab_size), np.bool_),
+        "forced_codes": codes,
+        "text_embeds": np.zeros_like(hidden),
+    }
+    (logits,) = session.run(["logits"], feed)
+    return logits  # type: ignore[no-any-return]

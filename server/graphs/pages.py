@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 MAPPINGS = Path("/proc/self/smaps")
 _FIRST_LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S{4} \S+ \S+ \d+ +(/.*)")
-"""Of a mapped file: addresses, then permissions, offset, device, inode and path."""
+"""The line of a mapped file: addresses, then permissions, offset, device, inode and path."""
 _WRITTEN = ("Anonymous:", "Swap:")
-"""Of a mapping's pages, those that are no longer the file's."""
+"""Fields that count the pages of a mapping which are no longer the file's."""
 
 
 class Mapping(NamedTuple):
@@ -94,7 +94,7 @@ def _libc() -> ctypes.CDLL:
 
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
-"""Of glibc's malloc.h. Other C libraries have no `mallopt`, or one that knows neither."""
+"""This number is in glibc's malloc.h. Other C libraries have no `mallopt`, or one that knows neither."""
 
 
 class MappedTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import onnxruntime as ort
 
@@ -16,9 +16,9 @@ Chosen = Literal["cpu", "cuda"]
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CUDA_PRECISIONS: frozenset[Precision] = frozenset({"bf16", "fp16", "int4_bf16"})
-"""Of the bundles that suit the CUDA execution provider: its attention kernel takes caches of these types alone."""
+"""Bundles of these suit the CUDA execution provider, whose attention kernel takes caches of these types alone."""
 CPU_LACKS: frozenset[Precision] = frozenset({"bf16", "int4_bf16"})
-"""ONNX Runtime's CPU kernels do not multiply these."""
+"""ONNX Runtime's CPU kernels cannot multiply weights of these."""
 
 
 class ProviderError(RuntimeError):
@@ -115,9 +115,7 @@ def cause_of(error: BaseException) -> Cause:
     return Cause(meaning, ProviderError if any(sign in text for sign in STRUCTURAL) else PassingError)
 
 
-def open_session(
-    path: Path, provider: Chosen, threads: int, cuda_options: dict[str, Any] | None = None
-) -> ort.InferenceSession:
+def open_session(path: Path, provider: Chosen, threads: int) -> ort.InferenceSession:
     """Open one graph.
 
     Args:
@@ -125,7 +123,6 @@ def open_session(
         provider: execution provider of every node that has a kernel there.
         threads: of the CPU kernels; 0 is one for each core that this process may use, and no more than it has
             processors are started.
-        cuda_options: of the CUDA execution provider.
 
     Raises:
         BundleError: ONNX Runtime cannot load the file.
@@ -141,7 +138,7 @@ def open_session(
     # graph's: without this a frame takes up to three times as long.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if provider == "cuda":
-        return _open_on_cuda(path, options, cuda_options or {})
+        return _open_on_cuda(path, options)
     # A plan of the tensors' places is made for every shape of the inputs, and the memory of each is one piece: no run
     # is faster for it, and what the pieces of other shapes take is not used again.
     options.enable_mem_pattern = False
@@ -153,10 +150,10 @@ def open_session(
         raise BundleError(f"{path.parent.name}: ONNX Runtime cannot load {path.name}; convert again") from error
 
 
-def _open_on_cuda(path: Path, options: ort.SessionOptions, cuda_options: dict[str, Any]) -> ort.InferenceSession:
+def _open_on_cuda(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
         ort.preload_dlls()  # finds the CUDA and cuDNN libraries of the extra `cuda`
-        providers = [(CUDA_PROVIDER, cuda_options), "CPUExecutionProvider"]
+        providers = [CUDA_PROVIDER, "CPUExecutionProvider"]
         session = ort.InferenceSession(str(path), sess_options=options, providers=providers)
     except Exception as error:  # as above; whether the file or CUDA is at fault, the CPU will show
         raise CudaError(cause_of(error)) from error

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.graphs.caches import Saved, open_caches
-from server.graphs.cuda.static_call import NO_GRAPH, run_options
-from server.manifest import TalkerSizes
+from server.graphs.bound_call import BoundCall
+from server.graphs.caches import Saved, cache_shape
+from server.graphs.frame_state import FrameState
+from server.graphs.memory import HostMemory, Memory
+from server.graphs.windows import Windows
+from server.manifest import Sizes
 
 Floats = NDArray[np.float32]
 
@@ -23,8 +26,15 @@ class TalkerOutput(NamedTuple):
     hidden: Floats
 
 
+class _Bound(NamedTuple):
+    """A window's call, and the tensors of the caches that it was bound to."""
+
+    caches: Sequence[ort.OrtValue]
+    call: BoundCall
+
+
 class Talker:
-    """The talker's session and its KV caches, one slot a row.
+    """The talker's session, its KV caches, and the state that it shares with the code predictor; one slot a row.
 
     The graph reads and writes the caches in place: what a slot holds is known to the caller by its length alone, and
     an old tenant's keys need no clearing. Memory of a slot is touched only as far as it is used.
@@ -33,24 +43,85 @@ class Talker:
         session: of `talker.onnx`.
         sizes: from the manifest.
         slots: rows that can be under way at once.
-        device: where the caches live and the kernels run, cpu or cuda.
+        memory: where the kernels run; None is the host's.
     """
 
-    def __init__(self, session: ort.InferenceSession, sizes: TalkerSizes, slots: int, device: str = "cpu") -> None:
-        self.session = session
-        self.device = device
-        self._uncaptured = None if device == "cpu" else run_options(NO_GRAPH)
-        self.sizes = sizes
+    def __init__(self, session: ort.InferenceSession, sizes: Sizes, slots: int, memory: Memory | None = None) -> None:
+        memory = memory or HostMemory()
+        self.sizes = sizes.talker
         self.slots = slots
-        self._names = [value.name for value in session.get_inputs() if value.name.startswith("past.")]
-        self._caches = open_caches(session, sizes, slots, device)
-        self.caches_copy_fast = device == "cpu"
-        """Whether `save` and `restore` are worth their while: a GPU prefills a prefix in the time that one takes."""
+        self.state = FrameState(memory, sizes, slots)
+        self.caches_copy_fast = memory.copies_fast
+        """Whether `save` and `restore` are worth their while."""
+        self._session = session
+        past = [value for value in session.get_inputs() if value.name.startswith("past.")]
+        self._past = [value.name for value in past]
+        self._next = ["next." + name.removeprefix("past.") for name in self._past]
+        self._caches = memory.caches([value.type for value in past], cache_shape(sizes.talker, slots))
+        self._total_length = np.ones(1, np.int32)
+        self._calls: Windows[_Bound] = Windows(2 * slots)
 
     def prefill(self, slot: int, inputs_embeds: Floats, past: int = 0) -> TalkerOutput:
         """Put a prompt `[positions, hidden_size]` into a slot, behind the `past` positions that it holds."""
-        length = past + len(inputs_embeds)
-        return self._run(slot, slot + 1, inputs_embeds[None], np.array([length], np.int32))
+        length = np.array([past + len(inputs_embeds)], np.int32)
+        caches = self._caches.view(slot, slot + 1, int(length[0]))
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(inputs_embeds[None]))
+        binding.bind_cpu_input("lengths", length)
+        binding.bind_cpu_input("total_length", length)
+        binding.bind_output("logits")
+        binding.bind_output("hidden")
+        for name, next_name, cache in zip(self._past, self._next, caches, strict=True):
+            binding.bind_ortvalue_input(name, cache)
+            binding.bind_ortvalue_output(next_name, cache)
+        self._session.run_with_iobinding(binding)
+        logits, hidden, *_ = binding.get_outputs()
+        return TalkerOutput(logits.numpy(), hidden.numpy())
+
+    def advance(self, start: int, stop: int, longest: int) -> None:
+        """Feed slots `start` to `stop` what the state holds for them, and leave their logits and hidden states there.
+
+        Args:
+            start: first slot.
+            stop: behind the last one.
+            longest: of the slots' lengths with the new position.
+        """
+        caches = self._caches.view(start, stop, longest)
+        bound = self._calls.get(
+            start,
+            stop,
+            lambda: self._bind(start, stop, caches),
+            still_right=lambda kept: kept.caches is caches,  # caches that have grown lie elsewhere
+        )
+        self._total_length[0] = longest
+        bound.call.run()
+
+    def _bind(self, start: int, stop: int, caches: Sequence[ort.OrtValue]) -> _Bound:
+        state = self.state
+        inputs = {
+            "inputs_embeds": state.talker_inputs.view(start, stop),
+            "lengths": state.lengths.view(start, stop),
+            # The kernel reads this one on the host, wherever it computes.
+            "total_length": ort.OrtValue.ortvalue_from_numpy(self._total_length),
+        }
+        outputs = {"logits": state.logits.view(start, stop), "hidden": state.hidden.view(start, stop)}
+        inputs |= zip(self._past, caches, strict=True)
+        outputs |= zip(self._next, caches, strict=True)
+        return _Bound(caches, BoundCall(self._session, inputs, outputs))
+
+    def decode(self, first_slot: int, inputs_embeds: Floats, lengths: NDArray[np.int32]) -> TalkerOutput:
+        """Do as `advance` does with inputs that do not come from a frame, for measurements.
+
+        Args:
+            first_slot: slot of the first row.
+            inputs_embeds: `[rows, hidden_size]`.
+            lengths: `[rows]`, positions in each slot before this call.
+        """
+        stop = first_slot + len(lengths)
+        self.state.talker_inputs.write(first_slot, inputs_embeds[:, None])
+        self.state.lengths.write(first_slot, lengths + np.int32(1))
+        self.advance(first_slot, stop, int(lengths.max()) + 1)
+        return TalkerOutput(self.state.logits.read(first_slot, stop), self.state.hidden.read(first_slot, stop))
 
     def save(self, slot: int, positions: int) -> Saved:
         """A copy of a slot's first positions, for `restore`."""
@@ -59,16 +130,6 @@ class Talker:
     def restore(self, slot: int, saved: Saved) -> None:
         """Make a slot begin with what `save` gave."""
         self._caches.restore(slot, saved)
-
-    def decode(self, first_slot: int, inputs_embeds: Floats, lengths: NDArray[np.int32]) -> TalkerOutput:
-        """Add one position to each of the neighbouring slots from `first_slot` on.
-
-        Args:
-            first_slot: slot of the first row.
-            inputs_embeds: `[rows, hidden_size]`.
-            lengths: `[rows]`, positions in each slot before this call.
-        """
-        return self._run(first_slot, first_slot + len(lengths), inputs_embeds[:, None], lengths + np.int32(1))
 
     def swap(self, one: int, other: int, positions: int) -> None:
         """Exchange the first `positions` of two slots."""
@@ -80,33 +141,3 @@ class Talker:
         Quick where there is nothing to give back, so that it may be called after every frame.
         """
         self._caches.release(held)
-
-    def caches(
-        self, start: int, stop: int, positions: int | None = None
-    ) -> tuple[dict[str, ort.OrtValue], dict[str, ort.OrtValue]]:
-        """The caches of slots `start` to `stop` as the graph's inputs and, the same ones, as its outputs.
-
-        Args:
-            start: first slot.
-            stop: behind the last one.
-            positions: of each that are needed; None is all that there can be.
-        """
-        view = self._caches.view(start, stop, positions)
-        outputs = ["next." + name.removeprefix("past.") for name in self._names]
-        return dict(zip(self._names, view, strict=True)), dict(zip(outputs, view, strict=True))
-
-    def _run(self, start: int, stop: int, inputs_embeds: Floats, lengths: NDArray[np.int32]) -> TalkerOutput:
-        binding = self.session.io_binding()
-        binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(inputs_embeds))
-        binding.bind_cpu_input("lengths", lengths)
-        binding.bind_cpu_input("total_length", lengths.max(keepdims=True))
-        binding.bind_output("logits")
-        binding.bind_output("hidden")
-        past, following = self.caches(start, stop, int(lengths.max()))
-        for name, value in past.items():
-            binding.bind_ortvalue_input(name, value)
-        for name, value in following.items():
-            binding.bind_ortvalue_output(name, value)
-        self.session.run_with_iobinding(binding, self._uncaptured)
-        logits, hidden, *_ = binding.get_outputs()
-        return TalkerOutput(logits.numpy(), hidden.numpy())

@@ -22,7 +22,7 @@ from server.config.addresses import ClientAddresses, is_loopback
 from server.errors import ApiError, StoppingError
 from server.http import openapi
 from server.http.access import BrowserGuard, KeyLimit, KeyRing
-from server.http.capacity import OpenConnections, connections_possible
+from server.http.capacity import OpenConnections, Turns, connections_possible
 from server.http.connections import GuardedHttp
 from server.http.cors import allow_origins
 from server.http.error_answers import JsonErrors
@@ -49,6 +49,9 @@ _BYTES_PER_CHAR = 12
 
 QUIET_PATHS = ("livez", "readyz", "health", "metrics")
 """Routes that monitors ask all day long; their log lines have the level DEBUG."""
+
+REQUESTS_A_ROUND = 4
+"""Requests that begin or end in one round of the event loop."""
 
 _RESPONSE_SECONDS = 24 * 3600
 
@@ -128,6 +131,7 @@ def create_app(
         configure_logging=False,
     )
     app.ctx.leaving = app.ctx.draining = False
+    app.ctx.turns = Turns(REQUESTS_A_ROUND)
     app.ctx.connections = OpenConnections(connections_possible(settings.max_connections))
     _configure(app, settings)
     app.ctx.service = service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)

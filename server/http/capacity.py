@@ -1,10 +1,12 @@
-"""Limits the number of open connections, and decides which one is closed for a new one."""
+"""How many connections there may be, what happens when there are more, and how many have their turn at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import sys
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from server import log
@@ -68,6 +70,48 @@ class OpenConnections:
     def discard(self, connection: Connection) -> None:
         """Remove a connection that is closed."""
         self._open.discard(connection)
+
+
+class Turns:
+    """Lets so many requests begin or end in a round of the event loop; more that do at once wait in line.
+
+    A request takes the loop half a millisecond before anything is awaited, and a quarter of one when its client has
+    left. Hundreds that come or leave together would be one round of the loop, in which no other event has its turn.
+
+    Args:
+        most: turns in one round.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+        self._line: deque[Callable[[], None]] = deque()
+        self._counting = False
+
+    async def take(self) -> None:
+        """Wait for a turn, no longer than for those who came before."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.call(lambda: None if turn.done() else turn.set_result(None))  # it is done if its client has left
+        await turn
+
+    def call(self, act: Callable[[], None]) -> None:
+        """Do something in its turn, which may be now."""
+        if not self._counting:
+            self._counting = True
+            asyncio.get_running_loop().call_soon(self._begin_round)
+        if self._left:
+            self._left -= 1
+            act()
+        else:
+            self._line.append(act)
+
+    def _begin_round(self) -> None:
+        self._left = self._most
+        while self._line and self._left:
+            self._left -= 1
+            self._line.popleft()()
+        self._counting = self._left < self._most
+        if self._counting:
+            asyncio.get_running_loop().call_soon(self._begin_round)
 
 
 def connections_possible(wanted: int) -> int:

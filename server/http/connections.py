@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from functools import partial
 from typing import Any, cast
 
 from sanic import Request
@@ -33,6 +35,8 @@ LINGER_SECONDS = 5.0
 """How long a client may go on sending before its connection is closed: closed at once, it could lose the answer."""
 
 _CHUNK_LINE_BYTES = 1024
+_HEALTH = re.compile(rb"(?:GET|HEAD) /(?:livez|readyz|health)[ ?]")
+"""These requests wait for no turn: whoever asks takes a late answer for a server that is ill, and ends it."""
 _TLS_HANDSHAKE = b"\x16"
 """First byte of a client that speaks TLS (RFC 8446, section 5.1)."""
 
@@ -62,6 +66,8 @@ class GuardedHttp(Http):
                     framing.check_beginning(head)
                     await self._receive_more()
             if end >= 0:
+                if not _HEALTH.match(head):
+                    await self.protocol.app.ctx.turns.take()
                 head[:end] = framing.normal_head(bytes(head[:end]))
         except FramingError as error:
             raise BadRequest(str(error)) from error
@@ -203,11 +209,11 @@ class GuardedProtocol(HttpProtocol):
         self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget a connection that is closed."""
+        """Forget a connection that is closed, and end its request when it is its turn."""
         self.app.ctx.connections.discard(self)
         if self.websocket is not None:
             self.websocket.lose()
-        super().connection_lost(exc)  # type: ignore[no-untyped-call]
+        self.app.ctx.turns.call(partial(super().connection_lost, exc))
 
     def data_received(self, data: bytes) -> None:
         """Take bytes that have arrived; a client that speaks TLS is disconnected."""

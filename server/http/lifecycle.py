@@ -17,6 +17,9 @@ from server.http.capacity import limit_accept_errors
 from server.http.connections import GuardedProtocol
 from server.http.listening import BACKLOG
 
+ACCEPTED_AT_A_TIME = 8
+"""Connections that one round of the event loop accepts: each takes it 0.1 ms or more, and other events wait."""
+
 _POLL_SECONDS = 0.05
 _STOP_SIGNALS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
 """Windows sends SIGBREAK at Ctrl+Break and when a console is closed."""
@@ -53,7 +56,9 @@ async def _serve(
     with _on_stop_signal(lambda: (at_once if stop.is_set() else stop).set()):
         not_yet = {"start_serving": False}
         servers: list[Any] = [
-            await app.create_server(sock=sock, protocol=GuardedProtocol, asyncio_server_kwargs=not_yet)
+            await app.create_server(
+                sock=sock, protocol=GuardedProtocol, backlog=ACCEPTED_AT_A_TIME, asyncio_server_kwargs=not_yet
+            )
             for sock in sockets
         ]
         server = servers[0]  # fires the app's events, which are the same for all servers
@@ -62,7 +67,7 @@ async def _serve(
         for each in servers:
             await each.start_serving()
         for sock in sockets:
-            sock.listen(BACKLOG)  # asyncio has set the backlog to 100
+            sock.listen(BACKLOG)  # asyncio takes as many for the system to keep as it is to accept at a time
         await server.after_start()
         on_listening()
         await stop.wait()

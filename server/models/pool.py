@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -45,14 +45,32 @@ class PoolLimits:
 
 
 class Lease:
-    """The hold of one request on an engine, which stays loaded until `release`."""
+    """The place of one request among those that use a model or wait for it; its engine stays loaded until `release`.
 
-    def __init__(self, engine: SpeechEngine, on_release: Callable[[], None]) -> None:
-        self.engine = engine
+    Args:
+        wait: waits for the engine; its argument is `patient`.
+        on_release: gives the place back.
+    """
+
+    def __init__(self, wait: Callable[[bool], Awaitable[SpeechEngine]], on_release: Callable[[], None]) -> None:
+        self._wait = wait
         self._on_release: Callable[[], None] | None = on_release
 
+    async def engine(self, *, patient: bool = False) -> SpeechEngine:
+        """Return the engine, loading it first if need be.
+
+        Args:
+            patient: whether to wait for as long as loading takes.
+
+        Raises:
+            ModelLoadingError: it was not loaded within `wait_seconds`.
+            ModelRestartingError: it has died and is not loaded again yet.
+            ModelUnavailableError: it cannot be loaded.
+        """
+        return await self._wait(patient)
+
     def release(self) -> None:
-        """Give the engine back; a second call does nothing."""
+        """Give the place back; a second call does nothing."""
         on_release, self._on_release = self._on_release, None
         if on_release is not None:
             on_release()
@@ -137,17 +155,11 @@ class EnginePool:
             entry.wanted_until = math.inf
             self._start_loading(entry)
 
-    async def lease(self, bundle: Bundle, *, patient: bool = False) -> Lease:
-        """Lend the engine of a bundle, loading it first if need be; it stays loaded until the lease is released.
-
-        Args:
-            bundle: one of the pool's bundles.
-            patient: whether to wait for as long as loading takes.
+    def lease(self, bundle: Bundle) -> Lease:
+        """Give a request its place among those that use a model of the pool, before anything is done for the request.
 
         Raises:
             BusyError: `max_requests` requests use this model or wait for it.
-            ModelLoadingError: it was not loaded within `wait_seconds`.
-            ModelRestartingError: its engine has died and is not loaded again yet.
             ModelUnavailableError: it cannot be loaded.
         """
         entry = self._entry(bundle)
@@ -156,17 +168,17 @@ class EnginePool:
         entry.users += 1
         if entry.idle is not None:
             entry.idle.cancel()
+        return Lease(partial(self._wait_for, entry), partial(self._release, entry))
+
+    async def _wait_for(self, entry: PoolEntry, patient: bool) -> SpeechEngine:
+        self._forget_if_dead(entry)
+        if entry.engine is None and entry.state != "failed":
+            await asyncio.wait([self._start_loading(entry)], timeout=None if patient else self._limits.wait_seconds)
         try:
-            self._forget_if_dead(entry)
-            if entry.engine is None and entry.state != "failed":
-                await asyncio.wait([self._start_loading(entry)], timeout=None if patient else self._limits.wait_seconds)
-            engine = entry.engine_at(_now())
-        except BaseException as error:
-            if isinstance(error, ModelLoadingError):
-                entry.expect_return(_now())
-            self._release(entry)
+            return entry.engine_at(_now())
+        except ModelLoadingError:
+            entry.expect_return(_now())
             raise
-        return Lease(engine, partial(self._release, entry))
 
     def _entry(self, bundle: Bundle) -> PoolEntry:
         if bundle.problem is not None:

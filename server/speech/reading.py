@@ -141,7 +141,7 @@ class Reading:
         """Whether `most_frames` has ended the speech before its own end."""
         self._pieces = pieces
         self._make_job = make_job
-        self._rate = engine.manifest.sizes.codec.sample_rate
+        self.sample_rate = engine.manifest.sizes.codec.sample_rate
         self._frame_samples = engine.manifest.sizes.codec.samples_per_frame
         self._cut: deque[VoicedChunk] = deque()
         """Parts of a chunk that did not fit the model; they come before what is left of `pieces`."""
@@ -205,13 +205,13 @@ class Reading:
 
     async def __aiter__(self) -> AsyncIterator[Samples]:
         """Yield the samples `[n]` of all pieces, with their pauses."""
-        joiner, speed, stretch = Joiner(self._rate), 1.0, None
+        joiner, speed, stretch = Joiner(self.sample_rate), 1.0, None
         while self._ahead:
             piece = self._ahead[0]
             if isinstance(piece, tags.Silence):
-                left = tags.samples(piece.seconds, self._rate)
+                left = tags.samples(piece.seconds, self.sample_rate)
                 while left:
-                    yield np.zeros(length := min(left, SILENCE_SECONDS * self._rate), np.float32)
+                    yield np.zeros(length := min(left, SILENCE_SECONDS * self.sample_rate), np.float32)
                     left -= length
             else:
                 if piece.voiced.delivery.speed != speed:
@@ -225,7 +225,7 @@ class Reading:
                 if piece.voiced.chunk.boundary is Boundary.TEXT or self.capped:
                     if (rest := await _rest(stretch)).size:
                         yield rest
-                    joiner, stretch = Joiner(self._rate), self._stretch(speed)
+                    joiner, stretch = Joiner(self.sample_rate), self._stretch(speed)
             if self.capped:
                 self.stop()
                 return
@@ -234,7 +234,7 @@ class Reading:
             self._heard += 1
 
     def _stretch(self, speed: float) -> TimeStretch | None:
-        return TimeStretch(speed, self._rate) if speed != 1 else None
+        return TimeStretch(speed, self.sample_rate) if speed != 1 else None
 
     async def _joined(self, chunk_job: ChunkJob, joiner: Joiner) -> AsyncIterator[Samples]:
         """Yield the samples of a chunk and of the pause behind it."""

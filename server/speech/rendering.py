@@ -11,7 +11,6 @@ from server.audio.encoders import Encoder
 from server.errors import BusyError, InvalidRequestError, SpeechFailedError
 from server.metrics import Outcome
 from server.models.memory import human_size
-from server.models.pool import Lease
 from server.speech.plan import Plan
 from server.speech.reading import Reading
 
@@ -61,9 +60,15 @@ class Speech:
     """Speech under way: a reading, and the file that it is encoded to. Its owner must `stop` it."""
 
     def __init__(
-        self, reading: Reading, lease: Lease, encoder: Encoder, plan: Plan, *, model: str, repeatable: bool
+        self,
+        reading: Reading,
+        encoder: Encoder,
+        plan: Plan,
+        on_stop: Callable[[], None],
+        *,
+        model: str,
+        repeatable: bool,
     ) -> None:
-        engine = lease.engine
         self.seed = plan.seed
         self.model = model
         self.speaker = plan.delivery.speaker
@@ -73,13 +78,11 @@ class Speech:
         self.text_notes = plan.text_notes
         """Notes in ASCII on what was dropped from the text."""
         self._reading = reading
-        self._lease = lease
-        self._engine = engine
         self._encoder = encoder
         self.content_type = encoder.content_type
         """Media type of the file."""
+        self._on_stop = on_stop
         self._repeatable = repeatable
-        self.sample_rate = engine.manifest.sizes.codec.sample_rate
         self._samples = 0
         self._started = time.perf_counter()
         self._ended: float | None = None
@@ -91,9 +94,14 @@ class Speech:
         """Why it failed, for the log only."""
 
     @property
+    def sample_rate(self) -> int:
+        """Samples per second."""
+        return self._reading.sample_rate
+
+    @property
     def audio_seconds(self) -> float:
         """Seconds of the audio made so far."""
-        return self._samples / self.sample_rate
+        return self._samples / self._reading.sample_rate
 
     @property
     def wall_seconds(self) -> float:
@@ -169,4 +177,4 @@ class Speech:
         """Cancel the jobs, and release encoder and engine; it may be called after the end too."""
         self._reading.stop()
         self._encoder.close()
-        self._lease.release()
+        self._on_stop()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from server import log
 from server.audio.encoders import Encoder, MissingCodecError, make_encoder
@@ -16,8 +17,9 @@ from server.engine.prompt import InstructionError, PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError
-from server.models.pool import EnginePool, Lease
-from server.speech.plan import NO_LEXICON, Passage, delivery_of, make_plan
+from server.manifest import Manifest
+from server.models.pool import EnginePool
+from server.speech.plan import NO_LEXICON, Passage, Plan, delivery_of, make_plan
 from server.speech.reading import Reading, reading_of
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
@@ -28,8 +30,9 @@ from server.voices.profiles import Profile
 SILENCES = 2
 """How many requests of nothing but silence are encoded side by side, since encoders take memory and threads."""
 LONG_CHARS = 10_000
-"""Texts longer than this are prepared one after the other: each takes a core for about a second, and the event loop has
-to wait for every thread that computes in Python."""
+"""Texts of more than this are prepared one after the other: each takes a core for a second or so. Shorter texts are
+too, beside a long one. More at once would be ready no sooner, and the event loop waits for every thread that computes
+in Python."""
 
 
 class SpeechService:
@@ -54,7 +57,7 @@ class SpeechService:
         self._lexicon = lexicon
         self._max_input_chars = max_input_chars
         self._silences = asyncio.Semaphore(SILENCES)
-        self._long_texts = asyncio.Semaphore(1)
+        self._long_texts, self._short_texts = ThreadPoolExecutor(1, "long-text"), ThreadPoolExecutor(1, "text")
 
     async def start(self, request: SpeechRequest, *, wait: bool = False) -> Speech:
         """Hand a request to its model's engine.
@@ -72,30 +75,26 @@ class SpeechService:
         encoder = _encoder(request, bundle.manifest.sizes.codec.sample_rate)
         self._check_length("input", request.input)
         self._check_length("instructions", request.instructions or "")
-        async with self._long_texts if len(request.input) > LONG_CHARS else nullcontext():
-            planned = await asyncio.to_thread(make_plan, request, bundle.manifest, self._profiles, self._lexicon)
-        log.event(
-            "text_prepared",
-            level=logging.DEBUG,
-            chars=len(request.input),
-            parts=len(planned.parts),
-            changed=",".join(planned.text_changes) or None,
-            notes="; ".join(planned.text_notes) or None,
-        )
-        lease = await self.pool.lease(bundle, patient=wait)
-        if not any(isinstance(part, Passage) for part in planned.parts):
-            lease = await self._in_turn(lease)
+        lease = self.pool.lease(bundle)
+        held = ExitStack()
+        held.callback(lease.release)
         try:
-            reading = reading_of(planned, lease.engine)
-            speech = Speech(reading, lease, encoder, planned, model=bundle.id, repeatable=request.seed is not None)
+            planned = await self._prepare(request, bundle.manifest)
+            engine = await lease.engine(patient=wait)
+            if not any(isinstance(part, Passage) for part in planned.parts):  # it has no job that would wait
+                await self._silences.acquire()
+                held.callback(self._silences.release)
+            reading = reading_of(planned, engine)
+            repeatable = request.seed is not None
+            speech = Speech(reading, encoder, planned, held.close, model=bundle.id, repeatable=repeatable)
             await _begin(reading, whole=planned.exact_frames is not None)
         except BaseException:
-            lease.release()
+            held.close()
             raise
         return speech
 
     def check(self, request: SpeechRequest) -> str | None:
-        """See whether requests like this one could be spoken, whatever their text is.
+        """Check whether requests like this one could be spoken, whatever their text is.
 
         Returns:
             The ISO 639-1 code of the language that they are spoken in; None where each text shows its own.
@@ -108,19 +107,21 @@ class SpeechService:
         self._check_length("instructions", request.instructions or "")
         return languages.code(delivery_of(request, manifest, self._profiles).language)
 
-    async def _in_turn(self, lease: Lease) -> Lease:
-        """Wait for a turn of a request of silence only, which has no job and so waits in no queue of the engine."""
-        try:
-            await self._silences.acquire()
-        except BaseException:
-            lease.release()
-            raise
-
-        def let_go() -> None:
-            self._silences.release()
-            lease.release()
-
-        return Lease(lease.engine, let_go)
+    async def _prepare(self, request: SpeechRequest, manifest: Manifest) -> Plan:
+        """Plan a request in a thread when it is its turn; a client that leaves before that costs nothing."""
+        thread = self._long_texts if len(request.input) > LONG_CHARS else self._short_texts
+        planned = await asyncio.get_running_loop().run_in_executor(
+            thread, make_plan, request, manifest, self._profiles, self._lexicon
+        )
+        log.event(
+            "text_prepared",
+            level=logging.DEBUG,
+            chars=len(request.input),
+            parts=len(planned.parts),
+            changed=",".join(planned.text_changes) or None,
+            notes="; ".join(planned.text_notes) or None,
+        )
+        return planned
 
     def _check_length(self, field: str, text: str) -> None:
         if len(text) > self._max_input_chars:

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.gpu import placement
 from benchmarks.placement import PROVIDERS, PlacementError, check_placement, node_providers
-from server.graphs.cuda.device_frame import IDLE, control_buffer
+from server.graphs.frame_state import IDLE, control_buffer
 from server.graphs.session import has_cuda
 from server.manifest import read_manifest
 
@@ -76,7 +76,7 @@ def test_profiles_are_as_onnx_runtime_writes_them(tmp_path: Path, bundle_of: Cal
             "hidden": np.zeros((1, 48), np.float32),
             "seen": np.zeros((1, vocab_size), bool),
             "forced_codes": np.full((1, 16), -1),
-            "text_pad": np.zeros(48, np.float32),
+            "text_embeds": np.zeros((1, 48), np.float32),
         },
     )
     placed = node_providers(Path(session.end_profiling()))

@@ -19,7 +19,7 @@ _FLOATS, _ALL = {F32, F16, BF16}, {F32, F16, BF16, I32, I64, BOOL}
 _NUMBERS = _FLOATS | {I32, I64}
 
 _MOVED = """Cast Concat Expand Gather GatherElements Identity Reshape Shape Slice Split Squeeze Transpose Unsqueeze
-ConstantOfShape ScatterND"""
+ConstantOfShape ScatterElements ScatterND"""
 _COUNTED = "Add Sub Mul Div Min Pow ReduceSum Mod"
 _COMPUTED = """MatMul Gemm Sigmoid Exp Sqrt Erf Softmax SimplifiedLayerNormalization SkipSimplifiedLayerNormalization
 LayerNormalization"""

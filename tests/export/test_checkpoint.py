@@ -290,6 +290,7 @@ def test_names_are_brought_to_lower_case_and_one_element_lists_unwrapped(folder:
         ("spk_is_dialect", {"ryan": "false"}, "spk_is_dialect of 'ryan' is 'false'"),
         ("spk_is_dialect", {"ryan": "klingon"}, "spk_is_dialect of 'ryan' is 'klingon'.*: english, chinese"),
         ("spk_is_dialect", ["ryan"], r"spk_is_dialect is \['ryan'\]"),
+        ("codec_eos_token_id", 255, "codec_eos_token_id is 255, which is a code of the codec; .* from 256 on"),
         ("codec_eos_token_id", 1280, "codec_eos_token_id is 1280, expected 0 to 1279"),
         ("codec_eos_token_id", True, "codec_eos_token_id is True, expected an integer"),
         ("num_hidden_layers", 10**9, "num_hidden_layers is 1000000000, expected 1 to 1024"),

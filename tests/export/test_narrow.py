@@ -13,9 +13,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.graphs.narrow import check_graph
-from server.engine.bundle import open_bundle
+from export.graphs.cuda.narrow import check_graph
 from server.engine.job import Job, Sampling
+from server.engine.provider import open_bundle
 from server.graphs.session import open_session
 from server.manifest import BundleError, read_manifest
 from tests.checkpoints import SHAPES

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.convert import main as convert
 from export.quantise import INT4, INT8, PRECISIONS, WeightFormat, fit_blocks, quantise_graph
-from server.engine.bundle import open_bundle
 from server.engine.job import Job, Sampling
+from server.engine.provider import open_bundle
 from server.manifest import read_manifest
 from tests.conversions import Conversion
 from tests.parity.test_official import speak
@@ -78,7 +78,7 @@ def test_a_format_that_no_matrix_takes_is_an_error() -> None:
     graph = helper.make_graph([node], "g", values[:1], values[1:], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     with pytest.raises(ValueError, match="no matrix of the graph has a name that begins with /back/"):
-        quantise_graph(model, WeightFormat(8, 32), others={"/front/": WeightFormat(8, 16), "/back/": INT8})
+        quantise_graph(model, WeightFormat(8, 32), formats_by_prefix={"/front/": WeightFormat(8, 16), "/back/": INT8})
 
 
 def test_blocks_divide_the_inner_axis_where_they_can() -> None:

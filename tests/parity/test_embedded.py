@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from export.calibration import LOUDEST_NOISE, noise_db, spoken_codes
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job
+from server.engine.provider import open_bundle
 from server.manifest import CODEC_TABLE, TEXT_TABLE, read_manifest
 from tests import conversions
 from tests.bundles import TINY_BUNDLE

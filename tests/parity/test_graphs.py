@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from server.engine.bundle import OpenBundle, open_bundle
-from server.graphs.code_predictor import DrawParameters
+from server.engine.bundle import OpenBundle
+from server.engine.provider import open_bundle
+from server.graphs.frame_state import Controls
 from tests.closeness import ROUNDING, assert_close
 from tests.oracle import Official, load_official
+from tests.predicted import predict
 
 SHAPES = ("0.6B-like", "1.7B-like", "odd")
 LENGTHS = (7, 3, 12)
@@ -80,8 +82,7 @@ def test_code_predictor(pair: tuple[Official, OpenBundle]) -> None:
     tables = official.code_predictor.get_input_embeddings()
     total = inputs[:, 1] + sum(tables[i](generated[:, i]) for i in range(groups - 1))
 
-    greedy = DrawParameters(np.ones(rows, np.float32), np.ones(rows, np.int64), np.ones(rows, np.float32))
-    found = bundle.code_predictor.run(hidden, code_0, np.zeros((rows, groups - 1), np.float32), greedy)
+    found = predict(bundle, hidden, code_0)
     np.testing.assert_array_equal(found.codes, generated.numpy())
     assert_close(found.embedding, total.numpy())
 
@@ -93,14 +94,15 @@ def test_rows_with_other_parameters_change_nothing(pair: tuple[Official, OpenBun
     hidden = random.normal(size=(3, sizes.talker.hidden_size)).astype(np.float32)
     code_0 = random.integers(codes, size=3)
     uniforms = random.random((3, groups - 1), dtype=np.float32)
-    parameters = DrawParameters(
-        np.array([0.9, 1.0, 1.4], np.float32), np.array([50, 1, codes]), np.array([1.0, 1.0, 0.7], np.float32)
-    )
-    together = bundle.code_predictor.run(hidden, code_0, uniforms, parameters)
+    controls = [
+        Controls(predictor_temperature=0.9, predictor_top_k=50),
+        Controls(predictor_top_k=1),
+        Controls(predictor_temperature=1.4, predictor_top_k=codes, predictor_top_p=0.7),
+    ]
+    together = predict(bundle, hidden, code_0, uniforms, controls)
     for row in range(3):
         one = slice(row, row + 1)
-        alone = DrawParameters(*(values[one] for values in parameters))
-        found = bundle.code_predictor.run(hidden[one], code_0[one], uniforms[one], alone)
+        found = predict(bundle, hidden[one], code_0[one], uniforms[one], controls[one])
         np.testing.assert_array_equal(found.codes[0], together.codes[row])
 
 

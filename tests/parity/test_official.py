@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job, Sampling
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.codec_decoder import CodecDecoder, CodecState
 from tests.closeness import assert_close

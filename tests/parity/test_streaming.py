@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engine.bundle import open_bundle
+from server.engine.provider import open_bundle
 from server.graphs.codec_decoder import CodecDecoder
 from tests.closeness import assert_close
 from tests.oracle import load_official

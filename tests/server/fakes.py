@@ -25,7 +25,16 @@ from server.engine.job import Job
 from server.engine.prompt import Prompt, PromptError
 from server.engine.scheduler import QueueFull
 from server.graphs.checking import verify_files
-from server.manifest import CODEC_TABLE, GRAPHS, TEXT_TABLE, TOKENIZER, Manifest, TokenIds, read_manifest
+from server.manifest import (
+    CODEC_TABLE,
+    FORMAT_VERSION,
+    GRAPHS,
+    TEXT_TABLE,
+    TOKENIZER,
+    Manifest,
+    TokenIds,
+    read_manifest,
+)
 from server.metrics import EngineEvents, NoEvents
 
 SAMPLE_RATE = 24_000
@@ -185,7 +194,7 @@ LANGUAGES = ("chinese", "english", "german", "beijing_dialect")
 def manifest_of(name: str, **changes: Any) -> dict[str, Any]:
     """A whole manifest as JSON would have it, with some top-level fields changed."""
     manifest: dict[str, Any] = {
-        "format": 1,
+        "format": FORMAT_VERSION,
         "id": name,
         "description": f"{name}, for tests: a tone instead of speech",
         "source": {"model": "tests/fake", "revision": None},

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layout import SPEAKER
-from server.engine.bundle import open_bundle
 from server.engine.job import Job, Sampling
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.codec_decoder import CodecDecoder, CodecState
 from speech_codes import SLOT_OF_CODEBOOK

@@ -14,7 +14,7 @@ from server import __main__ as command
 from server.bench.measure import Measured, Rss, measure
 from server.bench.report import report, verdict
 from server.bench.speak import RAMP_FRAMES, STEADY_CHUNK, Run, speak
-from server.engine.bundle import open_bundle
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.manifest import Manifest, Precision
 from tests.bundles import RANDOM_BUNDLE

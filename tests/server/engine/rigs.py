@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from server.engine.bundle import OpenBundle
-from server.graphs.code_predictor import FrameCodes
-from server.graphs.talker import TalkerOutput
+from server.graphs.frame_state import Controls
+from server.graphs.talker import Talker, TalkerOutput
 
 
 class Counted:
@@ -57,9 +57,19 @@ STUCK = 255
 """Code 1, or every code but code 0, of a frame in the hole."""
 
 
-def marked(inputs: np.ndarray, pad: np.ndarray) -> np.ndarray:
-    """Which rows of talker inputs `[rows, hidden]` carry the mark."""
-    return np.isclose(inputs - pad, MARK).all(axis=1)
+def mark(talker: Talker, slot: int) -> None:
+    """Mark what the talker is fed next in a slot."""
+    talker.state.talker_inputs.write(slot, np.full((1, 1, talker.sizes.hidden_size), MARK, np.float32))
+
+
+def marked(talker: Talker, start: int, stop: int) -> np.ndarray:
+    """Which of the slots' talker inputs carry the mark, bool `[slots]`."""
+    return (talker.state.talker_inputs.read(start, stop) == MARK).all(axis=(1, 2))
+
+
+def uniforms(controls: np.ndarray) -> np.ndarray:
+    """The uniforms `[rows, groups]` of a frame's controls."""
+    return controls[:, len(Controls._fields) :]
 
 
 class StickyPredictor:
@@ -71,23 +81,25 @@ class StickyPredictor:
 
     def __init__(self, bundle: OpenBundle, code_0: Iterable[int], *, varied: bool, stay: float = 0.97) -> None:
         self._inner, self._codes, self._stay = bundle.code_predictor, list(code_0), stay
-        self._same = slice(0, 1) if varied else slice(None)
-        self._pad = bundle.prompts.pad
-        decode = bundle.talker.decode
+        self._same = slice(1, 2) if varied else slice(1, None)
+        self._talker = talker = bundle.talker
 
-        def answer(first_slot: int, inputs: np.ndarray, lengths: np.ndarray) -> TalkerOutput:
-            output = decode(first_slot, inputs, lengths)
-            output.logits[marked(inputs, self._pad), self._codes[0]] = 1e4
-            return output
+        def answer(start: int, stop: int, longest: int) -> None:
+            stuck = marked(talker, start, stop)
+            talker.advance(start, stop, longest)
+            logits = talker.state.logits.read(start, stop)
+            logits[stuck, self._codes[0]] = 1e4
+            talker.state.logits.write(start, logits)
 
-        self.talker = Wrapped(bundle.talker, decode=answer)
+        self.talker = Wrapped(talker, advance=answer)
 
-    def run(self, hidden: np.ndarray, code_0: np.ndarray, uniforms: np.ndarray, parameters: Any) -> FrameCodes:
-        codes, embedding = self._inner.run(hidden, code_0, uniforms, parameters)
-        stuck = np.isin(code_0, self._codes) & (uniforms[:, 0] < self._stay)
+    def run(self, start: int, controls: np.ndarray) -> np.ndarray:
+        codes = self._inner.run(start, controls)
+        stuck = np.isin(codes[:, 0], self._codes) & (uniforms(controls)[:, 1] < self._stay)
         codes[stuck, self._same] = STUCK
-        embedding[stuck] = MARK
-        return FrameCodes(codes, embedding)
+        for row in np.flatnonzero(stuck):
+            mark(self._talker, start + int(row))
+        return codes
 
 
 def sticky_is_silent(decoder: Any) -> Callable:
@@ -109,7 +121,7 @@ class RecordingTalker:
         self._inner = inner
         self._written: dict[int, dict[int, np.ndarray]] = {}
         self._saved: dict[int, dict[int, np.ndarray]] = {}
-        self.decodes = 0
+        self.advances = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -132,8 +144,10 @@ class RecordingTalker:
         self._written[slot] = dict(self._saved[id(saved)])
         self._inner.restore(slot, saved)
 
-    def decode(self, first_slot: int, inputs_embeds: np.ndarray, lengths: np.ndarray) -> TalkerOutput:
-        self.decodes += 1
-        for row, (inputs, length) in enumerate(zip(inputs_embeds, lengths, strict=True)):
-            self._written[first_slot + row][int(length)] = inputs
-        return self._inner.decode(first_slot, inputs_embeds, lengths)
+    def advance(self, start: int, stop: int, longest: int) -> None:
+        self.advances += 1
+        state = self._inner.state
+        pairs = zip(state.talker_inputs.read(start, stop), state.lengths.read(start, stop), strict=True)
+        for slot, ((inputs,), length) in enumerate(pairs, start):
+            self._written[slot][int(length) - 1] = inputs
+        self._inner.advance(start, stop, longest)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job, Sampling
 from server.engine.prefill import SLICE_POSITIONS
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import CHUNK_RAMP
 from server.engine.worker import Engine
 from tests.bundles import RANDOM_BUNDLE
@@ -113,7 +114,7 @@ def test_a_row_that_is_not_read_costs_no_call_and_loses_nothing(bundle: OpenBund
                 assert jobs[1].full
             np.testing.assert_allclose(np.concatenate(list(jobs[kind])), alone[kind], atol=1e-5)
     assert jobs[1].frames > stopped_at == sum(CHUNK_RAMP[:2])
-    assert talker.decodes <= events.counts["frame_made"], "a frame took more than one talker call"
+    assert talker.advances <= events.counts["frame_made"], "a frame took more than one talker call"
     # A row that ends by itself has one step in which it makes no frame.
     assert sum(events.rows) == sum(job.frames + (job.frames < job.max_frames) for job in jobs)
 
@@ -135,9 +136,9 @@ class Watched:
         self.calls.append(len(inputs_embeds))
         return self._inner.prefill(slot, inputs_embeds, past)
 
-    def decode(self, *arguments: Any) -> Any:
+    def advance(self, *arguments: Any) -> Any:
         self.calls.append(0)
-        return self._inner.decode(*arguments)
+        return self._inner.advance(*arguments)
 
     def between_frames(self) -> list[list[int]]:
         """The slices before the first frame, between the first and the second, and so on."""

@@ -1,4 +1,4 @@
-"""Rows whose numbers stay on a device: what leaves them is code for code what rows on the host give, whatever happens.
+"""Rows in a GPU's memory and with its frame give what rows of the CPU give, code for code, whatever happens.
 
 The host is the device here, and the graphs compute in float32, so that nothing is rounded otherwise.
 """
@@ -15,21 +15,14 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from export.graphs.first_code import FirstCode
 from server.engine import guard
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job, JobError, Sampling
-from server.engine.sampling import RESERVED_CODES, RowSampler
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.engine.worker import Engine
-from server.graphs.cuda.device_frame import UNFIT, Controls, control_buffer
-from server.graphs.talker import TalkerOutput
-from server.manifest import read_manifest
-from tests.bundles import RANDOM_BUNDLE
+from server.graphs.frame_state import Controls, RowOutput
 from tests.server.engine.rigs import Counted, Wrapped
 from tests.server.engine.test_batching import CodesOfAudio
 from tests.unrolled import on_a_device, unrolled_frame
@@ -52,12 +45,12 @@ FRAMES = [41, 55, 12, 30, 23]
 def bundles(
     checkpoint_of: Callable[[str], Path], bundle_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Bundles:
-    """On the host, on a device, and the same with audio decoded beside the talker; rows end by themselves at times."""
+    """The CPU's, a GPU's, and the latter with audio decoded beside the talker; rows end by themselves at times."""
     folder = bundle_of("tiny")
     frame = unrolled_frame(checkpoint_of("tiny"), folder, tmp_path_factory.mktemp("frame"))
     device = on_a_device(folder, frame, SLOTS)
     host = open_bundle(folder, provider="cpu", threads=1, slots=SLOTS)
-    return host, device, dataclasses.replace(device, decodes_beside=True)
+    return host, device, dataclasses.replace(device, overlaps_decoding=True)
 
 
 @contextmanager
@@ -196,6 +189,22 @@ def test_audio_is_decoded_while_the_talker_goes_on(bundles: Bundles) -> None:
     assert [row.job.frames for row in rows] == [1, 1, 1]
 
 
+def test_a_row_whose_talker_fails_gets_none_of_the_audio_decoded_meanwhile(bundles: Bundles) -> None:
+    """It may have been held back."""
+    _, _, bundle = bundles
+
+    def advance(*arguments: int) -> None:
+        raise MemoryError
+
+    synthesizer = Synthesizer(dataclasses.replace(bundle, talker=Wrapped(bundle.talker, advance=advance)))
+    prompt = bundle.prompts.build("Hello", speaker="serena", language="auto", instruction=None)
+    row = synthesizer.start(Job(prompt, SAMPLING, 0, 40), 0)
+    synthesizer.frame([row])
+    assert isinstance(row.error, MemoryError)
+    row.job.finish()
+    assert list(row.job) == []
+
+
 def seen_code(bundle: OpenBundle, job: Job) -> int:
     """Code 1 of a job's first frame."""
     synthesizer = Synthesizer(bundle)
@@ -204,83 +213,18 @@ def seen_code(bundle: OpenBundle, job: Job) -> int:
     return int(row.state.guard.recent[0][1])
 
 
-MANIFEST = read_manifest(RANDOM_BUNDLE)
-VOCAB_SIZE, GROUPS = MANIFEST.sizes.talker.vocab_size, MANIFEST.sizes.code_predictor.num_code_groups
-FIRST = FirstCode(VOCAB_SIZE, MANIFEST.ids.codec_eos, GROUPS, hidden_size=4)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    seed=st.integers(0, 2**32),
-    temperature=st.one_of(st.just(0.0), st.floats(0.1, 2.0)),
-    top_k=st.integers(1, 100),  # sums over many more codes are rounded otherwise, which an edge may lie between
-    top_p=st.floats(0.05, 1.0),
-    penalty=st.floats(1.0, 5.0),
-    before=st.integers(0, 20),
-)
-def test_the_graph_draws_what_the_host_draws(
-    seed: int, temperature: float, top_k: int, top_p: float, penalty: float, before: int
-) -> None:
-    random = np.random.default_rng(seed)
-    sampling = Sampling(temperature, top_k, top_p, penalty, 0.9, 50, 1.0)
-    sampler = RowSampler(sampling, seed, MANIFEST)
-    for code in random.integers(VOCAB_SIZE - RESERVED_CODES, size=before):
-        sampler.accept(int(code))
-    logits = random.normal(scale=3, size=VOCAB_SIZE).astype(np.float32)
-    logits[MANIFEST.ids.codec_eos] += 10 * random.integers(2)
-    uniforms = sampler.uniforms()
-    seen = sampler.seen.copy()
-    if before:
-        seen[sampler.drawn[-1]] = sampler.drawn[-1] in sampler.drawn[:-1]  # that one comes with the controls
-    controls = Controls(
-        length=7,
-        last_code=sampler.drawn[-1] if before else -1,
-        may_end=sampler.may_end,
-        repetition_penalty=penalty,
-        temperature=temperature or 1.0,
-        top_k=min(top_k or VOCAB_SIZE, VOCAB_SIZE),
-        top_p=top_p,
-    )
-    code, _, next_seen, lengths, rest, *_ = draw_first(controls, uniforms, logits, seen)
-    wanted = sampler.draw_code_0(logits, uniforms[0])
-    assert code.item() == (MANIFEST.ids.codec_eos if wanted is None else wanted)
-    np.testing.assert_array_equal(next_seen[0], sampler.seen)
-    assert lengths.item() == 8
-    np.testing.assert_array_equal(rest[0], uniforms[1:])
-
-
-def draw_first(
-    controls: Controls, uniforms: np.ndarray, logits: np.ndarray, seen: np.ndarray, forced: int = -1
-) -> list[np.ndarray]:
-    """`FirstCode` for one row."""
-    inputs = (
-        control_buffer([controls], [uniforms]), logits[None], np.zeros((1, 4), np.float32), seen[None],
-        np.full((1, GROUPS), forced),
-    )  # fmt: skip
-    return [output.numpy() for output in FIRST(*map(torch.from_numpy, inputs))]
-
-
-def test_what_is_no_number_is_told_by_the_code() -> None:
-    logits, none, seen = np.zeros(VOCAB_SIZE, np.float32), np.zeros(GROUPS, np.float32), np.zeros(VOCAB_SIZE, bool)
-    assert draw_first(Controls(), none, logits, seen)[0].item() == 0
-    for value in (np.nan, np.inf, -np.inf):
-        logits[5] = value
-        assert draw_first(Controls(), none, logits, seen)[0].item() == UNFIT
-        assert draw_first(Controls(), none, logits, seen, forced=3)[0].item() == 3
-
-
 def test_what_is_on_a_device_is_copied_once(bundles: Bundles) -> None:
     state = bundles[1].talker.state
     sizes = bundles[1].manifest.sizes.talker
     random = np.random.default_rng(0)
-    rows = [TalkerOutput(*(random.random(n, np.float32) for n in (sizes.vocab_size, sizes.hidden_size))) for _ in "ab"]
+    rows = [RowOutput(*(random.random(n, np.float32) for n in (sizes.vocab_size, sizes.hidden_size))) for _ in "ab"]
     for slot, row in enumerate(rows):
         state.put(slot, row, row.logits > 0.5)
     for slot, row in enumerate(rows):
         kept = state.get(slot)
         np.testing.assert_array_equal(kept.logits, row.logits)
         np.testing.assert_array_equal(kept.hidden, row.hidden)
-        np.testing.assert_array_equal(state.seen.get(slot), row.logits > 0.5)
+        np.testing.assert_array_equal(state.seen.read(slot, slot + 1)[0], row.logits > 0.5)
     state.put(0, rows[1], rows[1].logits > 0.5)
     np.testing.assert_array_equal(kept.logits, rows[1].logits)
     kept.logits[:] = 0

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job, JobError, Sampling
 from server.engine.prompt import Prompt
+from server.engine.provider import open_bundle
 from server.engine.worker import Engine
-from server.graphs.code_predictor import FrameCodes
+from server.graphs.frame_state import Controls
 from server.graphs.talker import TalkerOutput
 from tests.bundles import RANDOM_BUNDLE
-from tests.server.engine.rigs import MARK, STUCK, Counted, Wrapped, marked
+from tests.server.engine.rigs import STUCK, Counted, Wrapped, mark, marked
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
 CULPRIT = 0.777
@@ -48,28 +49,30 @@ def job_of(engine: Engine, seed: int, frames: int = 20, **changes: float) -> Job
 
 
 class Marks:
-    """A code predictor that marks the culprit's frames from the sixth on, by their codes and their embedding."""
+    """A code predictor that marks the culprit's frames from the sixth on, by their codes and the talker's input."""
 
     def __init__(self, bundle: OpenBundle) -> None:
-        self._inner, self._frames = bundle.code_predictor, 0
+        self._inner, self._talker, self._frames = bundle.code_predictor, bundle.talker, 0
 
-    def run(self, hidden: np.ndarray, code_0: np.ndarray, uniforms: np.ndarray, parameters: Any) -> FrameCodes:
-        codes, embedding = self._inner.run(hidden, code_0, uniforms, parameters)
-        culprit = np.isclose(parameters.temperature, CULPRIT)
+    def run(self, start: int, controls: np.ndarray) -> np.ndarray:
+        codes = self._inner.run(start, controls)
+        culprit = np.isclose(controls[:, Controls._fields.index("predictor_temperature")], CULPRIT)
         self._frames += int(culprit.sum())
         if self._frames > BAD_FROM:
-            codes[culprit], embedding[culprit] = STUCK, MARK
-        return FrameCodes(codes, embedding)
+            codes[culprit, 1:] = STUCK
+            for row in np.flatnonzero(culprit):
+                mark(self._talker, start + int(row))
+        return codes
 
 
 def predictor_raises(bundle: OpenBundle) -> OpenBundle:
     marks = Marks(bundle)
 
-    def run(*arguments: Any) -> FrameCodes:
-        found = marks.run(*arguments)
-        if np.isclose(found.embedding, MARK).all(axis=1).any():
+    def run(start: int, controls: np.ndarray) -> np.ndarray:
+        codes = marks.run(start, controls)
+        if (codes[:, 1:] == STUCK).all(axis=1).any():
             raise RuntimeError("the code predictor failed")
-        return found
+        return codes
 
     return dataclasses.replace(bundle, code_predictor=Wrapped(marks, run=run))
 
@@ -85,12 +88,15 @@ def decoder_of(bundle: OpenBundle, fault: Callable[[np.ndarray, np.ndarray], Non
 
 
 def talker_of(bundle: OpenBundle, fault: Callable[[np.ndarray, np.ndarray], None], output_name: str) -> OpenBundle:
-    def decode(first_slot: int, inputs: np.ndarray, lengths: np.ndarray) -> TalkerOutput:
-        output = bundle.talker.decode(first_slot, inputs, lengths)
-        fault(getattr(output, output_name), marked(inputs, bundle.prompts.pad))
-        return output
+    def advance(start: int, stop: int, longest: int) -> None:
+        culprit = marked(bundle.talker, start, stop)
+        bundle.talker.advance(start, stop, longest)
+        buffer = getattr(bundle.talker.state, output_name)
+        values = buffer.read(start, stop)
+        fault(values, culprit)
+        buffer.write(start, values)
 
-    talker = Wrapped(bundle.talker, decode=decode)
+    talker = Wrapped(bundle.talker, advance=advance)
     return dataclasses.replace(bundle, code_predictor=Marks(bundle), talker=talker)
 
 

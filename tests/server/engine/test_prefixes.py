@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job, Sampling
 from server.engine.prefill import SLICE_POSITIONS, Prefill
 from server.engine.prefixes import PrefixCache
 from server.engine.prompt import Prompt
+from server.engine.provider import open_bundle
 from server.graphs.talker import TalkerOutput
 from tests.closeness import assert_close
 

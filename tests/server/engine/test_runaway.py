@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.guard import ALIKE_HOLD, SILENT_HOLD, SILENT_LIMIT, SLOW_FLOOR
+from server.engine.holdback import MAX_RETRIES
 from server.engine.job import Job, RunawayError, Sampling
-from server.engine.rows import MAX_RETRIES
+from server.engine.provider import open_bundle
 from server.engine.synthesizer import CHUNK_RAMP, Synthesizer
 from server.engine.worker import Engine
 from tests.bundles import RANDOM_BUNDLE
@@ -190,15 +191,15 @@ def test_a_row_set_back_is_as_if_it_had_never_been_there(random_bundle: OpenBund
         while not row.finished:
             synthesizer.frame([row])
             made = row.state.made
-            set_back += row.retries > retries
-            retries = row.retries
+            set_back += row.hold_back.retries > retries
+            retries = row.hold_back.retries
             kept[made - 1 :] = [row.state.guard.recent[0]] if made else []
             assert job.frames == made == len(kept)
             assert row.sampler.drawn == [codes[0] for codes in kept], "the penalty counts codes thrown away"
             if made % 8 == 0 and not row.finished:
                 inputs = talker.inputs(1, row.state.length)
                 straight = random_bundle.talker.prefill(2, inputs)
-                assert_close(row.state.output.hidden, straight.hidden[0])
+                assert_close(bundle.talker.state.get(1).hidden, straight.hidden[0])
         job.finish(row.error)
         audio, _ = listen(job)
         codes = np.stack(kept)[None, : len(audio) // bundle.manifest.sizes.codec.samples_per_frame]

@@ -1,4 +1,4 @@
-"""Sampling against Hugging Face's own processors, and the host's draw against the graph's."""
+"""The draw of the graphs and its oracle against Hugging Face's own processors, and the random streams of rows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from transformers import (
 
 from export.graphs.code_predictor import draw as graph_draw
 from server.engine.job import Sampling
-from server.engine.sampling import RESERVED_CODES, RowSampler, draw
+from server.engine.sampling import RowSampler
+from server.graphs.frame_state import RESERVED_CODES
 from server.manifest import Manifest, read_manifest
 from tests.bundles import RANDOM_BUNDLE
+from tests.host_draw import draw, draw_code_0
 
 CODES = 120
 parameters = {
@@ -93,7 +95,7 @@ def test_repetition_penalty_is_the_official_one(manifest: Manifest) -> None:
         logits[size - RESERVED_CODES :] = -50
         scores = torch.from_numpy(logits.copy())[None]
         expected = int(official(torch.tensor([drawn], dtype=torch.long), scores).argmax())
-        assert sampler.draw_code_0(logits, 0.0) == expected
+        assert draw_code_0(sampler, logits, 0.0, end=manifest.ids.codec_eos) == expected
         sampler.accept(expected)
         drawn.append(expected)
     assert len(set(drawn)) < len(drawn), "no code came twice: the penalty has not been tried"
@@ -105,12 +107,11 @@ def test_reserved_codes_are_never_drawn_and_the_first_two_frames_do_not_end(mani
     logits[size - RESERVED_CODES :] = 50
     sampler = RowSampler(sampling(), 0, manifest)
     for uniform in (0.1, 0.9):
-        code = sampler.draw_code_0(logits, uniform)
-        assert code is not None
+        code = draw_code_0(sampler, logits, uniform, end=end)
         assert code < size - RESERVED_CODES
         sampler.accept(code)
     assert end >= size - RESERVED_CODES
-    assert sampler.draw_code_0(logits, 0.5) is None
+    assert draw_code_0(sampler, logits, 0.5, end=end) == end
 
 
 def test_the_stream_of_uniforms_is_the_seeds(manifest: Manifest) -> None:
@@ -132,7 +133,7 @@ def test_going_back_forgets_codes_and_takes_another_stream(manifest: Manifest) -
     def drawn(sampler: RowSampler, count: int) -> list[int]:
         codes = []
         for _ in range(count):
-            code = sampler.choose(logits, float(sampler.uniforms()[0]), may_end=False)
+            code = draw_code_0(sampler, logits, float(sampler.uniforms()[0]), end=manifest.ids.codec_eos)
             sampler.accept(code)
             codes.append(code)
         return codes

@@ -11,10 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from server.engine.holdback import RowState
 from server.engine.job import Job, Sampling
 from server.engine.prefill import Prefill
 from server.engine.prompt import Prompt
-from server.engine.rows import Row, RowState
+from server.engine.rows import Row
 from server.engine.sampling import RowSampler
 from server.engine.scheduler import QueueFull, Scheduler
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
 from server.engine.job import Job, JobError, Sampling
 from server.engine.prompt import Prompt
+from server.engine.provider import open_bundle
 from server.engine.scheduler import QueueFull
 from server.engine.synthesizer import CHUNK_RAMP
 from server.engine.worker import Engine, EngineStopped

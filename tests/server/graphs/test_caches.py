@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
+from server.engine.provider import open_bundle
 from server.graphs import caches
 from server.graphs.caches import FIRST_POSITIONS, KEPT_POSITIONS, HostCaches, cache_bytes, takes_memory_at_once
-from server.graphs.cuda.device_memory import FLOAT32
 from tests.bundles import RANDOM_BUNDLE
 
 SLOTS = 3
@@ -158,10 +158,9 @@ MEASURE = """
 import sys
 import numpy as np, psutil
 from server.graphs.caches import KEPT_POSITIONS, HostCaches
-from server.graphs.cuda.device_memory import FLOAT32
 
 heads, positions, head_dim = 4, int(sys.argv[1]), 64
-caches = HostCaches([FLOAT32] * 8, (3, heads, positions, head_dim))
+caches = HostCaches(["tensor(float)"] * 8, (3, heads, positions, head_dim))
 row, kept = (8 * heads * count * head_dim * 4 for count in (positions, KEPT_POSITIONS))
 
 def resident():
@@ -208,7 +207,7 @@ def test_memory_of_a_long_row_goes_back(positions: int) -> None:
 def test_giving_memory_back_touches_no_other_row() -> None:
     """Of three long rows, whose heads share pages, two stay as they are and one keeps its beginning."""
     heads, positions, head_dim = 3, KEPT_POSITIONS + 333, 16
-    found = HostCaches([FLOAT32] * 2, (3, heads, positions, head_dim))
+    found = HostCaches(["tensor(float)"] * 2, (3, heads, positions, head_dim))
     random = np.random.default_rng(0)
     rows = [[random.normal(size=(heads, positions, head_dim)).astype(np.float32) for _ in range(2)] for _ in range(3)]
     for slot, row in enumerate(rows):
@@ -236,7 +235,7 @@ def test_a_row_in_a_slot_that_was_given_back_is_as_ever() -> None:
 
 def test_windows_of_many_rows_are_not_all_kept() -> None:
     slots = 24
-    found = HostCaches([FLOAT32], (slots, 1, 8, 16))
+    found = HostCaches(["tensor(float)"], (slots, 1, 8, 16))
     for start in range(slots):
         for stop in range(start + 1, slots + 1):
             found.view(start, stop)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
+from server.engine.bundle import OpenBundle
+from server.engine.provider import open_bundle
 from server.graphs.codec_decoder import FRAMES_AT_ONCE, CodecDecoder
 from server.graphs.session import open_session
 from tests.bundles import RANDOM_BUNDLE

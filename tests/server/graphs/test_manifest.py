@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, save_model
 
-from server.engine.bundle import open_bundle
+from server.engine.provider import open_bundle
 from server.graphs.checking import STAMP_NAME, verify_files
 from server.graphs.external_data import external_data
-from server.manifest import CODEC_TABLE, GRAPHS, BundleError, read_manifest, sha256_of
+from server.manifest import CODEC_TABLE, FORMAT_VERSION, GRAPHS, BundleError, read_manifest, sha256_of
 from tests.bundles import RANDOM_BUNDLE, TINY_BUNDLE
 from tests.server.fakes import manifest_of, write_bundle
 
@@ -157,10 +157,11 @@ def test_the_size_of_what_a_link_points_to_is_not_told(tmp_path: Path) -> None:
     assert "4711" not in message
 
 
-@pytest.mark.parametrize("text", ['{"format": 2}', '{"format": 2, "voices": {}, "sizes": 3}', '{"format": 0}'])
+@pytest.mark.parametrize("text", ['{"format": 1}', '{"format": 3, "voices": {}, "sizes": 3}', '{"format": 0}'])
 def test_the_format_is_looked_at_first(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    assert f"has format {json.loads(text)['format']}, this server reads 1" in error_of(lambda: read_manifest(tmp_path))
+    said = f"has format {json.loads(text)['format']}, this server reads {FORMAT_VERSION}; convert the checkpoint again"
+    assert said in error_of(lambda: read_manifest(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"format": "two"}', "[" * 100_000, "\xff"])

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.engine.bundle import open_bundle
+from server.engine.provider import open_bundle
 from server.graphs import pages
-from server.graphs.code_predictor import DrawParameters
+from server.graphs.frame_state import Controls
 from server.graphs.pages import MappedTable, give_back_mapped, mappings, trim_heap
 from tests.bundles import RANDOM_BUNDLE
+from tests.predicted import predict
 
 SIZE = 64 * mmap.PAGESIZE
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is mapped")
@@ -94,13 +95,12 @@ def test_an_opened_bundle_begins_with_no_file_in_memory() -> None:
     bundle = open_bundle(RANDOM_BUNDLE, provider="cpu", threads=1, slots=1)
     assert mappings(RANDOM_BUNDLE)
     assert resident(RANDOM_BUNDLE) == 0
-    sizes, one = bundle.manifest.sizes, np.ones(1, np.float32)
+    sizes, code_0 = bundle.manifest.sizes, np.zeros(1, np.int64)
     hidden = np.random.default_rng(0).standard_normal((1, sizes.talker.hidden_size), np.float32)
     uniforms = np.full((1, sizes.code_predictor.num_code_groups - 1), 0.5, np.float32)
     frames = []
     for _ in range(2):
-        parameters = DrawParameters(one, np.full(1, 50), one)
-        frames.append(bundle.code_predictor.run(hidden, np.zeros(1, np.int64), uniforms, parameters))
+        frames.append(predict(bundle, hidden, code_0, uniforms, [Controls(predictor_top_k=50)]))
         assert resident(RANDOM_BUNDLE) > 0  # its embeddings are read where they are
         give_back_mapped(RANDOM_BUNDLE)
     np.testing.assert_array_equal(frames[1].codes, frames[0].codes)

@@ -13,10 +13,9 @@ import pytest
 
 from server.cli.startup import engine_loader
 from server.config import Settings
-from server.engine import bundle as opening
-from server.engine.bundle import open_bundle
+from server.engine.provider import open_bundle
 from server.graphs import session
-from server.graphs.cuda.device_frame import DeviceTalker
+from server.graphs.memory import HostMemory
 from server.graphs.session import (
     CUDA_PROVIDER,
     CudaError,
@@ -26,7 +25,7 @@ from server.graphs.session import (
     choose_provider,
     open_session,
 )
-from server.manifest import BundleError, Manifest, TensorSpec
+from server.manifest import BundleError, Manifest, read_manifest
 from server.metrics import NoEvents
 from tests.bundles import RANDOM_BUNDLE
 
@@ -71,17 +70,10 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     """The committed bundle, said to be of another precision."""
 
     def say(precision: str) -> Path:
-        read = opening.read_manifest
-
         def said(folder: Path) -> Manifest:
-            manifest = read(folder)
-            for name, added in (("code_predictor", "controls"), ("codec_decoder", "taken")):
-                graph = manifest.graphs[name]
-                inputs = (*graph.inputs, TensorSpec(name=added, dtype="float32", shape=()))
-                manifest.graphs[name] = graph.model_copy(update={"inputs": inputs})
-            return manifest.model_copy(update={"precision": precision})
+            return read_manifest(folder).model_copy(update={"precision": precision})
 
-        monkeypatch.setattr(opening, "read_manifest", said)
+        monkeypatch.setattr("server.engine.provider.read_manifest", said)
         return RANDOM_BUNDLE
 
     return say
@@ -195,22 +187,14 @@ def test_what_shows_only_when_kernels_run_counts_too(
 ) -> None:
     """A card that is too old, say: sessions open, and the first kernel fails."""
     real = open_session
-    monkeypatch.setattr(opening, "open_session", lambda path, device, threads, options: real(path, "cpu", threads))
-    monkeypatch.setattr(opening, "DeviceTalker", _on_host)
-    monkeypatch.setattr(opening, "DevicePredictor", _NoKernels)
+    monkeypatch.setattr("server.engine.bundle.open_session", lambda path, device, threads: real(path, "cpu", threads))
+    monkeypatch.setattr("server.engine.bundle.DeviceMemory", lambda session, device: HostMemory())
+    monkeypatch.setattr("server.engine.bundle.CodePredictor", _NoKernels)
     with caplog.at_level(logging.INFO), pytest.raises(ProviderError, match="this card is not supported"):
         open_bundle(narrow("fp16"), provider="cuda", threads=1, slots=1)
     assert open_bundle(RANDOM_BUNDLE, provider="auto", threads=1, slots=1).provider == "cpu"
     (line,) = caplog.messages
     assert "this card is not supported" in line
-
-
-@pytest.mark.parametrize("provider", ["auto", "cpu"])
-def test_graphs_of_an_older_version_are_refused(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
-    read = opening.read_manifest
-    monkeypatch.setattr(opening, "read_manifest", lambda folder: read(folder).model_copy(update={"precision": "fp16"}))
-    with pytest.raises(BundleError, match="graphs are those of an older version; convert the checkpoint again"):
-        open_bundle(RANDOM_BUNDLE, provider=provider, threads=1, slots=1)
 
 
 def test_bf16_needs_cuda(starting: Callable[..., None], narrow: Callable[[str], Path]) -> None:
@@ -228,10 +212,6 @@ def test_a_damaged_graph_is_the_bundles_fault(tmp_path: Path) -> None:
     (tmp_path / "talker.onnx").write_bytes(b"no graph")
     with pytest.raises(BundleError, match=r"cannot load talker\.onnx"):
         open_session(tmp_path / "talker.onnx", "cpu", 1)
-
-
-def _on_host(graph: ort.InferenceSession, sizes: Any, slots: int, device: str, **more: Any) -> Any:
-    return DeviceTalker(graph, sizes, slots, "cpu")
 
 
 class _NoKernels:

@@ -7,9 +7,11 @@ from math import prod
 import numpy as np
 import pytest
 
-from server.engine.bundle import OpenBundle, open_bundle
-from server.graphs.caches import DeviceCaches, cache_bytes, cache_shape
-from server.graphs.cuda.device_memory import FLOAT32
+from server.engine.bundle import OpenBundle
+from server.engine.provider import open_bundle
+from server.graphs.caches import cache_bytes, cache_shape
+from server.graphs.cuda.caches import DeviceCaches
+from server.graphs.cuda.views import Views
 from server.graphs.session import open_session
 from tests.bundles import RANDOM_BUNDLE
 from tests.closeness import assert_close
@@ -26,7 +28,8 @@ def on_a_device(bundle: OpenBundle) -> DeviceCaches:
     """The caches that CUDA gets; the host is a device too."""
     graph, sizes = bundle.manifest.graphs["talker"], bundle.manifest.sizes.talker
     session = open_session(RANDOM_BUNDLE / graph.file, "cpu", 1)
-    return DeviceCaches(session, [FLOAT32] * 2 * sizes.num_layers, cache_shape(sizes, SLOTS), "cpu")
+    types = ["tensor(float)"] * 2 * sizes.num_layers
+    return DeviceCaches(Views(session, "cpu"), types, cache_shape(sizes, SLOTS))
 
 
 def test_caches_on_a_device_save_and_restore(bundle: OpenBundle, monkeypatch: pytest.MonkeyPatch) -> None:

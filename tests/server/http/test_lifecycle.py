@@ -131,7 +131,7 @@ def test_a_damaged_model_is_answered_503_while_the_default_one_serves(tmp_path: 
         assert ask(server, model="a").status_code == 200
 
 
-@pytest.mark.parametrize(("text", "says"), [("", "does not fit"), ('{"format": 2, "new": 1}', "has format 2")])
+@pytest.mark.parametrize(("text", "says"), [("", "does not fit"), ('{"format": 1, "new": 1}', "has format 1")])
 def test_a_model_with_an_unreadable_manifest_is_answered_with_the_reason(tmp_path: Path, text: str, says: str) -> None:
     write_bundle(tmp_path / "models", "b")
     (write_bundle(tmp_path / "models", "a") / "manifest.json").write_text(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +128,39 @@ def test_what_glibc_keeps_of_freed_memory_goes_back() -> None:
     assert taken > 150 * MEGABYTE
     assert kept > 150 * MEGABYTE, "freed, and still there"
     assert left < 16 * MEGABYTE
+
+
+SERVE = """
+import gc, sys
+from collections import deque
+from pathlib import Path
+from server.cli import serve
+from server.config import Settings
+from server.http import lifecycle
+from tests.server.fakes import FakeEngine
+def serve_nothing(*_):
+    print(len(gc.get_objects()))
+    most = 0
+    def note(phase, info):
+        nonlocal most
+        if phase == "stop":
+            most = max(most, info["collected"])
+    gc.callbacks.append(note)
+    under_way = deque(maxlen=5000)
+    for _ in range(200_000):
+        cycle = []
+        cycle.append(cycle)
+        under_way.append(cycle)
+    print(most)
+lifecycle.serve = serve_nothing
+serve.run_server(Settings(models_dir=Path(sys.argv[1]), port=0), FakeEngine.load)
+"""
+
+
+def test_a_server_collects_no_garbage_among_what_it_has_loaded_at_the_start(tmp_path: Path) -> None:
+    """Some 68,000 objects, all of which a full collection would look at while every thread waits, and it collects
+    what has come since before that is much."""
+    ended = subprocess.run([sys.executable, "-c", SERVE, str(tmp_path)], capture_output=True, text=True, check=True)
+    looked_at, collected_at_a_time = map(int, ended.stdout.split())
+    assert looked_at < 1000
+    assert 0 < collected_at_a_time < 20_000

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
 import pytest
@@ -22,7 +22,7 @@ from server.errors import ApiError, BusyError, ModelLoadingError, ModelRestartin
 from server.manifest import BundleError, Manifest
 from server.metrics import EngineEvents, Metrics
 from server.models.catalogue import Bundle, Bundles, find
-from server.models.pool import EnginePool, Lease, PoolLimits
+from server.models.pool import EnginePool, PoolLimits
 from server.models.pool_entry import FIRST_RETRY_SECONDS, RETURN_SECONDS, STEADY_SECONDS, SpeechEngine
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.clock import run, settle, skip, until
@@ -53,6 +53,13 @@ class IdleEngine:
         self.closed, self.alive = True, False
 
 
+class Held(NamedTuple):
+    """A lease whose engine is there."""
+
+    engine: SpeechEngine
+    release: Callable[[], None]
+
+
 class Models:
     """A pool over bundles that only exist here, and a say in how they load."""
 
@@ -77,10 +84,15 @@ class Models:
             raise self.failures.pop(0)
         return cast(SpeechEngine, IdleEngine(self.bundles.resolve(folder.name).manifest))
 
-    async def lease(self, name: str) -> Lease:
-        return await self.pool.lease(self.bundles.resolve(name))
+    async def lease(self, name: str, *, patient: bool = False) -> Held:
+        lease = self.pool.lease(self.bundles.resolve(name))
+        try:
+            return Held(await lease.engine(patient=patient), lease.release)
+        except BaseException:
+            lease.release()
+            raise
 
-    def asks(self, name: str) -> asyncio.Task[Lease]:
+    def asks(self, name: str) -> asyncio.Task[Held]:
         return asyncio.create_task(self.lease(name))
 
     async def use(self, name: str) -> None:
@@ -187,7 +199,7 @@ async def test_without_waiting_the_answer_comes_at_once() -> None:
 async def test_a_patient_request_waits_for_as_long_as_loading_takes() -> None:
     models = Models(wait_seconds=0.0)
     models.gate.clear()
-    waiting = asyncio.create_task(models.pool.lease(models.bundles.resolve("a"), patient=True))
+    waiting = asyncio.create_task(models.lease("a", patient=True))
     await skip(10_000)
     models.gate.set()
     (await waiting).release()
@@ -488,7 +500,7 @@ async def test_closing_ends_every_engine_and_waits_for_no_loading() -> None:
 def test_the_memory_limit_is_kept_and_leased_engines_stay(limit: int, steps: list[tuple[str, bool]]) -> None:
     async def play() -> None:
         models = Models(memory=limit, wait_seconds=0.0)
-        held: list[Lease] = []
+        held: list[Held] = []
         for name, give_back in steps:
             if give_back and held:
                 held.pop(0).release()
@@ -503,7 +515,7 @@ def test_the_memory_limit_is_kept_and_leased_engines_stay(limit: int, steps: lis
         for lease in held:
             lease.release()
         for name in ("a", "b", "c", "tiny"):
-            (await models.pool.lease(models.bundles.resolve(name), patient=True)).release()
+            (await models.lease(name, patient=True)).release()
         await models.pool.close()
 
     with patch("server.models.pool.collect_and_trim"):  # slow in a process full of tests
@@ -516,13 +528,14 @@ async def test_a_real_engine_is_freed_and_speaks_again() -> None:
         return Engine.load(folder, provider="cpu", threads=1, max_rows=1, max_queue=1, events=events)
 
     async def speak() -> weakref.ref[SpeechEngine]:
-        lease = await pool.lease(bundle)
-        prompt = lease.engine.prompt("Hello", speaker="serena", language="auto", instruction=None)
+        lease = pool.lease(bundle)
+        engine = await lease.engine()
+        prompt = engine.prompt("Hello", speaker="serena", language="auto", instruction=None)
         job = Job(prompt, Sampling(0, 0, 1, 1, 0, 0, 1), seed=1, max_frames=2)
-        lease.engine.submit(job)
+        engine.submit(job)
         assert sum([pcm.size async for pcm in job]) == 2 * 1920
         lease.release()
-        return weakref.ref(lease.engine)
+        return weakref.ref(engine)
 
     bundles = Bundles(find(RANDOM_BUNDLE.parent), RANDOM_BUNDLE.name)
     bundle = bundles.default()

@@ -14,12 +14,15 @@ from server import log
 from server.engine.sampling import RowSampler
 from server.errors import InvalidRequestError
 from server.manifest import Manifest, read_manifest
+from server.models.pool import Lease
+from server.models.pool_entry import SpeechEngine
 from server.speech.plan import Passage, Plan, make_plan
 from server.speech.request import build
 from server.speech.service import SpeechService
 from server.text.lexicon import lexicon_of
 from server.voices.profiles import Profile, ProfileSampling
 from tests.bundles import TINY_BUNDLE
+from tests.host_draw import draw_code_0
 from tests.server.fakes import manifest_of
 from tests.server.text.written import CLEAN
 
@@ -51,7 +54,8 @@ def test_the_least_values_draw_the_likeliest_code(source: str, sampling: dict[st
     logits = np.linspace(-1, 1, manifest.sizes.talker.vocab_size, dtype=np.float32)
     logits[7] = 2
     sampler = RowSampler(planned, 1, manifest)
-    assert {sampler.choose(logits, sampler.uniforms()[0], may_end=False) for _ in range(20)} == {7}
+    drawn = {draw_code_0(sampler, logits, sampler.uniforms()[0], end=manifest.ids.codec_eos) for _ in range(20)}
+    assert drawn == {7}
 
 
 MANIFEST = Manifest.model_validate(manifest_of("m", follows_instructions=True))
@@ -137,8 +141,11 @@ def test_an_unknown_voice_is_the_same_error_in_the_text() -> None:
 
 
 def test_the_log_says_what_preparation_changed_and_not_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def lease(bundle: object, *, patient: bool) -> None:
+    async def wait(patient: bool) -> SpeechEngine:
         raise LookupError("no engine is needed here")
+
+    def lease(bundle: object) -> Lease:
+        return Lease(wait, lambda: None)
 
     bundles = SimpleNamespace(resolve=lambda model: SimpleNamespace(manifest=MANIFEST))
     service = SpeechService(SimpleNamespace(bundles=bundles, lease=lease), PROFILES, 1000)  # type: ignore[arg-type]

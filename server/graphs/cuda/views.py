@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 FLOAT32, INT32, INT64, BOOL, FLOAT16, BFLOAT16 = 1, 6, 7, 9, 10, 16
 """ONNX's numbers of these types (https://onnx.ai/onnx/api/mapping.html); NumPy has no name for the last."""
@@ -23,7 +21,6 @@ class Bits(NamedTuple):
 
 _UINT16, _UINT32 = Bits(4, np.dtype(np.uint16)), Bits(12, np.dtype(np.uint32))
 BITS = {FLOAT32: _UINT32, FLOAT16: _UINT16, BFLOAT16: _UINT16, _UINT16.element_type: _UINT16, 12: _UINT32}
-_TYPES = {FLOAT32: np.dtype(np.float32), INT32: np.dtype(np.int32), BOOL: np.dtype(np.bool_)}
 
 
 class Views:
@@ -46,32 +43,3 @@ class Views:
         self._binding.bind_output(self._output, self.device, 0, element_type, shape, address)
         (part,) = self._binding.get_outputs()
         return part
-
-
-class SlotBuffer:
-    """A tensor `[slots, ...]` in a device's memory that stays where it is.
-
-    Args:
-        views: of that device.
-        element_type: `FLOAT32`, `INT32` or `BOOL`.
-        shape: with the slots.
-    """
-
-    def __init__(self, views: Views, element_type: int, shape: tuple[int, ...]) -> None:
-        self._views, self._type, self._tail = views, element_type, shape[1:]
-        dtype = _TYPES[element_type]
-        self._itemsize = dtype.itemsize
-        self._value = ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype.type, views.device, 0)
-
-    def view(self, start: int, stop: int) -> ort.OrtValue:
-        """The rows of slots `start` to `stop`, over the same memory."""
-        shape = (stop - start, *self._tail)
-        return self._views.over(self._value, self._type, self._itemsize, start * prod(self._tail), shape)
-
-    def put(self, slot: int, row: NDArray[Any]) -> None:
-        """Copy a row to the device."""
-        self.view(slot, slot + 1).update_inplace(np.ascontiguousarray(row)[None])
-
-    def get(self, slot: int) -> NDArray[Any]:
-        """A copy of a row."""
-        return np.array(self.view(slot, slot + 1).numpy()[0])

@@ -9,8 +9,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from server.engine.bundle import open_bundle
-from server.graphs.codec_decoder import STATES_A_ROW, CodecDecoder, PooledCodecDecoder
+from server.engine.provider import open_bundle
+from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.cuda.codec_decoder import STATES_A_ROW, PooledCodecDecoder
 from tests.unrolled import pooled_decoder
 
 SLOTS = 2

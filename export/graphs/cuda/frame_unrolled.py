@@ -1,9 +1,8 @@
-"""A whole frame for a GPU: the code predictor's steps one after another, over the same weights.
+"""The code predictor's steps for a GPU: one after another, over the same weights.
 
-CUDA graphs cannot hold a `Loop` or an `If`, and each of them has its condition copied to the host. A GPU's kernels take
-weights as they are stored, so that an unrolled frame holds them once all the same; on the CPU `frame_loop` is for.
-The talker's code is drawn here too, so that talker and code predictor need no host between them. Nothing is learnt by
-the host while the frame runs: shapes follow from the number of rows alone.
+A `Loop` or an `If` has its condition copied to the host. A GPU's kernels take weights as they are stored, so that an
+unrolled frame holds each weight once all the same. The host learns nothing while the frame runs: shapes follow from the
+number of rows alone.
 """
 
 from __future__ import annotations
@@ -18,18 +17,44 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnnxConfig, draw_of_all
+from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnnxConfig, draw_ranked
 from export.graphs.first_code import FirstCode
-from export.graphs.frame_loop import CODE_0_EMBEDDING, take_constants
-from export.graphs.graph import CONTRIB_DOMAIN, OPSET, Axes, save_graph
+from export.graphs.frame import CODE_0_EMBEDDING, Steps, take_constants
+from export.graphs.graph import Axes
 from export.graphs.layers import empty_caches
-from export.graphs.operators import as_type
+from export.graphs.operators import TopK, as_type
 
 ELEMENT_TYPES = {
     torch.float32: TensorProto.FLOAT,
     torch.float16: TensorProto.FLOAT16,
     torch.bfloat16: TensorProto.BFLOAT16,
 }
+
+
+def draw_of_all(
+    logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor, ranks: Tensor
+) -> Tensor:
+    """Draw as `export.graphs.code_predictor.draw` does, among all codes.
+
+    The number of candidates that `draw` learns from `top_k` would have to be copied to the host. `ranks` is int64
+    `[1, codes]`, counting from 1.
+    """
+    values, indices = TopK.apply(logits / temperature[:, None], torch.tensor([ranks.shape[1]]))
+    return draw_ranked(values, indices, ranks, top_k, top_p, uniform)
+
+
+class DeviceFirstCode(FirstCode):
+    """Draws code 0 among all codes, see `draw_of_all`."""
+
+    ranks: Tensor
+
+    def __init__(self, vocab_size: int, end: int, groups: int, hidden_size: int) -> None:
+        super().__init__(vocab_size, end, groups, hidden_size)
+        self.register_buffer("ranks", torch.arange(1, self.codes + 2)[None], persistent=False)
+
+    def draw(self, logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
+        """As `FirstCode.draw`."""
+        return draw_of_all(logits, temperature, top_k, top_p, uniform, self.ranks)
 
 
 class DeviceStep(CodePredictorStep):
@@ -90,24 +115,16 @@ class DeviceStepOnnxConfig(CodePredictorStepOnnxConfig):
         return inputs
 
 
-def frame_unrolled(
-    step_path: Path, first_path: Path, step: DeviceStep, code_0_embedding: np.ndarray, path: Path
-) -> None:
-    """Write the frame graph.
-
-    Inputs: those of `FirstCode`, and `text_pad` float32 `[talker hidden]`, which is added to every talker input.
-    Outputs: `codes` int64 `[rows, groups]`; `next_seen` and `lengths` of `FirstCode`; `inputs_embeds` float32
-    `[rows, 1, talker hidden]`, what the talker is fed next; `logits` as `frame_loop`'s, for measurements.
+def frame_unrolled(step_path: Path, step: DeviceStep, code_0_embedding: np.ndarray) -> Steps:
+    """The steps of a frame one after the other.
 
     Args:
         step_path: the exported step.
-        first_path: the exported `FirstCode`.
-        step: the step's module, for the sizes and types.
+        step: its module, for the sizes and types.
         code_0_embedding: the talker's codec embedding, float32 `[vocab_size, talker hidden]`.
-        path: where to write the frame graph.
     """
-    exported, first = onnx.load(step_path), _apart(onnx.load(first_path).graph)
-    weights = [*exported.graph.initializer, *take_constants(exported.graph).values(), *first.initializer]
+    exported = onnx.load(step_path).graph
+    weights = [*exported.initializer, *take_constants(exported).values()]
     sizes, steps, element_type = step.sizes, step.groups - 1, ELEMENT_TYPES[step.embeddings.dtype]
     constants = {
         "axis_1": np.array([1], np.int64),
@@ -128,9 +145,7 @@ def frame_unrolled(
     uniforms, forced = ([f"{name}.column.{i}" for i in range(steps)] for name in ("uniform", "forced"))
     node = helper.make_node
     nodes = [
-        *first.node,
-        node("Gather", [CODE_0_EMBEDDING, "code_0"], ["first_embedding"], axis=0),
-        node("Cast", ["fit_hidden"], ["hidden.narrow"], to=element_type),
+        node("Cast", ["finite_hidden"], ["hidden.narrow"], to=element_type),
         node("Unsqueeze", ["hidden.narrow", "axis_1"], ["first_position"]),
         node("Unsqueeze", ["first_embedding", "axis_1"], ["second_position"]),
         node("Concat", ["first_position", "second_position"], ["inputs_embeds.0"], axis=1),
@@ -139,47 +154,17 @@ def frame_unrolled(
         # As many empty caches as rows, without the arithmetic of shapes, which runs on the host.
         node("Mul", ["code_0", "no_code"], ["row_of_zeros"]),
         node("Gather", ["one_cache", "row_of_zeros"], ["empty_cache"], axis=0),
-        node("Split", ["uniforms"], uniforms, axis=1, num_outputs=steps),
-        node("Split", ["forced"], forced, axis=1, num_outputs=steps),
-        *(each for each in exported.graph.node if each.op_type == "Constant"),
-        *(each for i in range(steps) for each in _step(exported.graph, i)),
+        node("Split", ["later_uniforms"], uniforms, axis=1, num_outputs=steps),
+        node("Split", ["later_forced"], forced, axis=1, num_outputs=steps),
+        *(each for each in exported.node if each.op_type == "Constant"),
+        *(each for i in range(steps) for each in _step(exported, i)),
         node("Concat", ["second_position", *(f"inputs_embeds.{i + 1}" for i in range(steps))], ["all"], axis=1),
         node("Cast", ["all"], ["all.wide"], to=TensorProto.FLOAT),
-        node("ReduceSum", ["all.wide", "axis_1"], ["embedding"], keepdims=1),
-        node("Add", ["embedding", "text_pad"], ["inputs_embeds"]),
-        node("Unsqueeze", ["code_0", "axis_1"], ["code_0.column"]),
-        node("Concat", ["code_0.column", *(f"code.column.{i}" for i in range(steps))], ["codes"], axis=1),
+        node("ReduceSum", ["all.wide", "axis_1"], ["embedding"], keepdims=0),
+        node("Concat", [f"code.column.{i}" for i in range(steps)], ["later_codes"], axis=1),
         node("Concat", [f"logits.column.{i}" for i in range(steps)], ["logits"], axis=1),
     ]
-    value, hidden = helper.make_tensor_value_info, step.talker_hidden_size
-    declared = {each.name: each for each in (*first.input, *first.output)}
-    graph = helper.make_graph(
-        nodes,
-        "code_predictor",
-        [*(declared[name] for name in FirstCode.INPUTS), value("text_pad", TensorProto.FLOAT, [hidden])],
-        [
-            value("codes", TensorProto.INT64, ["rows", step.groups]),
-            declared["next_seen"],
-            value("inputs_embeds", TensorProto.FLOAT, ["rows", 1, hidden]),
-            declared["lengths"],
-            value("logits", TensorProto.FLOAT, ["rows", steps, step.codes]),
-        ],
-        tensors,
-    )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB_DOMAIN, 1)]
-    save_graph(helper.make_model(graph, opset_imports=opsets, ir_version=exported.ir_version), path)
-
-
-def _apart(first: onnx.GraphProto) -> onnx.GraphProto:
-    """The same graph with names, but those of inputs and outputs, that no other graph has."""
-    kept = {value.name for value in (*first.input, *first.output)} | {""}
-    for tensor in first.initializer:
-        tensor.name = f"first.{tensor.name}"
-    for node in first.node:
-        node.name = f"first.{node.name}"
-        for names in (node.input, node.output):
-            names[:] = [name if name in kept else f"first.{name}" for name in names]
-    return first
+    return Steps(nodes, tensors)
 
 
 def stored(name: str, tensor: Tensor) -> TensorProto:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from server.engine.guard import ALIKE_HOLD, Guard
+from server.engine.holdback import RowState
 from server.engine.job import Job, Sampling
 from server.engine.prompt import Prompt
-from server.engine.rows import Row, RowState
+from server.engine.rows import Row
 from server.graphs.codec_decoder import CodecState
 
 GROUPS = 4
@@ -57,11 +58,16 @@ def decode(row: Row) -> None:
     )
 
 
+def go_back(row: Row) -> bool:
+    """As the engine does when the row ends too soon."""
+    return row.go_back(row.hold_back.before_what_is_unheard(row.state), "it ends too soon")
+
+
 def test_a_row_goes_back_to_what_was_handed_over(row: Row) -> None:
     make(row, 3)
     decode(row)
     make(row, 5)
-    assert row.go_back_further("it ends too soon")
+    assert go_back(row)
     assert (row.state.made, row.state.undecoded, row.state.codec.position) == (3, (), 3)
     assert row.job.frames == row.sampler.made == 3
 
@@ -69,7 +75,7 @@ def test_a_row_goes_back_to_what_was_handed_over(row: Row) -> None:
 def test_a_row_that_has_handed_over_all_goes_on_from_there(row: Row) -> None:
     make(row, 3)
     decode(row)
-    assert row.go_back_further("it ends too soon")
+    assert go_back(row)
     assert row.state.made == 3
 
 
@@ -79,7 +85,7 @@ def test_what_is_held_back_is_thrown_away_too(row: Row) -> None:
     make(row, ALIKE_HOLD + 1, same=True)
     decode(row)
     make(row, 3, same=True)
-    assert row.go_back_further("it ends too soon")
+    assert go_back(row)
     assert (row.state.made, len(row.state.undecoded)) == (3 + ALIKE_HOLD, ALIKE_HOLD)
 
 
@@ -87,8 +93,8 @@ def test_going_back_again_does_not_go_back_to_frames_that_are_gone(row: Row) -> 
     make(row, 3)
     decode(row)
     make(row, 5)
-    row.go_back_further("it ends too soon")
+    go_back(row)
     make(row, 2)
     decode(row)
-    assert row.go_back_further("it ends too soon")
+    assert go_back(row)
     assert row.state.made == 5

@@ -1,0 +1,163 @@
+"""Requests that come together begin a few in each round of the event loop; health waits for no turn."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sanic import Request, Sanic
+
+from server.cli.startup import open_pool
+from server.config import Settings
+from server.http import lifecycle
+from server.http.app import REQUESTS_A_ROUND, create_app
+from server.http.capacity import OpenConnections, Turns
+from server.http.connections import GuardedProtocol
+from server.http.lifecycle import ACCEPTED_AT_A_TIME
+from server.metrics import Metrics
+from server.models.catalogue import Bundles
+from tests.server.clock import until
+from tests.server.fakes import FakeEngine
+from tests.server.http import test_sanic
+from tests.server.http.test_sanic import ask, run
+
+several_apps = test_sanic.several_apps
+
+
+def test_so_many_begin_in_a_round_in_the_order_in_which_they_came() -> None:
+    async def test() -> None:
+        turns = Turns(3)
+        rounds = 0
+        begun: list[tuple[int, int]] = []
+
+        async def take(number: int) -> None:
+            await turns.take()
+            begun.append((number, rounds))
+
+        tasks = [asyncio.create_task(take(number)) for number in range(20)]
+        while any(not task.done() for task in tasks):
+            await asyncio.sleep(0)
+            rounds += 1
+        assert [number for number, _ in begun] == list(range(20))
+        counts = [sum(round_ == at for _, at in begun) for round_ in range(rounds)]
+        assert max(counts) == 3
+        assert sum(bool(count) for count in counts) == 7
+        await turns.take()
+        assert len(begun) == 20
+
+    run(test)
+
+
+def test_those_who_leave_the_line_take_no_turn() -> None:
+    async def test() -> None:
+        turns = Turns(1)
+        await turns.take()
+        leaving, staying = (asyncio.create_task(turns.take()) for _ in range(2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await staying
+
+    run(test)
+
+
+@pytest.fixture
+def app(tmp_path: Any) -> Iterator[Sanic[Any, Any]]:
+    settings = Settings(models_dir=tmp_path)
+    metrics = Metrics()
+    app = create_app(settings, open_pool(settings, Bundles([], None), FakeEngine.load, metrics), {}, metrics)
+    yield app
+    Sanic.unregister_app(app)
+
+
+class ClosedTurns(Turns):
+    """Gives nobody a turn, and counts who waits for one."""
+
+    waiting = 0
+
+    async def take(self) -> None:
+        self.waiting += 1
+        await asyncio.Event().wait()
+
+
+def test_few_requests_end_in_a_round_when_their_clients_leave_together() -> None:
+    app = test_sanic.make_app()
+    app.ctx.turns, app.ctx.connections = Turns(3), OpenConnections(100)
+    begun, rounds = 0, 0
+    ended: list[int] = []
+
+    @app.get("/")
+    async def wait(request: Request) -> None:
+        nonlocal begun
+        begun += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(rounds)
+
+    async def test() -> None:
+        nonlocal rounds
+        async with test_sanic.serving(app, GuardedProtocol) as (_, port):
+            clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+            for client in clients:
+                client.sendall(request("/"))
+            await until(lambda: begun == len(clients), "all requests begin")
+            for client in clients:
+                client.close()
+            while len(ended) < len(clients):
+                await asyncio.sleep(0)
+                rounds += 1
+        assert max(ended.count(round_) for round_ in ended) == 3
+
+    run(test)
+
+
+def request(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode()
+
+
+def test_health_waits_for_no_turn_and_all_else_does(app: Sanic[Any, Any]) -> None:
+    async def test() -> None:
+        app.ctx.turns = turns = ClosedTurns(REQUESTS_A_ROUND)
+        async with test_sanic.serving(app, GuardedProtocol) as (_, port):
+            for path in ("/livez", "/readyz", "/health"):
+                assert (await ask(port, request(path))).startswith(b"HTTP/1.1 ")
+            assert turns.waiting == 0
+            for number, path in enumerate(("/v1/models", "/livezz", "/metrics"), 1):
+                asking = asyncio.create_task(ask(port, request(path)))
+                await until(lambda number=number: turns.waiting == number, f"{path} waits")  # type: ignore[misc]
+                asking.cancel()
+
+    run(test)
+
+
+def test_few_connections_are_accepted_in_a_round(app: Sanic[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds that come together are accepted in several rounds, between which other events have their turn."""
+    made: list[int] = []
+    rounds = 0
+    connection_made = GuardedProtocol.connection_made
+
+    def note(self: GuardedProtocol, transport: Any) -> None:
+        made.append(rounds)
+        connection_made(self, transport)
+
+    monkeypatch.setattr(GuardedProtocol, "connection_made", note)
+
+    async def test() -> None:
+        nonlocal rounds
+        sock = socket.create_server(("127.0.0.1", 0), backlog=100)
+        clients = [socket.create_connection(sock.getsockname()) for _ in range(5 * ACCEPTED_AT_A_TIME)]
+        serving = asyncio.create_task(lifecycle._serve(app, [sock], lambda: None, 0.0, 0.0))
+        while len(made) < len(clients):
+            await asyncio.sleep(0)
+            rounds += 1
+        assert max(made.count(round_) for round_ in made) <= ACCEPTED_AT_A_TIME
+        for client in clients:
+            client.close()
+        signal.raise_signal(signal.SIGTERM)
+        await serving
+
+    run(test)
