@@ -13,15 +13,20 @@ _TORCH = frozenset({"torch", "transformers", "optimum", "safetensors", "export"}
 _OURS = frozenset({"tests", "benchmarks", "server"})
 
 
-@cache
 def needs_torch(path: Path) -> bool:
     """Whether a module, or one of ours that it imports, imports torch or the exporter."""
-    return any(
-        name.partition(".")[0] in _TORCH or any(needs_torch(found) for found in _files_of(name))
-        for name in _imported(path)
-    )
+    seen, left = {path}, [path]  # modules may name each other, for the sake of their types
+    while left:
+        names = _imported(left.pop())
+        if any(name.partition(".")[0] in _TORCH for name in names):
+            return True
+        following = {found for name in names for found in _files_of(name)} - seen
+        seen |= following
+        left += following
+    return False
 
 
+@cache
 def _imported(path: Path) -> list[str]:
     """Every module that might be meant: of `from a import b`, both `a` and `a.b`."""
     names = []
