@@ -1,14 +1,17 @@
 """What the talker is fed before it speaks: the prompt of CustomVoice and VoiceDesign as input embeddings.
 
-The layout is the official `qwen-tts` package's (`generate` with `non_streaming_mode=True`): every position is a text
-embedding, from the role on plus a codec embedding. `model-facts` has it as a table.
+The layouts are those of the official `qwen-tts` package's `generate`. Every position is a text embedding, from the role
+on plus a codec embedding. Where the layout is `whole` (there `non_streaming_mode=True`), the prompt holds all of the
+text. Where it is `streaming` (`non_streaming_mode=False`), the prompt ends with the first token of the text; the other
+tokens and the end of the text are fed one a frame behind it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +21,14 @@ from server.graphs.pages import MappedTable
 from server.manifest import Manifest, Speaker
 
 Floats = NDArray[np.float32]
+Layout = Literal["whole", "streaming"]
 AUTO = "auto"
 ROLE_IDS = 3
 END_IDS = 5
 INSTRUCTION_SHARE = 0.5
 """An instruction may take this part of a prompt's positions; the rest is there for text."""
+NO_TEXT: Floats = np.zeros((0, 0), np.float32)
+"""What follows a prompt that holds all of its text."""
 
 
 class PromptError(ValueError):
@@ -39,6 +45,8 @@ class Prompt:
 
     embeddings: Floats
     prefix: int
+    following: Floats = field(default_factory=lambda: NO_TEXT)
+    """Text sides of the positions behind the prompt, one a frame, `[tokens, hidden]`; padding is fed behind them."""
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -77,13 +85,21 @@ class PromptBuilder:
         """Positions that a prompt may take."""
         self._most_instructed = int(INSTRUCTION_SHARE * self.max_positions)
         self.pad: Floats = np.array(text_embedding[manifest.ids.tts_pad])
-        """Text side of every position after the prompt, `[hidden]`."""
+        """Text side of every position after the text, `[hidden]`."""
 
     def count_tokens(self, text: str) -> int:
         """Positions that a text takes."""
         return self._tokenizer.count(text)
 
-    def build(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
+    def build(
+        self,
+        text: str,
+        *,
+        speaker: str | None,
+        language: str,
+        instruction: str | None,
+        layout: Layout = "whole",
+    ) -> Prompt:
         """Embed a prompt.
 
         Args:
@@ -91,6 +107,7 @@ class PromptBuilder:
             speaker: a key of the manifest's speakers, or None where the model has no speakers.
             language: a key of the manifest's languages, or `auto`.
             instruction: how to say it; dropped by models that do not follow instructions.
+            layout: whether the prompt holds the whole text, or its first token only.
 
         Raises:
             PromptError: unknown speaker or language, or more positions than a prompt may take.
@@ -102,27 +119,36 @@ class PromptBuilder:
         chat = self._chat_ids(text)
         role, body = chat[:ROLE_IDS], chat[ROLE_IDS:-END_IDS]
         codec = self._codec_prefix(speaker, language)
-        spoken = [*body, ids.tts_eos]
         instructed = self._instruction_ids(instruction)
         if len(instructed) > self._most_instructed:
             raise InstructionError(
                 f"the instructions take {len(instructed)} positions; at most {self._most_instructed} are allowed"
             )
         # Counted before anything is embedded: an embedding takes kilobytes a position, and a request may ask for many.
-        positions = len(instructed) + len(role) + len(codec) + 1 + len(spoken) + 1
+        # Text behind the prompt counts as well: a request may not ask for more of it in one layout than in the other.
+        positions = len(instructed) + len(role) + len(codec) + 1 + len(body) + 2
         if positions > self.max_positions:
             raise PromptError(
                 f"the text and instruction take {positions} positions; at most {self.max_positions} are allowed"
             )
-        parts = [
+        prefix = [
             self._text[instructed],
             self._text[role],
             self._text[[ids.tts_pad] * len(codec) + [ids.tts_bos]] + self._codec[[*codec, ids.codec_pad]],
-            self._text[spoken] + self._codec[[ids.codec_pad] * len(spoken)],
-            self._text[[ids.tts_pad]] + self._codec[[ids.codec_bos]],
         ]
-        embeddings = np.concatenate(parts).astype(np.float32, copy=False)
-        return Prompt(embeddings, prefix=sum(map(len, parts[:3])))
+        if layout == "streaming":
+            first, *others = body or [ids.im_end]  # of no text the official package takes what stands behind it
+            said = [self._text[[first]] + self._codec[[ids.codec_bos]]]
+            following = np.array(self._text[[*others, ids.tts_eos]], np.float32)
+        else:
+            spoken = [*body, ids.tts_eos]
+            said = [
+                self._text[spoken] + self._codec[[ids.codec_pad] * len(spoken)],
+                self._text[[ids.tts_pad]] + self._codec[[ids.codec_bos]],
+            ]
+            following = NO_TEXT
+        embeddings = np.concatenate(prefix + said).astype(np.float32, copy=False)
+        return Prompt(embeddings, sum(map(len, prefix)), following)
 
     def _chat_ids(self, text: str) -> list[int]:
         # The role and the text are tokenised in one piece, as a chat template does: a text that begins with a line

@@ -10,7 +10,7 @@ from pathlib import Path
 from server.engine.bundle import OpenBundle
 from server.engine.job import Job, JobError
 from server.engine.prefill import SLICE_POSITIONS, Prefill
-from server.engine.prompt import Prompt
+from server.engine.prompt import Layout, Prompt
 from server.engine.provider import open_bundle
 from server.engine.scheduler import Scheduler
 from server.engine.synthesizer import Synthesizer
@@ -87,9 +87,11 @@ class Engine:
         """Jobs that wait for a row."""
         return self._scheduler.waiting
 
-    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
+    def prompt(
+        self, text: str, *, speaker: str | None, language: str, instruction: str | None, layout: Layout = "whole"
+    ) -> Prompt:
         """Talker inputs for a text; see `PromptBuilder.build`. Quick, and safe from any thread."""
-        return self._prompts.build(text, speaker=speaker, language=language, instruction=instruction)
+        return self._prompts.build(text, speaker=speaker, language=language, instruction=instruction, layout=layout)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text; as quick and safe."""
