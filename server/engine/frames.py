@@ -64,7 +64,7 @@ class Frames:
 
         It depends on the number of frames alone, so that a row that is set back is fed the same text again.
         """
-        following, made = row.job.prompt.following, row.state.made
+        following, made = row.job.following, row.state.made
         return following[made] if made < len(following) else self._text_pad
 
     def _draw(self, rows: Sequence[Row], sent: dict[Row, tuple[Controls, Floats]]) -> list[Codes]:
