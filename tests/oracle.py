@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, Qwen2TokenizerFast
 
+from server.engine.prompt import Layout
 from tests.closeness import ROUNDING
 
 _STUBBED = {"torchaudio": ("torchaudio.compliance", "torchaudio.compliance.kaldi"), "sox": ()}
@@ -182,11 +183,22 @@ def load_official(folder: Path) -> Official:
 
 
 def official_choices(
-    folder: Path, text: str, speaker: str | None, language: str, instruction: str | None, frames: int
+    folder: Path,
+    text: str,
+    speaker: str | None,
+    language: str,
+    instruction: str | None,
+    frames: int,
+    layout: Layout = "whole",
 ) -> Choices:
     """Greedy codes of the official package `[frames, groups]`, with the margin of each."""
     return load_official(folder).choices(
-        text, speaker=speaker, language=language, instruction=instruction, frames=frames
+        text,
+        speaker=speaker,
+        language=language,
+        instruction=instruction,
+        frames=frames,
+        non_streaming_mode=layout == "whole",
     )
 
 

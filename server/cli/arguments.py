@@ -36,6 +36,7 @@ SAY_OPTIONS = (
     "repetition_penalty",
     "max_new_tokens",
     "exact_frames",
+    "layout",
 )
 """Fields of a request that `say` takes as options; the request reads and checks their values."""
 

@@ -28,7 +28,7 @@ class Frames:
         talker: with one slot a row.
         code_predictor: over the talker's state.
         sizes: from the manifest.
-        text_pad: text side of the positions after the prompt, `[hidden_size]`.
+        text_pad: text side of the positions after the text, `[hidden_size]`.
     """
 
     def __init__(self, talker: Talker, code_predictor: CodePredictor, sizes: Sizes, text_pad: Floats) -> None:
@@ -62,9 +62,10 @@ class Frames:
     def _text_after(self, row: Row) -> Floats:
         """The text side of the position that the talker is fed after this frame of a row, `[hidden_size]`.
 
-        The prompt holds all of the text, so that no text is left for the positions behind it.
+        It depends on the number of frames alone, so that a row that is set back is fed the same text again.
         """
-        return self._text_pad
+        following, made = row.job.following, row.state.made
+        return following[made] if made < len(following) else self._text_pad
 
     def _draw(self, rows: Sequence[Row], sent: dict[Row, tuple[Controls, Floats]]) -> list[Codes]:
         first, stop = _window(rows)

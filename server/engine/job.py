@@ -7,9 +7,10 @@ The engine thread writes, one consumer reads, either from a thread (`for pcm in 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from server.engine.prompt import Prompt
 from server.manifest import GenerationDefaults
 
+Floats = NDArray[np.float32]
 PcmChunk = NDArray[np.float32]
 
 
@@ -27,6 +29,10 @@ class JobError(RuntimeError):
 
 class RunawayError(JobError):
     """The model makes no speech of this text, or does not end it, however often it is tried."""
+
+
+class TextLateError(JobError):
+    """The text of a job has not come for longer than the job waits."""
 
 
 RETRY_TEMPERATURE, RETRY_TOP_K = 0.6, 20
@@ -103,6 +109,8 @@ class Job:
         self.repeated_tokens = repeated_tokens
         self.spare = spare
         self.request = self if request is None else request
+        self.patience = math.inf
+        """Seconds that it waits for text at a time, where that comes while it is spoken."""
         self.frames = 0
         """Codec frames made so far; fewer than before when some have been thrown away."""
         self.submitted = 0.0
@@ -122,6 +130,31 @@ class Job:
         """Set by the engine: called, from any thread, when the consumer has read or left."""
 
     # The engine's side.
+
+    @property
+    def following(self) -> Floats | Sequence[Floats]:
+        """Text sides `[hidden]` of the positions behind the prompt, as far as they are known."""
+        return self.prompt.following
+
+    @property
+    def ready(self) -> bool:
+        """Whether its prompt is there."""
+        return True
+
+    @property
+    def starved(self) -> bool:
+        """Whether the next frame takes text that has not come yet."""
+        return False
+
+    @property
+    def has_text_left(self) -> bool:
+        """Whether some of its text has not been fed to the talker yet."""
+        return self.frames < len(self.following)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is to be done for it any more: it has ended, or the consumer has left."""
+        return self._done or self._cancelled
 
     @property
     def full(self) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.frames import Codes, Frames, check_finite
+from server.engine.guard import Guard
 from server.engine.holdback import RowState
 from server.engine.rows import Row, ends_row_on_error
 from server.graphs.codec_decoder import CodecState
@@ -51,7 +52,8 @@ class Judge:
                     self._hear(row, samples, codec)
 
     def _end(self, row: Row) -> None:
-        if row.state.guard is None or not row.state.guard.ends_too_soon:
+        guard = _guard(row)
+        if guard is None or not _ends_too_soon(row, guard):
             row.end()
             return
         self._frames.keep(row)
@@ -61,11 +63,11 @@ class Judge:
         self._go_back(row, held.beginning if unheard else held.before_what_is_unheard(row.state), "it ends too soon")
 
     def _accept(self, row: Row, codes: Codes) -> None:
-        guard = row.state.guard.after(codes) if row.state.guard else None
+        guard = known.after(codes) if (known := _guard(row)) else None
         made = row.state.made + 1
         last = made >= row.job.max_frames or row.state.length >= self._max_positions
         may_go_back = guard is not None and (
-            last or guard.suspicious or guard.runaway or (guard.ends_too_soon and not row.state.undecoded)
+            last or guard.suspicious or guard.runaway or (_ends_too_soon(row, guard) and not row.state.undecoded)
         )
         if may_go_back:
             self._frames.keep(row)
@@ -91,3 +93,20 @@ class Judge:
         self._events.runaway()
         if row.go_back(state, reason):
             self._events.retried()
+
+
+def _guard(row: Row) -> Guard | None:
+    """A row's guard, which knows the text that has come so far."""
+    guard, job = row.state.guard, row.job
+    if (
+        guard is None
+        or job.text_tokens is None
+        or (guard.tokens, guard.repeated) == (job.text_tokens, job.repeated_tokens)
+    ):
+        return guard
+    return replace(guard, tokens=job.text_tokens, repeated=job.repeated_tokens)
+
+
+def _ends_too_soon(row: Row, guard: Guard) -> bool:
+    """Whether an end at this point leaves most of the text unsaid; a text that is not fed yet cannot have been said."""
+    return guard.ends_too_soon or row.job.has_text_left

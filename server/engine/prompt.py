@@ -1,14 +1,18 @@
 """What the talker is fed before it speaks: the prompt of CustomVoice and VoiceDesign as input embeddings.
 
-The layout is the official `qwen-tts` package's (`generate` with `non_streaming_mode=True`): every position is a text
-embedding, from the role on plus a codec embedding. `model-facts` has it as a table.
+The layouts are those of the official `qwen-tts` package's `generate`. Every position is a text embedding, from the role
+on plus a codec embedding. Where the layout is `whole` (there `non_streaming_mode=True`), the prompt holds all of the
+text. Where it is `streaming` (`non_streaming_mode=False`), the prompt ends with the first token of the text; the other
+tokens and the end of the text are fed one a frame behind it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +22,14 @@ from server.graphs.pages import MappedTable
 from server.manifest import Manifest, Speaker
 
 Floats = NDArray[np.float32]
+Layout = Literal["whole", "streaming"]
 AUTO = "auto"
 ROLE_IDS = 3
 END_IDS = 5
 INSTRUCTION_SHARE = 0.5
 """An instruction may take this part of a prompt's positions; the rest is there for text."""
+NO_TEXT: Floats = np.zeros((0, 0), np.float32)
+"""What follows a prompt that holds all of its text."""
 
 
 class PromptError(ValueError):
@@ -39,6 +46,8 @@ class Prompt:
 
     embeddings: Floats
     prefix: int
+    following: Floats = field(default_factory=lambda: NO_TEXT)
+    """Text sides of the positions behind the prompt, one a frame, `[tokens, hidden]`; padding is fed behind them."""
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -47,6 +56,13 @@ class Prompt:
     def key(self) -> bytes:
         """What tells one prefix from another."""
         return blake2b(self.embeddings[: self.prefix].tobytes()).digest()
+
+
+class Manner(NamedTuple):
+    """How a text is said, whatever it is: ids of the instruction, and language and speaker on the codec side."""
+
+    instructed: tuple[int, ...]
+    codec: tuple[int, ...]
 
 
 class PromptBuilder:
@@ -69,7 +85,7 @@ class PromptBuilder:
         max_positions: int | None = None,
     ) -> None:
         self._manifest = manifest
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._text = text_embedding
         self._codec = codec_embedding
         room = manifest.sizes.talker.max_positions - 1
@@ -77,13 +93,22 @@ class PromptBuilder:
         """Positions that a prompt may take."""
         self._most_instructed = int(INSTRUCTION_SHARE * self.max_positions)
         self.pad: Floats = np.array(text_embedding[manifest.ids.tts_pad])
-        """Text side of every position after the prompt, `[hidden]`."""
+        """Text side of every position after the text, `[hidden]`."""
+        self.im_start, self.text_end = manifest.ids.im_start, manifest.ids.tts_eos
 
     def count_tokens(self, text: str) -> int:
         """Positions that a text takes."""
-        return self._tokenizer.count(text)
+        return self.tokenizer.count(text)
 
-    def build(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
+    def build(
+        self,
+        text: str,
+        *,
+        speaker: str | None,
+        language: str,
+        instruction: str | None,
+        layout: Layout = "whole",
+    ) -> Prompt:
         """Embed a prompt.
 
         Args:
@@ -91,52 +116,78 @@ class PromptBuilder:
             speaker: a key of the manifest's speakers, or None where the model has no speakers.
             language: a key of the manifest's languages, or `auto`.
             instruction: how to say it; dropped by models that do not follow instructions.
+            layout: whether the prompt holds the whole text, or its first token only.
 
         Raises:
             PromptError: unknown speaker or language, or more positions than a prompt may take.
             InstructionError: the instruction takes more than its share of them.
         """
         ids = self._manifest.ids
-        if self._tokenizer.surely_exceeds(text, self.max_positions):
+        if self.tokenizer.surely_exceeds(text, self.max_positions):
             raise PromptError(f"the text alone takes more than the {self.max_positions} positions that are allowed")
         chat = self._chat_ids(text)
         role, body = chat[:ROLE_IDS], chat[ROLE_IDS:-END_IDS]
+        manner = self.manner(speaker=speaker, language=language, instruction=instruction)
+        # Counted before anything is embedded: an embedding takes kilobytes a position, and a request may ask for many.
+        self.check_room(manner, len(body))
+        if layout == "streaming":
+            first, *others = body or [ids.im_end]  # of no text the official package takes what stands behind it
+            return replace(self.opening(manner, role, first), following=self.text_sides([*others, ids.tts_eos]))
+        prefix, spoken = self._prefix(manner, role), [*body, ids.tts_eos]
+        said = self._text[spoken] + self._codec[[ids.codec_pad] * len(spoken)]
+        last = self._text[[ids.tts_pad]] + self._codec[[ids.codec_bos]]
+        return Prompt(np.concatenate([prefix, said, last]).astype(np.float32, copy=False), len(prefix))
+
+    def manner(self, *, speaker: str | None, language: str, instruction: str | None) -> Manner:
+        """How a text is said; the arguments and errors are those of `build`."""
         codec = self._codec_prefix(speaker, language)
-        spoken = [*body, ids.tts_eos]
         instructed = self._instruction_ids(instruction)
         if len(instructed) > self._most_instructed:
             raise InstructionError(
                 f"the instructions take {len(instructed)} positions; at most {self._most_instructed} are allowed"
             )
-        # Counted before anything is embedded: an embedding takes kilobytes a position, and a request may ask for many.
-        positions = len(instructed) + len(role) + len(codec) + 1 + len(spoken) + 1
+        return Manner(tuple(instructed), tuple(codec))
+
+    def check_room(self, manner: Manner, tokens: int) -> None:
+        """See that so many tokens of text may be said in this manner, in whichever layout.
+
+        Raises:
+            PromptError: they may not.
+        """
+        positions = len(manner.instructed) + ROLE_IDS + len(manner.codec) + 1 + tokens + 2
         if positions > self.max_positions:
             raise PromptError(
                 f"the text and instruction take {positions} positions; at most {self.max_positions} are allowed"
             )
-        parts = [
-            self._text[instructed],
-            self._text[role],
-            self._text[[ids.tts_pad] * len(codec) + [ids.tts_bos]] + self._codec[[*codec, ids.codec_pad]],
-            self._text[spoken] + self._codec[[ids.codec_pad] * len(spoken)],
-            self._text[[ids.tts_pad]] + self._codec[[ids.codec_bos]],
-        ]
-        embeddings = np.concatenate(parts).astype(np.float32, copy=False)
-        return Prompt(embeddings, prefix=sum(map(len, parts[:3])))
+
+    def opening(self, manner: Manner, role: Sequence[int], first: int) -> Prompt:
+        """The prompt of the layout `streaming`, without what follows it: `role` ids, and the first token of text."""
+        prefix = self._prefix(manner, role)
+        said = self._text[[first]] + self._codec[[self._manifest.ids.codec_bos]]
+        return Prompt(np.concatenate([prefix, said]).astype(np.float32, copy=False), len(prefix))
+
+    def text_sides(self, ids: Sequence[int]) -> Floats:
+        """What is fed of these tokens behind a prompt, `[tokens, hidden]`."""
+        return np.array(self._text[list(ids)], np.float32)
+
+    def _prefix(self, manner: Manner, role: Sequence[int]) -> Floats:
+        ids, codec = self._manifest.ids, manner.codec
+        begun = self._text[[ids.tts_pad] * len(codec) + [ids.tts_bos]] + self._codec[[*codec, ids.codec_pad]]
+        return np.concatenate([self._text[list(manner.instructed)], self._text[list(role)], begun])
 
     def _chat_ids(self, text: str) -> list[int]:
         # The role and the text are tokenised in one piece, as a chat template does: a text that begins with a line
         # break merges with the one before it, and the official package cuts role and body by count all the same.
-        ids, encode = self._manifest.ids, self._tokenizer.encode
+        ids, encode = self._manifest.ids, self.tokenizer.encode
         said = [ids.im_start, *encode(f"assistant\n{text}"), ids.im_end, *encode("\n")]
         return [*said, ids.im_start, *encode("assistant\n")]
 
     def _instruction_ids(self, instruction: str | None) -> list[int]:
         if not instruction or not self._manifest.follows_instructions:
             return []
-        if self._tokenizer.surely_exceeds(instruction, self._most_instructed):
+        if self.tokenizer.surely_exceeds(instruction, self._most_instructed):
             raise InstructionError(f"the instructions take more than the {self._most_instructed} positions allowed")
-        ids, encode = self._manifest.ids, self._tokenizer.encode
+        ids, encode = self._manifest.ids, self.tokenizer.encode
         return [ids.im_start, *encode(f"user\n{instruction}"), ids.im_end, *encode("\n")]
 
     def _codec_prefix(self, speaker: str | None, language: str) -> list[int]:

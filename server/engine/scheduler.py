@@ -50,7 +50,7 @@ class Scheduler:
         if job.spare:
             self._spare.append(job)
             return
-        if sum(not waiting.cancelled for waiting in self._waiting) >= self._max_waiting + self._free:
+        if sum(not waiting.over for waiting in self._waiting) >= self._max_waiting + self._free:
             raise QueueFull(f"{len(self.rows)} requests are running and {self._max_waiting} waiting")
         self._waiting.append(job)
 
@@ -93,7 +93,7 @@ class Scheduler:
         held = Counter(id(entry.job.request) for entry in self._held())
         spare = self._spare if self._free > 1 or self._slots == 1 else ()
         for job in chain(self._waiting, spare):
-            if held[id(job.request)] < self._max_of_one:
+            if job.ready and held[id(job.request)] < self._max_of_one:
                 return job
         return None
 
@@ -110,13 +110,15 @@ class Scheduler:
         """A row leaves and its slot is free."""
         self.rows.remove(row)
 
-    def drop_cancelled(self) -> list[Job]:
-        """Drop jobs whose consumer has left. Not to be called while a frame or a slice is being made.
+    def drop_over(self) -> list[Job]:
+        """Drop jobs that are over, for the most part since their consumer has left.
+
+        Not to be called while a frame or a slice is being made.
 
         Returns:
             The jobs that waited or ran until now.
         """
-        left = {job for job in self._jobs() if job.cancelled}
+        left = {job for job in self._jobs() if job.over}
         if left:
             self.rows = [row for row in self.rows if row.job not in left]
             self.prefills = [prefill for prefill in self.prefills if prefill.job not in left]
@@ -125,8 +127,12 @@ class Scheduler:
         return list(left)
 
     def runnable(self) -> list[Row]:
-        """Rows whose reader keeps up."""
-        return [row for row in self.rows if not row.job.full]
+        """Rows whose reader keeps up, and that have the text for a frame."""
+        return [row for row in self.rows if not (row.job.full or row.job.starved)]
+
+    def starved(self) -> list[Job]:
+        """Jobs whose text has not come yet, whether they have a row or not."""
+        return [job for job in self._jobs() if job.starved and not job.over]
 
     def moves(self, rows: Sequence[Row]) -> list[tuple[Row, int, Row | Prefill | None]]:
         """The fewest moves that put these rows into neighbouring slots: the row, its new slot, and who is there now."""

@@ -129,11 +129,14 @@ def check_neighbours(rows: Sequence[Row]) -> None:
 
 
 def due(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows whose chunk is full or last, those with equally many frames together."""
+    """The rows whose chunk is full or last, those with equally many frames together.
+
+    A row that waits for text hands over what it has: nobody knows for how long it waits.
+    """
     groups: dict[int, list[Row]] = {}
     for row in rows:
         count, chunk = len(row.state.undecoded), CHUNK_RAMP[min(row.state.chunks, len(CHUNK_RAMP) - 1)]
-        if count and not row.error and (row.finished or count >= chunk):
+        if count and not row.error and (row.finished or row.job.starved or count >= chunk):
             groups.setdefault(count, []).append(row)
     return list(groups.values())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
@@ -32,6 +32,24 @@ class TextTokenizer:
         """Ids of plain text; `<|im_end|>` and its like are text as any other."""
         ids: list[int] = self._encoding(text).ids
         return ids
+
+    def encode_pieces(self, pieces: Sequence[str]) -> list[int]:
+        """Ids of pieces of `cut`, in order; they are those that `encode` gives of the whole."""
+        found: list[Encoding] = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+        return [number for encoding in found for number in encoding.ids]
+
+    def normal(self, text: str) -> str:
+        """The text in the normal form in which it is encoded."""
+        normalizer = self._tokenizer.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
+
+    def cut(self, normal: str) -> list[str]:
+        """The pieces of a text in its normal form that are encoded one by one: words for the most part.
+
+        What stands behind a text may change its last piece, and white space before a line break is one with it.
+        """
+        found: list[tuple[str, tuple[int, int]]] = self._tokenizer.pre_tokenizer.pre_tokenize_str(normal)
+        return [normal[start:stop] for _, (start, stop) in found]
 
     def count(self, text: str) -> int:
         """About how many ids `encode` gives: a long text is counted piece by piece, and a token may lie across two."""

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 from server.engine.bundle import OpenBundle
-from server.engine.job import Job, JobError
+from server.engine.job import Job, JobError, TextLateError
+from server.engine.live import LiveText
 from server.engine.prefill import SLICE_POSITIONS, Prefill
-from server.engine.prompt import Prompt
+from server.engine.prompt import Layout, Prompt
 from server.engine.provider import open_bundle
 from server.engine.scheduler import Scheduler
 from server.engine.synthesizer import Synthesizer
@@ -45,6 +46,8 @@ class Engine:
         self._scheduler = Scheduler(bundle.talker.slots, max_queue)
         self._changed = threading.Condition()
         self._stopping = False
+        self._starved: dict[Job, float] = {}
+        """Since when jobs have waited for text, by `time.monotonic`."""
         self._thread = threading.Thread(target=self._work, name=f"engine-{bundle.manifest.id}", daemon=True)
         self._thread.start()
 
@@ -87,9 +90,15 @@ class Engine:
         """Jobs that wait for a row."""
         return self._scheduler.waiting
 
-    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
+    def prompt(
+        self, text: str, *, speaker: str | None, language: str, instruction: str | None, layout: Layout = "whole"
+    ) -> Prompt:
         """Talker inputs for a text; see `PromptBuilder.build`. Quick, and safe from any thread."""
-        return self._prompts.build(text, speaker=speaker, language=language, instruction=instruction)
+        return self._prompts.build(text, speaker=speaker, language=language, instruction=instruction, layout=layout)
+
+    def live_text(self, *, speaker: str | None, language: str, instruction: str | None) -> LiveText:
+        """A text for a `LiveJob`, none of which has come yet; see `PromptBuilder.manner` for the errors."""
+        return LiveText(self._prompts, speaker=speaker, language=language, instruction=instruction)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text; as quick and safe."""
@@ -144,24 +153,40 @@ class Engine:
         scheduler = self._scheduler
         with self._changed:
             while not self._stopping:
-                self._drop_cancelled()
+                patience = self._end_impatient()
+                self._drop_over()
                 scheduler.collect_promoted()
                 if scheduler.runnable() or scheduler.prefills or scheduler.can_admit():
                     return True
-                self._changed.wait()
+                self._changed.wait(patience)
         return False
 
-    def _drop_cancelled(self) -> None:
-        left = self._scheduler.drop_cancelled()
-        for _ in left:
-            self._events.cancelled()
+    def _end_impatient(self) -> float | None:
+        """End the jobs whose text has not come for longer than they wait.
+
+        Returns:
+            Seconds until the next of them has waited for so long; None if no job waits for text.
+        """
+        now = time.monotonic()
+        self._starved = {job: self._starved.get(job, now) for job in self._scheduler.starved()}
+        late = [job for job, since in self._starved.items() if now - since >= job.patience]
+        for job in late:
+            del self._starved[job]
+            job.finish(TextLateError(f"no text has come for {job.patience:g} s, so that the speech ends here"))
+        return min((since + job.patience - now for job, since in self._starved.items()), default=None)
+
+    def _drop_over(self) -> None:
+        left = self._scheduler.drop_over()
+        for job in left:
+            if job.cancelled:
+                self._events.cancelled()
         if left:
             self._synthesizer.release(self._scheduler.held_slots())
 
     def _admit(self) -> list[Prefill]:
         """Give waiting jobs the free slots; all prefills under way, those that are done soonest first."""
         with self._changed:
-            self._drop_cancelled()
+            self._drop_over()
             while admitted := self._scheduler.admit():
                 job = admitted.job
                 job.queue_seconds = time.perf_counter() - job.submitted
@@ -194,7 +219,7 @@ class Engine:
 
     def _frame(self) -> None:
         with self._changed:
-            self._drop_cancelled()
+            self._drop_over()
             rows = self._scheduler.runnable()
             moves = self._scheduler.moves(rows)
         if not rows:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from server.engine.job import Job
-from server.engine.prompt import Prompt
+from server.engine.prompt import Layout, Prompt
 from server.errors import LOADING_RETRY_SECONDS, ModelLoadingError, ModelRestartingError
 from server.manifest import BundleError, Manifest
 from server.metrics import EngineEvents
@@ -35,7 +35,9 @@ class SpeechEngine(Protocol):
     manifest: Manifest
     frames_made: int
 
-    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt: ...
+    def prompt(
+        self, text: str, *, speaker: str | None, language: str, instruction: str | None, layout: Layout
+    ) -> Prompt: ...
 
     def count_tokens(self, text: str) -> int: ...
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from server.audio.encoders import AudioFormat
+from server.engine import prompt
 from server.text import markup
 from server.text.lexicon import MAX_SAY_CHARS, MAX_WORD_CHARS
 from server.voices import profiles
@@ -121,5 +122,6 @@ StreamFormat = Annotated[Literal["audio", "sse"], BeforeValidator(_choice)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Temperature = Annotated[profiles.Temperature | None, BeforeValidator(_number)]
 Share = Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_number)]
+Layout = Annotated[prompt.Layout, BeforeValidator(_choice)]
 TextFormat = Annotated[markup.TextFormat, BeforeValidator(_choice)]
 Lexicon = Annotated[dict[Word, Said | LexiconEntry], Field(max_length=MAX_LEXICON_ENTRIES)]

@@ -32,8 +32,13 @@ Piece = VoicedChunk | tags.Silence
 
 def prompt_of(engine: SpeechEngine, text: str, delivery: Delivery) -> Prompt:
     """Build the prompt of a text; raises the engine's errors."""
-    speaker, language, instruction = delivery.speaker, delivery.language, delivery.instruction
-    return engine.prompt(text, speaker=speaker, language=language, instruction=instruction)
+    return engine.prompt(
+        text,
+        speaker=delivery.speaker,
+        language=delivery.language,
+        instruction=delivery.instruction,
+        layout=delivery.layout,
+    )
 
 
 def pieces_of(plan: Plan, engine: SpeechEngine) -> Iterator[Piece]:

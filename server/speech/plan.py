@@ -10,6 +10,7 @@ from functools import partial
 
 from server.audio.stretch import MAX_SPEED, MIN_SPEED
 from server.engine.job import Sampling
+from server.engine.prompt import Layout
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
 from server.speech.request import SpeechRequest
@@ -47,6 +48,7 @@ class Delivery:
         instruction: how to speak, None where there is none or the model follows none.
         sampling: how codes are drawn.
         speed: of the speech; silences keep their length.
+        layout: whether the model is given a text whole or token by token.
     """
 
     speaker: str | None
@@ -54,6 +56,7 @@ class Delivery:
     instruction: str | None
     sampling: Sampling
     speed: float
+    layout: Layout = "whole"
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ def _delivery(request: SpeechRequest, profile: Profile, manifest: Manifest) -> D
         sampling=_sampling(request, profile.sampling, manifest),
         # The two are multiplied, because clients send a speed of 1 without being asked to.
         speed=min(max(request.speed * profile.speed, MIN_SPEED), MAX_SPEED),
+        layout=request.layout,
     )
 
 

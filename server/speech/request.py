@@ -20,6 +20,7 @@ from server.speech.fields import (
     Cap,
     Count,
     Format,
+    Layout,
     Lexicon,
     Penalty,
     Seed,
@@ -136,6 +137,11 @@ class SpeechRequest(BaseModel):
         description="Codec frames of 80 ms, for measuring: the text is spoken in one piece, which must fit the "
         "model, is not watched for running away, and is cut off there.",
     )
+    layout: Layout = Field(
+        "whole",
+        description="How the model is given a text: `whole` before the first frame, as is the models' own default, or "
+        "`streaming`, a token a frame.",
+    )
     text_format: TextFormat = Field(
         "auto",
         description="What the text is written in; `auto` finds out.",
@@ -210,6 +216,7 @@ _TYPE_NAMES = {
 _CHOICES = {
     "response_format": f"must be one of {', '.join(FORMATS)}",
     "stream_format": "must be 'audio' or 'sse', or absent",
+    "layout": "must be 'whole' or 'streaming'",
     "text_format": "must be one of auto, plain, markdown, html",
     "lexicon": (
         f"must be an object of at most {MAX_LEXICON_ENTRIES} entries: a word of 1 to {MAX_WORD_CHARS} characters, and "

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from server.engine.bundle import OpenBundle
 from server.engine.job import Job, Sampling
+from server.engine.prompt import Layout
 from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.codec_decoder import CodecDecoder, CodecState
@@ -64,19 +66,20 @@ def pair(request, checkpoint_of: Callable[[str], Path], bundle_of: Callable[[str
     return checkpoint_of(request.param), bundle
 
 
+@pytest.mark.parametrize("layout", get_args(Layout))
 @pytest.mark.parametrize("case", TEXTS)
-def test_codes_and_waveform_are_the_official_ones(pair: tuple[Path, OpenBundle], case: str) -> None:
+def test_codes_and_waveform_are_the_official_ones(pair: tuple[Path, OpenBundle], case: str, layout: Layout) -> None:
     folder, bundle = pair
     text, speaker, language = TEXTS[case]
     voice = speaker if bundle.manifest.speakers else None
     instruction = "Speak very slowly, with a sad voice."
-    expected = official_choices(folder, text, voice, language, instruction, FRAMES)
+    expected = official_choices(folder, text, voice, language, instruction, FRAMES, layout)
     assert expected.codes.shape == (FRAMES, bundle.manifest.sizes.code_predictor.num_code_groups)
     assert len(np.unique(expected.codes)) > FRAMES, "a constant answer would prove nothing"
 
     # The official package takes names in any case; prompts take the manifest's own.
     own = {"speaker": voice and voice.lower(), "language": language.lower()}
-    prompt = bundle.prompts.build(text, **own, instruction=instruction)
+    prompt = bundle.prompts.build(text, **own, instruction=instruction, layout=layout)
     codes, samples = speak(bundle, Job(prompt, GREEDY, seed=1, max_frames=FRAMES))
 
     assert_official(codes, expected)

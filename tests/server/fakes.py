@@ -93,11 +93,11 @@ class FakeEngine:
             time.sleep(0.01)
         return cls(manifest, max_queue, events or NoEvents())
 
-    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> Prompt:
+    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None, layout: str) -> Prompt:
         """One position per character of the text, holding its code point."""
         if text and text in "unfit":
             raise PromptError("the text is too long for this model")
-        self._note("prompt", speaker=speaker, language=language, instruction=instruction)
+        self._note("prompt", speaker=speaker, language=language, instruction=instruction, layout=layout)
         embeddings = np.zeros((len(text), HIDDEN), np.float32)
         embeddings[:, 0] = [ord(letter) for letter in text]
         return Prompt(embeddings, prefix=0)

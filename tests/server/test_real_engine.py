@@ -38,6 +38,23 @@ def test_control_tokens_in_the_text_are_text(real_server: RunningServer) -> None
     assert response.status_code == 200
 
 
+def test_the_layout_of_a_request_reaches_the_model(real_server: RunningServer) -> None:
+    text = "Some words more than one."
+    with real_server.client() as client:
+
+        def said(**fields: str) -> bytes:
+            response = client.post(SPEECH, json={**REQUEST, "input": text, **fields})
+            assert response.status_code == 200
+            return response.content
+
+        whole, streaming = said(layout="whole"), said(layout="streaming")
+        assert len(whole) == len(streaming) == 4 * 3840
+        assert said() == whole != streaming
+        assert said(layout="streaming") == streaming
+        wrong = client.post(SPEECH, json={**REQUEST, "layout": "both"})
+        assert "'whole' or 'streaming'" in check_error(wrong, 400, "invalid_value", "layout")
+
+
 def test_a_flipped_byte(bundle: Path, tmp_path: Path) -> None:
     damaged = {}
     for where in ("talker", "tokenizer"):

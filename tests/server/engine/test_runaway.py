@@ -15,6 +15,7 @@ from server.engine.bundle import OpenBundle
 from server.engine.guard import ALIKE_HOLD, SILENT_HOLD, SILENT_LIMIT, SLOW_FLOOR
 from server.engine.holdback import MAX_RETRIES
 from server.engine.job import Job, RunawayError, Sampling
+from server.engine.live import LiveJob
 from server.engine.provider import open_bundle
 from server.engine.synthesizer import CHUNK_RAMP, Synthesizer
 from server.engine.worker import Engine
@@ -114,6 +115,46 @@ def test_a_text_cut_off_by_the_models_own_limit_is_an_error(rigged: Callable[[Ri
         job = job_of(engine, tokens=TOKENS, frames=20)
         engine.submit(job)
         assert isinstance(listen(job)[1], RunawayError)
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_an_end_before_the_text_is_fed_comes_too_soon(rigged: Callable[[Rig], OpenBundle], arrives: bool) -> None:
+    """Two frames are enough for these tokens, but the model cannot have said those that it has not been given."""
+    text, tokens, events, way = "One two three.", 4, Counted(), {"speaker": "serena", "language": "auto"}
+    with engine_of(rigged("ends at once"), events) as engine:
+        if arrives:
+            live = engine.live_text(**way, instruction=None)
+            job: Job = LiveJob(live, SAMPLING, 1, 1000, 2000, patience=60, measure=lambda _: (tokens, 0))
+            job.add(text)
+            job.finish_text()
+        else:
+            prompt = engine.prompt(text, **way, instruction=None, layout="streaming")
+            job = Job(prompt, SAMPLING, 1, 1000, 2000, text_tokens=tokens)
+        engine.submit(job)
+        _, error = listen(job)
+    assert isinstance(error, RunawayError)
+    assert "it ends too soon" in str(error)
+
+
+def test_the_budget_of_a_live_text_is_that_of_all_of_it(rigged: Callable[[Rig], OpenBundle]) -> None:
+    bundle, text = rigged("never ends"), "One two three. " * 4
+
+    def measure(so_far: str) -> tuple[int, int]:
+        return engine.count_tokens(so_far), 0
+
+    with engine_of(bundle) as engine:
+        live = engine.live_text(speaker="serena", language="auto", instruction=None)
+        job = LiveJob(live, SAMPLING, 1, 2000, 2000, patience=60, measure=measure)
+        engine.submit(job)
+        for word in text.split(" "):
+            job.add(f" {word}")
+        job.finish_text()
+        audio, error = listen(job)
+        tokens = engine.count_tokens(f" {text}")
+        assert (job.text_tokens, job.repeated_tokens) == (tokens, 0)
+    assert isinstance(error, RunawayError)
+    most = 8 * tokens + SLOW_FLOOR
+    assert most - CHUNK_RAMP[-1] <= len(audio) // bundle.manifest.sizes.codec.samples_per_frame <= most
 
 
 def test_a_runaway_beside_others_is_alone_in_it(rigged: Callable[[Rig], OpenBundle]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from server.engine.holdback import RowState
-from server.engine.job import Job, Sampling
+from server.engine.job import Job, JobError, Sampling
 from server.engine.prefill import Prefill
 from server.engine.prompt import Prompt
 from server.engine.rows import Row
@@ -24,8 +24,17 @@ NO_PROMPT = Prompt(np.zeros((1, 1), np.float32), prefix=1)
 SILENCE = np.zeros(1, np.float32)
 
 
-def job_of(*, spare: bool = False, request: object = None) -> Job:
-    return Job(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare, request=request)
+class ScriptedJob(Job):
+    """A job whose text has come, or has not."""
+
+    ready, starved = True, False
+
+    def arrive(self, *, ready: bool, starved: bool) -> None:
+        self.ready, self.starved = ready, starved
+
+
+def job_of(*, spare: bool = False, request: object = None) -> ScriptedJob:
+    return ScriptedJob(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare, request=request)
 
 
 def row_of(job: Job, slot: int) -> Row:
@@ -39,7 +48,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def begin(self, slots: int, max_waiting: int) -> None:
         self.scheduler = Scheduler(slots, max_waiting)
         self.slots, self.max_waiting = slots, max_waiting
-        self.queues: dict[bool, list[Job]] = {False: [], True: []}
+        self.queues: dict[bool, list[ScriptedJob]] = {False: [], True: []}
         self.starting: list[Prefill] = []
         self.rows: list[Row] = []
         self.started: list[Job] = []
@@ -54,7 +63,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def add(self, spare: bool, request: str | None) -> None:
         job = job_of(spare=spare, request=request)
         places = self.max_waiting + self.slots - len(self.held())
-        if not spare and sum(not waiting.cancelled for waiting in self.queues[False]) >= places:
+        if not spare and sum(not waiting.over for waiting in self.queues[False]) >= places:
             with pytest.raises(QueueFull):
                 self.scheduler.add(job)
         else:
@@ -72,13 +81,25 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.queues[True] = [job for job in self.queues[True] if job.spare]
         self.scheduler.collect_promoted()
 
+    def jobs(self) -> list[ScriptedJob]:
+        return [*(held.job for held in self.held()), *self.queues[False], *self.queues[True]]
+
+    @precondition(lambda self: self.jobs())
+    @rule(data=st.data(), starved=st.booleans())
+    def text_comes_or_is_used_up(self, data: st.DataObject, starved: bool) -> None:
+        """A job in a queue has no prompt where its text has not come; one that has a slot always has its prompt."""
+        job = data.draw(st.sampled_from(self.jobs()))
+        has_slot = any(held.job is job for held in self.held())
+        job.arrive(ready=has_slot or not starved, starved=starved)
+        assert (job in self.scheduler.starved()) == (starved and not job.over)
+
     @rule()
     def admit(self) -> None:
         free = self.slots - len(self.held())
         candidates = list(self.queues[False]) if free else []
         if free > 1 or (free and self.slots == 1):
             candidates += self.queues[True]
-        expected = next(filter(self.may_have_one_more, candidates), None)
+        expected = next((job for job in candidates if job.ready and self.may_have_one_more(job)), None)
         assert self.scheduler.can_admit() == (expected is not None)
         prefill = self.scheduler.admit()
         if expected is None:
@@ -116,7 +137,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         else:
             job.put(SILENCE, 1)
             job.put(SILENCE, 1)
-            assert job.full or job.cancelled
+            assert job.full or job.over
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
@@ -125,20 +146,25 @@ class SchedulerMachine(RuleBasedStateMachine):
         if jobs:
             data.draw(st.sampled_from(jobs)).cancel()
 
+    @precondition(lambda self: self.jobs())
+    @rule(data=st.data())
+    def lose_patience(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.jobs())).finish(JobError("no text has come"))
+
     @rule()
-    def drop_cancelled(self) -> None:
-        present = [*(held.job for held in self.held()), *self.queues[False], *self.queues[True]]
-        assert set(self.scheduler.drop_cancelled()) == {job for job in present if job.cancelled}
-        self.rows = [row for row in self.rows if not row.job.cancelled]
-        self.starting = [prefill for prefill in self.starting if not prefill.job.cancelled]
+    def drop_over(self) -> None:
+        present = self.jobs()
+        assert set(self.scheduler.drop_over()) == {job for job in present if job.over}
+        self.rows = [row for row in self.rows if not row.job.over]
+        self.starting = [prefill for prefill in self.starting if not prefill.job.over]
         for queue in self.queues.values():
-            queue[:] = [job for job in queue if not job.cancelled]
-        assert self.scheduler.drop_cancelled() == []
+            queue[:] = [job for job in queue if not job.over]
+        assert self.scheduler.drop_over() == []
 
     @rule(ends=st.sets(st.integers(0, 4)))
     def step(self, ends: set[int]) -> None:
         rows = self.scheduler.runnable()
-        assert set(rows) == {row for row in self.rows if not row.job.full}
+        assert set(rows) == {row for row in self.rows if not row.job.full and not row.job.starved}
         before = {row: row.slot for row in self.rows}
         moves = self.scheduler.moves(rows)
         for row, slot, other in moves:

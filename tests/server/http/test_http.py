@@ -137,18 +137,21 @@ def test_sampling_reaches_the_engine(client: httpx.Client, fake_server: RunningS
         assert (sampling["temperature"], sampling["predictor_temperature"]) == (0, 0)
 
 
-def test_voice_language_and_instructions_reach_the_prompt(client: httpx.Client, fake_server: RunningServer) -> None:
+def test_voice_language_instructions_and_layout_reach_the_prompt(
+    client: httpx.Client, fake_server: RunningServer
+) -> None:
     def prompt(**fields: Any) -> dict[str, Any]:
         assert speak(client, **fields).status_code == 200
         last = fake_server.events("prompt")[-1]
-        return {key: last[key] for key in ("speaker", "language", "instruction")}
+        return {key: last[key] for key in ("speaker", "language", "instruction", "layout")}
 
     # "custom" does not follow instructions, so they are dropped; "design" has no speakers.
     spoken = {"voice": {"id": "Ryan"}, "language": "EN", "instructions": "whisper"}
-    assert prompt(**spoken) == {"speaker": "ryan", "language": "english", "instruction": None}
-    assert prompt() == {"speaker": "serena", "language": "auto", "instruction": None}
-    designed = {"model": "design", "voice": "design", "instructions": "an old man"}
-    assert prompt(**designed) == {"speaker": None, "language": "auto", "instruction": "an old man"}
+    assert prompt(**spoken) == {"speaker": "ryan", "language": "english", "instruction": None, "layout": "whole"}
+    assert prompt() == {"speaker": "serena", "language": "auto", "instruction": None, "layout": "whole"}
+    designed = {"model": "design", "voice": "design", "instructions": "an old man", "layout": "streaming"}
+    expected = {"speaker": None, "language": "auto", "instruction": "an old man", "layout": "streaming"}
+    assert prompt(**designed) == expected
 
 
 def test_without_a_seed_each_request_has_its_own(client: httpx.Client) -> None:

@@ -154,7 +154,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 PROPERTIES = DOCUMENT["components"]["schemas"]["SpeechRequest"]["properties"]
-CHOICES = {name: set(choices(PROPERTIES[name])) for name in ("response_format", "stream_format", "text_format")}
+CHOICES = {
+    name: set(choices(PROPERTIES[name])) for name in ("response_format", "stream_format", "layout", "text_format")
+}
 NO_STRINGS = {
     *("speed", "seed", "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "exact_frames"),
     *("stream", "lexicon"),

@@ -48,7 +48,9 @@ class HandEngine:
         self.rows = rows
         self.jobs: list[Job] = []
 
-    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None) -> np.ndarray:
+    def prompt(
+        self, text: str, *, speaker: str | None, language: str, instruction: str | None, layout: str
+    ) -> np.ndarray:
         raise NotImplementedError
 
     def count_tokens(self, text: str) -> int:

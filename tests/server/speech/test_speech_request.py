@@ -95,6 +95,7 @@ def test_values_at_the_ends_of_their_ranges_are_accepted() -> None:
         ("stream", "true", True),
         ("stream", "False ", False),
         ("text_format", "Markdown", "markdown"),
+        ("layout", " Streaming", "streaming"),
         ("lexicon", {"SQL": "sequel"}, {"SQL": "sequel"}),
     ],
 )
@@ -158,6 +159,7 @@ def test_values_in_other_spellings_are_read(field: str, written: Any, read: Any)
         ("max_new_tokens", -2, "at least 1"),
         ("exact_frames", 0, "at least 1"),
         ("exact_frames", -1, "at least 1"),
+        ("layout", "interleaved", "'whole' or 'streaming'"),
         ("text_format", "latex", "one of auto, plain, markdown, html"),
         ("lexicon", ["a"], "an object of at most 1000 entries"),
         ("lexicon", {"a": 1}, "an object of at most 1000 entries"),

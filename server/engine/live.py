@@ -1,0 +1,224 @@
+"""Text that arrives while it is spoken: its tokens as soon as they are certain, and the job that speaks them.
+
+The prompt has the layout `streaming`: it ends with the first token, and the others are fed one a frame. So a row can
+begin with the first word. Where its text has not come yet it waits, since the padding that is fed behind a text would
+tell the model that the text is over.
+"""
+
+from __future__ import annotations
+
+import threading
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from server.engine.job import Floats, Job, Sampling
+from server.engine.prompt import NO_TEXT, ROLE_IDS, Prompt, PromptBuilder, PromptError
+from server.engine.tokenizer import TextTokenizer
+
+MAX_HELD = 4096
+"""Characters of a single word or of one run of white space; each that comes makes all of them be looked at again."""
+MEASURE_GROWTH = 1.125
+"""A text is measured anew for the guard each time it has grown by so much: so all of that takes linear time."""
+
+
+class StableTokens:
+    """The ids of a text that arrives over time: those that no later text can change.
+
+    They are the ids that `PromptBuilder.build` has of the whole text, wherever it is cut: `ROLE_IDS` less one of them
+    belong to the role, with which the text is tokenised in one piece. The last piece of the text is held back until the
+    next one has begun. Marks at its end count for nothing until then, since the normal form may put others before them.
+
+    Args:
+        tokenizer: of the bundle.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._held = "assistant\n"
+
+    def add(self, text: str) -> tuple[list[int], str]:
+        """Ids that are certain by now and have not been given before, and what is left, to be given to `hold`."""
+        held = self._tokenizer.normal(self._held + text)
+        stable = len(held)
+        while stable and unicodedata.category(held[stable - 1]).startswith("M"):  # a mark that comes may go before it
+            stable -= 1
+        pieces = self._tokenizer.cut(held[:stable])
+        # White space that ends the text may be one piece with a line break that is still to come.
+        certain = len(pieces) - 1
+        while certain > 0 and pieces[certain].isspace() and pieces[certain - 1].isspace():
+            certain -= 1
+        if certain <= 0:
+            return [], held
+        return self._tokenizer.encode_pieces(pieces[:certain]), "".join(pieces[certain:]) + held[stable:]
+
+    def hold(self, text: str) -> None:
+        """Take over the text that `add` has left."""
+        self._held = text
+
+    def count(self, held: str) -> int:
+        """How many ids `end` would give of a text that is held."""
+        return len(self._tokenizer.encode(held))
+
+    def end(self) -> list[int]:
+        """The ids of what is held, the text being over."""
+        held, self._held = self._held, ""
+        return self._tokenizer.encode(held)
+
+
+class Grown(NamedTuple):
+    """What has become certain of a text: the prompt, if it was not there before, and what is fed behind it."""
+
+    prompt: Prompt | None
+    following: Sequence[Floats]
+    tokens: int
+    """Of the whole text so far."""
+
+
+class LiveText:
+    """The text of one job in the making: its tokens, and their embeddings. It is no more thread-safe than a list.
+
+    Args:
+        prompts: of the bundle.
+        speaker, language, instruction: as for `PromptBuilder.build`.
+
+    Raises:
+        PromptError: as `PromptBuilder.manner`.
+    """
+
+    def __init__(self, prompts: PromptBuilder, *, speaker: str | None, language: str, instruction: str | None) -> None:
+        self._prompts = prompts
+        self._manner = prompts.manner(speaker=speaker, language=language, instruction=instruction)
+        self._tokens = StableTokens(prompts.tokenizer)
+        self._ids: list[int] = [prompts.im_start]
+        """Ids of the role and of the text, until there is a prompt."""
+        self._count = 1
+        """Ids so far, those of the role too."""
+
+    def add(self, text: str) -> Grown:
+        """Take in some text, cut off anywhere.
+
+        Raises:
+            PromptError: the text is longer than it may be; it stays as it was.
+        """
+        if self._prompts.tokenizer.surely_exceeds(text, self._prompts.max_positions):
+            raise PromptError(f"the text takes more than the {self._prompts.max_positions} positions that are allowed")
+        ids, held = self._tokens.add(text)
+        if len(held) > MAX_HELD:
+            raise PromptError(f"a single word or run of white space has more than {MAX_HELD} characters")
+        tokens = self._count + len(ids) + self._tokens.count(held) - ROLE_IDS
+        self._prompts.check_room(self._manner, tokens)
+        self._tokens.hold(held)
+        return self._grown(ids)
+
+    def end(self) -> Grown:
+        """The text is over; the last that is fed is its end. There is never a prompt where it had no token."""
+        grown = self._grown(self._tokens.end())
+        if not grown.tokens:
+            return grown
+        return grown._replace(following=[*grown.following, *self._prompts.text_sides([self._prompts.text_end])])
+
+    def _grown(self, ids: list[int]) -> Grown:
+        prompt, begun = None, self._count > ROLE_IDS
+        self._count += len(ids)
+        if not begun:
+            self._ids += ids
+            ids = self._ids[ROLE_IDS + 1 :]
+            if self._count > ROLE_IDS:
+                prompt = self._prompts.opening(self._manner, self._ids[:ROLE_IDS], self._ids[ROLE_IDS])
+        return Grown(prompt, list(self._prompts.text_sides(ids)), max(self._count - ROLE_IDS, 0))
+
+
+Measure = Callable[[str], tuple[int, int]]
+"""Tells of a text its tokens, and how many of these repeat what stands before them; as `Job` has them."""
+
+
+class LiveJob(Job):
+    """A job whose text arrives over time: `add` as often as there is some, then `finish_text`, from any thread.
+
+    It may be submitted before any text has come; until then it has a place in the queue, and no slot.
+
+    Args:
+        text: `Engine.live_text`, of this job alone.
+        sampling, seed, max_frames, capacity, request: as for `Job`.
+        patience: seconds without the text that the next frame takes, after which the job ends with `TextLateError`.
+        measure: of the text so far, for the runaway guard; None keeps it out.
+    """
+
+    def __init__(
+        self,
+        text: LiveText,
+        sampling: Sampling,
+        seed: int,
+        max_frames: int,
+        capacity: int = 64,
+        *,
+        patience: float,
+        measure: Measure | None = None,
+        request: object = None,
+    ) -> None:
+        tokens = None if measure is None else 0
+        super().__init__(_NO_PROMPT, sampling, seed, max_frames, capacity, text_tokens=tokens, request=request)
+        self.patience = patience
+        self._text = text
+        self._measure = measure
+        self._so_far: list[str] = []
+        self._chars = self._measured = 0
+        self._following: list[Floats] = []
+        self._text_ended = False
+        self._adding = threading.Lock()
+
+    def add(self, text: str) -> None:
+        """Take in some text, cut off anywhere. It is plain text: what looks like a control token is said.
+
+        Raises:
+            PromptError: the text is longer than it may be. What came before stays, and `finish_text` may follow.
+            RuntimeError: the text has been ended.
+        """
+        with self._adding:
+            if self._text_ended:
+                raise RuntimeError("text has come behind the end of the text")
+            grown = self._text.add(text)
+            self._so_far.append(text)
+            self._chars += len(text)
+            self._grow(grown)
+        self.on_consumer()
+
+    def finish_text(self) -> None:
+        """No more text will come; a second call does nothing. A job without text ends without audio."""
+        with self._adding:
+            if self._text_ended:
+                return
+            self._measured = 0
+            self._grow(self._text.end())
+            self._text_ended = True
+            if not self.ready:
+                self.finish()
+        self.on_consumer()
+
+    def _grow(self, grown: Grown) -> None:
+        if self._measure and self._chars > self._measured * MEASURE_GROWTH:
+            self._measured = self._chars
+            self.text_tokens, self.repeated_tokens = self._measure("".join(self._so_far))
+        self._following += grown.following
+        if grown.prompt is not None:
+            self.prompt = grown.prompt
+
+    @property
+    def following(self) -> Floats | Sequence[Floats]:
+        return self._following
+
+    @property
+    def ready(self) -> bool:
+        return self.prompt is not _NO_PROMPT
+
+    @property
+    def starved(self) -> bool:
+        return not self._text_ended and (not self.ready or self.frames >= len(self._following))
+
+    @property
+    def has_text_left(self) -> bool:
+        return not self._text_ended or super().has_text_left
+
+
+_NO_PROMPT = Prompt(NO_TEXT, prefix=0)
