@@ -24,6 +24,7 @@ from server.http.app import API_PREFIXES, create_app
 from server.metrics import Metrics
 from server.models.catalogue import Bundles
 from server.speech.fields import NOT_BLANK
+from server.speech.foreign_fields import ALIASES, CLONING
 from server.speech.request import SpeechRequest
 from server.voices.catalogue import Voice
 from tests.server.answers import PREFIXES
@@ -162,6 +163,10 @@ NO_STRINGS = {
     *("stream", "lexicon"),
 }
 
+OTHER_SERVERS = {*ALIASES, *CLONING, "task_type"}
+"""Fields that the schema does not list and that mean something all the same: hypothesis takes such names from our code,
+as additional properties that may have any value."""
+
 
 def be_strict(body: dict[str, Any]) -> None:
     """Replace what is wrong by the document, and read with mercy by the server, by what is wrong for both."""
@@ -176,6 +181,10 @@ def suit_the_model(body: Any) -> None:
     """Replace what the document allows but this model does not have, or not together, by something that it has."""
     if not isinstance(body, dict):
         return
+    for name in OTHER_SERVERS & body.keys():
+        del body[name]
+    for item in items if isinstance(items := body.get("items"), list) else ():
+        suit_the_model(item)
     be_strict(body)
     if body.get("stream") is False and body.get("stream_format") == "sse":
         del body["stream"]

@@ -154,7 +154,8 @@ def test_few_connections_are_accepted_in_a_round(app: Sanic[Any, Any], monkeypat
         while len(made) < len(clients):
             await asyncio.sleep(0)
             rounds += 1
-        assert max(made.count(round_) for round_ in made) <= ACCEPTED_AT_A_TIME
+        # From Python 3.14 on asyncio accepts one more than it is told.
+        assert max(made.count(round_) for round_ in made) <= ACCEPTED_AT_A_TIME + 1
         for client in clients:
             client.close()
         signal.raise_signal(signal.SIGTERM)

@@ -163,4 +163,4 @@ def test_a_server_collects_no_garbage_among_what_it_has_loaded_at_the_start(tmp_
     ended = subprocess.run([sys.executable, "-c", SERVE, str(tmp_path)], capture_output=True, text=True, check=True)
     looked_at, collected_at_a_time = map(int, ended.stdout.split())
     assert looked_at < 1000
-    assert 0 < collected_at_a_time < 20_000
+    assert 0 < collected_at_a_time < 40_000  # Python 3.11 with its own thresholds: 56,000
