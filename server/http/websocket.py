@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
 
 from sanic import Request
@@ -29,8 +30,12 @@ MOST_UNSENT = 1 << 20
 """Bytes that a client may leave unread of answers that it makes the server give, such as those to pings."""
 CLOSE_SECONDS = 5.0
 """How long the client may take to answer the end of the conversation."""
+FRAGMENT_BYTES = 1 << 16
+"""The most of a message that is sent at once; the client has to take most of that before more of it is sent."""
 
 Message = str | bytes
+Bounded = Callable[[Awaitable[None]], Awaitable[None]]
+"""Waits until the client has taken what was sent, with a limit on how long that may take."""
 
 
 class WebSocket:
@@ -48,6 +53,10 @@ class WebSocket:
         self._text = True
         self._changed = asyncio.Event()
         self._lost = False
+        self._sending = asyncio.Lock()
+        """Held while a message is sent, because the fragments of two messages may not mix."""
+        self._unread = 0
+        """Bytes of answers to the client's frames that it may not have taken yet."""
 
     @classmethod
     async def accept(cls, request: Request, max_bytes: int) -> WebSocket:
@@ -108,15 +117,31 @@ class WebSocket:
             self._resume()
         return message
 
-    async def send(self, message: Message) -> None:
-        """Send a message once the client has taken most of those before it; at the end of the conversation, nothing."""
-        if not self.open:
-            return
-        if isinstance(message, str):
-            self._protocol.send_text(message.encode())
-        else:
-            self._protocol.send_binary(message)
-        await self._connection.send(b"".join(self._protocol.data_to_send()))  # type: ignore[no-untyped-call]
+    async def send(self, message: Message | bytearray, bounded: Bounded) -> None:
+        """Send a message, and return once the client has taken most of it; at the end of the conversation, nothing.
+
+        A message that is given up half-way ends there for the client too; otherwise no other message could follow it.
+
+        Args:
+            message: which is sent in fragments (RFC 6455, section 5.4).
+            bounded: awaits the sending of each fragment; its errors give the message up.
+        """
+        begin = self._protocol.send_text if isinstance(message, str) else self._protocol.send_binary
+        data = memoryview(message.encode() if isinstance(message, str) else message)
+        async with self._sending:
+            try:
+                for at in range(0, max(len(data), 1), FRAGMENT_BYTES):
+                    if not self.open:
+                        return
+                    put = self._protocol.send_continuation if at else begin
+                    put(data[at : at + FRAGMENT_BYTES], at + FRAGMENT_BYTES >= len(data))
+                    self._write()
+                    # Sanic waits until there is room to write, and what it is given here adds nothing.
+                    await bounded(self._connection.send(b""))  # type: ignore[no-untyped-call]
+            finally:
+                if self.open and self._protocol.expect_continuation_frame:
+                    self._protocol.send_continuation(b"", fin=True)
+                    self._write()
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """End the conversation; what the client still sends is not received."""
@@ -145,7 +170,7 @@ class WebSocket:
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
                 self._take(event)
-        self._write()
+        self._answer()
         if len(self._messages) >= MOST_WAITING and self._connection.transport is not None:
             self._connection.transport.pause_reading()
         self._changed.set()
@@ -153,6 +178,7 @@ class WebSocket:
     def lose(self) -> None:
         """The connection is gone."""
         self._lost = True
+        self._protocol.receive_eof()
         self._changed.set()
 
     def _take(self, frame: Frame) -> None:
@@ -169,15 +195,27 @@ class WebSocket:
         except UnicodeDecodeError:
             self._protocol.fail(CloseCode.INVALID_DATA, "text is UTF-8")
 
-    def _write(self) -> None:
-        """Send what the protocol answers by itself."""
+    def _answer(self) -> None:
+        """Send what the protocol answers by itself, to a client that takes its answers."""
+        answered = self._write()
+        if self._connection.transport is not None:
+            # The transport also holds audio, which the client wants and which waits for it.
+            self._unread = min(self._unread + answered, self._connection.transport.get_write_buffer_size())
+        if self._unread > MOST_UNSENT:
+            self._connection.abort()
+
+    def _write(self) -> int:
+        """Write what the protocol has to send; returns its bytes."""
         transport = self._connection.transport
         if self._lost or transport is None or transport.is_closing():
-            return
+            return 0
         if data := b"".join(self._protocol.data_to_send()):
             transport.write(data)
-        if transport.get_write_buffer_size() > MOST_UNSENT:
-            self._connection.abort()
+        if self._protocol.eof_sent:
+            # The server ends its side first (RFC 6455, section 7.1.1). It still reads until the client ends its own
+            # side: a connection closed with bytes unread is reset, and the client could lose why it was closed.
+            transport.write_eof()
+        return len(data)
 
     def _resume(self) -> None:
         if not self._lost and self._connection.transport is not None:

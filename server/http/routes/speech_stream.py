@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -372,13 +372,13 @@ class Session:
         utterance.sentences += 1
         way = "socket" if utterance.config.options.stream_audio else "whole"
         sent = 0
+        patience = Patience(unit.speech, self._doors.limits.timeout)
         try:
             if way == "whole":
                 with self._doors.files.one() as grow:
                     whole = await made(unit.speech.whole(grow), unit.speech, self._doors.limits.timeout)
-                    sent += await self._send_part(bytes(whole), unit, utterance)
+                    sent += await self._send_part(whole, unit, utterance, patience)
             else:
-                patience = Patience(unit.speech, self._doors.limits.timeout)
                 async with aclosing(unit.speech.parts()) as parts:
                     while part := await made(anext(parts, b""), unit.speech, self._doors.limits.timeout):
                         sent += await self._send_part(part, unit, utterance, patience)
@@ -389,13 +389,12 @@ class Session:
         finish = telling.CAPPED if unit.speech.capped else None
         await self._end_unit(utterance, total_bytes=sent, seed=unit.speech.seed, finish_reason=finish)
 
-    async def _send_part(self, part: bytes, unit: Unit, utterance: _Utterance, patience: Patience | None = None) -> int:
-        patience = patience or Patience(unit.speech, self._doors.limits.timeout)
+    async def _send_part(self, part: bytes | bytearray, unit: Unit, utterance: _Utterance, patience: Patience) -> int:
         if not utterance.unit_open:
             utterance.unit_open = True
             form = {"format": unit.request.response_format, "sample_rate": unit.speech.sample_rate, "channels": 1}
             await self._tell("audio.start", **self._place(utterance), sentence_text=unit.text, **form)
-        await patience.bounded(self._socket.send(part))
+        await self._socket.send(part, patience.bounded)
         return len(part)
 
     async def _end_unit(self, utterance: _Utterance, *, error: bool = False, **told: object) -> None:
@@ -417,8 +416,11 @@ class Session:
         await self._tell("error", message=error.message, code=error.code, param=error.param, **place)
 
     async def _tell(self, kind: str, **fields: object) -> None:
+        await self._socket.send(json.dumps({"type": kind, **fields}), self._taken_in_time)
+
+    async def _taken_in_time(self, sending: Awaitable[None]) -> None:
         async with asyncio.timeout(self._doors.limits.timeout or None):
-            await self._socket.send(json.dumps({"type": kind, **fields}))
+            await sending
 
 
 _END = _Utterance(-1, None, None)  # type: ignore[arg-type]
