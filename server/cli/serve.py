@@ -96,7 +96,7 @@ def _add_wyoming(served: Sanic[Any, Any], server: WyomingServer, drain_seconds: 
         await server.start()
 
     async def begin_to_stop(_: object) -> None:
-        draining.append(asyncio.create_task(server.stop(drain_seconds)))
+        draining.append(asyncio.create_task(server.stop(drain_seconds, served.ctx.at_once)))
 
     async def stop(_: object) -> None:
         await asyncio.gather(*draining)

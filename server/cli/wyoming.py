@@ -43,7 +43,7 @@ def wyoming(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 def run_wyoming(settings: Settings, load: Loader) -> None:
-    """Serve it until a signal ends it."""
+    """Serve it until a signal ends it; a second signal ends the time in which texts are heard to their end."""
     from server.models import memory
     from server.speech.service import SpeechService
 
@@ -58,17 +58,19 @@ def run_wyoming(settings: Settings, load: Loader) -> None:
     server = open_wyoming(settings, service, profiles, metrics)
 
     async def serve() -> None:
-        stop = asyncio.Event()
+        stop, at_once = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # on Windows Ctrl+C cancels this instead
-                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+                asyncio.get_running_loop().add_signal_handler(
+                    number, lambda: (at_once if stop.is_set() else stop).set()
+                )
         pool.load_default()
         await server.start()
         try:
             await stop.wait()
         finally:
             log.event("draining", seconds=float(settings.drain_seconds))
-            await server.stop(settings.drain_seconds)
+            await server.stop(settings.drain_seconds, at_once)
             await pool.close()
 
     asyncio.run(serve())

@@ -36,7 +36,8 @@ def serve(
     """Serve until SIGTERM or SIGINT.
 
     After the signal the server goes on as before for `delay_seconds`, with `app.ctx.leaving` set. Then requests under
-    way have `drain_seconds` to finish, with `app.ctx.draining` set. A second signal ends both times.
+    way have `drain_seconds` to finish, with `app.ctx.draining` set. A second signal ends both times: it sets the event
+    `app.ctx.at_once`.
     """
     # Sanic needs the selector's loop on Windows, where asyncio would choose another one.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
@@ -53,6 +54,7 @@ async def _serve(
     limit_accept_errors(asyncio.get_running_loop())
     # Sanic's own `run` accepts requests before it handles signals: a stop between the two would kill it or be lost.
     stop, at_once = asyncio.Event(), asyncio.Event()
+    app.ctx.at_once = at_once
     with _on_stop_signal(lambda: (at_once if stop.is_set() else stop).set()):
         not_yet = {"start_serving": False}
         servers: list[Any] = [

@@ -2,7 +2,9 @@
 
 A text comes whole (`synthesize`), or as `synthesize-start`, `synthesize-chunk` and `synthesize-stop`; a `synthesize`
 between these repeats all of the text for servers that know no chunks, and is passed over. Each is answered by one
-`audio-start`, its chunks and one `audio-stop`, and behind a text in chunks `synthesize-stopped`.
+`audio-start`, its chunks and one `audio-stop`, and behind a text in chunks `synthesize-stopped`. What cannot be spoken
+is answered by `error` and then by the same events, since Home Assistant passes over `error` and waits for the last of
+them; only a text in chunks of which nothing was heard has no audio's start and stop.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ WIDTH = 2
 """Bytes of a sample."""
 ANY_TEXT = "a"
 """Stands for a text that has not come yet."""
+ANY_RATE = 24_000
+"""Samples per second that a text without a model is answered with."""
 MOST_WAITING = 8
 """Texts that a client may have sent and not heard to their end."""
 
@@ -64,13 +68,42 @@ class Doors:
     limits: Limits
 
 
+class _ComingText(LiveText):
+    """A text that arrives over time, and knows whether all that has come of it has been taken."""
+
+    awaited = False
+    """Whether more of the text is waited for."""
+
+    async def unit(self) -> str | None:
+        """The next unit, as for `LiveText`."""
+        self.awaited = True
+        try:
+            return await super().unit()
+        finally:
+            self.awaited = False
+
+
 @dataclass
 class _Text:
-    """A text to be spoken."""
+    """A text to be spoken, or to be refused when it is its turn.
 
-    request: SpeechRequest
-    text: LiveText
+    Attributes:
+        in_chunks: whether it comes in chunks.
+        rate: samples per second of its audio.
+        text: what is said.
+        request: how it is spoken, or why it is not.
+        failed: whether it is over, so that what still comes of it is dropped.
+        begun: whether its `audio-start` has been sent.
+        sent: bytes of audio.
+    """
+
     in_chunks: bool
+    rate: int
+    text: _ComingText
+    request: SpeechRequest | ApiError
+    failed: bool = False
+    begun: bool = False
+    sent: int = 0
 
 
 class Conversation:
@@ -86,8 +119,10 @@ class Conversation:
     def __init__(self, doors: Doors, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._doors, self._name, self._reader, self._writer = doors, name, reader, writer
         self._model = DEFAULT
-        self._open: LiveText | None = None
-        """What chunks are added to."""
+        self._open: _Text | None = None
+        """What chunks are added to, until it is ended; one that has failed takes them and drops them."""
+        self._now: _Text | None = None
+        """What is spoken."""
         self._waiting: asyncio.Queue[_Text] = asyncio.Queue()
         self._unheard = 0
         self._sending = False
@@ -95,14 +130,18 @@ class Conversation:
         self._leaving, self._heard = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
-        """Hold the conversation to its end, which is the client's leaving, or the server's when all has been heard."""
+        """Hold the conversation to its end, which is the client's leaving, or the server's when all has been heard.
+
+        Raises:
+            TimeoutError: the client takes nothing.
+        """
         tasks = {asyncio.create_task(work) for work in (self._listen(), self._speak(), self._leave())}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-        except (ConnectionError, TimeoutError):
-            pass  # the client has left, or takes nothing
+        except ConnectionError:
+            pass  # the client has left
         finally:
             for task in tasks:
                 task.cancel()
@@ -123,12 +162,7 @@ class Conversation:
     async def _listen(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._doors.limits.idle_seconds or None):
-                    event = await read_event(self._reader)
-            except TimeoutError:
-                if not self._sending and self._unheard <= bool(self._open):
-                    return
-                continue
+                event = await self._next_event()
             except EventError as error:
                 await self._write(Error(f"the event cannot be read: {error}", "invalid_event"))
                 return
@@ -139,6 +173,23 @@ class Conversation:
             except ApiError as error:
                 await self._tell(error)
 
+    async def _next_event(self) -> Event | None:
+        """The next event; None at the end of the connection, which is idle for too long or closed."""
+        reading = asyncio.create_task(read_event(self._reader))  # a part of an event outlasts the idle time
+        try:
+            while not (await asyncio.wait([reading], timeout=self._doors.limits.idle_seconds or None))[0]:
+                if self._is_idle():
+                    return None
+            return reading.result()
+        finally:
+            reading.cancel()
+
+    def _is_idle(self) -> bool:
+        """Whether there is nothing to be spoken of what has come."""
+        if self._sending or self._unheard > 1:
+            return False
+        return not self._unheard or (self._now is not None and self._now is self._open and self._now.text.awaited)
+
     async def _take(self, event: Event) -> None:
         if Describe.is_type(event.type):
             await self._write(self._doors.info)
@@ -148,85 +199,99 @@ class Conversation:
             self._model = self._doors.service.pool.bundles.resolve(_text_of(event, "name")).id
         elif SynthesizeStart.is_type(event.type):
             self._end_open()
-            text = self._text(event, "sentence", in_chunks=True)
-            self._open = text.text
-            self._queue(text)
+            self._open = self._text(event, in_chunks=True)
+            self._queue(self._open)
         elif SynthesizeChunk.is_type(event.type):
-            if self._open is not None:
-                self._open.feed(_text_of(event, "text"))
+            if self._open is not None and not self._open.failed:
+                self._open.text.feed(_text_of(event, "text"))
         elif SynthesizeStop.is_type(event.type):
             self._end_open()
         elif Synthesize.is_type(event.type) and self._open is None:
-            text = self._text(event, "none", in_chunks=False)
-            text.text.feed(_text_of(event, "text"))
-            text.text.end()
-            self._queue(text)
+            self._queue(self._text(event, in_chunks=False))
 
-    def _text(self, event: Event, granularity: Granularity, *, in_chunks: bool) -> _Text:
-        if self._unheard >= MOST_WAITING:
-            raise InvalidRequestError(f"{MOST_WAITING} texts have not been heard yet; wait for their audio-stop")
+    def _text(self, event: Event, *, in_chunks: bool) -> _Text:
+        """The text that an event begins; a plain one is whole."""
         voice = event.data.get("voice")
         named = voice if isinstance(voice, dict) else {}
         fields = {"voice": named.get("name"), "language": named.get("language") if not named.get("name") else None}
-        request = of_object({"model": self._model, "input": ANY_TEXT, "response_format": "pcm", **fields})
-        text = LiveText(granularity, self._doors.service.check(request), self._doors.limits.text_chars)
-        return _Text(request, text, in_chunks)
+        granularity: Granularity = "sentence" if in_chunks else "none"
+        most, rate = self._doors.limits.text_chars, ANY_RATE
+        try:
+            rate = self._doors.service.pool.bundles.resolve(self._model).manifest.sizes.codec.sample_rate
+            request = of_object({"model": self._model, "input": ANY_TEXT, "response_format": "pcm", **fields})
+            text = _ComingText(granularity, self._doors.service.check(request), most)
+            if not in_chunks:
+                text.feed(_text_of(event, "text"))
+                text.end()
+        except ApiError as error:
+            return _Text(in_chunks, rate, _ComingText(granularity, None, most), error, failed=True)
+        return _Text(in_chunks, rate, text, request)
 
     def _queue(self, text: _Text) -> None:
+        if self._unheard >= MOST_WAITING:
+            text.failed = True
+            raise InvalidRequestError(f"{MOST_WAITING} texts have not been heard yet; wait for their audio-stop")
         self._unheard += 1
         self._waiting.put_nowait(text)
 
     def _end_open(self) -> None:
         if self._open is not None:
-            self._open.end()
+            self._open.text.end()
         self._open = None
 
     # What the client hears.
 
     async def _speak(self) -> None:
         while True:
-            text = await self._waiting.get()
+            self._now = text = await self._waiting.get()
             try:
                 await self._say(text)
             except ApiError as error:
-                if self._open is text.text:
-                    self._open = None
+                text.failed = True
                 await self._tell(error)
-            if text.in_chunks:
-                await self._write(SynthesizeStopped())
+            await self._finish(text)
+            self._now = None
             self._unheard -= 1
             self._heard.set()
 
     async def _say(self, text: _Text) -> None:
-        service, request = self._doors.service, text.request
-        rate = service.pool.bundles.resolve(request.model).manifest.sizes.codec.sample_rate
-        sent = 0
-        async with aclosing(LiveSpeech(service, request, text.text).units()) as units:
+        if isinstance(text.request, ApiError):
+            raise text.request
+        async with aclosing(LiveSpeech(self._doors.service, text.request, text.text).units()) as units:
             async for unit in units:
-                sent = await self._send(unit, rate, sent)
-        if not sent:
-            await self._write(AudioStart(rate, WIDTH, 1, timestamp=0))
-        await self._write(AudioStop(timestamp=_milliseconds(sent, rate)))
+                await self._send(unit, text)
 
-    async def _send(self, unit: Unit, rate: int, sent: int) -> int:
-        """Send a unit's audio behind so many bytes of others; returns how many there are then."""
+    async def _finish(self, text: _Text) -> None:
+        """Send what ends the answer to a text."""
+        if not (text.failed and text.in_chunks):
+            await self._begin(text)
+        if text.begun:
+            await self._write(AudioStop(timestamp=_milliseconds(text.sent, text.rate)))
+        if text.in_chunks:
+            await self._write(SynthesizeStopped())
+
+    async def _begin(self, text: _Text) -> None:
+        if not text.begun:
+            text.begun = True
+            await self._write(AudioStart(text.rate, WIDTH, 1, timestamp=0))
+
+    async def _send(self, unit: Unit, text: _Text) -> None:
+        """Send a unit's audio."""
         timeout = self._doors.limits.timeout
         patience = Patience(unit.speech, timeout)
         self._sending = True
         try:
             async with aclosing(unit.speech.parts()) as parts:
                 while part := await made(anext(parts, b""), unit.speech, timeout):
-                    if not sent:
-                        await self._write(AudioStart(rate, WIDTH, 1, timestamp=0))
-                    chunk = AudioChunk(rate, WIDTH, 1, part, timestamp=_milliseconds(sent, rate))
+                    await self._begin(text)
+                    chunk = AudioChunk(text.rate, WIDTH, 1, part, timestamp=_milliseconds(text.sent, text.rate))
                     await patience.bounded(async_write_event(chunk.event(), self._writer))
-                    sent += len(part)
+                    text.sent += len(part)
         finally:
             self._sending = False
             self._spoken += 1
             name = f"{self._name}.{self._spoken}"
             telling.ended(self._doors.metrics, unit.request, unit.speech, request_id=name, way="wyoming")
-        return sent
 
     async def _tell(self, error: ApiError) -> None:
         await self._write(Error(error.message, error.code))

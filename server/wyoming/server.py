@@ -6,7 +6,9 @@ import asyncio
 import logging
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
+from typing import Any
 
 import psutil
 from zeroconf import Error as ZeroconfError
@@ -19,6 +21,8 @@ from server.wyoming.events import EVENT_BYTES
 
 SERVICE = "_wyoming._tcp.local."
 """What Home Assistant looks for."""
+CLOSING_SECONDS = 5
+"""For which a client may leave what it has been sent unread when the conversation has ended."""
 _ANY = ("0.0.0.0", "::")
 
 
@@ -52,8 +56,13 @@ class WyomingServer:
         announced = " ".join(addresses) if self._announcement else None
         log.event("wyoming_listening", uri=f"tcp://{host}:{port}", announced=announced, access="open to all")
 
-    async def stop(self, seconds: float) -> None:
-        """Take no more connections, let texts be heard to their end for so long, and break off the rest."""
+    async def stop(self, seconds: float, at_once: asyncio.Event) -> None:
+        """Take no more connections, let texts be heard to their end, and break off the rest.
+
+        Args:
+            seconds: for which texts may be heard.
+            at_once: ends that time when it is set.
+        """
         if self._announcement is not None:
             await self._announcement.async_close()
         for server in self._servers:
@@ -61,7 +70,11 @@ class WyomingServer:
         for conversation in self._conversations.values():
             conversation.leave()
         if self._conversations:
-            await asyncio.wait(self._conversations, timeout=seconds)
+            heard = asyncio.wait(list(self._conversations))
+            waits: list[asyncio.Task[Any]] = [asyncio.create_task(heard), asyncio.create_task(at_once.wait())]
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
         for task in self._conversations:
             task.cancel()
         if self._conversations:
@@ -76,13 +89,26 @@ class WyomingServer:
         self._conversations[task] = conversation
         try:
             await conversation.run()
-        except asyncio.CancelledError:
-            pass  # the server stops
+            await _close(writer)
+        except (asyncio.CancelledError, TimeoutError):
+            pass  # the server stops, or the client takes nothing
         except Exception as error:
             log.event("unforeseen_error", level=logging.ERROR, error=repr(error))
         finally:
+            writer.transport.abort()  # where it is not closed yet, what the client has not taken is given up
             del self._conversations[task]
-            writer.close()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection when its client has taken what it has been sent.
+
+    Raises:
+        TimeoutError: the client has not taken it.
+    """
+    writer.close()
+    async with asyncio.timeout(CLOSING_SECONDS):
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def announce(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient
@@ -29,7 +33,7 @@ from zeroconf import ServiceStateChange
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
 from server.wyoming.events import EVENT_BYTES
-from server.wyoming.server import SERVICE, announce
+from server.wyoming.server import SERVICE, WyomingServer, announce
 from tests.server.fakes import write_bundle
 from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, run_server, wait_until
 
@@ -167,6 +171,12 @@ def test_what_is_wrong_is_said(server: RunningServer, events: list[Eventable], w
         await tell(client, *events)
         (error,) = await hear(client, Error)
         assert words in Error.from_event(error).text
+        if Synthesize.is_type(events[0].event().type):
+            assert [event.type for event in await hear(client)] == ["audio-start", "audio-stop"]
+        if SynthesizeStart.is_type(events[0].event().type):
+            # The text that this voice cannot speak, as servers that know no chunks would hear it, is no other text.
+            await tell(client, SynthesizeChunk("One. Two."), Synthesize("One. Two."), SynthesizeStop())
+            assert [event.type for event in await hear(client, SynthesizeStopped)] == ["synthesize-stopped"]
         await tell(client, Synthesize("Hello."))
         assert len(audio_of(await hear(client))) == 2 * FRAME_BYTES
 
@@ -249,3 +259,104 @@ def test_the_network_is_told() -> None:
             await announcement.async_close()
 
     asyncio.run(look())
+
+
+def test_a_text_that_fails_while_it_arrives_is_over(server: RunningServer) -> None:
+    async def conversation(client: AsyncClient) -> None:
+        await tell(client, SynthesizeStart(), SynthesizeChunk("The first one. fail-at-start\n\nThe"))
+        heard = await hear(client, SynthesizeStopped)
+        kinds = [event.type for event in heard if not AudioChunk.is_type(event.type)]
+        assert kinds == ["audio-start", "error", "audio-stop", "synthesize-stopped"]
+        await tell(client, SynthesizeChunk(" rest. Of it."), Synthesize("The whole. Text."), SynthesizeStop(), Ping())
+        assert [event.type for event in await hear(client, Pong)] == ["pong"]
+        await tell(client, Synthesize("Hello."))
+        start, *chunks, _ = await hear(client)
+        assert AudioStart.is_type(start.type)
+        assert len(audio_of(chunks)) == 2 * FRAME_BYTES
+
+    talk(server, conversation)
+
+
+def open_sockets(server: RunningServer) -> int:
+    port = int(uri_of(server).rpartition(":")[2])
+    found = psutil.Process(server.process.pid).net_connections("tcp")
+    return sum(connection.laddr.port == port and bool(connection.raddr) for connection in found)
+
+
+def test_clients_that_take_nothing_are_put_out(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "custom")
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_WYOMING_URI": "tcp://127.0.0.1:0"}
+    with run_server((*FAKE, "wyoming"), tmp_path, KW_REQUEST_TIMEOUT="1", **settings) as server:
+        host, port = uri_of(server).removeprefix("tcp://").split(":")
+        with socket.create_connection((host, int(port)), 0.5) as connection:
+            with suppress(TimeoutError, ConnectionError):  # the server does not read on, or has put this client out
+                connection.sendall(b'{"type": "describe"}\n' * 20_000)
+            wait_until(lambda: open_sockets(server) == 0, "the connection is gone")
+
+
+def test_a_conversation_that_is_over_waits_for_its_client_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Over:
+        def __init__(self, doors: object, name: str, reader: object, writer: asyncio.StreamWriter) -> None:
+            self._writer = writer
+            writers.append(writer)
+
+        async def run(self) -> None:
+            self._writer.write(bytes(20_000_000))
+
+    writers: list[asyncio.StreamWriter] = []
+    monkeypatch.setattr("server.wyoming.server.Conversation", Over)
+    monkeypatch.setattr("server.wyoming.server.CLOSING_SECONDS", 0.1)
+    doors: Any = SimpleNamespace(limits=SimpleNamespace(connections=1))
+
+    async def work() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = WyomingServer(doors, [listener], announce=False)
+        await server.start()
+        with socket.create_connection(listener.getsockname()):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not writers or writers[0].transport.get_write_buffer_size():
+                    await asyncio.sleep(0.01)
+            await server.stop(0, asyncio.Event())
+
+    asyncio.run(work())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process at the first signal of another one")
+def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "custom", **LONG)
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_WYOMING_URI": "tcp://127.0.0.1:0"}
+    settings |= {"FAKE_FRAME_SECONDS": "0.05", "KW_DRAIN_SECONDS": "3000"}
+    for program in (FAKE, (*FAKE, "wyoming")):
+        with run_server(program, tmp_path, **settings) as server:
+
+            async def conversation(client: AsyncClient, server: RunningServer = server) -> None:
+                await tell(client, Synthesize("Hello."))
+                await hear(client, AudioStart)
+                server.process.send_signal(signal.SIGTERM)
+                await asyncio.to_thread(wait_until, lambda: any(" draining " in line for line in server.log), "drain")
+                assert await asyncio.to_thread(server.stop) == 0
+
+            talk(server, conversation)
+
+
+def test_waiting_for_a_row_is_not_idle_and_halves_of_events_are_kept(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "custom", **SHORT)
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_WYOMING_URI": "tcp://127.0.0.1:0"}
+    settings |= {"FAKE_FRAME_SECONDS": "1.5", "KW_SOCKET_IDLE_SECONDS": "0.5"}
+    with run_server((*FAKE, "wyoming"), tmp_path, **settings) as server:
+
+        async def conversation(client: AsyncClient) -> None:
+            async with AsyncClient.from_uri(uri_of(server)) as other:
+                await tell(other, Synthesize("Hello."))
+                await asyncio.to_thread(server.wait_event, "submitted")
+                await tell(client, SynthesizeStart(), SynthesizeChunk("The first one. The"))
+                await asyncio.sleep(1)
+                assert client._writer is not None
+                client._writer.write(b'{"type": "synthesize-chunk", "data_length": 18}\n')
+                await asyncio.sleep(1)
+                client._writer.write(b'{"text":" second"}')
+                await tell(client, SynthesizeStop())
+                assert len(audio_of(await hear(client, SynthesizeStopped))) == 2 * 2 * FRAME_BYTES
+                assert len(audio_of(await hear(other))) == 2 * FRAME_BYTES
+
+        talk(server, conversation)
