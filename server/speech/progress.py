@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from server.errors import NoProgressError
+from server.metrics import Outcome
 from server.speech.rendering import Speech
 from server.speech.stall_timeout import stall_timeout
 
@@ -36,16 +37,26 @@ async def made(work: Awaitable[T], speech: Speech, timeout: float) -> T:
         raise NoProgressError(f"the engine has made nothing for {timeout:g} seconds; try again") from error
 
 
+class Sent(Protocol):
+    """What is sent: one speech, or several together."""
+
+    outcome: Outcome
+
+    @property
+    def audio_seconds(self) -> float:
+        """Seconds of the audio made so far, or of what has begun to be sent."""
+
+
 class Patience:
     """How long a client may let the server wait: for each part of the audio, and on the whole.
 
     Args:
-        speech: whose audio is sent.
+        sent: whose audio is sent.
         timeout: seconds for which the client may take nothing; 0 is for ever.
     """
 
-    def __init__(self, speech: Speech, timeout: float) -> None:
-        self._speech, self._timeout = speech, timeout
+    def __init__(self, sent: Sent, timeout: float) -> None:
+        self._sent, self._timeout = sent, timeout
         self._waited = 0.0
 
     async def bounded(self, sending: Awaitable[None]) -> None:
@@ -55,13 +66,13 @@ class Patience:
             TimeoutError: the client takes nothing, or too little for too long.
         """
         # Audio made counts, not audio sent: what is encoded at a time is short beside what a client may be late.
-        allowed = self._timeout + MAX_WAIT_PER_AUDIO_SECOND * self._speech.audio_seconds - self._waited
+        allowed = self._timeout + MAX_WAIT_PER_AUDIO_SECOND * self._sent.audio_seconds - self._waited
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
             async with asyncio.timeout(min(self._timeout, max(allowed, 0.0)) if self._timeout else None):
                 await sending
         except TimeoutError:
-            self._speech.outcome = "timed_out"
+            self._sent.outcome = "timed_out"
             raise
         self._waited += clock() - began

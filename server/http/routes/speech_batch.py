@@ -6,19 +6,21 @@ import asyncio
 import json
 from base64 import b64encode
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from sanic import Blueprint, Request
+from sanic.response import HTTPResponse
 
 from server.errors import ApiError, InvalidRequestError, KeyLimitError
 from server.http.routes.speech_stream import Doors
-from server.metrics import UNKNOWN
+from server.metrics import UNKNOWN, Outcome
 from server.speech import telling
 from server.speech.batch import Item, parse_batch
-from server.speech.progress import made
+from server.speech.progress import Patience, made
 
-SENT_AT_A_TIME = 1 << 16
-"""Bytes: that the client takes something is noticed so often."""
+ENCODED_AT_A_TIME = 3 << 14
+"""Bytes of a file, three of which are four signs of base64: that the client takes something is noticed so often."""
 
 
 def speech_batch_routes(doors: Doors) -> Blueprint:
@@ -47,6 +49,15 @@ def speech_batch_routes(doors: Doors) -> Blueprint:
     return blueprint
 
 
+@dataclass(frozen=True)
+class _Result:
+    """An item's result: what is told of it, and its file where it has one."""
+
+    fields: dict[str, Any]
+    body: bytearray | None = None
+    audio_seconds: float = 0.0
+
+
 class _Batch:
     """A batch under way: its items are made side by side, and sent in order as they are ready."""
 
@@ -56,6 +67,10 @@ class _Batch:
         """What each item takes until it is sent."""
         self._turn = asyncio.Semaphore(1)
         """Of the items: only one is made where the model is not loaded yet."""
+        self.outcome: Outcome = "stopped"
+        self.audio_seconds = 0.0
+        """Of the items whose turn to be sent has come."""
+        self._patience = Patience(self, doors.limits.timeout)
 
     async def answer(self) -> None:
         self._turn = asyncio.Semaphore(self._at_once())
@@ -66,13 +81,13 @@ class _Batch:
             await self._send(response, f'{{"id": {json.dumps(f"speech-batch-{self._request.id}")}, "results": [')
             for index, task in enumerate(tasks):
                 result = await task
-                failed += result["status"] == "error"
-                await self._send(response, (", " if index else "") + json.dumps(result))
+                failed += result.body is None
+                await self._send_result(response, result, ", " if index else "")
                 self._held[index].close()
             total = len(tasks)
             counts = f'"total": {total}, "succeeded": {total - failed}, "failed": {failed}'
             await self._send(response, f"], {counts}}}")
-            await response.eof()
+            await self._patience.bounded(response.eof())  # type: ignore[no-untyped-call]
         except TimeoutError:  # the client takes nothing
             transport = self._request.transport
             if transport is not None:
@@ -80,9 +95,9 @@ class _Batch:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
-            for held in self._held:
+            for held in self._held:  # before the wait, in which this may be cancelled
                 held.close()
+            await asyncio.wait(tasks)
 
     def _at_once(self) -> int:
         """Items side by side: all rows of the model but one, which is for others."""
@@ -94,7 +109,7 @@ class _Batch:
                 return max(1, engine.rows - 1) if engine else 1
         return 1
 
-    async def _make(self, index: int, item: Item) -> dict[str, Any]:
+    async def _make(self, index: int, item: Item) -> _Result:
         """An item's result; what is wrong with it is told in its place."""
         try:
             if isinstance(item, InvalidRequestError):
@@ -104,9 +119,10 @@ class _Batch:
                 return await self._speak(index, item)
         except ApiError as error:
             told = {"error": error.message, "code": error.code, "param": error.param}
-            return {"index": index, "status": "error", **{name: value for name, value in told.items() if value}}
+            fields = {"index": index, "status": "error", **{name: value for name, value in told.items() if value}}
+            return _Result(fields)
 
-    async def _speak(self, index: int, item: Any) -> dict[str, Any]:
+    async def _speak(self, index: int, item: Any) -> _Result:
         doors, key = self._doors, self._request.ctx.key
         try:
             speech = await doors.service.start(item)
@@ -125,18 +141,28 @@ class _Batch:
         tokens, frames = speech.usage
         details = {"text_tokens": tokens, "audio_tokens": 0}
         usage = {"input_tokens": tokens, "output_tokens": frames, "total_tokens": tokens + frames}
-        audio = await asyncio.to_thread(b64encode, body)
-        return {
+        fields = {
             "index": index,
             "status": "success",
-            "audio_data": audio.decode(),
             "media_type": speech.content_type,
             "usage": {**usage, "input_token_details": details},
             "seed": speech.seed,
         }
+        return _Result(fields, body, speech.audio_seconds)
 
-    async def _send(self, response: Any, text: str) -> None:
-        data = text.encode()
-        for start in range(0, len(data), SENT_AT_A_TIME):
-            async with asyncio.timeout(self._doors.limits.timeout or None):
-                await response.send(data[start : start + SENT_AT_A_TIME])
+    async def _send_result(self, response: HTTPResponse, result: _Result, before: str) -> None:
+        fields = json.dumps(result.fields)
+        if result.body is None:
+            await self._send(response, before + fields)
+            return
+        self.audio_seconds += result.audio_seconds
+        await self._send(response, f'{before}{fields.removesuffix("}")}, "audio_data": "')
+        view = memoryview(result.body)
+        for start in range(0, len(view), ENCODED_AT_A_TIME):
+            # The event loop waits for an encoding of the whole file, also in a thread.
+            await self._send(response, b64encode(view[start : start + ENCODED_AT_A_TIME]).decode())
+            await asyncio.sleep(0)
+        await self._send(response, '"}')
+
+    async def _send(self, response: HTTPResponse, text: str) -> None:
+        await self._patience.bounded(response.send(text))

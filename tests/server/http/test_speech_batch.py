@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from server.errors import InvalidRequestError
+from server.http.routes.speech_batch import ENCODED_AT_A_TIME, _Batch, _Result
+from server.speech.rendering import WholeFiles
+from tests.server import clock
 from tests.server.answers import PREFIXES, check_error
+from tests.server.clock import settle, skip
 from tests.server.fakes import write_bundle
 from tests.server.running import FAKE, KEY, RunningServer, run_server
 
@@ -97,3 +104,78 @@ def test_leaving_frees_the_row_and_files_are_bounded(slow: RunningServer) -> Non
     with slow.client("other") as client:
         (result,) = ask(client, {"input": "One.", "exact_frames": 300}).json()["results"]
         assert "longer than 1.0MB" in result["error"]
+
+
+class Reader:
+    """A response whose client takes each part of the body after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.body = ""
+        self.left = False
+
+    async def send(self, text: str) -> None:
+        await skip(self._seconds if len(text) > ENCODED_AT_A_TIME else 0)
+        self.body += text
+
+    async def eof(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.left = True
+
+
+class Made(_Batch):
+    """A batch of items whose files are made already and are 40 seconds long."""
+
+    files = WholeFiles(1)
+
+    def __init__(self, reader: Reader, items: int = 1) -> None:
+        async def respond(**_: object) -> Reader:
+            return reader
+
+        doors: Any = SimpleNamespace(limits=SimpleNamespace(timeout=10))
+        request: Any = SimpleNamespace(respond=respond, id="x", transport=reader)
+        super().__init__(doors, request, [InvalidRequestError("takes the item's place")] * items)
+
+    async def _make(self, index: int, item: object) -> _Result:
+        return _Result({"index": index}, bytearray(40 * ENCODED_AT_A_TIME), audio_seconds=40)
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(3.9, False), (9, True), (11, True)])
+def test_a_client_may_be_slow_within_bounds(seconds: float, left: bool) -> None:
+    reader = Reader(seconds)
+    clock.run(Made(reader).answer())
+    assert reader.left is left
+    if not left:
+        (result,) = json.loads(reader.body)["results"]
+        assert b64decode(result["audio_data"], validate=True) == bytes(40 * ENCODED_AT_A_TIME)
+
+
+def test_what_a_batch_holds_is_given_back_however_it_ends() -> None:
+    class Stubborn(Made):
+        async def _make(self, index: int, item: object) -> _Result:
+            try:
+                if index == 1:
+                    self._held[index].enter_context(self.files.one())(1)
+                await asyncio.Event().wait()
+            finally:
+                if index == 1:
+                    await settle()
+            raise AssertionError("nothing sets the event")
+
+    async def work() -> None:
+        batch = Stubborn(Reader(0), items=2)
+        answering = asyncio.create_task(batch.answer())
+        await skip(0)
+        await skip(0)
+        answering.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        answering.cancel()  # in its wait for the second item
+        await asyncio.wait([answering])
+        assert answering.cancelled()
+        with batch.files.one() as grow:
+            grow(1)
+
+    clock.run(work())
