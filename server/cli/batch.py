@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.jsonl"
 """In the folder of the files: a JSON object a line for each of them."""
+MAX_ID_BYTES = 255 - len("..opus.4294967295")
+"""As UTF-8, since a file's name has 255 bytes, also that of the file until it is whole."""
 _ID = re.compile(r"[\w-][\w. -]{0,199}")
 _UNKNOWN = ("stream", "stream_format", "response_format")
 
@@ -59,8 +61,11 @@ def batch(arguments: argparse.Namespace, settings: Settings) -> None:
     shared = {"model": model, "voice": arguments.voice, "response_format": arguments.format}
     tasks = list(tasks_of(arguments.texts, shared))
     output: Path = arguments.output
-    output.mkdir(parents=True, exist_ok=True)
-    made = Manifest(output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        made = Manifest(output)
+    except OSError as error:
+        raise CommandError(f"{output}: {error.strerror or error}") from None
     left = [task for task in tasks if not made.has(task)]
     failures = asyncio.run(_speak(settings, pool, left, made))
     done = len(left) - len(failures)
@@ -80,12 +85,13 @@ def tasks_of(path: Path, shared: dict[str, Any]) -> Iterator[Task]:
         CommandError: a line is wrong.
     """
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")  # a text may have other ends of lines within it
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise CommandError(f"{path}: {reason}", USAGE_ERROR) from None
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
+    for number, ended in enumerate(lines, 1):
+        line = ended.removesuffix("\r")
         if not line.strip():
             continue
         try:
@@ -109,6 +115,8 @@ def _request(line: str, shared: dict[str, Any]) -> tuple[str | None, dict[str, A
     name = sent.pop("id", None)
     if name is not None and (not isinstance(name, str | int) or not _ID.fullmatch(str(name))):
         raise InvalidRequestError("id is the name of a file: letters, digits, blanks, `.`, `_` and `-`")
+    if name is not None and len(str(name).encode()) > MAX_ID_BYTES:
+        raise InvalidRequestError(f"id is too long for the name of a file: it may have {MAX_ID_BYTES} bytes as UTF-8")
     fields = {key: value for key, value in sent.items() if key not in _UNKNOWN and value is not None}
     return (None if name is None else str(name)), fields
 
@@ -155,7 +163,11 @@ class Manifest:
 
 
 async def _speak(settings: Settings, pool: Any, tasks: list[Task], made: Manifest) -> list[str]:
-    """Make the files, as many side by side as there are rows; returns what went wrong, a line each."""
+    """Make the files, as many side by side as there are rows; returns what went wrong, a line each.
+
+    Raises:
+        CommandError: a file cannot be written, so that the others could not be either.
+    """
     from server.cli.say import write  # these two need ONNX Runtime
     from server.speech.service import SpeechService
 
@@ -163,6 +175,7 @@ async def _speak(settings: Settings, pool: Any, tasks: list[Task], made: Manifes
     service: SpeechService = SpeechService(pool, profiles_of(settings), settings.max_input_chars, lexicon)
     waiting = iter(tasks)
     failures: list[str] = []
+    broken: ExceptionGroup | None = None
     layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} texts [{elapsed} gone, {remaining} left]"
 
     async def work(bar: tqdm) -> None:
@@ -186,6 +199,13 @@ async def _speak(settings: Settings, pool: Any, tasks: list[Task], made: Manifes
             async with asyncio.TaskGroup() as workers:
                 for _ in range(min(settings.max_rows, len(tasks))):
                     workers.create_task(work(bar))
+    except* OSError as group:
+        broken = group
     finally:
         await pool.close()
+    if broken is not None:
+        error = broken.exceptions[0]
+        reason = getattr(error, "strerror", None) or error
+        lines = [f"{made.folder}: {reason}; make room or mend it, and run the same again to go on", *failures]
+        raise CommandError("\n".join(lines))
     return failures

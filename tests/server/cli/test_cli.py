@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -272,6 +274,7 @@ def test_batch_takes_requests(models: Path, tmp_path: Path) -> None:
         ('{"input": "x", "id": "../x"}', "line 1: id is the name of a file"),
         ('{"input": "x", "id": "a"}\n{"input": "x", "id": "A"}', "line 2: line 1 has the same id"),
         ('{"input": "x", "seed": -5}', "line 1: seed"),
+        (json.dumps({"input": "x", "id": "\u00e9" * 120}), "line 1: id is too long for the name of a file"),
     ],
 )
 def test_batch_says_what_is_wrong_before_it_begins(
@@ -282,3 +285,33 @@ def test_batch_says_what_is_wrong_before_it_begins(
     assert command.main(["batch", str(texts), "-o", str(tmp_path / "out")]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_batch_ends_a_text_where_its_line_ends_and_takes_the_longest_id(models: Path, tmp_path: Path) -> None:
+    texts, folder = tmp_path / "texts.txt", tmp_path / "out"
+    texts.write_bytes("One.\u2028Two.\x0cThree.\u0085Four.\r\nFive.\n".encode())
+    assert command.main(["batch", str(texts), "-o", str(folder)]) == 0
+    made = {str(entry["file"]): entry["input"] for entry in manifest_of(folder)}
+    assert made == {"00001.wav": "One.\u2028Two.\x0cThree.\u0085Four.", "00002.wav": "Five."}
+    longest = "\u00e9" * (batch.MAX_ID_BYTES // 2)
+    requests = tmp_path / "requests.jsonl"
+    requests.write_text(json.dumps({"id": longest, "input": "x"}) + "\n")
+    assert command.main(["batch", str(requests), "-o", str(folder)]) == 0
+    assert (folder / f"{longest}.wav").is_file()
+
+
+def test_batch_that_cannot_write_says_so(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts, folder = tmp_path / "texts.txt", tmp_path / "out"
+    texts.write_text("One.\nTwo.\n")
+
+    async def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("server.cli.say.write", full)
+    assert command.main(["batch", str(texts), "-o", str(folder)]) == 1
+    assert f"{folder}: No space left on device; " in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert command.main(["batch", str(texts), "-o", str(tmp_path / "file")]) == 1
+    assert f"{tmp_path / 'file'}: File exists" in capsys.readouterr().err
