@@ -42,6 +42,8 @@ class LiveText:
         self._units: deque[str] = deque()
         self._ended = False
         self._changed = asyncio.Event()
+        self.taken = 0
+        """So many units have been given out."""
 
     def feed(self, text: str) -> None:
         """Add some text, cut off anywhere.
@@ -79,7 +81,17 @@ class LiveText:
                 self._units.extend(self._splitter.settle())
                 if not self._units:
                     await self._changed.wait()
+        self.taken += 1
         return self._units.popleft()
+
+    async def drop(self) -> None:
+        """Drop what has come and what still comes, until the text has ended."""
+        while True:
+            self._arrived.clear()
+            if self._ended:
+                return
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _cut(self) -> None:
         text, self._arrived = "".join(self._arrived), []
@@ -142,10 +154,9 @@ class LiveSpeech:
                     unit.speech.stop()
         finally:
             if following is not None:
+                # Nothing is awaited here: a second cancellation would end it, and the unit would be lost.
+                following.add_done_callback(_stop)
                 following.cancel()
-                await asyncio.wait([following])
-                if not following.cancelled() and following.exception() is None and (unit := following.result()):
-                    unit.speech.stop()
 
     async def _begin_next(self) -> Unit | None:
         text = await self._text.unit()
@@ -164,3 +175,9 @@ class LiveSpeech:
         model = self._service.pool.bundles.resolve(self._request.model).id
         engine = self._service.pool.loaded().get(model)
         return engine is not None and engine.running + engine.waiting < engine.rows - 1
+
+
+def _stop(begun: asyncio.Task[Unit | None]) -> None:
+    """Stop the unit of a task that nobody waits for, if it was begun before the task was cancelled."""
+    if not begun.cancelled() and begun.exception() is None and (unit := begun.result()):
+        unit.speech.stop()

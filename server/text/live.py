@@ -81,10 +81,10 @@ class Splitter:
             place = self._places.search(self._text, self._looked_at)
             if (place.end() if place else len(self._text)) > MOST_HELD:
                 blank = self._text.rfind(" ", 1, MOST_HELD)
-                units += self._take(MOST_HELD if blank < 0 else blank)
+                units += self._take(MOST_HELD if blank < 0 else blank, drop=True)
             elif place is None:
                 break
-            elif taken := self._cut(self._text[: place.end()]):
+            elif is_speakable(self._text[: place.start()]) and (taken := self._cut(self._text[: place.end()])):
                 units += taken
             else:
                 self._looked_at = place.start() + 1 + place.start() // _PATIENCE
@@ -100,9 +100,7 @@ class Splitter:
         units = self.feed("\ufffd" if half else "")
         if self._least is not None and self.held:
             units += self._cut(self._text)
-        units += self._take(len(self._text))
-        self._text = ""
-        return units
+        return units + self._take(len(self._text), drop=True)
 
     def _cut(self, text: str) -> list[str]:
         """Units up to the last boundary of a text, which begins as the one that is held and may go on."""
@@ -114,19 +112,21 @@ class Splitter:
             part = text[start : cut.offset]
             opening = _OPENING.search(part)
             part = part[: opening.start()] if opening else part
-            if self._least is None or cut.boundary < self._least or _OPEN_TAG.search(part[-_TAG_CHARS:]):
+            if self._least is None or cut.boundary < self._least:
                 continue
             if cut.boundary is Boundary.CLAUSE and len(_LETTER.findall(part)) < LEAST_CLAUSE_CHARS:
+                continue
+            if _OPEN_TAG.search(part[-_TAG_CHARS:]):
                 continue
             if taken := self._take(len(part)):
                 units += taken
                 start += len(part)
         return units
 
-    def _take(self, length: int) -> list[str]:
-        """The beginning of what is held, as a unit; nothing, and it stays, where it has nothing to say."""
+    def _take(self, length: int, *, drop: bool = False) -> list[str]:
+        """The beginning of what is held, as a unit; nothing where it has nothing to say, and then `drop` removes it."""
         unit = self._text[:length].strip()
-        if length < MOST_HELD and not is_speakable(unit):
-            return []
-        self._text, self._looked_at = self._text[length:], 0
-        return [unit] if is_speakable(unit) else []
+        speakable = is_speakable(unit)
+        if speakable or drop:
+            self._text, self._looked_at = self._text[length:], 0
+        return [unit] if speakable else []

@@ -57,6 +57,7 @@ def speech_routes(
                 content_type=headers.getone("content-type", ""),
                 content_encoding=headers.getone("content-encoding", ""),
             )
+            await request.app.ctx.turns.take()  # many that are parsed together would share a round of the loop
             audio_format = speech_request.response_format
             model = service.pool.bundles.resolve(speech_request.model).id
             return speech_request, await service.start(speech_request)

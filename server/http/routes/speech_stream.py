@@ -23,6 +23,7 @@ from websockets.frames import CloseCode
 from server import log
 from server.errors import ApiError, InvalidRequestError, StoppingError, TooManyConnectionsError
 from server.http.access import KeyLimit
+from server.http.capacity import Turns
 from server.http.websocket import WebSocket
 from server.metrics import Metrics
 from server.speech import telling
@@ -119,7 +120,7 @@ def speech_stream_routes(doors: Doors) -> Blueprint:
     async def stream(request: Request) -> None:
         if request.app.ctx.draining:
             raise StoppingError("the server is stopping; try again soon")
-        session = Session(doors, str(request.id), request.ctx.key)
+        session = Session(doors, str(request.id), request.ctx.key, request.app.ctx.turns)
         with doors.one_more(session):
             socket = await WebSocket.accept(request, doors.limits.message_bytes)
             began = asyncio.get_running_loop().time()
@@ -166,6 +167,13 @@ class _Utterance:
         """Those of them that have been made to their end."""
         self.unit_open = False
         """Whether the last of them has had its `audio.start` and not its `audio.done`."""
+        self.failed = False
+        """Whether one of them could not be spoken; the rest of the text is dropped."""
+
+    @property
+    def speaking(self) -> bool:
+        """Whether a unit has been asked for that has not been made to its end."""
+        return self.text is not None and not self.failed and self.text.taken > self.said
 
 
 class Session:
@@ -175,10 +183,11 @@ class Session:
         doors: what it may use.
         request_id: for the log.
         key: the label of its key; None where none is asked for.
+        turns: of which each message takes one.
     """
 
-    def __init__(self, doors: Doors, request_id: str, key: str | None) -> None:
-        self._doors, self._id, self._key = doors, request_id, key
+    def __init__(self, doors: Doors, request_id: str, key: str | None, turns: Turns) -> None:
+        self._doors, self._id, self._key, self._turns = doors, request_id, key, turns
         self._socket: WebSocket
         self._config: Config | None = None
         self._open: _Utterance | None = None
@@ -188,6 +197,7 @@ class Session:
         self._waiting: asyncio.Queue[_Utterance] = asyncio.Queue()
         self._unheard = 0
         self._current: asyncio.Task[None] | None = None
+        """Says an utterance that has not been cancelled."""
         self._last_code: CloseCode | None = None
         """With which to close once all that has been begun is heard."""
 
@@ -225,6 +235,7 @@ class Session:
                 return CloseCode.NORMAL_CLOSURE
             if message is None:
                 return CloseCode.NORMAL_CLOSURE
+            await self._turns.take()
             try:
                 self._take(message)
             except ApiError as error:
@@ -245,7 +256,7 @@ class Session:
     @property
     def _busy(self) -> bool:
         """Whether the client may hear something before it says something."""
-        return self._unheard > bool(self._open) or bool(self._open and self._open.sentences > self._open.said)
+        return self._unheard > bool(self._open) or bool(self._open and self._open.speaking)
 
     def _take(self, message: str | bytes) -> None:
         try:
@@ -277,7 +288,9 @@ class Session:
         if self._open:
             raise InvalidRequestError("session.config is for between utterances; send input.done before it")
         request = of_object({"response_format": DEFAULT_FORMAT, **_said(sent), "input": ANY_TEXT})
-        self._config = Config(request, _options(sent), self._doors.service.check(request))
+        options = _options(sent)
+        if self._config is None or (request, options) != (self._config.request, self._config.options):
+            self._config = Config(request, options, self._doors.service.check(request))
 
     def _add(self, text: object, config: Config) -> None:
         if not isinstance(text, str):
@@ -320,6 +333,7 @@ class Session:
             self._waiting.put_nowait(utterance)
         if self._current is not None:
             self._current.cancel()
+            self._current = None
 
     def _close_when_heard(self, code: CloseCode) -> None:
         self._last_code = code
@@ -331,16 +345,16 @@ class Session:
     async def _speak(self) -> None:
         """Say one utterance after the other."""
         while (utterance := await self._waiting.get()) is not _END:
-            self._current = asyncio.create_task(self._say(utterance))
+            saying = self._current = asyncio.create_task(self._say(utterance))
             try:
-                await asyncio.wait([self._current])
+                await asyncio.wait([saying])
             finally:
-                self._current.cancel()
-                await asyncio.wait([self._current])
-            cancelled = self._current.cancelled()
+                self._current = None
+                saying.cancel()
+                await asyncio.wait([saying])
+            cancelled = saying.cancelled()
             if not cancelled:
-                self._current.result()
-            self._current = None
+                saying.result()
             await self._end(utterance, cancelled=cancelled)
             self._unheard -= 1
             if self._last_code is not None and not self._unheard:
@@ -348,9 +362,10 @@ class Session:
         await self._socket.close(self._last_code or CloseCode.NORMAL_CLOSURE)
 
     async def _say(self, utterance: _Utterance) -> None:
-        if utterance.text is None:
+        text = utterance.text
+        if text is None:
             return
-        speech = LiveSpeech(self._doors.service, utterance.config.request, utterance.text)
+        speech = LiveSpeech(self._doors.service, utterance.config.request, text)
         unit: Unit | None = None
         try:
             with self._doors.keys.one_more(self._key):
@@ -358,6 +373,7 @@ class Session:
                     async for unit in units:
                         await self._send(unit, utterance)
         except ApiError as error:
+            utterance.failed = True
             if unit is None or unit.speech.outcome == "done":
                 request = utterance.config.request
                 model = self._doors.service.pool.bundles.resolve(request.model).id
@@ -365,8 +381,7 @@ class Session:
             await self._tell_error(error, **self._place(utterance))
             if utterance.unit_open:
                 await self._end_unit(utterance, error=True)
-            if self._open is utterance:
-                self._open = None
+            await text.drop()
 
     async def _send(self, unit: Unit, utterance: _Utterance) -> None:
         utterance.sentences += 1

@@ -253,6 +253,19 @@ def test_speech_that_fails_ends_its_utterance_alone(connection: ClientConnection
     assert hear(connection)[0][-1] == {"type": "session.done", "utterance_index": 1, "total_sentences": 1}
 
 
+def test_the_rest_of_an_utterance_that_fails_is_not_spoken(connection: ClientConnection) -> None:
+    tell(connection, "input.text", text="fail-at-start\n\nTwo")
+    events, _ = hear(connection, "error")
+    assert events[-1]["code"] == "speech_failed"
+    tell(connection, "input.text", text=". Three. ")
+    say(connection, "Four.")
+    say(connection, "One.")
+    first, audio = hear(connection)
+    assert [event["utterance_index"] for event in first] == [0] * len(first)
+    assert not audio
+    assert kinds(hear(connection)[0]) == ["audio.start", "audio.done", "session.done"]
+
+
 @pytest.mark.parametrize("how", ["cancel", "close", "abort"])
 def test_barge_in_frees_the_row(fake_server: RunningServer, how: str) -> None:
     seed = {"cancel": 7100, "close": 7101, "abort": 7102}[how]

@@ -33,6 +33,9 @@ class Pool:
         self.waiting = 0
         """Requests that wait for the model."""
 
+    def loaded(self) -> dict[str, SpeechEngine]:
+        return {}
+
     def lease(self, bundle: object) -> Lease:
         if not self.places:
             raise BusyError("full")

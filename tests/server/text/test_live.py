@@ -99,3 +99,39 @@ def test_half_an_emoji_at_the_end_is_replaced() -> None:
     splitter = Splitter("sentence", "en")
     assert splitter.feed("a \ud83d") == []
     assert splitter.flush() == ["a \ufffd"]
+
+
+@pytest.mark.parametrize("granularity", ["sentence", "clause"])
+@pytest.mark.parametrize("step", [7, 5000])
+@pytest.mark.parametrize("sign", ["- ", "🙂 ", " ", "\n", "----- ", "🙂" * 99 + " ", "-", "... "])
+def test_signs_without_end_are_dropped(sign: str, step: int, granularity: Granularity) -> None:
+    signs = sign * (3000 // len(sign))
+    units = units_of(f"{signs} Hello there", granularity, step)
+    assert len(units) == 1
+    assert units[0].endswith("Hello there")
+    assert units_of(signs, granularity, step) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["- ", "🙂 ", " ", "\n", "x", "word ", "ends. ", "你好。", "no, ", "[voice:", "\ud83d", "-"]
+            ),
+            st.integers(1, 1200),
+        ),
+        max_size=5,
+    ),
+    st.sampled_from(["sentence", "clause"]),
+)
+def test_any_text_is_taken_in_and_no_more_of_it_held_than_is_waited_for(
+    parts: list[tuple[str, int]], granularity: Granularity
+) -> None:
+    splitter = Splitter(granularity, None)
+    for part, times in parts:
+        splitter.feed(part * times)
+        assert len(splitter._text) <= MOST_HELD
+        splitter.settle()
+    splitter.flush()
+    assert not splitter.held

@@ -1,0 +1,144 @@
+"""The conversation of WS `/audio/speech/stream`, over a socket without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+
+from server.http.access import KeyLimit
+from server.http.capacity import Turns
+from server.http.routes.speech_stream import Doors, Session, StreamLimits
+from server.http.websocket import WebSocket
+from server.metrics import Metrics
+from server.speech.rendering import WholeFiles
+from server.speech.service import SpeechService
+from tests.server.clock import run, settle, skip, until
+from tests.server.http.test_speech_stream import CONFIG
+from tests.server.speech.test_service import Pool, service_of
+
+IDLE_SECONDS = 60.0
+A_ROUND = 4
+
+
+class Socket:
+    """Gives the messages that it is given, and keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.incoming: asyncio.Queue[str | None] = asyncio.Queue()
+        self.sent: list[dict[str, Any]] = []
+        self.closed = False
+
+    def tell(self, kind: str, **fields: object) -> None:
+        self.incoming.put_nowait(json.dumps({"type": kind, **fields}))
+
+    async def receive(self) -> str | None:
+        return await self.incoming.get()
+
+    async def send(self, message: str | bytes) -> None:
+        self.sent.append(json.loads(message))
+
+    async def close(self, code: int = 1000) -> None:
+        self.closed = True
+
+
+@asynccontextmanager
+async def conversation(service: SpeechService, turns: Turns) -> AsyncIterator[Socket]:
+    """A socket with a configuration, which the client leaves at the end."""
+    limits = StreamLimits(sockets=1, idle_seconds=IDLE_SECONDS, timeout=0, text_chars=1000, message_bytes=1000)
+    socket = Socket()
+    session = Session(Doors(service, Metrics(), KeyLimit(0), WholeFiles(1000), limits), "id", None, turns)
+    socket.tell("session.config", **CONFIG)
+    talking = asyncio.create_task(session.run(cast(WebSocket, socket)))
+    yield socket
+    socket.incoming.put_nowait(None)
+    await talking
+
+
+def test_a_text_whose_unit_waits_for_the_model_is_not_idle() -> None:
+    async def play() -> None:
+        pool = Pool()
+        async with conversation(service_of(pool), Turns(A_ROUND)) as socket:
+            socket.tell("input.text", text="One. Two")
+            await until(lambda: pool.waiting, "the unit waits for the model")
+            await skip(2 * IDLE_SECONDS)
+            assert not socket.closed
+            assert not socket.sent
+
+    run(play())
+
+
+def test_a_text_of_which_the_rest_is_dropped_is_idle() -> None:
+    async def play() -> None:
+        async with conversation(service_of(Pool(places=0)), Turns(A_ROUND)) as socket:
+            socket.tell("input.text", text="One. Two. Three")
+            await until(lambda: socket.sent, "the unit is refused")
+            await skip(2 * IDLE_SECONDS)
+            assert [event["code"] for event in socket.sent] == ["queue_full", "timeout"]
+
+    run(play())
+
+
+def test_an_utterance_that_has_failed_ends_with_its_input_done() -> None:
+    async def play() -> None:
+        pool = Pool(places=0)
+        async with conversation(service_of(pool), Turns(A_ROUND)) as socket:
+            socket.tell("input.text", text="One. Two")
+            await until(lambda: socket.sent, "the unit is refused")
+            pool.places = 10
+            for text in (". Three. ", "Four. ", "Five"):
+                socket.tell("input.text", text=text)
+                await settle()
+            assert [event["type"] for event in socket.sent] == ["error"]
+            assert pool.places == 10
+            socket.tell("input.done")
+            await settle()
+            assert [event["type"] for event in socket.sent] == ["error", "session.done"]
+            socket.tell("input.done")
+            await settle()
+            assert [event.get("utterance_index") for event in socket.sent] == [0, 0, 1]
+
+    run(play())
+
+
+@pytest.mark.parametrize("how", ["input.cancel", "session.close"])
+def test_an_utterance_that_has_failed_can_be_ended_otherwise(how: str) -> None:
+    async def play() -> None:
+        async with conversation(service_of(Pool(places=0)), Turns(A_ROUND)) as socket:
+            socket.tell("input.text", text="One. Two")
+            await until(lambda: socket.sent, "the unit is refused")
+            socket.tell(how)
+            await settle()
+            assert [event["type"] for event in socket.sent] == ["error", "session.done"]
+            assert socket.sent[1].get("cancelled", False) is (how == "input.cancel")
+            assert socket.closed is (how == "session.close")
+
+    run(play())
+
+
+def test_few_messages_are_taken_in_a_round_and_a_configuration_that_is_there_is_not_checked_again() -> None:
+    async def play() -> None:
+        service = service_of(Pool())
+        checked: list[object] = []
+        check = service.check
+        service.check = lambda request: checked.append(request) or check(request)  # type: ignore[func-returns-value,method-assign]
+        async with conversation(service, Turns(A_ROUND)) as socket:
+            for frames in (2, 2, 3, 3):
+                socket.tell("session.config", **{**CONFIG, "exact_frames": frames})
+            await settle()
+            assert [cast(Any, request).exact_frames for request in checked] == [2, 3]
+            for _ in range(100):
+                socket.tell("session.config", **CONFIG)
+            rounds = 0
+            while not socket.incoming.empty():
+                left = socket.incoming.qsize()
+                await asyncio.sleep(0)
+                assert left - socket.incoming.qsize() <= A_ROUND + 1
+                rounds += 1
+            assert rounds >= 100 / (A_ROUND + 1)
+
+    run(play())
