@@ -13,7 +13,7 @@ import pytest
 from server.http.access import KeyLimit
 from server.http.capacity import Turns
 from server.http.routes.speech_stream import Doors, Session, StreamLimits
-from server.http.websocket import WebSocket
+from server.http.websocket import Bounded, WebSocket
 from server.metrics import Metrics
 from server.speech.rendering import WholeFiles
 from server.speech.service import SpeechService
@@ -39,7 +39,7 @@ class Socket:
     async def receive(self) -> str | None:
         return await self.incoming.get()
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: str | bytes, bounded: Bounded) -> None:
         self.sent.append(json.loads(message))
 
     async def close(self, code: int = 1000) -> None:
