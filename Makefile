@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Versions that are known to work together; `make lock` refreshes them.
 LOCKED := --constraint constraints.txt
-SERVER_TESTS := tests/server/ tests/web/
+SERVER_TESTS := tests/server/
 CLIENT_TESTS := tests/clients/
 OTHER_TESTS := $(filter-out $(SERVER_TESTS) $(CLIENT_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
 # An NVIDIA driver decides which of the two ONNX Runtimes is installed: both have one import name, so only one may be.
@@ -23,17 +23,17 @@ ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
 
-# The tests of the pages want Chromium, which no package of Python or Node brings along. The two halves run side by side:
-# one computes, the other mostly waits.
+# The tests of the pages want Chromium, which no package of Python or Node brings along. The two halves run side by side
+# and take about as long.
 test: tools
 	$(BIN)/python -m tests.web.chromium
 	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-models test-server
 
-# Conversions, parity with the official package, benchmarks.
+# Conversions, parity with the official package, benchmarks, the pages.
 test-models: tools
 	$(BIN)/python -m pytest $(OTHER_TESTS)
 
-# The server, the command line, the pages.
+# The server and the command line.
 test-server: tools
 	$(BIN)/python -m pytest $(SERVER_TESTS)
 
