@@ -11,23 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from server import __version__, config, log
-from server.cli.startup import (
-    SWITCH_SECONDS,
-    USAGE_ERROR,
-    CommandError,
-    engine_loader,
-    lexicon_of_settings,
-    open_bundles,
-    open_pool,
-    profiles_of,
-)
+from server import config, log
+from server.cli.startup import USAGE_ERROR, CommandError, engine_loader, start_process
 from server.cli.wyoming import open_wyoming
 from server.config import Settings
 from server.config.addresses import NO_ORIGIN
 from server.http import listening
 from server.http.key_file import KeyFileError
-from server.metrics import Metrics
 from server.models.catalogue import Bundles
 from server.models.pool_entry import Loader
 from server.voices import catalogue as voices
@@ -49,13 +39,7 @@ def run_server(settings: Settings, load: Loader) -> None:
     from server.http import app, lifecycle
     from server.models import memory
 
-    memory.limit_heap_growth()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    log.configure()
-    bundles, profiles, lexicon = open_bundles(settings), profiles_of(settings), lexicon_of_settings(settings)
-    log.event("starting", version=__version__)
-    metrics = Metrics()
-    pool = open_pool(settings, bundles, load, metrics)
+    bundles, profiles, lexicon, metrics, pool = start_process(settings, load)
     for name in config.unknown_variables():
         level = logging.WARNING if config.may_hold_a_secret(name) else logging.INFO
         log.event("unknown_setting", level=level, variable=name)

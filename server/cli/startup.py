@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from server import config, log
+from server import __version__, config, log
 from server.config import Settings
 from server.errors import UnknownModelError
 from server.graphs.cores import thread_count
@@ -30,6 +31,16 @@ FAILURE = 1
 SWITCH_SECONDS = 0.001
 """After this time a thread that computes in Python lets another one run. With Python's own 5 ms the event loop and the
 engine would wait 5 ms for each such thread, whenever they want to go on."""
+
+
+class Started(NamedTuple):
+    """What a process that serves has been started with."""
+
+    bundles: Bundles
+    profiles: Mapping[str, Profile]
+    lexicon: Lexicon
+    metrics: Metrics
+    pool: EnginePool
 
 
 class CommandError(Exception):
@@ -141,6 +152,23 @@ def lexicon_of_settings(settings: Settings) -> Lexicon:
         return load_lexicon(settings.lexicon_file)
     except LexiconError as error:
         raise CommandError(f"{config.PREFIX}LEXICON_FILE: {error}", USAGE_ERROR) from None
+
+
+def start_process(settings: Settings, load: Loader) -> Started:
+    """Prepare this process for serving: its heap, its threads, its log, and the pool.
+
+    Raises:
+        CommandError: as for `open_bundles`, `profiles_of`, `lexicon_of_settings` and `open_pool`.
+    """
+    from server.models import memory
+
+    memory.limit_heap_growth()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    log.configure()
+    bundles, profiles, lexicon = open_bundles(settings), profiles_of(settings), lexicon_of_settings(settings)
+    log.event("starting", version=__version__)
+    metrics = Metrics()
+    return Started(bundles, profiles, lexicon, metrics, open_pool(settings, bundles, load, metrics))
 
 
 def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metrics) -> EnginePool:

@@ -13,16 +13,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from server import __version__, config, log
-from server.cli.startup import (
-    SWITCH_SECONDS,
-    CommandError,
-    engine_loader,
-    lexicon_of_settings,
-    open_bundles,
-    open_pool,
-    profiles_of,
-)
+from server import config, log
+from server.cli.startup import CommandError, engine_loader, start_process
 from server.config import Settings
 from server.http import listening
 from server.metrics import Metrics
@@ -44,16 +36,9 @@ def wyoming(arguments: argparse.Namespace, settings: Settings) -> None:
 
 def run_wyoming(settings: Settings, load: Loader) -> None:
     """Serve it until a signal ends it; a second signal ends the time in which texts are heard to their end."""
-    from server.models import memory
     from server.speech.service import SpeechService
 
-    memory.limit_heap_growth()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    log.configure()
-    bundles, profiles, lexicon = open_bundles(settings), profiles_of(settings), lexicon_of_settings(settings)
-    log.event("starting", version=__version__)
-    metrics = Metrics()
-    pool = open_pool(settings, bundles, load, metrics)
+    _, profiles, lexicon, metrics, pool = start_process(settings, load)
     service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
     server = open_wyoming(settings, service, profiles, metrics)
 

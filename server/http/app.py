@@ -31,7 +31,8 @@ from server.http.routes.health import health_routes
 from server.http.routes.pages import docs_routes, page_routes
 from server.http.routes.speech import speech_routes
 from server.http.routes.speech_batch import speech_batch_routes
-from server.http.routes.speech_stream import Doors, StreamLimits, speech_stream_routes
+from server.http.routes.speech_stream import speech_stream_routes
+from server.http.stream_session import Doors, StreamLimits
 from server.metrics import Metrics
 from server.models.pool import EnginePool
 from server.speech.plan import NO_LEXICON

@@ -12,7 +12,7 @@ import pytest
 
 from server.http.access import KeyLimit
 from server.http.capacity import Turns
-from server.http.routes.speech_stream import Doors, Session, StreamLimits
+from server.http.stream_session import Doors, Session, StreamLimits
 from server.http.websocket import Bounded, WebSocket
 from server.metrics import Metrics
 from server.speech.rendering import WholeFiles
