@@ -24,8 +24,14 @@ class DaemonThreads:
         return any(thread.is_alive() for thread in self._threads)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` in a new thread and return its result; its exceptions are raised here."""
+        """Run `work` in a new thread and return its result; its exceptions are raised here.
+
+        The thread ends a moment after this returns, and holds `work` no longer by then: an engine that was closed here
+        is garbage at once.
+        """
         loop = asyncio.get_running_loop()
+        to_do = [work]
+        del work
         outcome: asyncio.Future[T] = loop.create_future()
 
         def settle(set_outcome: Callable[[], None]) -> None:
@@ -35,7 +41,7 @@ class DaemonThreads:
         def act() -> None:
             set_outcome: Callable[[], None]
             try:
-                set_outcome = partial(outcome.set_result, work())
+                set_outcome = partial(outcome.set_result, to_do.pop()())
             except Exception as error:
                 set_outcome = partial(outcome.set_exception, error)
             try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple, cast
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 import pytest
 from hypothesis import given, settings
@@ -539,11 +539,12 @@ async def test_a_real_engine_is_freed_and_speaks_again() -> None:
 
     bundles = Bundles(find(RANDOM_BUNDLE.parent), RANDOM_BUNDLE.name)
     bundle = bundles.default()
-    pool = EnginePool(bundles, load, lambda manifest: 1, PoolLimits(idle_seconds=60.0), Metrics())
-    for _ in range(2):
+    metrics = MagicMock(wraps=Metrics())
+    pool = EnginePool(bundles, load, lambda manifest: 1, PoolLimits(idle_seconds=60.0), metrics)
+    for times in range(1, 3):
         engine = await speak()
         await skip(61)
-        await until(lambda: not pool.loaded() and not pool.at_work, "the engine is unloaded")
+        await until(lambda times=times: metrics.model_unloaded.call_count == times, "the engine is unloaded")
         assert engine() is None
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("engine-")]
     await pool.close()
