@@ -15,6 +15,7 @@ from export.graphs.talker import MAX_POSITIONS
 from export.quantise import graph_precision
 from export.tables import Tick
 from export.weight_reads import weight_reads
+from server.errors import first_fault
 from server.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -100,10 +101,9 @@ def describe(
             }
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        path, reason = first_fault(error)
         raise CheckpointError(
-            f"{checkpoint.name}: its configuration has an unusable {where}: {first['msg']}"
+            f"{checkpoint.name}: its configuration has an unusable {'.'.join(path)}: {reason}"
         ) from error
 
 

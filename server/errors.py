@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from pydantic import ValidationError
+
 LOADING_RETRY_SECONDS = 5
 QUEUE_RETRY_SECONDS = 5
 STOPPING_RETRY_SECONDS = 10
@@ -153,3 +155,9 @@ class NoProgressError(ApiError, TimeoutError):
     status = 504
     code = "timeout"
     example = ("the engine has made nothing for 120 seconds; try again", None)
+
+
+def first_fault(error: ValidationError) -> tuple[list[str], str]:
+    """The path to the first fault that pydantic found, empty for the whole, and what is wrong; never the value."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    return [str(part) for part in first["loc"] if part != "[key]"], first["msg"].removeprefix("Value error, ")

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from server.errors import first_fault
+
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 TOKENIZER, TEXT_TABLE, CODEC_TABLE = "tokenizer.json", "text_embedding.npy", "codec_embedding.npy"
@@ -254,9 +256,8 @@ def read_manifest(folder: Path) -> Manifest:
             )
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "[key]") or "the document"
-        reason = first["msg"].removeprefix("Value error, ")
+        place, reason = first_fault(error)
+        where = ".".join(place) or "the document"
         what = " ".join(f"{where}: {reason}".split())[:_LONGEST_REASON]  # it may quote a name, whatever that holds
         raise BundleError(f"{folder.name}: {MANIFEST_NAME} does not fit this version ({what}); convert again") from None
     _check_whole(folder.name, manifest)

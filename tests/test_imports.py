@@ -12,13 +12,13 @@ from tests.sources import ROOT, imports
 HEAVY = {"torch", "transformers", "optimum", "onnx", "huggingface_hub", "export", "benchmarks", "tests"}
 LEAVES = {"errors", "log", "metrics"}
 BELOW: dict[str, set[str]] = {
-    "manifest": set(),
+    "manifest": {"errors"},
     "errors": set(),
     "log": set(),
     "metrics": set(),
     "text": set(),
     "audio": set(),
-    "config": {"manifest"},
+    "config": {"manifest", "errors"},
     "graphs": {"manifest"},
     "engine": {"graphs", "manifest", "metrics"},
     "bench": {"engine", "graphs", "manifest"},

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.config.addresses import ANY, IpNetwork, host_of, origin_of, resolves_to_loopback
 from server.config.values import Seconds, default_models_dir, switch, unquoted, words
+from server.errors import first_fault
 from server.manifest import Precision
 
 PREFIX = "KW_"
@@ -329,10 +330,8 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        reason = first["msg"].removeprefix("Value error, ")
-        variable = PREFIX + str(first["loc"][0]).upper() if first["loc"] else ""
-        raise SettingsError(f"{variable}: {reason}" if variable else reason) from None
+        path, reason = first_fault(error)
+        raise SettingsError(f"{PREFIX}{path[0].upper()}: {reason}" if path else reason) from None
 
 
 def unknown_variables() -> list[str]:

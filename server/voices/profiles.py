@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from server.audio.stretch import MAX_SPEED, MIN_SPEED
+from server.errors import first_fault
 from server.voices import languages
 
 Gender = Literal["female", "male"]
@@ -131,9 +132,9 @@ def _read(path: Path, kind: type[_File]) -> _File:
     except OSError as error:
         raise ProfileError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        section, *place = (str(part) for part in first["loc"] if part != "[key]") if first["loc"] else ("",)
+        parts, reason = first_fault(error)
+        section, *place = parts or [""]
         if section == "profiles" and place:
             section = f"profile {place.pop(0)}"
         where = ": ".join(filter(None, [str(path), section, ".".join(place)]))
-        raise ProfileError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise ProfileError(f"{where}: {reason}") from None
