@@ -96,10 +96,10 @@ def build_base(buildah: Buildah) -> None:
         buildah("commit", "--quiet", name, BASE)
 
 
-def build(buildah: Buildah) -> None:
-    """Build the target `cpu` of the Dockerfile."""
-    options = ["--isolation", "chroot", "--format", "docker", "--pull-never", "--target", "cpu", "--tag", IMAGE]
-    options += ["--build-arg", f"PYTHON_IMAGE={BASE}", "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
+def build(buildah: Buildah, base: str) -> None:
+    """Build the target `cpu` of the Dockerfile on a base image."""
+    options = ["--isolation", "chroot", "--format", "docker", "--target", "cpu", "--tag", IMAGE]
+    options += ["--build-arg", f"PYTHON_IMAGE={base}", "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
     buildah("build", "--quiet", *options, ".", cwd=ROOT)
 
 
@@ -222,20 +222,22 @@ def main(arguments: list[str] | None = None) -> None:
     """Build, look, speak."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.image", description=__doc__.splitlines()[0])
     parser.add_argument("--storage", type=Path, default=ROOT / ".cache/image", help="folder of buildah's images")
+    parser.add_argument("--base", default=BASE, help="base image to pull instead of making one")
     parser.add_argument("--keep", action="store_true", help="try the image of the last time, without building it")
     options = parser.parse_args(arguments)
     if os.geteuid() != 0:
         parser.error("only root may mount and change its root folder")
-    if missing := [name for name in ("buildah", "debootstrap", "unshare", "nsenter") if not shutil.which(name)]:
+    tools = ["buildah", "unshare", "nsenter", *(["debootstrap"] if options.base == BASE else [])]
+    if missing := [name for name in tools if not shutil.which(name)]:
         parser.error(f"not installed: {', '.join(missing)}")
     options.storage.mkdir(parents=True, exist_ok=True)
     buildah = Buildah(options.storage.resolve())
     began = time.monotonic()
     try:
-        if not buildah.has(BASE):
+        if options.base == BASE and not buildah.has(BASE):
             build_base(buildah)
         if not options.keep:
-            build(buildah)
+            build(buildah, options.base)
             print(f"built for {platform.machine()} in {time.monotonic() - began:.0f} s", flush=True)
         with buildah.container(IMAGE) as (name, root):
             config = json.loads(buildah("inspect", "--type", "container", name))["Docker"]["config"]
