@@ -29,9 +29,9 @@ from typing import Any
 import httpx
 import soundfile
 
+from benchmarks.arm64 import SUITE
+
 ROOT = Path(__file__).resolve().parents[1]
-SUITE = "trixie"
-"""The Debian of the Dockerfile's base image."""
 PACKAGES = "python3,python3-venv,ca-certificates"
 BASE, IMAGE = f"localhost/qwen3-tts-base:{SUITE}", "localhost/qwen3-tts-edge:cpu"
 CERTIFICATES = "/etc/ssl/certs"
