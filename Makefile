@@ -18,7 +18,7 @@ OTHER_RUNTIME := $(if $(HAS_CUDA),cpu,cuda)
 CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 30)
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test test-models test-server test-without-torch test-clients check format lock tools export-tools random-model tiny-model clean
+.PHONY: serve test test-models test-server test-without-torch test-clients check check-deploy format lock tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
@@ -48,6 +48,10 @@ check: $(VENV)/.dev-$(RUNTIME)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Image, compose, Kubernetes, nginx, systemd and workflows, against the schemas and linters of those who read them.
+check-deploy:
+	PYTHON=$(PYTHON) deploy/check.sh
 
 # Real clients, each in an environment of its own under .cache/clients: a gigabyte and a half, so that `test` is without
 # them. Their versions are in tests/clients/packages.toml.

@@ -5,7 +5,8 @@ drawn than here. The speech after it is another one of the same words, which Whi
 
 `python -m benchmarks.processors --cpu Haswell` needs QEMU's user emulation (Debian's package qemu-user) and takes some
 minutes. The emulated processor has the instructions of its name and no more, so that ONNX Runtime and NumPy take the
-kernels that they would take there. Its speed says nothing.
+kernels that they would take there. Its speed says nothing. `--arm64` emulates an Arm Cortex-A76, with
+another Python and the wheels for it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks import arm64
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "models" / "qwen3_tts_tiny"
@@ -104,30 +107,39 @@ def compare(here: dict[str, NDArray[Any]], there: dict[str, NDArray[Any]]) -> li
     return rows
 
 
+def emulated(options: argparse.Namespace) -> tuple[str, list[str], dict[str, str]]:
+    """Return the name of the emulated processor, the command that runs a Python on it, and the variables it needs."""
+    if options.arm64:
+        return f"arm64, {arm64.CPU}", *arm64.command()
+    emulator = shutil.which(options.emulator)
+    if emulator is None:
+        sys.exit(f"{options.emulator} is not installed: apt-get install qemu-user")
+    return options.cpu, [emulator, "-cpu", options.cpu, sys.executable], {}
+
+
 def main() -> None:
     """Run both, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", default="Haswell", help="as `qemu-x86_64 -cpu help` lists them (%(default)s: AVX2)")
     parser.add_argument("--emulator", default="qemu-x86_64", help="QEMU's user emulation (%(default)s)")
+    parser.add_argument("--arm64", action="store_true", help="emulate an Arm processor instead")
     parser.add_argument("--speak", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.speak:
         speak(options.speak)
         return
-    emulator = shutil.which(options.emulator)
-    if emulator is None:
-        sys.exit(f"{options.emulator} is not installed: apt-get install qemu-user")
-    command = [sys.executable, "-m", "benchmarks.processors", "--speak"]
+    name, there, variables = emulated(options)
     with tempfile.TemporaryDirectory() as folder:
         results = []
-        for name, prefix in (("native", []), (options.cpu, [emulator, "-cpu", options.cpu])):
-            output = Path(folder, f"{name}.npz")
+        for number, (python, more) in enumerate((([sys.executable], {}), (there, variables))):
+            output = Path(folder, f"{number}.npz")
             # The emulator has no kernel of its own: OpenBLAS must ask the processor that it is given.
             kept = {key: value for key, value in os.environ.items() if not key.startswith("OPENBLAS_")}
-            subprocess.run([*prefix, *command, str(output)], check=True, cwd=ROOT, env=kept)
+            command = [*python, "-m", "benchmarks.processors", "--speak", str(output)]
+            subprocess.run(command, check=True, cwd=ROOT, env={**kept, **more})
             results.append(dict(np.load(output)))
-    for name, found in zip(("native", options.cpu), results, strict=True):
-        print(f"{name}: {found['features']}")
+    for where, found in zip(("native", name), results, strict=True):
+        print(f"{where}: {found['features']}")
     print(
         "\n| text | frames here / there | equal from the first on | largest difference of these | heard here / there |"
     )

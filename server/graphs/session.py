@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 import onnxruntime as ort
 
 from server.graphs.cores import thread_count
+from server.graphs.external_data import external_data
 from server.manifest import BundleError, Precision
 
 Session = ort.InferenceSession
@@ -59,6 +62,9 @@ CAUSES = (
 """What CUDA's and ONNX Runtime's messages hold, in lower case, and what it means."""
 STRUCTURAL = ("not_implemented", "invalid_graph", "invalid_protobuf")
 """ONNX Runtime's codes for graphs that it cannot run, however often it tries."""
+SHARED = "multiple hard links"
+"""What ONNX Runtime's message holds where it refuses the weights of a loop's body because their file has another name
+too. uv installs a wheel's files so: each is a hard link to the one in its cache."""
 
 
 class CudaError(ProviderError):
@@ -143,11 +149,31 @@ def open_session(path: Path, provider: Chosen, threads: int) -> ort.InferenceSes
     # is faster for it, and what the pieces of other shapes take is not used again.
     options.enable_mem_pattern = False
     try:
-        return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
+        return _open_on_cpu(path, options)
+    except OSError as error:
+        raise BundleError(f"{path.parent.name}: {path.name} has hard links and cannot be copied: {error}") from error
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in NO_MEMORY):
             raise ShortageError(f"{path.parent.name}: there is too little free memory to load {path.name}") from error
         raise BundleError(f"{path.parent.name}: ONNX Runtime cannot load {path.name}; convert again") from error
+
+
+def _open_on_cpu(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    """Open a graph, or a copy of it where its weights are in a file with several names.
+
+    Raises:
+        OSError: there is no room for the copy, which is removed as soon as the session has it.
+    """
+    try:
+        return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        if SHARED not in str(error):
+            raise
+    with TemporaryDirectory(prefix="qwen3-tts-", ignore_cleanup_errors=True) as folder:
+        for name in (path.name, *external_data(path)):
+            shutil.copyfile(path.parent / name, Path(folder, name))
+        copy = str(Path(folder, path.name))
+        return ort.InferenceSession(copy, sess_options=options, providers=["CPUExecutionProvider"])
 
 
 def _open_on_cuda(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:

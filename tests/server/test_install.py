@@ -64,6 +64,18 @@ def test_an_installed_package_speaks_to_a_file(installed: Path, elsewhere: dict[
     assert soundfile.info(tmp_path / "hello.wav").duration > 0.4
 
 
+def test_it_speaks_where_uv_has_installed_it(installed: Path, elsewhere: dict[str, str], tmp_path: Path) -> None:
+    for path in (installed / EMBEDDED).iterdir():
+        (tmp_path / path.name).hardlink_to(path)  # as uv's cache and each environment share a file
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**elsewhere, "TMPDIR": str(temporary)}
+    said = run(installed, environment, tmp_path, "say", "Hello there.", "-o", "hello.wav")
+    assert said.returncode == 0, said.stderr
+    assert soundfile.info(tmp_path / "hello.wav").duration > 0.4
+    assert not list(temporary.iterdir())
+
+
 def test_an_installed_package_serves_the_embedded_model(
     installed: Path, elsewhere: dict[str, str], tmp_path: Path
 ) -> None:

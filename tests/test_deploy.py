@@ -1,0 +1,373 @@
+"""What images, manifests and the files beside them say of this project is so.
+
+`deploy/check.sh` checks their form, against the schemas of those who read them.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import runpy
+import socket
+import threading
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks import dashboard, image
+from server import __version__, config
+from server.metrics import EngineEvents, EngineLoad, Metrics
+from tests.bundles import TINY_BUNDLE
+from tests.sources import ROOT
+
+DEPLOY = ROOT / "deploy"
+COMPOSE = sorted(ROOT.glob("compose*.yaml"))
+TEXTS = [
+    path
+    for path in [*COMPOSE, ROOT / "Dockerfile", *DEPLOY.rglob("*"), *(ROOT / ".github").rglob("*")]
+    if path.suffix in (".yaml", ".yml", ".json", ".conf", ".service", ".py", ".md", ".sh") or path.name == "Dockerfile"
+]
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+SETTINGS = {name for name, _, _ in config.describe()}
+DEFAULTS = {name: default for name, default, _ in config.describe()}
+
+
+def load(*path: str) -> Any:
+    return yaml.safe_load((ROOT.joinpath(*path)).read_text("utf-8"))
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+# Metrics
+
+
+@pytest.fixture(scope="module")
+def metrics() -> dict[str, set[str]]:
+    """The labels of every series that a server has once it has spoken, by the name of the series."""
+    counted = Metrics()
+    events = EngineEvents(counted, "m")
+    for happened in (events.runaway, events.retried, events.cancelled):
+        happened()
+    events.queued(1)
+    events.prefilled(1)
+    events.frame_made(1, 1)
+    counted.request("m", "mp3", "done", "key1")
+    counted.speech("m", audio_seconds=1, ttfa_seconds=1, rtf=1)
+    counted.answered(200)
+    counted.model_loaded("m", 1)
+    counted.model_unloaded("m", "idle")
+    counted.watch(lambda: {"m": EngineLoad(1, 1)})
+    series: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(counted.text().decode()):
+        for sample in family.samples:
+            series.setdefault(sample.name, set()).update(sample.labels)
+    return series
+
+
+GIVEN = {"job", "instance", "namespace", "pod"}
+"""Labels that Prometheus gives a series."""
+
+
+def selectors(query: str) -> list[tuple[str, set[str]]]:
+    """The series that a query reads, and the labels that it names there."""
+    found = re.findall(r"\b((?:qwen3_tts|process)_\w+)(?:\{([^}]*)\})?", query)
+    return [(name, set(re.findall(r"(\w+)\s*(?:=|!=|=~|!~)\s*\"", inside))) for name, inside in found]
+
+
+@pytest.mark.parametrize("title, query", [(title, query) for title, query in dashboard.queries()])
+def test_the_dashboard_asks_for_metrics_that_there_are(metrics: dict[str, set[str]], title: str, query: str) -> None:
+    read = selectors(query)
+    assert read
+    for name, labels in read:
+        assert name in metrics
+        assert labels <= metrics[name] | GIVEN
+        for grouped in re.findall(r"by \(([^)]*)\)", query):
+            assert set(re.findall(r"\w+", grouped)) <= metrics[name] | GIVEN
+
+
+def test_the_dashboard_chooses_by_metrics_that_there_are(metrics: dict[str, set[str]]) -> None:
+    for variable in dashboard.BOARD["templating"]["list"]:
+        if variable["type"] == "query":
+            name, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()
+            assert label in metrics[name] | GIVEN
+
+
+def test_every_metric_is_on_the_dashboard(metrics: dict[str, set[str]]) -> None:
+    shown = {name for _, query in dashboard.queries() for name, _ in selectors(query)}
+    for name in metrics:
+        if name.startswith("qwen3_tts_") and not name.endswith(("_sum", "_count", "_created")):
+            assert name in shown | {"qwen3_tts_frames_total", "qwen3_tts_model_load_seconds_bucket"}
+
+
+def test_pods_are_scaled_by_a_metric_that_the_adapter_makes(metrics: dict[str, set[str]]) -> None:
+    (rule,) = load("deploy", "kubernetes", "prometheus-adapter.yaml")["rules"]["custom"]
+    scaler = load("deploy", "kubernetes", "autoscaler.yaml")["spec"]
+    (metric,) = scaler["metrics"]
+    assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
+    read = selectors(rule["seriesQuery"]) + selectors(rule["metricsQuery"])
+    assert {name for name, _ in read} == {"qwen3_tts_queue_depth", "qwen3_tts_rows_running"} <= set(metrics)
+    rows = environment_of_pods()["KW_MAX_ROWS"]
+    assert 0 < int(metric["pods"]["target"]["averageValue"]) < int(rows)
+
+
+# Settings, ports, times
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=named)
+def test_settings_that_are_named_exist(path: Path) -> None:
+    assert set(re.findall(r"\bKW_[A-Z_]+[A-Z]\b", path.read_text("utf-8"))) <= SETTINGS
+
+
+def container() -> dict[str, Any]:
+    (only,) = load("deploy", "kubernetes", "deployment.yaml")["spec"]["template"]["spec"]["containers"]
+    return only
+
+
+def environment_of_pods() -> dict[str, str]:
+    return {variable["name"]: variable["value"] for variable in container()["env"]}
+
+
+def seconds(text: object) -> float:
+    return float(re.fullmatch(r"(\d+)s?", str(text))[1])
+
+
+def test_whoever_stops_the_server_waits_until_it_has_drained() -> None:
+    drained = float(DEFAULTS["KW_DRAIN_DELAY_SECONDS"]) + float(DEFAULTS["KW_DRAIN_SECONDS"])
+    assert seconds(load("compose.yaml")["services"]["server"]["stop_grace_period"]) > drained
+    assert seconds(load("deploy", "home_assistant", "config.yaml")["timeout"]) > drained
+    unit = (DEPLOY / "systemd" / "qwen3-tts.service").read_text("utf-8")
+    assert seconds(re.search(r"^TimeoutStopSec=(.*)$", unit, re.MULTILINE)[1]) > drained
+    pods = environment_of_pods()
+    grace = load("deploy", "kubernetes", "deployment.yaml")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace > float(pods["KW_DRAIN_DELAY_SECONDS"]) + float(pods["KW_DRAIN_SECONDS"])
+
+
+def test_nginx_is_more_patient_than_the_server() -> None:
+    text = (DEPLOY / "nginx.conf").read_text("utf-8")
+    waits = dict(re.findall(r"^\s*(proxy_send_timeout|send_timeout) (\d+)s;", text, re.MULTILINE))
+    assert len(waits) == 2
+    assert min(map(float, waits.values())) > float(DEFAULTS["KW_REQUEST_TIMEOUT"])
+
+
+def test_everybody_means_the_port_that_the_server_listens_on() -> None:
+    port = int(DEFAULTS["KW_PORT"])
+    assert load("compose.yaml")["services"]["server"]["ports"] == [f"${{KW_PORT:-{port}}}:{port}"]
+    assert [each["containerPort"] for each in container()["ports"]] == [port]
+    assert re.search(r"^EXPOSE (.*)$", DOCKERFILE, re.MULTILINE)[1].split() == [str(port), "10200"]
+    (scraped,) = load("deploy", "observability", "prometheus.yaml")["scrape_configs"]
+    assert scraped["dns_sd_configs"] == [{"names": ["server"], "type": "A", "port": port}]
+    speech = load("compose.open-webui.yaml")["services"]["open-webui"]["environment"]
+    assert speech["AUDIO_TTS_OPENAI_API_BASE_URL"] == f"http://server:{port}/v1"
+
+
+def test_manifests_mean_each_other() -> None:
+    deployment, service, disruption, scaler = (
+        load("deploy", "kubernetes", f"{name}.yaml") for name in ("deployment", "service", "disruption", "autoscaler")
+    )
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels == deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
+    assert disruption["spec"]["selector"]["matchLabels"] == labels
+    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    (image_name,) = load("deploy", "kubernetes", "kustomization.yaml")["images"]
+    assert image_name["name"] == container()["image"]
+    mounts = {mount["mountPath"] for mount in container()["volumeMounts"]}
+    assert str(PurePosixPath(environment_of_pods()["KW_SECRET_API_KEY_FILE"]).parent) in mounts
+
+
+@pytest.mark.parametrize("path", COMPOSE, ids=named)
+def test_files_that_compose_mounts_are_there(path: Path) -> None:
+    for service in load(path.name)["services"].values():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            if source.startswith("./deploy"):
+                assert (ROOT / source).is_file()
+
+
+# The image
+
+
+def stage(name: str) -> str:
+    return re.search(rf"^FROM \S+ AS {name}$(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)[1]
+
+
+def copied(name: str) -> list[str]:
+    """What a stage copies from the checkout."""
+    lines = re.findall(r"^COPY (?!--from)(.*)$", stage(name), re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def is_ignored(path: str) -> bool:
+    """Whether .dockerignore leaves a file out: the last line counts that is about it or a folder around it."""
+    ignored = False
+    for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            pattern = line.removeprefix("!").removeprefix("**/")
+            around = [path, *map(str, PurePosixPath(path).parents)]
+            names = PurePosixPath(path).parts if "**/" in line else around
+            if any(fnmatch(name, pattern) for name in names):
+                ignored = not line.startswith("!")
+    return ignored
+
+
+def needed_by_the_wheel() -> list[str]:
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    files = ["pyproject.toml", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]]
+    files += [PROJECT["tool"]["hatch"]["version"]["path"], *wheel["force-include"]]
+    return files + [str(path.relative_to(ROOT)) for name in wheel["packages"] for path in (ROOT / name).rglob("*.py")]
+
+
+def test_the_image_is_built_of_all_that_the_wheel_needs() -> None:
+    sources = [*copied("wheel"), *copied("runtime")]
+    for path in [*needed_by_the_wheel(), "constraints.txt", "deploy/healthcheck.py"]:
+        assert (ROOT / path).is_file()
+        assert any(path == source or path.startswith(f"{source}/") for source in sources), path
+        assert not is_ignored(path), path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".env",
+        ".venv/bin/python",
+        ".cache/x",
+        "tests/sources.py",
+        f"models/{TINY_BUNDLE.name}/checkpoint/model.safetensors",
+        "models/qwen3_tts_0_6b_customvoice/talker.onnx_data",
+        "server/__pycache__/log.cpython-311.pyc",
+    ],
+)
+def test_the_build_gets_nothing_else(path: str) -> None:
+    assert is_ignored(path)
+
+
+def test_the_image_is_tried_on_the_debian_that_it_has() -> None:
+    base = re.search(r"^ARG PYTHON_IMAGE=(.*)$", DOCKERFILE, re.MULTILINE)[1]
+    assert base.endswith(f"-slim-{image.SUITE}")
+    assert f"--base {base}" in (ROOT / ".github/workflows/test.yml").read_text("utf-8")
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Answers every GET with the server's `status`, and keeps what is posted."""
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.posted.append((self.path, self.headers["authorization"], body))
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def answering(status: int) -> Iterator[http.server.HTTPServer]:
+    server = http.server.HTTPServer(("127.0.0.1", 0), Answers)
+    server.status, server.posted = status, []
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("status, code", [(200, 0), (503, 1), (401, 1)])
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "127.0.0.1"])
+def test_the_health_check(monkeypatch: pytest.MonkeyPatch, status: int, code: int, host: str) -> None:
+    check = runpy.run_path(str(DEPLOY / "healthcheck.py"))["main"]
+    with answering(status) as server:
+        monkeypatch.setenv("KW_PORT", str(server.server_port))
+        monkeypatch.setenv("KW_HOST", host)
+        assert check() == code
+
+
+def test_the_health_check_of_a_server_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("KW_PORT", str(taken.getsockname()[1]))
+    assert runpy.run_path(str(DEPLOY / "healthcheck.py"))["main"]() == 1
+    assert "refused" in capsys.readouterr().out
+
+
+# Home Assistant's add-on
+
+
+ADDON = load("deploy", "home_assistant", "config.yaml")
+START = runpy.run_path(str(DEPLOY / "home_assistant" / "start.py"))
+
+
+def test_every_option_of_the_addon_is_a_setting() -> None:
+    assert {f"KW_{name.upper()}" for name in ADDON["schema"]} <= SETTINGS
+    assert set(ADDON["options"]) <= set(ADDON["schema"])
+    assert load("deploy", "home_assistant", "translations", "en.yaml")["configuration"].keys() == ADDON["schema"].keys()
+
+
+def test_options_become_settings() -> None:
+    settings = START["settings_of"]({**ADDON["options"], "secret_api_key": "s", "model": "", "threads": 2})
+    assert settings == {
+        "KW_SECRET_API_KEY": "s",
+        "KW_MAX_ROWS": str(ADDON["options"]["max_rows"]),
+        "KW_THREADS": "2",
+        "KW_WYOMING_URI": "tcp://0.0.0.0:10200",
+        "KW_WYOMING_ANNOUNCE": "off",
+    }
+    assert "10200/tcp" in ADDON["ports"]
+
+
+def test_the_supervisor_is_told_of_a_server_that_listens() -> None:
+    with answering(200) as supervisor, socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        START["announce"](f"http://127.0.0.1:{supervisor.server_port}", "token", port)
+        told = {"service": ADDON["discovery"][0], "config": {"uri": f"tcp://{socket.gethostname()}:{port}"}}
+        assert supervisor.posted == [("/discovery", "Bearer token", told)]
+
+
+def test_a_supervisor_that_refuses_and_a_server_that_never_listens_are_errors() -> None:
+    with answering(400) as supervisor, socket.create_server(("127.0.0.1", 0)) as listening:
+        url, port = f"http://127.0.0.1:{supervisor.server_port}", listening.getsockname()[1]
+        with pytest.raises(OSError, match="400"):
+            START["announce"](url, "token", port)
+        listening.close()
+        with pytest.raises(OSError, match="refused"):
+            START["announce"](url, "token", port, patience=0)
+
+
+# Versions
+
+
+def test_versions_agree() -> None:
+    assert ADDON["version"] == __version__
+    assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    (ruff,) = re.findall(r"^ruff==(.*)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    hooks = {hook["repo"].rpartition("/")[2]: hook.get("rev") for hook in load(".pre-commit-config.yaml")["repos"]}
+    assert hooks["ruff-pre-commit"] == f"v{ruff}"
+    assert f"check-jsonschema=={hooks['check-jsonschema']} " in (DEPLOY / "check.sh").read_text("utf-8")
+
+
+def test_the_workflows_test_the_oldest_python_and_the_newest() -> None:
+    jobs = load(".github", "workflows", "test.yml")["jobs"]
+    versions = {
+        name: step["with"]["python-version"]
+        for name, job in jobs.items()
+        for step in job["steps"]
+        if step.get("uses", "").startswith("actions/setup-python")
+    }
+    assert PROJECT["project"]["requires-python"] == f">={versions['oldest']}"
+    assert f"NEWEST:-{versions['newest']}" in (ROOT / ".ci" / "newest-python").read_text("utf-8")
