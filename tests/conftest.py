@@ -5,6 +5,7 @@ What needs torch is imported when a test asks for it: most tests of the server r
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -24,7 +25,12 @@ CLIENTS = Path(__file__).resolve().parent / "clients"
 
 
 def pytest_collection_finish() -> None:
-    """Limit torch's threads; `OMP_NUM_THREADS` is too late if torch is loaded already."""
+    """Limit torch's threads, and leave what is loaded by now to no garbage collection.
+
+    `OMP_NUM_THREADS` is too late if torch is loaded already. Every export of a graph collects garbage, which takes a
+    quarter of a second where torch and all tests are looked through.
+    """
+    gc.freeze()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 
