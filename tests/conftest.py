@@ -68,6 +68,23 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
 
 @pytest.fixture(scope="session")
+def tokenizer_of(
+    checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The tokenizer of a bundle of such a checkpoint, without the rest of it."""
+    from export.checkpoint import open_checkpoint
+    from export.tables import write_tokenizer
+
+    @cache
+    def write(shape: str) -> Path:
+        path = tmp_path_factory.mktemp("tokenizers") / "tokenizer.json"
+        write_tokenizer(open_checkpoint(str(checkpoint_of(shape))), path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def conversion_of(checkpoint_of: Callable[[str], Path]) -> Callable[..., Conversion]:
     """Convert such a checkpoint by the convert command, in fp32 if nothing else is asked for."""
     from tests.conversions import converted
