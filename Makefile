@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Versions that are known to work together; `make lock` refreshes them.
 LOCKED := --constraint constraints.txt
 SERVER_TESTS := tests/server/
+SOCKET_TESTS := tests/server/http/ tests/server/wyoming/ tests/web/
 CLIENT_TESTS := tests/clients/
-OTHER_TESTS := $(filter-out $(SERVER_TESTS) $(CLIENT_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
+OTHER_TESTS := $(filter-out $(SERVER_TESTS) $(SOCKET_TESTS) $(CLIENT_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
 # An NVIDIA driver decides which of the two ONNX Runtimes is installed: both have one import name, so only one may be.
 HAS_CUDA := $(and $(shell command -v nvidia-smi 2>/dev/null),$(filter x86_64,$(shell uname -m)))
 RUNTIME := $(if $(HAS_CUDA),cuda,cpu)
@@ -16,26 +17,31 @@ OTHER_RUNTIME := $(if $(HAS_CUDA),cpu,cuda)
 # PyPI's torch for Linux brings CUDA along, which takes gigabytes; torch's own index has builds without it, whose
 # version counts as newer. Where that index cannot be reached, pip goes on with what else it finds.
 CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 30)
+TORCH = $(PIP) install $(CPU_TORCH) torch==2.13.0
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test test-models test-server test-without-torch test-clients check check-deploy format lock tools export-tools random-model tiny-model clean
+.PHONY: serve test test-models test-server test-sockets test-without-torch test-clients check check-deploy format lock tools test-tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
 
-# The tests of the pages want Chromium, which no package of Python or Node brings along. The two halves run side by side
-# and take about as long.
+# The tests of the pages want Chromium, which no package of Python or Node brings along. The three parts run side by side
+# and take about as long: the last one mostly waits.
 test: tools
 	$(BIN)/python -m tests.web.chromium
-	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-models test-server
+	$(MAKE) --jobs=3 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-models test-server test-sockets
 
-# Conversions, parity with the official package, benchmarks, the pages.
+# Conversions, parity with the official package, benchmarks.
 test-models: tools
 	$(BIN)/python -m pytest $(OTHER_TESTS)
 
-# The server and the command line.
+# The rooms of the server and the command line.
 test-server: tools
-	$(BIN)/python -m pytest $(SERVER_TESTS)
+	$(BIN)/python -m pytest $(SERVER_TESTS) $(addprefix --ignore=,$(SOCKET_TESTS))
+
+# Whatever speaks over sockets: both protocols and the pages.
+test-sockets: tools
+	$(BIN)/python -m pytest $(SOCKET_TESTS)
 
 # The tests of all that needs no torch, for a Python that has none, in an environment of its own:
 # make test-without-torch PYTHON=python3.14 VENV=.cache/venv3.14
@@ -71,6 +77,9 @@ format: $(VENV)/.dev-$(RUNTIME)
 # All that `test` and `check` install.
 tools: $(VENV)/.dev-$(RUNTIME) tests/node/node_modules
 
+# All that `test-without-torch` installs for Python.
+test-tools: $(VENV)/.test-$(RUNTIME)
+
 # What export/convert.py needs, torch among it.
 export-tools: $(VENV)/.export-$(RUNTIME)
 
@@ -99,7 +108,7 @@ $(VENV)/.serve-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
 
 $(VENV)/.export-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
 	$(ONE_RUNTIME)
-	$(PIP) install $(CPU_TORCH) torch==2.13.0
+	$(TORCH)
 	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),export]'
 	touch $@
 
@@ -113,7 +122,9 @@ $(VENV)/.test-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
 	touch $@
 
 # The official package is the tests' oracle; what it pins and what it needs for its 25 Hz tokenizer stays away.
-$(VENV)/.dev-$(RUNTIME): $(VENV)/.export-$(RUNTIME)
+$(VENV)/.dev-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
+	$(ONE_RUNTIME)
+	$(TORCH)
 	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),export,dev]'
 	$(PIP) install --no-deps qwen-tts==0.1.1 $(TEST_TOOLS)
 	touch $@

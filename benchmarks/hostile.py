@@ -44,6 +44,8 @@ TIDIED_SECONDS = TRIM_DELAY_SECONDS + 1.5
 """Seconds after which the server has given back the memory that a request took."""
 LEAST_SECONDS = 4.0
 """Seconds for which a short attack is repeated, so that there are enough probes for a percentile."""
+QUIET_SECONDS = 10.0
+"""Seconds for which nobody attacks, before and after the attacks."""
 MEGABYTE = 1_000_000
 ATTACKERS_NICE = 10
 WARM_FRAMES = 100
@@ -205,7 +207,7 @@ async def under_way(http: httpx.AsyncClient) -> tuple[int, int]:
 
 async def nothing(target: Target) -> Iterable[str]:
     """no attack"""
-    await asyncio.sleep(10)
+    await asyncio.sleep(QUIET_SECONDS)
     return []
 
 

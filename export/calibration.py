@@ -23,7 +23,7 @@ from server.engine.prompt import AUTO
 from server.engine.synthesizer import Synthesizer
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder, CodecState
-from server.graphs.cores import usable_cores
+from server.graphs.cores import thread_count
 from server.graphs.session import open_session
 from server.graphs.talker import Talker
 from server.manifest import Manifest
@@ -163,7 +163,7 @@ def _decibels(power: float) -> float:
 def _run(model: onnx.ModelProto, codes: Ints) -> Floats:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = usable_cores()
+    options.intra_op_num_threads = thread_count(0)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     waveform, _ = CodecDecoder(session).decode(codes[None], [CodecDecoder(session).start()])
     return waveform[0]  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ What needs torch is imported when a test asks for it: most tests of the server r
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -24,7 +25,12 @@ CLIENTS = Path(__file__).resolve().parent / "clients"
 
 
 def pytest_collection_finish() -> None:
-    """Limit torch's threads; `OMP_NUM_THREADS` is too late if torch is loaded already."""
+    """Limit torch's threads, and leave what is loaded by now to no garbage collection.
+
+    `OMP_NUM_THREADS` is too late if torch is loaded already. Every export of a graph collects garbage, which takes a
+    quarter of a second where torch and all tests are looked through.
+    """
+    gc.freeze()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 
@@ -59,6 +65,23 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
         return build_checkpoint(tmp_path_factory.mktemp("checkpoints") / shape, SHAPES[shape])
 
     return build
+
+
+@pytest.fixture(scope="session")
+def tokenizer_of(
+    checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The tokenizer of a bundle of such a checkpoint, without the rest of it."""
+    from export.checkpoint import open_checkpoint
+    from export.tables import write_tokenizer
+
+    @cache
+    def write(shape: str) -> Path:
+        path = tmp_path_factory.mktemp("tokenizers") / "tokenizer.json"
+        write_tokenizer(open_checkpoint(str(checkpoint_of(shape))), path)
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

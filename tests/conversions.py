@@ -24,6 +24,7 @@ from filelock import FileLock
 from export.convert import main as convert
 from server.graphs.checking import verify_files
 from server.manifest import BundleError, read_manifest
+from tests.oracle import one_thread
 from tests.sources import ROOT, sources
 
 CACHE = ROOT / ".cache" / "tests"
@@ -116,7 +117,7 @@ def converted(checkpoint: Path, name: str, precision: str, root: Path = CACHE) -
 
 def _convert(checkpoint: Path, output: Path, precision: str) -> None:
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(printed), one_thread():
         status = convert(["--model", str(checkpoint), "--output", str(output), "--precision", precision])
     if status != 0:
         raise RuntimeError(f"converting {checkpoint} to {precision} ended with status {status}:\n{printed.getvalue()}")

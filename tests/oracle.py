@@ -16,6 +16,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, Qwen2TokenizerFast
 
 from server.engine.prompt import Layout
+from server.graphs import cores
 from tests.closeness import ROUNDING
 
 _STUBBED = {"torchaudio": ("torchaudio.compliance", "torchaudio.compliance.kaldi"), "sox": ()}
@@ -80,11 +82,14 @@ class _StopAtCodes:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Matrices this small are faster without a thread pool."""
+    """Matrices this small are faster without a thread pool, in PyTorch and in ONNX Runtime, whose threads wait in busy
+    loops: two need twice the time of the processors.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with patch.object(cores, "usable_cores", lambda: 1):
+            yield
     finally:
         torch.set_num_threads(threads)
 

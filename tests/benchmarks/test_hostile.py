@@ -11,6 +11,7 @@ from benchmarks import hostile
 from benchmarks.attacks import ATTACKS
 from benchmarks.hostile import MEGABYTE, Cost, missed
 from benchmarks.observed import Heard, Part, Probe, Seen
+from tests.bundles import RANDOM_BUNDLE
 
 QUICK = [Probe(0.0, 0.004)] * 100
 STEADY = Heard(0.0, 2.0, "whole", 200, (Part(0.1, 1.0), Part(1.0, 1.0)))
@@ -51,8 +52,10 @@ def test_attacks_have_names_of_their_own() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_the_whole_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hostile, "LEAST_SECONDS", 0.001)
-    hostile.main(["--only", "smuggling", "foreign_pages", "--seconds", "1"])
+    for name in ("LEAST_SECONDS", "QUIET_SECONDS", "TIDIED_SECONDS"):
+        monkeypatch.setattr(hostile, name, 0.001)
+    few_frames = ["--bundle", str(RANDOM_BUNDLE), "--frames", "25", "--threads", "1"]
+    hostile.main(["--only", "smuggling", "foreign_pages", "--seconds", "1", *few_frames])
     out = capsys.readouterr().out
     assert "| 5 x 400 |" in out
     assert "| 4 x 403, 1 x curl 200 |" in out

@@ -143,7 +143,7 @@ def test_what_is_louder_than_ever_heard_is_clipped_and_not_wrapped() -> None:
 @pytest.fixture
 def load(checkpoint_of: Callable[[str], Path]) -> Callable[[], CodecDecoder]:
     """Makes a random decoder."""
-    return lambda: CodecDecoder.from_checkpoint(open_checkpoint(str(checkpoint_of("0.6B-like")))).requires_grad_(False)
+    return lambda: CodecDecoder.from_checkpoint(open_checkpoint(str(checkpoint_of("short")))).requires_grad_(False)
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_the_graph_computes_what_the_module_says(
     quantise_decoder(decoder, ranges, sorted(ranges))
     stored = onnx.load(tmp_path / "codec_decoder.onnx")
     kinds = [node.op_type for node in stored.graph.node]
-    assert kinds.count("QLinearConv") == kinds.count("MatMulIntegerToFloat") == 4 * 3
+    assert kinds.count("QLinearConv") == kinds.count("MatMulIntegerToFloat") == 3 * 3
     assert "ConvTranspose" not in kinds
     session = open_session(tmp_path / "codec_decoder.onnx", "cpu", 1)
     graph = Graph(session)
@@ -202,10 +202,10 @@ def test_noise_decides(
     monkeypatch.setattr(calibration, "noise_db", kept)
     monkeypatch.setattr(calibration, "LOUDEST_NOISE", -1000.0)
     nothing = export_quantised(load, codes, tmp_path, always=False)
-    assert (nothing.float_blocks, nothing.matrices) == ([1, 2, 3, 4], None)
+    assert (nothing.float_blocks, nothing.matrices) == ([1, 2, 3], None)
     assert "QLinearConv" not in {node.op_type for node in onnx.load(tmp_path / "codec_decoder.onnx").graph.node}
     assert tried == sorted(tried, reverse=True), "each step back is quieter"
-    expected = [([], INT8), ([], INT8_FINE), ([], None), ([4], None), ([3, 4], None), ([2, 3, 4], None)]
+    expected = [([], INT8), ([], INT8_FINE), ([], None), ([3], None), ([2, 3], None)]
     assert len(tried) == len(expected)
     for place in (1, 4):
         noise, (blocks, how) = tried[place], expected[place]
@@ -232,7 +232,7 @@ def test_what_16_bits_round_away_is_no_noise() -> None:
 
 
 def test_what_calibrates_is_what_the_bundle_says(bundle_of: Callable[..., Path]) -> None:
-    folder = bundle_of("0.6B-like")
+    folder = bundle_of("short")
     manifest = read_manifest(folder)
     heard: list[tuple[int, int]] = []
     codes = spoken_codes(folder, manifest, lambda done, total: heard.append((done, total)))

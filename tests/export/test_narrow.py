@@ -34,7 +34,7 @@ def precision(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def folder(precision: str, bundle_of: Callable[..., Path]) -> Path:
-    return bundle_of("0.6B-like", precision)
+    return bundle_of("short", precision)
 
 
 @pytest.mark.parametrize("graph", [*GRAPHS, "codec_decoder"])
@@ -50,7 +50,7 @@ def test_cuda_has_a_kernel_for_every_node(folder: Path, graph: str) -> None:
 def test_the_rule_finds_what_the_cpus_graphs_hold(bundle_of: Callable[..., Path]) -> None:
     """float32 attention has no CUDA kernel, and a loop's condition is the host's."""
     for graph, kind in (("talker", "GroupQueryAttention"), ("code_predictor", "Loop")):
-        model = onnx.load(bundle_of("0.6B-like") / f"{graph}.onnx", load_external_data=False)
+        model = onnx.load(bundle_of("short") / f"{graph}.onnx", load_external_data=False)
         found = list(faults(model.graph))
         assert any(isinstance(fault, Fault) and fault.why.startswith(kind) for fault in found)
 
@@ -113,7 +113,7 @@ def test_the_frame_holds_its_weights_once(folder: Path, bundle_of: Callable[...,
     steps = sizes.num_code_groups - 1
     assert sorted(uses.values()) == [1] * steps + [steps] * 4 * sizes.num_layers
     assert {tensor.name for tensor in graph.initializer} >= set(uses)
-    reads = [read_manifest(f).graphs["code_predictor"].reads for f in (folder, bundle_of("0.6B-like"))]
+    reads = [read_manifest(f).graphs["code_predictor"].reads for f in (folder, bundle_of("short"))]
     heads = 4 * steps * sizes.hidden_size * sizes.vocab_size
     layers, wide_layers = (read.total - heads for read in reads)
     assert layers == wide_layers // 2 if precision == "bf16" else wide_layers // 2 < layers < 0.7 * wide_layers
@@ -129,7 +129,7 @@ def test_parity_is_in_the_manifest_and_says_how_it_was_found(folder: Path, preci
 
 
 def test_a_model_with_a_projection(precision: str, bundle_of: Callable[..., Path]) -> None:
-    folder = bundle_of("1.7B-like", precision)
+    folder = bundle_of("odd", precision)
     for graph in GRAPHS:
         assert list(faults(onnx.load(folder / f"{graph}.onnx", load_external_data=False).graph)) == []
     for counts in read_manifest(folder).parity["codes"].values():
@@ -138,7 +138,7 @@ def test_a_model_with_a_projection(precision: str, bundle_of: Callable[..., Path
 
 def test_int4_for_cuda(bundle_of: Callable[..., Path]) -> None:
     """Layers in 4 bits with bf16 scales, between bf16 activations; heads wide; as near to fp32 as the CPU's int4."""
-    folder, shape = bundle_of("0.6B-like", "int4_bf16"), SHAPES["0.6B-like"]
+    folder, shape = bundle_of("short", "int4_bf16"), SHAPES["short"]
     steps, layers = shape.code_groups - 1, {"talker": shape.talker.layers, "code_predictor": shape.predictor.layers}
     for name, uses in (("talker", 1), ("code_predictor", steps)):
         model = onnx.load(folder / f"{name}.onnx")
@@ -153,7 +153,7 @@ def test_int4_for_cuda(bundle_of: Callable[..., Path]) -> None:
         assert bits == {4}
         heads = [node.input[1] for node in model.graph.node if node.op_type == "MatMul"]
         assert [stored[head] for head in heads] == [onnx.TensorProto.FLOAT] * uses
-    found, expected = (read_manifest(bundle_of("0.6B-like", p)).parity for p in ("int4_bf16", "int4"))
+    found, expected = (read_manifest(bundle_of("short", p)).parity for p in ("int4_bf16", "int4"))
     assert "arithmetic" in found
     for graph in GRAPHS:
         assert found["graphs"][graph]["mean_error"] < 1.3 * expected["graphs"][graph]["mean_error"]
@@ -169,7 +169,7 @@ def test_int4_for_cuda(bundle_of: Callable[..., Path]) -> None:
 
 
 def test_the_rule_finds_scales_of_another_type(bundle_of: Callable[..., Path]) -> None:
-    model = onnx.load(bundle_of("0.6B-like", "int4_bf16") / "talker.onnx", load_external_data=False)
+    model = onnx.load(bundle_of("short", "int4_bf16") / "talker.onnx", load_external_data=False)
     for tensor in model.graph.initializer:
         if tensor.name.endswith(".scales"):
             tensor.data_type = onnx.TensorProto.FLOAT
@@ -177,7 +177,7 @@ def test_the_rule_finds_scales_of_another_type(bundle_of: Callable[..., Path]) -
 
 
 def test_an_fp16_bundle_speaks_on_the_cpu(bundle_of: Callable[..., Path]) -> None:
-    bundle = open_bundle(bundle_of("0.6B-like", "fp16"), provider="cpu", threads=1, slots=1)
+    bundle = open_bundle(bundle_of("short", "fp16"), provider="cpu", threads=1, slots=1)
     prompt = bundle.prompts.build("Hello", speaker="ryan", language="english", instruction=None)
     job = Job(prompt, Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0), seed=1, max_frames=5)
     _, samples = speak(bundle, job)
@@ -187,4 +187,4 @@ def test_an_fp16_bundle_speaks_on_the_cpu(bundle_of: Callable[..., Path]) -> Non
 
 def test_a_bf16_bundle_says_that_it_needs_cuda(bundle_of: Callable[..., Path]) -> None:
     with pytest.raises(BundleError, match=r"is bf16.*--precision int8"):
-        open_bundle(bundle_of("0.6B-like", "bf16"), provider="cpu", threads=1, slots=1)
+        open_bundle(bundle_of("short", "bf16"), provider="cpu", threads=1, slots=1)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -89,18 +90,21 @@ def test_blocks_divide_the_inner_axis_where_they_can() -> None:
 
 @pytest.mark.parametrize("precision", ["int8", "mixed", "int4"])
 def test_a_quantised_bundle_speaks_and_says_how_well(precision: str, bundle_of: Callable[..., Path]) -> None:
-    folder = bundle_of("0.6B-like", precision)
+    folder = bundle_of("short", precision)
     manifest = read_manifest(folder)
     assert manifest.precision == precision
     stored = {name: graph.precision for name, graph in manifest.graphs.items()}
     expected = {name: f"int{how.bits}" for name, how in PRECISIONS[precision].items()}
-    assert stored == {"talker": "fp32", "code_predictor": "fp32", "codec_decoder": "fp32"} | expected
+    assert stored == {"talker": "fp32", "code_predictor": "fp32", "codec_decoder": "int8"} | expected
     codes = manifest.parity["codes"]
     shares = {name: counts["equal"] / counts["compared"] for name, counts in codes.items()}
     # Weights of pure noise: agreement is far better than chance (1 in 512), and better with more bits.
     assert shares["codebook 0"] > (0.8 if expected["talker"] == "int8" else 0.3)
     assert shares["other codebooks"] > (0.8 if expected["code_predictor"] == "int8" else 0.3)
-    assert manifest.parity["graphs"]["codec_decoder"]["relative_error"] < 1e-3
+    # Noise of 34 dB below the speech or less; a wrong graph is off by about 1.
+    assert 0 < manifest.parity["graphs"]["codec_decoder"]["relative_error"] < 0.1
+    decoder = onnx.load(folder / "codec_decoder.onnx", load_external_data=False)
+    assert "QLinearConv" in {node.op_type for node in decoder.graph.node}
 
     bundle = open_bundle(folder, provider="cpu", threads=1, slots=1)
     prompt = bundle.prompts.build("Hello", speaker="ryan", language="english", instruction=None)
@@ -113,7 +117,7 @@ def test_a_quantised_bundle_speaks_and_says_how_well(precision: str, bundle_of: 
 
 def test_quantised_bundles_are_smaller(bundle_of: Callable[..., Path]) -> None:
     def size(precision: str, graph: str) -> int:
-        return (bundle_of("0.6B-like", precision) / f"{graph}.onnx_data").stat().st_size
+        return (bundle_of("short", precision) / f"{graph}.onnx_data").stat().st_size
 
     assert size("int4", "talker") < size("int8", "talker") < 0.7 * size("fp32", "talker")
     assert size("mixed", "talker") == size("int4", "talker")
@@ -123,20 +127,20 @@ def test_quantised_bundles_are_smaller(bundle_of: Callable[..., Path]) -> None:
 def test_verify_repeats_the_report_of_the_manifest(
     bundle_of: Callable[..., Path], checkpoint_of: Callable[[str], Path], capsys
 ) -> None:
-    folder = bundle_of("0.6B-like", "int8")
+    folder = bundle_of("short", "int8")
     before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
     capsys.readouterr()
-    assert convert(["--verify", str(folder), "--model", str(checkpoint_of("0.6B-like"))]) == 0
+    assert convert(["--verify", str(folder), "--model", str(checkpoint_of("short"))]) == 0
     printed = capsys.readouterr().out
     for name, codes in read_manifest(folder).parity["codes"].items():
         (equal,) = re.findall(rf"{name}: (\d+) of {codes['compared']} ", printed)
         # Equal on the machine that converted it; int8 kernels of another may round otherwise.
         assert abs(int(equal) - codes["equal"]) <= 0.03 * codes["compared"]
     assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before
-    assert convert(["--verify", str(folder), "--model", str(checkpoint_of("1.7B-like"))]) == 1
+    assert convert(["--verify", str(folder), "--model", str(checkpoint_of("tiny"))]) == 1
     assert "was not made of" in capsys.readouterr().err
 
 
 def test_int4_says_that_it_hurts(conversion_of: Callable[..., Conversion]) -> None:
-    assert "int4 is known to hurt" in conversion_of("0.6B-like", "int4").printed
-    assert "int4 is known to hurt" not in conversion_of("0.6B-like", "mixed").printed
+    assert "int4 is known to hurt" in conversion_of("short", "int4").printed
+    assert "int4 is known to hurt" not in conversion_of("short", "mixed").printed

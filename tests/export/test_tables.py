@@ -44,10 +44,8 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def ours(checkpoint_of: CheckpointOf, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    write_tokenizer(open_checkpoint(str(checkpoint_of("0.6B-like"))), path)
-    return Tokenizer.from_file(str(path))
+def ours(tokenizer_of: Callable[[str], Path]) -> Tokenizer:
+    return Tokenizer.from_file(str(tokenizer_of("0.6B-like")))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +114,7 @@ def test_the_text_table_is_the_projected_embedding(checkpoint_of: CheckpointOf, 
     write_text_table(open_checkpoint(str(folder)), tmp_path / "t.npy", lambda done, total: ticks.append((done, total)))
     table = np.load(tmp_path / "t.npy", mmap_mode="r")
     talker = load_official(folder).talker
-    rows = [0, 1, 4095, 4096, 4097, 77_091, 151_645, 151_672, len(table) - 1]
+    rows = [row for row in (0, 1, 4095, 4096, 4097, 77_091, 151_645, 151_672) if row < len(table)] + [len(table) - 1]
     with torch.inference_mode():
         expected = talker.text_projection(talker.get_text_embeddings()(torch.tensor(rows))).numpy()
     assert table.dtype == np.float32

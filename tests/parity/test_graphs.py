@@ -116,7 +116,7 @@ def test_how_much_a_row_depends_on_how_many_share_its_call(
     activation over the edge of its int8 step (0.003 to 0.008 seen): so the same seed may give other codes beside other
     rows in int8.
     """
-    opened = open_bundle(bundle_of("0.6B-like", precision), provider="cpu", threads=1, slots=8)
+    opened = open_bundle(bundle_of("short", precision), provider="cpu", threads=1, slots=8)
     random, size = np.random.default_rng(0), opened.manifest.sizes.talker.hidden_size
     for slot in range(8):
         opened.talker.prefill(slot, random.normal(size=(5 + slot, size)).astype(np.float32))

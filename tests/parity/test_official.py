@@ -19,7 +19,9 @@ from server.graphs.codec_decoder import CodecDecoder, CodecState
 from tests.closeness import assert_close
 from tests.oracle import assert_official, official_choices, official_waveform
 
-FRAMES = 24
+FRAMES = 8
+"""What is wrong in a prompt shows in the first one."""
+LONGER = {"english": 24, "long": 24}
 GREEDY = Sampling(0.0, 50, 1.0, 1.05, 0.0, 50, 1.0)
 LONG = "The quick brown fox jumps over the lazy dog, again and again; then it rests, and so do we. " * 5
 TEXTS = {
@@ -73,14 +75,15 @@ def test_codes_and_waveform_are_the_official_ones(pair: tuple[Path, OpenBundle],
     text, speaker, language = TEXTS[case]
     voice = speaker if bundle.manifest.speakers else None
     instruction = "Speak very slowly, with a sad voice."
-    expected = official_choices(folder, text, voice, language, instruction, FRAMES, layout)
-    assert expected.codes.shape == (FRAMES, bundle.manifest.sizes.code_predictor.num_code_groups)
-    assert len(np.unique(expected.codes)) > FRAMES, "a constant answer would prove nothing"
+    frames = LONGER.get(case, FRAMES)
+    expected = official_choices(folder, text, voice, language, instruction, frames, layout)
+    assert expected.codes.shape == (frames, bundle.manifest.sizes.code_predictor.num_code_groups)
+    assert len(np.unique(expected.codes)) > frames, "a constant answer would prove nothing"
 
     # The official package takes names in any case; prompts take the manifest's own.
     own = {"speaker": voice and voice.lower(), "language": language.lower()}
     prompt = bundle.prompts.build(text, **own, instruction=instruction, layout=layout)
-    codes, samples = speak(bundle, Job(prompt, GREEDY, seed=1, max_frames=FRAMES))
+    codes, samples = speak(bundle, Job(prompt, GREEDY, seed=1, max_frames=frames))
 
     assert_official(codes, expected)
     assert samples.dtype == np.float32

@@ -44,7 +44,7 @@ class Case:
         return np.concatenate(samples)
 
 
-@pytest.fixture(scope="module", params=["0.6B-like", "odd"])
+@pytest.fixture(scope="module", params=["short", "odd"])
 def case(request, checkpoint_of: Callable[[str], Path], bundle_of: Callable[[str], Path]) -> Case:
     return Case(checkpoint_of(request.param), bundle_of(request.param))
 

@@ -58,8 +58,9 @@ def test_the_server_starts_speaks_and_stops(system: str, tmp_path: Path) -> None
     ) as running:
         running.wait_ready()
         with running.client() as client:
-            for audio_format in ("mp3", "wav", "opus"):
-                fields = {**GOOD, "exact_frames": 300, "response_format": audio_format}
+            # The first is longer than the caches are to begin with, where memory is not had for the asking.
+            for audio_format, frames in (("mp3", 300), ("wav", 20), ("opus", 20)):
+                fields = {**GOOD, "exact_frames": frames, "response_format": audio_format}
                 spoken = client.post("/v1/audio/speech", json=fields)
                 assert spoken.status_code == 200, spoken.text
             for name in ("v1/swagger/start.js", "web/player.js"):

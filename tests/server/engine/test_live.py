@@ -20,7 +20,6 @@ from server.engine.provider import open_bundle
 from server.engine.synthesizer import CHUNK_RAMP
 from server.engine.tokenizer import TextTokenizer
 from server.engine.worker import Engine
-from server.manifest import TOKENIZER
 from tests.bundles import RANDOM_BUNDLE
 from tests.qwen_vocabulary import ALL_RANKS
 from tests.server.engine.rigs import Counted
@@ -45,9 +44,9 @@ def bundle() -> OpenBundle:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(bundle_of: Callable[[str], Path]) -> TextTokenizer:
+def tokenizer(tokenizer_of: Callable[[str], Path]) -> TextTokenizer:
     """With the whole vocabulary of the published checkpoints."""
-    return TextTokenizer(bundle_of("0.6B-like") / TOKENIZER)
+    return TextTokenizer(tokenizer_of("0.6B-like"))
 
 
 @pytest.fixture

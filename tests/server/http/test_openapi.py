@@ -29,7 +29,7 @@ from server.speech.request import SpeechRequest
 from server.voices.catalogue import Voice
 from tests.server.answers import PREFIXES
 from tests.server.fakes import FakeEngine, write_bundle
-from tests.server.running import FAKE, KEY, RunningServer, run_server
+from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, run_server
 
 MAX_INPUT_CHARS = 1000
 DOCUMENT = openapi.document(max_input_chars=MAX_INPUT_CHARS, needs_key=True)
@@ -207,7 +207,7 @@ def suit_the_model(body: Any) -> None:
 
 
 API = schemathesis.openapi.from_dict(DOCUMENT)
-API.config.update(headers={"Authorization": f"Bearer {KEY}"})
+API.config.update(headers={"Authorization": f"Bearer {KEY}"}, request_timeout=PATIENCE_SECONDS)
 
 
 @API.parametrize()
