@@ -37,7 +37,7 @@ class StableTokens:
         self._tokenizer = tokenizer
         self._held = "assistant\n"
 
-    def add(self, text: str) -> tuple[list[int], str]:
+    def feed(self, text: str) -> tuple[list[int], str]:
         """Ids that are certain by now and have not been given before, and what is left, to be given to `hold`."""
         held = self._tokenizer.normal(self._held + text)
         stable = len(held)
@@ -53,7 +53,7 @@ class StableTokens:
         return self._tokenizer.encode_pieces(pieces[:certain]), "".join(pieces[certain:]) + held[stable:]
 
     def hold(self, text: str) -> None:
-        """Take over the text that `add` has left."""
+        """Take over the text that `feed` has left."""
         self._held = text
 
     def count(self, held: str) -> int:
@@ -95,7 +95,12 @@ class LiveText:
         self._count = 1
         """Ids so far, those of the role too."""
 
-    def add(self, text: str) -> Grown:
+    @property
+    def prompt_positions(self) -> int:
+        """Positions that the prompt takes, with the first token of the text."""
+        return self._prompts.opening_positions(self._manner)
+
+    def feed(self, text: str) -> Grown:
         """Take in some text, cut off anywhere.
 
         Raises:
@@ -103,7 +108,7 @@ class LiveText:
         """
         if self._prompts.tokenizer.surely_exceeds(text, self._prompts.max_positions):
             raise PromptError(f"the text takes more than the {self._prompts.max_positions} positions that are allowed")
-        ids, held = self._tokens.add(text)
+        ids, held = self._tokens.feed(text)
         if len(held) > MAX_HELD:
             raise PromptError(f"a single word or run of white space has more than {MAX_HELD} characters")
         tokens = self._count + len(ids) + self._tokens.count(held) - ROLE_IDS
@@ -134,7 +139,7 @@ Measure = Callable[[str], tuple[int, int]]
 
 
 class LiveJob(Job):
-    """A job whose text arrives over time: `add` as often as there is some, then `finish_text`, from any thread.
+    """A job whose text arrives over time: `feed` as often as there is some, then `end`, from any thread.
 
     It may be submitted before any text has come; until then it has a place in the queue, and no slot.
 
@@ -168,23 +173,23 @@ class LiveJob(Job):
         self._text_ended = False
         self._adding = threading.Lock()
 
-    def add(self, text: str) -> None:
+    def feed(self, text: str) -> None:
         """Take in some text, cut off anywhere. It is plain text: what looks like a control token is said.
 
         Raises:
-            PromptError: the text is longer than it may be. What came before stays, and `finish_text` may follow.
+            PromptError: the text is longer than it may be. What came before stays, and `end` may follow.
             RuntimeError: the text has been ended.
         """
         with self._adding:
             if self._text_ended:
                 raise RuntimeError("text has come behind the end of the text")
-            grown = self._text.add(text)
+            grown = self._text.feed(text)
             self._so_far.append(text)
             self._chars += len(text)
             self._grow(grown)
         self.on_consumer()
 
-    def finish_text(self) -> None:
+    def end(self) -> None:
         """No more text will come; a second call does nothing. A job without text ends without audio."""
         with self._adding:
             if self._text_ended:
@@ -215,6 +220,10 @@ class LiveJob(Job):
     @property
     def starved(self) -> bool:
         return not self._text_ended and (not self.ready or self.frames >= len(self._following))
+
+    @property
+    def awaits_text(self) -> bool:
+        return not self._text_ended
 
     @property
     def has_text_left(self) -> bool:
