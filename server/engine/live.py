@@ -145,7 +145,7 @@ class LiveJob(Job):
 
     Args:
         text: `Engine.live_text`, of this job alone.
-        sampling, seed, max_frames, capacity, request: as for `Job`.
+        sampling, seed, max_frames, capacity, spare, request: as for `Job`.
         patience: seconds without the text that the next frame takes, after which the job ends with `TextLateError`.
         measure: of the text so far, for the runaway guard; None keeps it out.
     """
@@ -160,10 +160,13 @@ class LiveJob(Job):
         *,
         patience: float,
         measure: Measure | None = None,
+        spare: bool = False,
         request: object = None,
     ) -> None:
         tokens = None if measure is None else 0
-        super().__init__(_NO_PROMPT, sampling, seed, max_frames, capacity, text_tokens=tokens, request=request)
+        super().__init__(
+            _NO_PROMPT, sampling, seed, max_frames, capacity, text_tokens=tokens, spare=spare, request=request
+        )
         self.patience = patience
         self._text = text
         self._measure = measure

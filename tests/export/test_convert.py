@@ -130,10 +130,11 @@ def test_force_replaces_and_the_module_form_works(
     assert "exists already" in error_of(convert(*options, command=module))
     assert (output / "stale.onnx").exists()
     (tmp_path / "alphabet.txt").write_text("cba ,.'\u00e9\r\n", "utf-8")
-    result = convert(*options, "--force", "--alphabet", tmp_path / "alphabet.txt", command=module)
+    result = convert(*options, "--force", "--whole-text", "--alphabet", tmp_path / "alphabet.txt", command=module)
     assert result.returncode == 0, result.stderr
     assert not (output / "stale.onnx").exists()
     assert read_manifest(output).id == "voice"
+    assert (read_manifest(made[0]).whole_text, read_manifest(output).whole_text) == (False, True)
     assert (read_manifest(made[0]).alphabet, read_manifest(output).alphabet) == (None, " ',.abc\u00e9")
     assert other_files(output) == other_files(made[0])  # the same checkpoint gives the same bytes
 
@@ -170,6 +171,7 @@ def test_the_help_names_every_option() -> None:
         "--no-validate",
         "--description",
         "--alphabet",
+        "--whole-text",
         "HF_ENDPOINT",
         REPO,
     ):
