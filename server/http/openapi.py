@@ -29,6 +29,7 @@ from server.http.schemas import (
     VoiceNames,
 )
 from server.speech.batch import MAX_ITEMS
+from server.speech.foreign_fields import ALIASES
 from server.speech.request import SpeechRequest
 
 Json = dict[str, Any]
@@ -249,8 +250,14 @@ def _schemas(max_input_chars: int) -> Json:
     request = schemas[SpeechRequest.__name__]
     for name in ("input", "instructions"):
         request["properties"][name]["maxLength"] = max_input_chars
-    optional = request["properties"].keys() - set(request["required"])
-    request["properties"] |= {name: _optional(request["properties"][name]) for name in optional}
+    fields = request["properties"]
+    for name in fields.keys() - set(request["required"]):
+        fields[name] = _optional(fields[name])
+    for alias, name in ALIASES.items():
+        fields[alias] = {**_optional(fields[name]), "description": f"Read as `{name}` where that is absent."}
+    # The text has to be there by one of its names.
+    names = ["input", *(alias for alias, name in ALIASES.items() if name == "input")]
+    request["anyOf"] = [{"required": [name], "properties": {name: fields["input"]}} for name in names]
     return schemas
 
 

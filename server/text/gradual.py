@@ -9,7 +9,7 @@ begins with a small letter, or both lines are in a script without spaces: the li
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import regex
@@ -40,7 +40,11 @@ _SPELT = regex.compile(
 )
 """Between two words in lower case, a third being known: no number, date or abbreviation reaches so far."""
 _CAPITAL = regex.compile(r"\s++\p{Lu}")
-_NEW_SENTENCE = regex.compile(rf"[\p{{Sentence_Terminal}}…][\p{{Pe}}\p{{Pf}}\"']*+{_CAPITAL.pattern}")
+_END = r"[\p{Sentence_Terminal}…][\p{Pe}\p{Pf}\"']*+"
+_ENDED = regex.compile(rf"{_END}\Z")
+_CLOSING = 8
+"""Characters in which a sentence's last mark stands, with those behind it."""
+_NEW_SENTENCE = regex.compile(_END + _CAPITAL.pattern)
 
 Prepare = Callable[[str, bool, bool], Prepared]
 """Prepares a part, which begins a line or not, and ends one or not."""
@@ -95,7 +99,7 @@ class Gradual:
             self._held += text[start : start + _AT_ONCE]
             while end := _LINE_END.search(self._held):
                 said += self._take(end.start(), end.end(), ends_line=True)
-            if place := self._certain():
+            while place := self._certain():
                 said += self._take(place, place)
         return said
 
@@ -104,21 +108,26 @@ class Gradual:
         return self._take(len(self._held), len(self._held), ends_line=True)
 
     def _certain(self) -> int:
-        """The last place up to which what is held is certain; 0 if there is none."""
+        """Where the next part ends: with its sentence, or as far as what is held is certain; 0 if it does not yet."""
         held, manner = self._held, self.manner
         if len(held) > MOST_HELD:
             return blank if (blank := held.rfind(" ")) > 0 else len(held)
         if manner.spelt:
             places = [found.start() for found in _SPELT.finditer(held)]
-            if not places and _NEW_SENTENCE.search(held):
-                ends = (cut.offset for cut in cuts(held, manner.language) if cut.boundary >= Boundary.SENTENCE)
-                places = [end for end in ends if _CAPITAL.match(held, end)]
+            ends = [end for end in self._sentence_ends() if _CAPITAL.match(held, end)]
         else:
             places = [found.start() for found in _BETWEEN_WORDS.finditer(held)]
-        for place in reversed(places):
+            ends = [place for place in places if _ENDED.search(held, max(0, place - _CLOSING), place)]
+        for place in (*ends, *reversed(places)):
             if is_speakable(held[:place]) and not manner.lexicon.may_go_on(f"{held[:place]}{_blank(held[place])}"):
                 return place
         return 0
+
+    def _sentence_ends(self) -> Iterator[int]:
+        if _NEW_SENTENCE.search(self._held):
+            for cut in cuts(self._held, self.manner.language):
+                if cut.boundary >= Boundary.SENTENCE:
+                    yield cut.offset
 
     def _take(self, stop: int, rest: int, *, ends_line: bool = False) -> list[str]:
         """Prepare what is held up to `stop`, and drop what stands before `rest`."""

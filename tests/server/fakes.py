@@ -151,6 +151,9 @@ class FakeEngine:
             self._note("submitted", **told, sampling=vars(job.sampling))
             self._changed.notify_all()
 
+    def before_frame(self) -> None:
+        """Is called before each frame is made."""
+
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
@@ -211,6 +214,7 @@ class FakeEngine:
                 job.finish(RuntimeError("the graph /secret/place/talker.onnx failed"))
                 return
             time.sleep(self._frame_seconds)
+            self.before_frame()
             pcm = tone(job.frames)
             job.frames += 1
             self.frames_made += 1
