@@ -27,7 +27,8 @@ class StableTokens:
 
     They are the ids that `PromptBuilder.build` has of the whole text, wherever it is cut: `ROLE_IDS` less one of them
     belong to the role, with which the text is tokenised in one piece. The last piece of the text is held back until the
-    next one has begun. Marks at its end count for nothing until then, since the normal form may put others before them.
+    next one has begun, or from its last seam on. Marks at its end count for nothing until then, since the normal form
+    may put others before them.
 
     Args:
         tokenizer: of the bundle.
@@ -35,6 +36,7 @@ class StableTokens:
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
+        tokenizer.joints  # noqa: B018  # found now, since `feed` must not take long
         self._held = "assistant\n"
 
     def feed(self, text: str) -> tuple[list[int], str]:
@@ -48,9 +50,11 @@ class StableTokens:
         certain = len(pieces) - 1
         while certain > 0 and pieces[certain].isspace() and pieces[certain - 1].isspace():
             certain -= 1
-        if certain <= 0:
-            return [], held
-        return self._tokenizer.encode_pieces(pieces[:certain]), "".join(pieces[certain:]) + held[stable:]
+        certain = max(certain, 0)
+        left = pieces[certain:]
+        seam = self._tokenizer.seam(left[0]) if len(left) == 1 else 0
+        known = [*pieces[:certain], left[0][:seam]] if seam else pieces[:certain]
+        return self._tokenizer.encode_pieces(known), "".join(left)[seam:] + held[stable:]
 
     def hold(self, text: str) -> None:
         """Take over the text that `feed` has left."""

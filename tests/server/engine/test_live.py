@@ -79,6 +79,44 @@ def eventually(true: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
+UNSPACED = (
+    "今天天气怎么样我们一起去公园散步的是不了在人工智能正在改变我们的生活方式これは日本語のテストですが今日はとても良い"
+    "天気ですね。，、สวัสดีครับวันนี้อากาศดี가각\u11a8\u1100\u1161한국어กา\u3099か\U00020000a \u0301"
+)
+
+
+@settings(max_examples=500, deadline=None)
+@example(parts=["が", "か\u3099", "か", "\u3099", "か"])
+@example(parts=["한가", "\u11a8", "가"])
+@given(parts=st.lists(st.text(alphabet=UNSPACED, max_size=6)))
+def test_any_cuts_of_a_script_without_spaces_give_the_tokens_of_the_whole(
+    tokenizer: TextTokenizer, parts: list[str]
+) -> None:
+    assert ids_of(tokenizer, parts) == tokenizer.encode(f"assistant\n{''.join(parts)}")
+
+
+def ids_of(tokenizer: TextTokenizer, parts: Sequence[str]) -> list[int]:
+    tokens, found = StableTokens(tokenizer), []
+    for part in parts:
+        ids, held = tokens.feed(part)
+        tokens.hold(held)
+        found += ids
+    return found + tokens.end()
+
+
+ONE_TOKEN = ("我们一", "我们一起", "我们一起去", "我们一起去公")
+"""Some entry of the vocabulary has each pair of these letters side by side."""
+
+
+def test_a_word_without_spaces_is_certain_where_no_token_can_go_on(tokenizer: TextTokenizer) -> None:
+    tokens, held = StableTokens(tokenizer), []
+    for letter in "今天天气怎么样我们一起去公园":
+        _, left = tokens.feed(letter)
+        tokens.hold(left)
+        held.append(left)
+    assert held[3:] == ["今天天气", "今天天气怎", "怎么", "怎么样", "怎么样我", "我们", *ONE_TOKEN, "公园"]
+
+
 @settings(max_examples=500, deadline=None)
 @example(parts=["a\n", "  ", "\n", "b"])
 @example(parts=["e\u0315 ", "e\u0315", "\u0301", " b"])
@@ -87,12 +125,7 @@ def eventually(true: Callable[[], object]) -> None:
 @given(parts=st.lists(st.text(alphabet=ODD, max_size=6) | st.text(max_size=3) | st.sampled_from(TEXT.split(" "))))
 def test_any_cuts_give_the_tokens_of_the_whole(tokenizer: TextTokenizer, parts: list[str]) -> None:
     parts = [part.encode("utf-8", "replace").decode() for part in parts]
-    tokens, found = StableTokens(tokenizer), []
-    for part in parts:
-        ids, held = tokens.feed(part)
-        tokens.hold(held)
-        found += ids
-    assert found + tokens.end() == tokenizer.encode(f"assistant\n{''.join(parts)}")
+    assert ids_of(tokenizer, parts) == tokenizer.encode(f"assistant\n{''.join(parts)}")
 
 
 def test_a_word_is_certain_when_the_next_one_has_begun(tokenizer: TextTokenizer) -> None:
