@@ -14,13 +14,16 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from server.errors import InvalidRequestError
-from server.speech.live_reading import LONG_CHARS, SETTLE_SECONDS
+from server.speech.live_reading import SETTLE_SECONDS
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
 from server.speech.service import SpeechService
 from server.text import tags
 from server.text.live import Granularity, Splitter, WholeCharacters
 from server.text.speakable import is_speakable
+
+LONG_CHARS = 1000
+"""What comes at once and is longer is cut in a thread: it may take the event loop's 20 ms."""
 
 
 class LiveText:

@@ -43,8 +43,8 @@ AHEAD = 2
 """Rows of one text at most, the one that is heard and the next."""
 MOST_TOKENS = 2 * MAX_TOKENS
 """The most tokens of a row in which nothing ends."""
-LONG_CHARS = 1000
-"""What comes at once and is longer is prepared in a thread: it may take the event loop's 20 ms."""
+LONG_CHARS = 200
+"""What comes at once and is longer is prepared in a thread: 1000 characters may take the event loop's 20 ms."""
 LEAST_LETTERS = 20
 """Letters of a text before it is said to be in letters that the model cannot read."""
 
@@ -185,8 +185,12 @@ class LiveReading(Reading):
                 return None
             elif waited >= SETTLE_SECONDS and self._is_whole():
                 await self._end_text(Boundary.SENTENCE)
-            elif waited >= YIELD_SECONDS and self._row is not None and self._engine.waiting:
+            elif waited >= YIELD_SECONDS and self._holds_a_slot and self._engine.waiting:
                 await self._end_text(Boundary.CLAUSE)
+
+    @property
+    def _holds_a_slot(self) -> bool:
+        return self._row is not None and self._row.job.queue_seconds is not None
 
     def _is_whole(self) -> bool:
         """Whether what has come, and is not over, ends with a sentence."""
