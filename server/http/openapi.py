@@ -39,8 +39,8 @@ ABOUT = """Text to speech by Qwen3-TTS, as OpenAI's SDKs, Kokoro Web's clients, 
 The same routes lie under `/v1` and `/api/v1`; `OPTIONS` is answered on each of them, without a key.
 
 Requests are read with mercy beyond what this document says: numbers may be strings, words such as `mp3` may have any
-case and blanks around them, and an empty string is as good as none. Fields that ask for a cloned voice are
-refused; all others that are not described here are ignored, and the answer's `x-ignored` names them.
+case and blanks around them, and an empty string is as good as none. Fields that ask for a cloned voice are refused;
+all others that are not described here are ignored, and the answer's `x-ignored` names them.
 
 Text that arrives while it is spoken has a WebSocket, `/audio/speech/stream`, in vLLM-Omni's protocol. OpenAPI has no
 words for it, the README has."""
