@@ -195,3 +195,29 @@ def test_barge_in_frees_the_row_within_one_frame(tmp_path: Path, granularity: st
             assert engine.frames_made - before <= 1
 
     run(play())
+
+
+def test_a_text_that_stops_coming_ends_its_unit_and_goes_on_in_another(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "custom")
+    pool = open_pool(Settings(models_dir=tmp_path), Bundles(find(tmp_path), None), FakeEngine.load, Metrics())
+
+    async def play() -> None:
+        async with conversation(SpeechService(pool, {}, 1000, text_seconds=2.0), Turns(A_ROUND)) as socket:
+
+            def heard(kind: str) -> list[dict[str, Any]]:
+                return [event for event in socket.sent if event["type"] == kind]
+
+            socket.tell("session.config", **{**CONFIG, "split_granularity": "token", "exact_frames": 4})
+            socket.tell("input.text", text="One two")
+            await until(lambda: heard("audio.start"), "it is heard")
+            for _ in range(12):
+                await skip(0.2)
+            await until(lambda: heard("audio.done"), "the unit ends")
+            assert not heard("session.done")
+            socket.tell("input.text", text=" three")
+            socket.tell("input.done")
+            (done,) = await until(lambda: heard("session.done"), "the text is over")
+            assert [start["sentence_index"] for start in heard("audio.start")] == [0, 1]
+            assert (done["total_sentences"], heard("error")) == (2, [])
+
+    run(play())
