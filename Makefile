@@ -91,7 +91,7 @@ random-model: $(VENV)/.dev-$(RUNTIME)
 # The embedded model: its checkpoint converted again; how that was trained is in models/qwen3_tts_tiny/recipe.
 tiny-model: $(VENV)/.dev-$(RUNTIME)
 	$(BIN)/python export/convert.py --model models/qwen3_tts_tiny/checkpoint --output models/qwen3_tts_tiny --precision int8 --force \
-		--alphabet models/qwen3_tts_tiny/recipe/alphabet.txt \
+		--alphabet models/qwen3_tts_tiny/recipe/alphabet.txt --whole-text \
 		--description "A tiny model of the Qwen3-TTS layout, trained from nothing for this repository: one English voice."
 
 $(VENV)/.made:

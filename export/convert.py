@@ -73,6 +73,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "text with these (default: the model reads whatever people write)",
     )
     parser.add_argument(
+        "--whole-text",
+        action="store_true",
+        help="the model was trained on no text that comes while it speaks; the server refuses to give it one",
+    )
+    parser.add_argument(
         "--no-validate",
         dest="validate",
         action="store_false",
@@ -126,6 +131,7 @@ def convert(options: argparse.Namespace) -> None:
             precision=options.precision,
             description=options.description,
             alphabet=alphabet,
+            whole_text=options.whole_text,
             validate=options.validate,
         )
         for number, stage in enumerate(STAGES, 1):

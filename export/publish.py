@@ -60,6 +60,7 @@ def describe(
     precision: str,
     description: str | None = None,
     alphabet: str | None = None,
+    whole_text: bool = False,
 ) -> Manifest:
     """The manifest of the graphs in `folder`, still without file hashes and parity report.
 
@@ -71,6 +72,7 @@ def describe(
         precision: of the graphs.
         description: what the model is; None is a sentence made of its sizes.
         alphabet: the only characters that it was trained on; None where it reads any.
+        whole_text: whether it was trained on no text that comes while it speaks.
 
     Raises:
         CheckpointError: the checkpoint's configuration does not fit the manifest's models.
@@ -88,6 +90,7 @@ def describe(
                 "model_size": checkpoint.config.get("tts_model_size", ""),
                 "follows_instructions": _follows_instructions(checkpoint),
                 "alphabet": alphabet,
+                "whole_text": whole_text,
                 "precision": precision,
                 "sizes": _sizes(checkpoint),
                 "ids": _ids(checkpoint),

@@ -48,6 +48,7 @@ class Conversion:
         precision: of the graphs.
         description: what the manifest says of the model; None is a sentence made of the checkpoint's sizes.
         alphabet: the only characters that the model was trained on; None where it reads any.
+        whole_text: whether the model was trained on no text that comes while it speaks.
         validate: whether each exported graph is compared with its PyTorch module.
         parity: what the parity stage found; it goes into the manifest and the closing table.
         notes: what the user should know of, beside the closing table.
@@ -61,6 +62,7 @@ class Conversion:
     precision: str = "fp32"
     description: str | None = None
     alphabet: str | None = None
+    whole_text: bool = False
     validate: bool = True
     parity: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -76,6 +78,7 @@ class Conversion:
             precision=self.precision,
             description=self.description,
             alphabet=self.alphabet,
+            whole_text=self.whole_text,
         )
 
 

@@ -191,6 +191,11 @@ class Manifest(_Strict):
         description="The characters of the texts that it was trained on, where it reads no others; null if it reads "
         "whatever people write. Bundles of an older exporter do not say.",
     )
+    whole_text: bool = Field(
+        default=False,
+        description="It was trained on texts that are there before its first frame, and on none that come while it "
+        "speaks. Bundles of an older exporter do not say.",
+    )
     precision: Precision
     sizes: Sizes
     ids: TokenIds

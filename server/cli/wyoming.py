@@ -39,7 +39,7 @@ def run_wyoming(settings: Settings, load: Loader) -> None:
     from server.speech.service import SpeechService
 
     _, profiles, lexicon, metrics, pool = start_process(settings, load)
-    service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
+    service = SpeechService(pool, profiles, settings.max_input_chars, lexicon, settings.text_wait_seconds)
     server = open_wyoming(settings, service, profiles, metrics)
 
     async def serve() -> None:

@@ -98,6 +98,12 @@ class Settings(BaseSettings):
         default=30,
         description="A WebSocket on which nothing is spoken is closed after so long without a message; 0 is never.",
     )
+    text_wait_seconds: Seconds = Field(
+        default=10,
+        gt=0,
+        description="Seconds that a text which is spoken as it comes, token by token, may fail to come before its row "
+        "goes to others; what comes later begins anew. Where others wait for a row it is 1 second.",
+    )
     wyoming_uri: str | None = Field(
         default=None,
         description="Where Home Assistant's protocol is spoken beside HTTP, such as tcp://0.0.0.0:10200. The protocol "

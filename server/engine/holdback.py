@@ -43,7 +43,7 @@ class RowState:
     undecoded: tuple[Codes, ...] = ()
     """Frames that have been made and not yet decoded, `[groups]` each."""
     chunks: int = 0
-    """Chunks of audio that have been decoded."""
+    """Chunks of audio that have been decoded since the row began, or was last without text."""
     unseen: bool = False
     """Whether the talker has yet to see the last frame."""
 

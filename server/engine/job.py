@@ -147,6 +147,11 @@ class Job:
         return False
 
     @property
+    def awaits_text(self) -> bool:
+        """Whether more of its text may come."""
+        return False
+
+    @property
     def has_text_left(self) -> bool:
         """Whether some of its text has not been fed to the talker yet."""
         return self.frames < len(self.following)

@@ -84,7 +84,9 @@ class Judge:
         check_finite(samples)
         state = row.state
         guard = state.guard.heard(samples.reshape(len(state.undecoded), -1)) if state.guard else None
-        row.hear(samples, replace(state, codec=codec, guard=guard, undecoded=(), chunks=state.chunks + 1))
+        # Whoever has heard all that there was needs the next audio as soon as at the beginning.
+        chunks = 0 if row.job.starved else state.chunks + 1
+        row.hear(samples, replace(state, codec=codec, guard=guard, undecoded=(), chunks=chunks))
         if guard is not None and guard.runaway and not row.finished:
             self._go_back(row, row.hold_back.before_what_is_held(row.state), guard.runaway)
 

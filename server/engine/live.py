@@ -27,7 +27,8 @@ class StableTokens:
 
     They are the ids that `PromptBuilder.build` has of the whole text, wherever it is cut: `ROLE_IDS` less one of them
     belong to the role, with which the text is tokenised in one piece. The last piece of the text is held back until the
-    next one has begun. Marks at its end count for nothing until then, since the normal form may put others before them.
+    next one has begun, or from its last seam on. Marks at its end count for nothing until then, since the normal form
+    may put others before them.
 
     Args:
         tokenizer: of the bundle.
@@ -35,9 +36,10 @@ class StableTokens:
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
+        tokenizer.joints  # noqa: B018  # found now, since `feed` must not take long
         self._held = "assistant\n"
 
-    def add(self, text: str) -> tuple[list[int], str]:
+    def feed(self, text: str) -> tuple[list[int], str]:
         """Ids that are certain by now and have not been given before, and what is left, to be given to `hold`."""
         held = self._tokenizer.normal(self._held + text)
         stable = len(held)
@@ -48,12 +50,14 @@ class StableTokens:
         certain = len(pieces) - 1
         while certain > 0 and pieces[certain].isspace() and pieces[certain - 1].isspace():
             certain -= 1
-        if certain <= 0:
-            return [], held
-        return self._tokenizer.encode_pieces(pieces[:certain]), "".join(pieces[certain:]) + held[stable:]
+        certain = max(certain, 0)
+        left = pieces[certain:]
+        seam = self._tokenizer.seam(left[0]) if len(left) == 1 else 0
+        known = [*pieces[:certain], left[0][:seam]] if seam else pieces[:certain]
+        return self._tokenizer.encode_pieces(known), "".join(left)[seam:] + held[stable:]
 
     def hold(self, text: str) -> None:
-        """Take over the text that `add` has left."""
+        """Take over the text that `feed` has left."""
         self._held = text
 
     def count(self, held: str) -> int:
@@ -95,7 +99,12 @@ class LiveText:
         self._count = 1
         """Ids so far, those of the role too."""
 
-    def add(self, text: str) -> Grown:
+    @property
+    def prompt_positions(self) -> int:
+        """Positions that the prompt takes, with the first token of the text."""
+        return self._prompts.opening_positions(self._manner)
+
+    def feed(self, text: str) -> Grown:
         """Take in some text, cut off anywhere.
 
         Raises:
@@ -103,7 +112,7 @@ class LiveText:
         """
         if self._prompts.tokenizer.surely_exceeds(text, self._prompts.max_positions):
             raise PromptError(f"the text takes more than the {self._prompts.max_positions} positions that are allowed")
-        ids, held = self._tokens.add(text)
+        ids, held = self._tokens.feed(text)
         if len(held) > MAX_HELD:
             raise PromptError(f"a single word or run of white space has more than {MAX_HELD} characters")
         tokens = self._count + len(ids) + self._tokens.count(held) - ROLE_IDS
@@ -134,13 +143,13 @@ Measure = Callable[[str], tuple[int, int]]
 
 
 class LiveJob(Job):
-    """A job whose text arrives over time: `add` as often as there is some, then `finish_text`, from any thread.
+    """A job whose text arrives over time: `feed` as often as there is some, then `end`, from any thread.
 
     It may be submitted before any text has come; until then it has a place in the queue, and no slot.
 
     Args:
         text: `Engine.live_text`, of this job alone.
-        sampling, seed, max_frames, capacity, request: as for `Job`.
+        sampling, seed, max_frames, capacity, spare, request: as for `Job`.
         patience: seconds without the text that the next frame takes, after which the job ends with `TextLateError`.
         measure: of the text so far, for the runaway guard; None keeps it out.
     """
@@ -155,10 +164,13 @@ class LiveJob(Job):
         *,
         patience: float,
         measure: Measure | None = None,
+        spare: bool = False,
         request: object = None,
     ) -> None:
         tokens = None if measure is None else 0
-        super().__init__(_NO_PROMPT, sampling, seed, max_frames, capacity, text_tokens=tokens, request=request)
+        super().__init__(
+            _NO_PROMPT, sampling, seed, max_frames, capacity, text_tokens=tokens, spare=spare, request=request
+        )
         self.patience = patience
         self._text = text
         self._measure = measure
@@ -168,23 +180,23 @@ class LiveJob(Job):
         self._text_ended = False
         self._adding = threading.Lock()
 
-    def add(self, text: str) -> None:
+    def feed(self, text: str) -> None:
         """Take in some text, cut off anywhere. It is plain text: what looks like a control token is said.
 
         Raises:
-            PromptError: the text is longer than it may be. What came before stays, and `finish_text` may follow.
+            PromptError: the text is longer than it may be. What came before stays, and `end` may follow.
             RuntimeError: the text has been ended.
         """
         with self._adding:
             if self._text_ended:
                 raise RuntimeError("text has come behind the end of the text")
-            grown = self._text.add(text)
+            grown = self._text.feed(text)
             self._so_far.append(text)
             self._chars += len(text)
             self._grow(grown)
         self.on_consumer()
 
-    def finish_text(self) -> None:
+    def end(self) -> None:
         """No more text will come; a second call does nothing. A job without text ends without audio."""
         with self._adding:
             if self._text_ended:
@@ -215,6 +227,10 @@ class LiveJob(Job):
     @property
     def starved(self) -> bool:
         return not self._text_ended and (not self.ready or self.frames >= len(self._following))
+
+    @property
+    def awaits_text(self) -> bool:
+        return not self._text_ended
 
     @property
     def has_text_left(self) -> bool:

@@ -154,11 +154,15 @@ class PromptBuilder:
         Raises:
             PromptError: they may not.
         """
-        positions = len(manner.instructed) + ROLE_IDS + len(manner.codec) + 1 + tokens + 2
+        positions = self.opening_positions(manner) + tokens + 1
         if positions > self.max_positions:
             raise PromptError(
                 f"the text and instruction take {positions} positions; at most {self.max_positions} are allowed"
             )
+
+    def opening_positions(self, manner: Manner) -> int:
+        """Positions of `opening`, the first token of the text among them."""
+        return len(manner.instructed) + ROLE_IDS + len(manner.codec) + 2
 
     def opening(self, manner: Manner, role: Sequence[int], first: int) -> Prompt:
         """The prompt of the layout `streaming`, without what follows it: `role` ids, and the first token of text."""

@@ -20,7 +20,8 @@ class Scheduler:
 
     Where there are several slots, no request ever holds the last free one beside others of its own: its jobs together
     have at most all slots but one, and spare jobs, which wait apart and after all others, leave one slot free. So a
-    request that comes while long ones are under way need not wait for the end of a row.
+    request that comes while long ones are under way need not wait for the end of a row. Nor do jobs whose text still
+    comes, which may keep their slots without using them, ever hold the last one, whosever they are.
 
     Args:
         slots: rows that can be under way at once.
@@ -34,7 +35,7 @@ class Scheduler:
         self._spare: deque[Job] = deque()
         self._slots = slots
         self._max_waiting = max_waiting
-        self._max_of_one = max(slots - 1, 1)
+        self._all_but_one = max(slots - 1, 1)
 
     @property
     def waiting(self) -> int:
@@ -90,10 +91,12 @@ class Scheduler:
     def _next(self) -> Job | None:
         if not self._free:
             return None
-        held = Counter(id(entry.job.request) for entry in self._held())
+        jobs = [entry.job for entry in self._held()]
+        held = Counter(id(job.request) for job in jobs)
+        may_await = sum(job.awaits_text for job in jobs) < self._all_but_one
         spare = self._spare if self._free > 1 or self._slots == 1 else ()
         for job in chain(self._waiting, spare):
-            if job.ready and held[id(job.request)] < self._max_of_one:
+            if job.ready and held[id(job.request)] < self._all_but_one and (may_await or not job.awaits_text):
                 return job
         return None
 

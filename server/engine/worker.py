@@ -97,7 +97,10 @@ class Engine:
         return self._prompts.build(text, speaker=speaker, language=language, instruction=instruction, layout=layout)
 
     def live_text(self, *, speaker: str | None, language: str, instruction: str | None) -> LiveText:
-        """A text for a `LiveJob`, none of which has come yet; see `PromptBuilder.manner` for the errors."""
+        """A text for a `LiveJob`, none of which has come yet; see `PromptBuilder.manner` for the errors.
+
+        The first one takes a second to be ready, of a large vocabulary; later ones are so at once.
+        """
         return LiveText(self._prompts, speaker=speaker, language=language, instruction=instruction)
 
     def count_tokens(self, text: str) -> int:

@@ -135,7 +135,9 @@ def create_app(
     app.ctx.turns = Turns(REQUESTS_A_ROUND)
     app.ctx.connections = OpenConnections(connections_possible(settings.max_connections))
     _configure(app, settings)
-    app.ctx.service = service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
+    app.ctx.service = service = SpeechService(
+        pool, profiles, settings.max_input_chars, lexicon, settings.text_wait_seconds
+    )
     keys, files = KeyLimit(settings.max_requests_per_key), WholeFiles(settings.max_file)
     limits = StreamLimits(
         sockets=settings.max_sockets,

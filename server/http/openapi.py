@@ -29,6 +29,7 @@ from server.http.schemas import (
     VoiceNames,
 )
 from server.speech.batch import MAX_ITEMS
+from server.speech.foreign_fields import ALIASES
 from server.speech.request import SpeechRequest
 
 Json = dict[str, Any]
@@ -38,9 +39,8 @@ ABOUT = """Text to speech by Qwen3-TTS, as OpenAI's SDKs, Kokoro Web's clients, 
 The same routes lie under `/v1` and `/api/v1`; `OPTIONS` is answered on each of them, without a key.
 
 Requests are read with mercy beyond what this document says: numbers may be strings, words such as `mp3` may have any
-case and blanks around them, and an empty string is as good as none. `instruct` is `instructions`, `lang_code` and
-`language_id` are `language`, `format` is `response_format`, `text` is `input`. Fields that ask for a cloned voice are
-refused; all others that are not described here are ignored, and the answer's `x-ignored` names them.
+case and blanks around them, and an empty string is as good as none. Fields that ask for a cloned voice are refused;
+all others that are not described here are ignored, and the answer's `x-ignored` names them.
 
 Text that arrives while it is spoken has a WebSocket, `/audio/speech/stream`, in vLLM-Omni's protocol. OpenAPI has no
 words for it, the README has."""
@@ -249,8 +249,18 @@ def _schemas(max_input_chars: int) -> Json:
     request = schemas[SpeechRequest.__name__]
     for name in ("input", "instructions"):
         request["properties"][name]["maxLength"] = max_input_chars
-    optional = request["properties"].keys() - set(request["required"])
-    request["properties"] |= {name: _optional(request["properties"][name]) for name in optional}
+    fields = request["properties"]
+    for name in fields.keys() - set(request["required"]):
+        fields[name] = _optional(fields[name])
+    text = {key: fields["input"].pop(key) for key in ("type", "pattern")}
+    fields["input"] |= {"type": ["string", "null"]}
+    for alias, name in ALIASES.items():
+        other = {key: value for key, value in fields[name].items() if key not in ("maxLength", "examples", "default")}
+        fields[alias] = {**_optional(other), "description": f"Read as `{name}` where that is absent."}
+    # The text has to be there, by one of its names.
+    names = ["input", *(alias for alias, name in ALIASES.items() if name == "input")]
+    request["anyOf"] = [{"required": [name], "properties": {name: text}} for name in names]
+    del request["required"]
     return schemas
 
 

@@ -53,7 +53,7 @@ class StreamOptions(BaseModel):
     stream_audio: Switch = False
     """Whether the audio of a unit is sent while it is made, in parts, or as one file."""
     split_granularity: Granularity = "none"
-    """What is spoken at once: all of an utterance, its sentences, or its clauses."""
+    """What is spoken at once: all of an utterance, its sentences, its clauses, or whatever has come of it."""
     word_timestamps: Switch = False
 
 
@@ -248,7 +248,8 @@ class Session:
         request = of_object({"response_format": DEFAULT_FORMAT, **_said(sent), "input": ANY_TEXT})
         options = _options(sent)
         if self._config is None or (request, options) != (self._config.request, self._config.options):
-            self._config = Config(request, options, self._doors.service.check(request))
+            live = options.split_granularity == "token"
+            self._config = Config(request, options, self._doors.service.check(request, live=live))
 
     def _add(self, text: object, config: Config) -> None:
         if not isinstance(text, str):
@@ -357,7 +358,10 @@ class Session:
                         sent += await self._send_part(part, unit, utterance, patience)
         finally:
             name = f"{self._id}.{utterance.index}.{utterance.sentences - 1}"
-            telling.ended(self._doors.metrics, unit.request, unit.speech, request_id=name, key=self._key, way=way)
+            live = utterance.text is not None and utterance.text.granularity == "token"
+            chars = utterance.text.chars if utterance.text and live else None
+            metrics = self._doors.metrics
+            telling.ended(metrics, unit.request, unit.speech, request_id=name, key=self._key, way=way, chars=chars)
         utterance.said += 1
         finish = telling.CAPPED if unit.speech.capped else None
         await self._end_unit(utterance, total_bytes=sent, seed=unit.speech.seed, finish_reason=finish)

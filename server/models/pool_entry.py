@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from server.engine.job import Job
+from server.engine.live import LiveText
 from server.engine.prompt import Layout, Prompt
 from server.errors import LOADING_RETRY_SECONDS, ModelLoadingError, ModelRestartingError
 from server.manifest import BundleError, Manifest
@@ -38,6 +39,8 @@ class SpeechEngine(Protocol):
     def prompt(
         self, text: str, *, speaker: str | None, language: str, instruction: str | None, layout: Layout
     ) -> Prompt: ...
+
+    def live_text(self, *, speaker: str | None, language: str, instruction: str | None) -> LiveText: ...
 
     def count_tokens(self, text: str) -> int: ...
 

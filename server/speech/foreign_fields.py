@@ -34,10 +34,14 @@ MAX_NAME_CHARS = 40
 
 
 class Understood(NamedTuple):
-    """Fields by our names, the names that they were sent by where these differ, and names of ignored fields."""
+    """Fields by our names, the names that they were sent by where these differ, and names of ignored fields.
+
+    Those of the ignored ones that are other names of ours are `superseded`; their values have to be right all the same.
+    """
 
     fields: dict[str, Any]
     sent_as: dict[str, str]
+    superseded: dict[str, Any]
     ignored: tuple[str, ...]
 
 
@@ -54,6 +58,7 @@ def understand(sent: Mapping[str, Any], known: Collection[str]) -> Understood:
     _refuse_cloning(sent)
     fields = {name: value for name, value in sent.items() if name in known}
     sent_as: dict[str, str] = {}
+    superseded: dict[str, Any] = {}
     ignored = []
     for name, value in sent.items():
         if name in known or is_absent(value):
@@ -61,9 +66,11 @@ def understand(sent: Mapping[str, Any], known: Collection[str]) -> Understood:
         ours = ALIASES.get(name)
         if ours and is_absent(fields.get(ours)):
             fields[ours], sent_as[ours] = value, name
-        else:
-            ignored.append(name)
-    return Understood(fields, sent_as, _told(ignored))
+            continue
+        ignored.append(name)
+        if ours:
+            superseded[name] = value
+    return Understood(fields, sent_as, superseded, _told(ignored))
 
 
 def is_absent(value: object) -> bool:

@@ -1,7 +1,8 @@
 """Speech of a text that arrives over time, such as the words of a language model.
 
 A door makes one `LiveText` for what one speaker says in one go, feeds it as the text comes, and hears `LiveSpeech` of
-it: unit by unit, each of them a request of its own. What a unit is, the text's granularity says.
+it: unit by unit, each of them a request of its own. What a unit is, the text's granularity says. With `token` a unit
+lasts until the text ends, or stops coming for long.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from server.errors import InvalidRequestError
+from server.speech.live_reading import SETTLE_SECONDS
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
 from server.speech.service import SpeechService
 from server.text import tags
-from server.text.live import Granularity, Splitter
+from server.text.live import Granularity, Splitter, WholeCharacters
+from server.text.speakable import is_speakable
 
-SETTLE_SECONDS = 0.3
-"""A sentence that nothing has followed for so long is taken for whole; words of a language model come 15 to 100 ms
-apart."""
 LONG_CHARS = 1000
 """What comes at once and is longer is cut in a thread: it may take the event loop's 20 ms."""
 
@@ -35,15 +36,24 @@ class LiveText:
     """
 
     def __init__(self, granularity: Granularity, language: str | None, most_chars: int) -> None:
+        self.granularity = granularity
         self._splitter = Splitter(granularity, language)
+        self._characters, self._tags = WholeCharacters(), tags.TagStream()
         self._most = most_chars
         self._chars = 0
         self._arrived: list[str] = []
+        self._speakable = False
+        """Whether there is something to say in it."""
         self._units: deque[str] = deque()
-        self._ended = False
+        self._ended = self._over = False
         self._changed = asyncio.Event()
         self.taken = 0
         """So many units have been given out."""
+
+    @property
+    def chars(self) -> int:
+        """Characters that have come."""
+        return self._chars
 
     def feed(self, text: str) -> None:
         """Add some text, cut off anywhere.
@@ -58,6 +68,7 @@ class LiveText:
             )
         self._chars += len(text)
         self._arrived.append(text)
+        self._speakable = self._speakable or is_speakable(text)
         self._changed.set()
 
     def end(self) -> None:
@@ -84,10 +95,38 @@ class LiveText:
         self.taken += 1
         return self._units.popleft()
 
+    async def begins(self) -> bool:
+        """Wait for something to say; whether it comes before the text's end."""
+        while not self._speakable:
+            if self._ended:
+                return False
+            self._changed.clear()
+            await self._changed.wait()
+        self.taken += 1
+        return True
+
+    async def parts(self) -> list[tags.Part] | None:
+        """All that has come, apart at its tags, as soon as there is some; None at the text's end.
+
+        Raises:
+            TagError: as for `tags.parse`.
+        """
+        while not self._arrived and not self._ended:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._arrived:
+            text, self._arrived, self._speakable = "".join(self._arrived), [], False
+            return self._tags.feed(self._characters.feed(text))
+        if self._over:
+            return None
+        self._over = True
+        return self._tags.feed(self._characters.end()) + self._tags.end()
+
     async def drop(self) -> None:
         """Drop what has come and what still comes, until the text has ended."""
         while True:
             self._arrived.clear()
+            self._speakable = False
             if self._ended:
                 return
             self._changed.clear()
@@ -109,7 +148,7 @@ class Unit:
     """A part of a live text that is spoken at once, and its audio in the making."""
 
     text: str
-    """What is said, as it came."""
+    """What is said, as it came; empty where it has not come yet."""
     request: SpeechRequest
     speech: Speech
 
@@ -138,6 +177,11 @@ class LiveSpeech:
         Raises:
             ApiError: as for `SpeechService.start`, of the unit that cannot be spoken.
         """
+        if self._text.granularity == "token":
+            async with aclosing(self._live_units()) as live:
+                async for begun in live:
+                    yield begun
+            return
         following: asyncio.Task[Unit | None] | None = None
         try:
             while True:
@@ -157,6 +201,16 @@ class LiveSpeech:
                 # Nothing is awaited here: a second cancellation would end it, and the unit would be lost.
                 following.add_done_callback(_stop)
                 following.cancel()
+
+    async def _live_units(self) -> AsyncGenerator[Unit]:
+        while await self._text.begins():
+            speech = await self._service.start_live(self._request, self._text.parts)
+            try:
+                yield Unit("", self._request, speech)
+            finally:
+                speech.stop()
+            if speech.capped:
+                await self._text.drop()
 
     async def _begin_next(self) -> Unit | None:
         text = await self._text.unit()

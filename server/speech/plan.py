@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
+from typing import NamedTuple
 
 from server.audio.stretch import MAX_SPEED, MIN_SPEED
 from server.engine.job import Sampling
@@ -16,6 +17,7 @@ from server.manifest import Manifest
 from server.speech.request import SpeechRequest
 from server.text import tags
 from server.text.alphabet import adapted
+from server.text.gradual import Manner
 from server.text.lexicon import Lexicon, LexiconError, lexicon_of
 from server.text.locators import spoken_links
 from server.text.markup import convert
@@ -115,10 +117,7 @@ def make_plan(
     """
     own, stand_in = voices.choose(request.voice_name, manifest, profiles)
     own_delivery = _delivery(request, own, manifest)
-    try:
-        words = lexicon_of(request.model_dump(include={"lexicon"})["lexicon"]).before(lexicon)
-    except LexiconError as error:
-        raise InvalidRequestError(str(error), param="lexicon") from None
+    words = _words(request, lexicon)
     try:
         parsed = tags.parse(request.input, partial(convert, text_format=request.text_format))
     except tags.TagError as error:
@@ -134,28 +133,21 @@ def make_plan(
             _add_silence(parts, part.seconds)
             continue
         delivery = deliveries[part.voice]
-        try:
-            done = prepare(part.text, readable, _steps(request, manifest, delivery, words))
-        except LexiconError as error:
-            raise InvalidRequestError(str(error), param="lexicon") from None
+        done = _prepared(part.text, readable, _steps(request, manifest, delivery, words))
         prepared.append(done)
         if is_speakable(done.text):
             parts.append(Passage(done.text, delivery))
     letters = Letters(sum(done.letters.all for done in prepared), sum(done.letters.foreign for done in prepared))
-    if letters.unreadable:
-        raise InvalidRequestError(
-            f"input is written in letters that this model cannot read; it speaks {', '.join(readable)}", param="input"
-        )
+    check_letters(letters, manifest)
     rate = manifest.sizes.codec.sample_rate
     if not any(isinstance(part, Passage) or tags.samples(part.seconds, rate) for part in parts):
         raise InvalidRequestError("input has nothing to speak; send a text, or silences of some length", param="input")
-    instructed = request.instructions or any(found.instruction for found in (own, *heard.values()))
     return Plan(
         parts=tuple(parts),
         delivery=own_delivery,
         stand_in=stand_in and own.speaker is not None,
-        instruction_dropped=bool(instructed) and not manifest.follows_instructions,
-        seed=secrets.randbelow(_RANDOM_SEEDS) if request.seed is None else request.seed,
+        instruction_dropped=_drops_an_instruction(request, manifest, own, *heard.values()),
+        seed=_seed(request),
         exact_frames=request.exact_frames,
         most_frames=request.max_new_tokens,
         text_changes=tuple(dict.fromkeys(name for done in prepared for name in done.changed)),
@@ -163,8 +155,125 @@ def make_plan(
     )
 
 
-def _steps(request: SpeechRequest, manifest: Manifest, delivery: Delivery, lexicon: Lexicon) -> Steps:
-    """Choose the steps of preparation that depend on the request and on the model."""
+class LivePlan(NamedTuple):
+    """How a text is to be spoken that arrives over time.
+
+    Attributes:
+        plan: has no parts.
+        voiced: the delivery and the preparation of what a voice says, None being that of the request; it raises
+            `InvalidRequestError` for a name that is none.
+    """
+
+    plan: Plan
+    voiced: Callable[[str | None], tuple[Delivery, Manner]]
+
+
+def make_live_plan(
+    request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile], lexicon: Lexicon = NO_LEXICON
+) -> LivePlan:
+    """Plan the speech of a text that arrives over time and is given to the model token by token.
+
+    Arguments and errors are those of `make_plan`; the request's `input` counts for nothing.
+    """
+    check_live(request, manifest)
+    own, stand_in = voices.choose(request.voice_name, manifest, profiles)
+    words = _words(request, lexicon)
+    readable = languages.spoken(manifest.languages)
+
+    def voiced(name: str | None) -> tuple[Delivery, Manner]:
+        profile = own if name is None else voices.profile(name, manifest, profiles)
+        delivery = replace(_delivery(request, profile, manifest), layout="streaming")
+
+        def prepared(text: str, begins_line: bool, ends_line: bool) -> Prepared:
+            of_line = {"begins_line": begins_line, "ends_line": ends_line}
+            return _prepared(text, readable, _steps(request, manifest, delivery, words, **of_line))
+
+        language = languages.code(delivery.language)
+        return delivery, Manner(prepared, words, manifest.alphabet is not None, language)
+
+    plan = Plan(
+        parts=(),
+        delivery=voiced(None)[0],
+        stand_in=stand_in and own.speaker is not None,
+        instruction_dropped=_drops_an_instruction(request, manifest, own),
+        seed=_seed(request),
+        exact_frames=request.exact_frames,
+        most_frames=request.max_new_tokens,
+    )
+    return LivePlan(plan, voiced)
+
+
+def check_live(request: SpeechRequest, manifest: Manifest) -> None:
+    """Check whether a text of this request may be given to the model token by token, as it comes.
+
+    Raises:
+        InvalidRequestError: it may not.
+    """
+    if request.text_format not in ("auto", "plain"):
+        raise InvalidRequestError(
+            f"text_format {request.text_format} needs a sentence to be there before it is spoken; with "
+            "split_granularity token send plain text, or choose sentence",
+            param="text_format",
+        )
+    _check_layout("streaming", manifest, "split_granularity", "choose sentence or clause")
+
+
+def check_letters(letters: Letters, manifest: Manifest) -> None:
+    """See that the model can read the letters of a text.
+
+    Raises:
+        InvalidRequestError: it cannot.
+    """
+    if letters.unreadable:
+        readable = ", ".join(languages.spoken(manifest.languages))
+        raise InvalidRequestError(
+            f"input is written in letters that this model cannot read; it speaks {readable}", param="input"
+        )
+
+
+def _check_layout(layout: Layout, manifest: Manifest, param: str, instead: str) -> None:
+    if layout == "streaming" and manifest.whole_text:
+        raise InvalidRequestError(
+            f"the model {manifest.id} has not learnt to be given a text token by token while it speaks; {instead}, or "
+            "another model",
+            param=param,
+        )
+
+
+def _words(request: SpeechRequest, lexicon: Lexicon) -> Lexicon:
+    """The request's own entries before the operator's."""
+    try:
+        return lexicon_of(request.model_dump(include={"lexicon"})["lexicon"]).before(lexicon)
+    except LexiconError as error:
+        raise InvalidRequestError(str(error), param="lexicon") from None
+
+
+def _prepared(text: str, readable: Iterable[str], steps: Steps) -> Prepared:
+    try:
+        return prepare(text, readable, steps)
+    except LexiconError as error:
+        raise InvalidRequestError(str(error), param="lexicon") from None
+
+
+def _seed(request: SpeechRequest) -> int:
+    return secrets.randbelow(_RANDOM_SEEDS) if request.seed is None else request.seed
+
+
+def _drops_an_instruction(request: SpeechRequest, manifest: Manifest, *heard: Profile) -> bool:
+    instructed = request.instructions or any(profile.instruction for profile in heard)
+    return bool(instructed) and not manifest.follows_instructions
+
+
+def _steps(
+    request: SpeechRequest,
+    manifest: Manifest,
+    delivery: Delivery,
+    lexicon: Lexicon,
+    *,
+    begins_line: bool = True,
+    ends_line: bool = True,
+) -> Steps:
+    """Choose the steps that depend on the request, on the model, and on whether a text begins and ends a line."""
     known = manifest.languages
     alone = next(iter(known)) if len(known) == 1 else languages.AUTO
     language = languages.code(alone if delivery.language == languages.AUTO else delivery.language)
@@ -172,7 +281,9 @@ def _steps(request: SpeechRequest, manifest: Manifest, delivery: Delivery, lexic
     return Steps(
         lexicon=lexicon.apply,
         links=None if request.text_format == "plain" else partial(spoken_links, language=language),
-        alphabet=None if alphabet is None else partial(adapted, alphabet=alphabet, language=language),
+        alphabet=None
+        if alphabet is None
+        else partial(adapted, alphabet=alphabet, language=language, begins_line=begins_line, ends_line=ends_line),
     )
 
 
@@ -187,6 +298,7 @@ def delivery_of(request: SpeechRequest, manifest: Manifest, profiles: Mapping[st
 
 def _delivery(request: SpeechRequest, profile: Profile, manifest: Manifest) -> Delivery:
     language = languages.resolve(request.language, manifest.languages)
+    _check_layout(request.layout, manifest, "layout", "leave layout out")
     instruction = request.instructions or profile.instruction
     return Delivery(
         speaker=profile.speaker,

@@ -78,28 +78,20 @@ def reading_of(plan: Plan, engine: SpeechEngine) -> Reading:
 
     With an exact number of frames each part of speech is one chunk, so that its text must fit the model.
     """
-    manifest = engine.manifest
     request = object()
 
     def make_job(voiced: VoicedChunk, number: int, attempt: int = 0) -> Job:
         text, delivery = voiced.chunk.text, voiced.delivery
         prompt = prompt_of(engine, text, delivery)
-        room = manifest.sizes.talker.max_positions - len(prompt)
-        if plan.exact_frames is not None and plan.exact_frames > room:
-            raise InvalidRequestError(
-                f"exact_frames must be at most {room} for this model and text", param="exact_frames"
-            )
-        judged = plan.exact_frames is None and not manifest.noise
-        plain = _UNSPEAKABLE.sub(" ", text)
-        tokens = engine.count_tokens(plain) if judged else None
+        tokens, repeats = tokens_to_say(engine, text) if is_judged(plan, engine) else (None, 0)
         return Job(
             prompt,
             delivery.sampling,
             chunk_seed(plan.seed, number, attempt),
-            plan.exact_frames or min(manifest.generation.max_new_tokens, room),
+            frames_of(plan, engine, len(prompt)),
             CAPACITY,
             text_tokens=tokens,
-            repeated_tokens=_repeated_tokens(plain, tokens or 0),
+            repeated_tokens=repeats,
             spare=number > 0 or attempt > 0,
             request=request,
         )
@@ -107,9 +99,30 @@ def reading_of(plan: Plan, engine: SpeechEngine) -> Reading:
     return Reading(engine, pieces_of(plan, engine), make_job, plan.most_frames)
 
 
-def _repeated_tokens(text: str, tokens: int) -> int:
-    words = text.lower().split()
-    return round(tokens * repeated(words) / len(words)) if words else 0
+def frames_of(plan: Plan, engine: SpeechEngine, positions: int) -> int:
+    """The most codec frames of a job whose prompt takes so many positions.
+
+    Raises:
+        InvalidRequestError: the plan wants more.
+    """
+    manifest = engine.manifest
+    room = manifest.sizes.talker.max_positions - positions
+    if plan.exact_frames is not None and plan.exact_frames > room:
+        raise InvalidRequestError(f"exact_frames must be at most {room} for this model and text", param="exact_frames")
+    return plan.exact_frames or min(manifest.generation.max_new_tokens, room)
+
+
+def is_judged(plan: Plan, engine: SpeechEngine) -> bool:
+    """Whether the runaway guard watches the jobs of a plan."""
+    return plan.exact_frames is None and not engine.manifest.noise
+
+
+def tokens_to_say(engine: SpeechEngine, text: str) -> tuple[int, int]:
+    """Tokens of a text that take time to say, and how many of these repeat what stands before them."""
+    plain = _UNSPEAKABLE.sub(" ", text)
+    tokens = engine.count_tokens(plain)
+    words = plain.lower().split()
+    return tokens, round(tokens * repeated(words) / len(words)) if words else 0
 
 
 class Reading:
@@ -229,9 +242,11 @@ class Reading:
             if self.capped:
                 self.stop()
                 return
-            await self._look_ahead()
+            await self._await_following()
             self._ahead.popleft()
             self._heard += 1
+        if (rest := await _rest(stretch)).size:
+            yield rest
 
     def _stretch(self, speed: float) -> TimeStretch | None:
         return TimeStretch(speed, self.sample_rate) if speed != 1 else None
@@ -250,6 +265,8 @@ class Reading:
                 if self.capped:
                     break
                 await self._look_ahead()
+        chunk = chunk_job.voiced.chunk  # of a text that comes over time the end has only now come
+        boundary = chunk.boundary
         cut_off = self.capped or chunk_job.job.frames >= chunk_job.job.max_frames
         if (rest := joiner.end(None if self.capped else PAUSE_SECONDS[boundary], cut_off=cut_off)).size:
             yield rest
@@ -282,12 +299,20 @@ class Reading:
             except RunawayError:
                 if heard or last:
                     raise
-            job = await asyncio.to_thread(self._make_job, chunk_job.voiced, chunk_job.number, attempt)
-            if self._stopped:
-                raise JobError("the speech was stopped")
-            chunk_job.job = job
+            chunk_job.job = job = await self._once_more(chunk_job, attempt)
             self._engine.submit(job)
             job.promote()
+
+    async def _once_more(self, chunk_job: ChunkJob, attempt: int) -> Job:
+        """Make another job of a chunk."""
+        job = await asyncio.to_thread(self._make_job, chunk_job.voiced, chunk_job.number, attempt)
+        if self._stopped:
+            raise JobError("the speech was stopped")
+        return job
+
+    async def _await_following(self) -> None:
+        """Wait until it is known what follows the piece that is heard, if anything does."""
+        await self._look_ahead()
 
     async def _look_ahead(self) -> None:
         while self._more and sum(isinstance(piece, ChunkJob) for piece in self._ahead) <= self._engine.rows:

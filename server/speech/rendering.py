@@ -8,11 +8,14 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 
 from server.audio.encoders import Encoder
-from server.errors import BusyError, InvalidRequestError, SpeechFailedError
+from server.engine.job import TextLateError
+from server.engine.prompt import PromptError
+from server.errors import ApiError, BusyError, InvalidRequestError, NoProgressError, SpeechFailedError
 from server.metrics import Outcome
 from server.models.memory import human_size
 from server.speech.plan import Plan
 from server.speech.reading import Reading
+from server.text.tags import TagError
 
 
 class WholeFiles:
@@ -144,14 +147,23 @@ class Speech:
                 raise ValueError("the engine made no audio")
             if part := await asyncio.to_thread(self._encoder.finish):
                 yield part
+        except ApiError as error:
+            self.outcome, self.error = "failed", error.message
+            raise
         except Exception as error:
             raise self._failure(error) from error
         self.outcome, self._ended = "done", time.perf_counter()
 
-    def _failure(self, error: Exception) -> SpeechFailedError:
+    def _failure(self, error: Exception) -> ApiError:
         """Make the error of a failed speech; a client is told not to retry where the same seed would fail again."""
         cause = error.__cause__ or error
         self.outcome, self.error = "failed", f"{type(cause).__name__}: {cause}"
+        if isinstance(error, TextLateError):
+            return NoProgressError(f"{error}; send the next words sooner, or input.done behind a text")
+        if isinstance(error, PromptError):
+            return InvalidRequestError(f"{error}; send sentences, or less at a time", param="text")
+        if isinstance(error, TagError):
+            return InvalidRequestError(str(error), param="text")
         return SpeechFailedError(
             "the speech could not be made to its end; the server's log says why",
             headers={"x-should-retry": "false"} if self._repeatable else None,

@@ -33,7 +33,7 @@ from server.speech.fields import (
     TextFormat,
     TopK,
 )
-from server.speech.foreign_fields import is_absent, understand
+from server.speech.foreign_fields import ALIASES, is_absent, understand
 from server.speech.request_body import json_object
 from server.text.lexicon import MAX_SAY_CHARS, MAX_WORD_CHARS
 
@@ -285,6 +285,9 @@ def of_object(sent: Mapping[str, Any]) -> SpeechRequest:
     """
     understood = understand(sent, SpeechRequest.model_fields)
     request = _validated(understood.fields, understood.sent_as)
+    for name, value in understood.superseded.items():
+        ours = ALIASES[name]
+        _validated({**understood.fields, ours: value}, {**understood.sent_as, ours: name})
     request._ignored = understood.ignored
     return request
 

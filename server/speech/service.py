@@ -19,16 +19,19 @@ from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError
 from server.manifest import Manifest
 from server.models.pool import EnginePool
-from server.speech.plan import NO_LEXICON, Passage, Plan, delivery_of, make_plan
+from server.speech.live_reading import Arriving, LiveReading
+from server.speech.plan import NO_LEXICON, Passage, Plan, check_live, delivery_of, make_live_plan, make_plan
 from server.speech.reading import Reading, reading_of
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
 from server.text.lexicon import Lexicon
+from server.text.tags import TagError
 from server.voices import languages
 from server.voices.profiles import Profile
 
 SILENCES = 2
 """How many requests of nothing but silence are encoded side by side, since encoders take memory and threads."""
+TEXT_SECONDS = 10.0
 LONG_CHARS = 10_000
 """Texts of more than this are prepared one after the other: each takes a core for a second or so. Shorter texts are
 too, beside a long one. More at once would be ready no sooner, and the event loop waits for every thread that computes
@@ -43,6 +46,7 @@ class SpeechService:
         profiles: the voice profiles, by id.
         max_input_chars: the longest text and the longest instructions, in characters.
         lexicon: the operator's pronunciation dictionary.
+        text_seconds: for which text that arrives while it is spoken may fail to come, before its row is given up.
     """
 
     def __init__(
@@ -51,10 +55,12 @@ class SpeechService:
         profiles: Mapping[str, Profile],
         max_input_chars: int,
         lexicon: Lexicon = NO_LEXICON,
+        text_seconds: float = TEXT_SECONDS,
     ) -> None:
         self.pool = pool
         self._profiles = profiles
         self._lexicon = lexicon
+        self._text_seconds = text_seconds
         self._max_input_chars = max_input_chars
         self._silences = asyncio.Semaphore(SILENCES)
         self._long_texts, self._short_texts = ThreadPoolExecutor(1, "long-text"), ThreadPoolExecutor(1, "text")
@@ -93,8 +99,40 @@ class SpeechService:
             raise
         return speech
 
-    def check(self, request: SpeechRequest) -> str | None:
+    async def start_live(self, request: SpeechRequest, arriving: Arriving) -> Speech:
+        """Hand a text to the model's engine while it comes; returns when its first word has come.
+
+        Args:
+            request: how it is spoken; its `input` counts for nothing.
+            arriving: where it comes from.
+
+        Raises:
+            ApiError: as for `start`.
+        """
+        bundle = self.pool.bundles.resolve(request.model)
+        encoder = _encoder(request, bundle.manifest.sizes.codec.sample_rate)
+        self._check_length("instructions", request.instructions or "")
+        lease = self.pool.lease(bundle)
+        held = ExitStack()
+        held.callback(lease.release)
+        try:
+            planned = make_live_plan(request, bundle.manifest, self._profiles, self._lexicon)
+            engine = await lease.engine(patient=False)
+            reading = LiveReading(engine, planned, arriving, self._text_seconds)
+            repeatable = request.seed is not None
+            speech = Speech(reading, encoder, planned.plan, held.close, model=bundle.id, repeatable=repeatable)
+            await _begin(reading, whole=False)
+        except BaseException:
+            held.close()
+            raise
+        return speech
+
+    def check(self, request: SpeechRequest, *, live: bool = False) -> str | None:
         """Check whether requests like this one could be spoken, whatever their text is.
+
+        Args:
+            request: the request.
+            live: whether the model is to be given their text as it comes.
 
         Returns:
             The ISO 639-1 code of the language that they are spoken in; None where each text shows its own.
@@ -105,6 +143,8 @@ class SpeechService:
         manifest = self.pool.bundles.resolve(request.model).manifest
         _encoder(request, manifest.sizes.codec.sample_rate).close()
         self._check_length("instructions", request.instructions or "")
+        if live:
+            check_live(request, manifest)
         return languages.code(delivery_of(request, manifest, self._profiles).language)
 
     async def _prepare(self, request: SpeechRequest, manifest: Manifest) -> Plan:
@@ -146,6 +186,8 @@ async def _begin(reading: Reading, *, whole: bool) -> None:
     except PromptError as error:
         hint = "; without exact_frames a long text is spoken in chunks" if whole else ""
         raise InvalidRequestError(f"{error}{hint}", param="input") from error
+    except TagError as error:
+        raise InvalidRequestError(str(error), param="text") from error
     except QueueFull as error:
         raise BusyError("too many requests are waiting already; try again soon") from error
     except EngineStopped as error:

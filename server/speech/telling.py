@@ -27,6 +27,7 @@ def ended(
     request_id: str,
     key: str | None = None,
     way: str = "whole",
+    chars: int | None = None,
 ) -> None:
     """Log and count speech that is over.
 
@@ -37,6 +38,7 @@ def ended(
         request_id: for the log.
         key: its key's label; None where it has none.
         way: how it was sent; `whole` is a file with its length.
+        chars: of its text; None where that is the order's.
     """
     audio, wall = speech.audio_seconds, speech.wall_seconds
     rtf = wall / audio if audio else None
@@ -49,7 +51,7 @@ def ended(
         speaker=speech.speaker,
         format=order.response_format,
         stream=None if way == "whole" else way,
-        chars=len(order.input),
+        chars=len(order.input) if chars is None else chars,
         ignored=",".join(order.ignored) or None,
         stand_in=speech.stand_in or None,
         seed=speech.seed,

@@ -32,32 +32,47 @@ class Folded(NamedTuple):
     dropped: tuple[str, ...]
 
 
-def adapted(text: str, alphabet: str, language: str | None) -> Folded:
+def adapted(
+    text: str, alphabet: str, language: str | None, *, begins_line: bool = True, ends_line: bool = True
+) -> Folded:
     """Write a text so that a model can read it which was trained on these characters and on no written forms.
 
     Args:
         text: without markup and links.
         alphabet: the characters, as `Manifest.alphabet` has them.
         language: ISO 639-1 code of the text's language.
+        begins_line, ends_line: whether its first line begins with it, and its last line ends with it.
     """
     folded = fold(written_out(plain_typography(text, language), language), alphabet, language)
-    return folded._replace(text=as_sentences(folded.text, alphabet))
+    if not begins_line and text.lstrip()[:1].islower():  # the beginning of a text has become that of a sentence
+        folded = folded._replace(text=folded.text[:1].lower() + folded.text[1:])
+    return folded._replace(text=as_sentences(folded.text, alphabet, begins_line=begins_line, ends_line=ends_line))
 
 
-def as_sentences(text: str, alphabet: str) -> str:
+def as_sentences(text: str, alphabet: str, *, begins_line: bool = True, ends_line: bool = True) -> str:
     """Begin every line with a capital and end it with a mark, as far as the alphabet has them.
 
     A heading, an item or `Dear Anna,` stands alone, as no text did that a model of sentences was trained on: it may
-    take `Hello Anna,` for a beginning and go on.
+    take `Hello Anna,` for a beginning and go on. A first line that has begun before, and a last one that goes on, stay
+    as they are at that end.
     """
-    return "\n".join(_as_sentence(line, alphabet) if line else line for line in text.split("\n"))
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if line and (number or begins_line):
+            line = _begun(line, alphabet)
+        if line and (number < len(lines) - 1 or ends_line):
+            line = _ended(line, alphabet)
+        lines[number] = line
+    return "\n".join(lines)
 
 
-def _as_sentence(line: str, alphabet: str) -> str:
+def _begun(line: str, alphabet: str) -> str:
     start = len(line) - len(line.lstrip("\"'("))
     capital = line[start : start + 1].upper()
-    if len(capital) == 1 and capital in alphabet:
-        line = f"{line[:start]}{capital}{line[start + 1 :]}"
+    return f"{line[:start]}{capital}{line[start + 1 :]}" if len(capital) == 1 and capital in alphabet else line
+
+
+def _ended(line: str, alphabet: str) -> str:
     if "." not in alphabet or line.rstrip("\"')").endswith((*".!?:",)):
         return line
     body = line.rstrip("\"'")

@@ -46,14 +46,22 @@ class _Layer:
         self._exact = {word: entry.say for word, entry in entries.items() if not entry.any_case}
         self._folded = {word.casefold(): entry.say for word, entry in entries.items() if entry.any_case}
         lengths: defaultdict[str, set[int]] = defaultdict(set)
+        self._longer: defaultdict[str, list[str]] = defaultdict(list)
+        """Entries of several tokens."""
         for word in entries:
             if first := _TOKEN.match(word):
                 lengths[first[0].casefold()].add(len(word))
+                if first.end() < len(word):
+                    self._longer[first[0].casefold()].append(word.casefold())
         self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
 
     def lengths(self, first: str) -> list[int]:
         """Lengths of the entries that begin with this token, the longest first."""
         return self._lengths.get(first.casefold(), [])
+
+    def may_go_on(self, first: str, begun: str) -> bool:
+        """Whether an entry that begins with this token is longer than a text, and begins like it in some case."""
+        return any(word.startswith(begun) and word != begun for word in self._longer.get(first.casefold(), ()))
 
     def say(self, word: str) -> str | None:
         found = self._exact.get(word)
@@ -89,6 +97,19 @@ class Lexicon:
                 )
             end = stop
         return "".join((*parts, text[end:])) if parts else text
+
+    def may_go_on(self, text: str) -> bool:
+        """Whether more text may make an entry of the end of this one, or of some of its last words, and what follows.
+
+        Args:
+            text: what ends here, with the blank behind its last word if there is one.
+        """
+        near = max(0, len(text) - MAX_WORD_CHARS)
+        return any(
+            layer.may_go_on(token[0], text[token.start() :].casefold())
+            for layer in self._layers
+            for token in _TOKEN.finditer(text, near)
+        )
 
     def _matches(self, text: str) -> Iterator[tuple[int, int, str]]:
         spans = [token.span() for token in _TOKEN.finditer(text)]

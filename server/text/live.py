@@ -9,13 +9,15 @@ import regex
 from server.text.sentences import UNSPACED, Boundary, cuts
 from server.text.speakable import is_speakable
 
-Granularity = Literal["none", "sentence", "clause"]
+Granularity = Literal["none", "sentence", "clause", "token"]
+"""`token` has no units: the text goes to the model as it comes."""
 GRANULARITIES: tuple[str, ...] = get_args(Granularity)
 
 _LEAST: dict[Granularity, Boundary | None] = {
     "none": None,
     "sentence": Boundary.SENTENCE,
     "clause": Boundary.CLAUSE,
+    "token": None,
 }
 """The weakest boundary that ends a unit."""
 
@@ -30,6 +32,7 @@ the time that a text without boundaries takes grows with its length alone."""
 _MORE = rf"[\p{{Pe}}\p{{Pf}}\"']*+(?:\s++\S|(?<=[\p{{Han}}。！？，、；：…」』）])[{UNSPACED}])"
 _PLACES = {
     "none": None,
+    "token": None,
     "sentence": regex.compile(rf"(?:\p{{Sentence_Terminal}}|[…\n]){_MORE}", regex.V1),
     "clause": regex.compile(rf"(?:\p{{Terminal_Punctuation}}|[–—…\n-]){_MORE}", regex.V1),
 }
@@ -40,8 +43,38 @@ _TAG_CHARS = 300
 _OPENING = regex.compile(r"\s++[\p{Pi}\p{Ps}\"']++\Z")
 """What belongs to the unit that follows."""
 _LETTER = regex.compile(r"[\p{L}\p{N}]")
+_TAIL = 300
+"""Characters of a text by which its last sentence is known."""
 _PROBE = " Smith"
 """What may follow a sentence as well as a title: with it a full stop ends a sentence or it does not."""
+
+
+class WholeCharacters:
+    """Puts together what has been cut within a surrogate pair."""
+
+    def __init__(self) -> None:
+        self._half = ""
+        """The first half of a pair that the second has not followed yet."""
+
+    def feed(self, text: str) -> str:
+        """Take in more of a text; returns what of it is whole by now."""
+        text, self._half = self._half + text, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    def end(self) -> str:
+        """What stands for a half that nothing has followed."""
+        half, self._half = self._half, ""
+        return "\ufffd" if half else ""
+
+
+def ends_whole(text: str, language: str | None) -> bool:
+    """Whether a text ends with a sentence, and not with an abbreviation or in the middle of one."""
+    tail = text[-_TAIL:].rstrip()
+    return is_speakable(tail) and any(
+        cut.offset == len(tail) and cut.boundary >= Boundary.SENTENCE for cut in cuts(tail + _PROBE, language)
+    )
 
 
 class Splitter:
@@ -62,8 +95,7 @@ class Splitter:
         self._text = ""
         self._looked_at = 0
         """No unit ends before this place of the text."""
-        self._half = ""
-        """The first half of a surrogate pair that the second has not followed yet."""
+        self._characters = WholeCharacters()
 
     @property
     def held(self) -> bool:
@@ -72,10 +104,7 @@ class Splitter:
 
     def feed(self, text: str) -> list[str]:
         """Take in more of the text; returns the units that are whole by now."""
-        text, self._half = self._half + text, ""
-        if text and "\ud800" <= text[-1] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
-        self._text += text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        self._text += self._characters.feed(text)
         units: list[str] = []
         while self._places is not None:
             place = self._places.search(self._text, self._looked_at)
@@ -96,8 +125,7 @@ class Splitter:
 
     def flush(self) -> list[str]:
         """The text has ended: returns what is left of it. What has nothing to say is dropped."""
-        half, self._half = self._half, ""
-        units = self.feed("\ufffd" if half else "")
+        units = self.feed(self._characters.end())
         if self._least is not None and self.held:
             units += self._cut(self._text)
         return units + self._take(len(self._text), drop=True)

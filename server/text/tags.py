@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
+import regex
+
 from server.text.speakable import is_speakable
 
 MAX_SILENCE_SECONDS = 300
@@ -37,6 +39,10 @@ _TAG = re.compile(
     r"|<break(?P<attributes>(?:\s++[a-z:]++\s*+=\s*+(?:\"[^\"<>]*+\"|'[^'<>]*+'))*+)\s*+(?:/>|>(?:\s*+</break\s*+>)?)",
     re.IGNORECASE,
 )
+_BEGUN = regex.compile(_TAG.pattern, regex.IGNORECASE)
+"""The same, of which the beginning can be found."""
+_LONGEST = 300
+"""Characters of a tag that has begun for which its end is waited for."""
 _ATTRIBUTE = re.compile(
     r"\s(?P<name>[a-z:]+)\s*=\s*(?P<quote>[\"'])\s*(?P<value>[^\"'<>]*?)\s*(?P=quote)", re.IGNORECASE
 )
@@ -92,7 +98,7 @@ def parse(text: str, markup: Callable[[str], str] | None = None) -> list[Part]:
     """
     parts: list[Part] = []
     voice: str | None = None
-    total = Decimal(0)
+    left = Decimal(MAX_SILENCE_SECONDS)
     end = 0
     text, tags = _marked(text)
     if markup is not None:
@@ -104,13 +110,86 @@ def parse(text: str, markup: Callable[[str], str] | None = None) -> list[Part]:
         if isinstance(tag, str):
             voice = tag
             continue
-        if tag > MAX_SILENCE_SECONDS - total:
-            raise TagError(f"the silence tags add up to more than {MAX_SILENCE_SECONDS} seconds; make them shorter")
-        total += tag
+        left = _less(left, tag)
         parts.append(Silence(tag))
     if not end:
         return [Spoken(text)]
     return _tidy([*parts, Spoken(text[end:], voice)])
+
+
+class TagStream:
+    """Splits a text that arrives over time at its tags, as `parse` does the whole of it."""
+
+    def __init__(self) -> None:
+        self.voice: str | None = None
+        """The name in the last voice tag."""
+        self._held = ""
+        self._left = Decimal(MAX_SILENCE_SECONDS)
+
+    @property
+    def held(self) -> str:
+        """What may be the beginning of a tag."""
+        return self._held
+
+    def feed(self, text: str) -> list[Part]:
+        """Take in more of the text, cut off anywhere; returns the parts that have come, speech of any length.
+
+        Raises:
+            TagError: as for `parse`.
+        """
+        text, self._held = self._held + text, ""
+        for place in range(max(0, len(text) - _LONGEST), len(text)):
+            if text[place] in "[<" and _may_go_on(text, place):
+                text, self._held = text[:place], text[place:]
+                break
+        return self._split(text)
+
+    def end(self) -> list[Part]:
+        """The text is over: returns the parts that are left."""
+        text, self._held = self._held, ""
+        return self._split(text)
+
+    def _split(self, text: str) -> list[Part]:
+        parts: list[Part] = []
+        end = 0
+        for tag in _TAG.finditer(text):
+            found = _meaning(tag)
+            if found is None:
+                continue
+            parts.append(Spoken(text[end : tag.start()], self.voice))
+            end = tag.end()
+            if isinstance(found, str):
+                self.voice = found
+                continue
+            self._left = _less(self._left, found)
+            parts.append(Silence(found))
+        parts.append(Spoken(text[end:], self.voice))
+        return [part for part in parts if isinstance(part, Silence) or part.text]
+
+
+def _may_go_on(text: str, place: int) -> bool:
+    """Whether what stands from here on may be a tag that has not ended."""
+    found = _BEGUN.fullmatch(text, place, partial=True)
+    # `</break>` may follow `<break>`, which is whole without it.
+    return found is not None and (
+        found.partial or (text[place] == "<" and not text.endswith("/>") and "</" not in found[0])
+    )
+
+
+def _less(left: Decimal, silence: Decimal) -> Decimal:
+    """Seconds of silence that are left of those that are allowed.
+
+    Raises:
+        TagError: none are.
+    """
+    if silence > left:
+        raise TagError(f"the silence tags add up to more than {MAX_SILENCE_SECONDS} seconds; make them shorter")
+    return left - silence
+
+
+def _meaning(tag: re.Match[str]) -> Decimal | str | None:
+    """Seconds of silence, or a voice; None if it is a break whose time is malformed."""
+    return tag["voice"].strip() if tag["voice"] else _seconds(tag)
 
 
 def _marked(text: str) -> tuple[str, list[Decimal | str]]:
@@ -118,7 +197,7 @@ def _marked(text: str) -> tuple[str, list[Decimal | str]]:
     tags: list[Decimal | str] = []
 
     def mark(tag: re.Match[str]) -> str:
-        found = tag["voice"].strip() if tag["voice"] else _seconds(tag)
+        found = _meaning(tag)
         if found is None:
             return tag[0]
         tags.append(found)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.live import STALL_SECONDS, TEXT, arrival, main, paced, tokens_of
+from benchmarks.live import STALL_SECONDS, TEXT, arrival, as_if_learnt, main, needs, paced, tokens_of
+from server.engine.tokenizer import TextTokenizer
+from server.manifest import TOKENIZER, read_manifest
+from tests.bundles import TINY_BUNDLE
 from tests.server.fakes import write_bundle
 from tests.server.running import FAKE, KEY, run_server
 
@@ -42,4 +45,22 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ["sentence", "even, 500 tokens a second"],
     ]
     assert [row[-2:] for row in rows[2:]] == [["1.60", "1"], ["6.40", "4"], ["6.40", "4"]]
-    assert re.findall(r"Barge-in by (\w+): no row runs after \d+ ms", printed) == ["cancel", "close"]
+    found = re.findall(r"Barge-in by (\w+), (\w+): no row runs after \d+ ms and [\d.]+ frames", printed)
+    assert found == [("cancel", "sentence"), ("close", "sentence")]
+
+
+def test_a_frame_needs_the_token_that_is_fed_with_it() -> None:
+    tokenizer = TextTokenizer(TINY_BUNDLE / TOKENIZER)
+    tokens = [(0.0, "One"), (1.0, " two"), (2.0, " three.")]
+    needed = needs(tokenizer, tokens)
+    assert len(needed) == len(tokenizer.encode("One two three."))
+    assert needed[0] == 0.0
+    assert needed[-1] == 2.0
+    assert needed == sorted(needed)
+    assert needed.count(0.0) == len(tokenizer.encode("One"))
+
+
+def test_a_model_that_has_not_learnt_it_is_measured_all_the_same(tmp_path: Path) -> None:
+    copy = as_if_learnt(TINY_BUNDLE, tmp_path)
+    assert (read_manifest(TINY_BUNDLE).whole_text, read_manifest(copy).whole_text) == (True, False)
+    assert as_if_learnt(copy, tmp_path / "again") == copy

@@ -230,6 +230,9 @@ def test_livekit_interrupted_frees_the_row(server: RunningServer, speeches: Spee
 def test_livekit_is_told_what_is_wrong(server: RunningServer) -> None:
     facts = run("livekit-live", server, TEXT, json.dumps({"voice": "nobody"}))
     check_says_what_there_is(facts["turns"][0]["error"]["text"], "voice")
+    token = {"voice": "hibari", "extra_config": {"split_granularity": "token"}}
+    facts = run("livekit-live", server, TEXT, json.dumps(token))
+    assert "choose sentence or clause" in facts["turns"][0]["error"]["text"]
 
 
 def test_wyoming_openai(server: RunningServer, speeches: Speeches) -> None:

@@ -131,9 +131,10 @@ def test_force_replaces_and_the_module_form_works(
     assert "exists already" in error_of(convert(*options, command=("-m", "export.convert")))
     assert (output / "stale.onnx").exists()
     (tmp_path / "alphabet.txt").write_text("cba ,.'\u00e9\r\n", "utf-8")
-    assert main([*options, "--force", "--alphabet", str(tmp_path / "alphabet.txt")]) == 0
+    assert main([*options, "--force", "--whole-text", "--alphabet", str(tmp_path / "alphabet.txt")]) == 0
     assert not (output / "stale.onnx").exists()
     assert read_manifest(output).id == "voice"
+    assert (read_manifest(made[0]).whole_text, read_manifest(output).whole_text) == (False, True)
     assert (read_manifest(made[0]).alphabet, read_manifest(output).alphabet) == (None, " ',.abc\u00e9")
     assert other_files(output) == other_files(made[0])  # the same checkpoint gives the same bytes
 
@@ -175,6 +176,7 @@ def test_the_help_names_every_option() -> None:
         "--no-validate",
         "--description",
         "--alphabet",
+        "--whole-text",
         "HF_ENDPOINT",
         REPO,
     ):

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from server.audio.joins import Joiner
 from server.engine.job import Job
+from server.engine.live import Grown
 from server.engine.prompt import Prompt, PromptError
 from server.engine.scheduler import QueueFull
 from server.graphs.checking import verify_files
@@ -65,6 +67,33 @@ def cut_off(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate((joiner.feed(samples, last=True), joiner.end(None, cut_off=True)))
 
 
+class FakeLiveText:
+    """Obeys the contract of `server.engine.live.LiveText`: a position a character, of which one is in the prompt."""
+
+    prompt_positions = 1
+
+    def __init__(self, note: Callable[..., None]) -> None:
+        self._note = note
+        self._begun = False
+        self._tokens = 0
+
+    def feed(self, text: str) -> Grown:
+        if "unfit" in text:
+            raise PromptError("the text is too long for this model")
+        self._note("fed", text=text)
+        self._tokens += len(text)
+        sides = list(np.full((len(text), HIDDEN), 0, np.float32))
+        for side, letter in zip(sides, text, strict=True):
+            side[0] = ord(letter)
+        if self._begun or not text:
+            return Grown(None, sides, self._tokens)
+        self._begun = True
+        return Grown(Prompt(sides[0][None], prefix=0), sides[1:], self._tokens)
+
+    def end(self) -> Grown:
+        return Grown(None, [np.zeros(HIDDEN, np.float32)] if self._begun else [], self._tokens)
+
+
 class FakeEngine:
     """Obeys the contract of `server.engine.worker.Engine`, for one job at a time."""
 
@@ -102,6 +131,10 @@ class FakeEngine:
         embeddings[:, 0] = [ord(letter) for letter in text]
         return Prompt(embeddings, prefix=0)
 
+    def live_text(self, *, speaker: str | None, language: str, instruction: str | None) -> FakeLiveText:
+        self._note("live_text", speaker=speaker, language=language, instruction=instruction)
+        return FakeLiveText(self._note)
+
     def count_tokens(self, text: str) -> int:
         """One a word."""
         return len(text.split())
@@ -117,6 +150,9 @@ class FakeEngine:
             told = {name: getattr(job, name) for name in ("seed", "max_frames", "text_tokens", "spare", "capacity")}
             self._note("submitted", **told, sampling=vars(job.sampling))
             self._changed.notify_all()
+
+    def before_frame(self) -> None:
+        """Is called before each frame is made."""
 
     def _wake(self) -> None:
         with self._changed:
@@ -143,16 +179,17 @@ class FakeEngine:
         while True:
             with self._changed:
                 self._running = None
-                self._changed.wait_for(lambda: self._waiting or self._closed)
+                self._changed.wait_for(lambda: any(job.ready for job in self._waiting) or self._closed)
                 if self._closed:
                     for job in self._waiting:
                         job.finish(RuntimeError("the engine was closed"))
                     return
-                job = self._running = self._waiting.popleft()
+                job = self._running = next(job for job in self._waiting if job.ready)
+                self._waiting.remove(job)
             job.queue_seconds = time.perf_counter() - job.submitted
             self._events.queued(job.queue_seconds)
             self._events.prefilled(0.0)
-            text = "".join(chr(int(point)) for point in job.prompt.embeddings[:, 0])
+            text = "".join(chr(int(side[0])) for side in (*job.prompt.embeddings, *job.following))
             self._speak(job, text)
             if text == "die":
                 return
@@ -161,7 +198,11 @@ class FakeEngine:
         while job.frames < job.max_frames and not self._closed:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: not (job.full or (text == "hang" and job.frames == 1)) or job.cancelled or self._closed
+                    lambda: (
+                        not (job.full or job.starved or (text == "hang" and job.frames == 1))
+                        or job.over
+                        or self._closed
+                    )
                 )
             if job.cancelled:
                 self._events.cancelled()
@@ -173,6 +214,7 @@ class FakeEngine:
                 job.finish(RuntimeError("the graph /secret/place/talker.onnx failed"))
                 return
             time.sleep(self._frame_seconds)
+            self.before_frame()
             pcm = tone(job.frames)
             job.frames += 1
             self.frames_made += 1

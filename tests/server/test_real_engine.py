@@ -8,7 +8,11 @@ import sys
 import wave
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from tests.server.answers import check_error
+from tests.server.http.test_speech_stream import dial, hear, kinds, say, tell
 from tests.server.running import REAL, ROOT, RunningServer, clean_environment, run_server, wait_until
 
 SPEECH = "/v1/audio/speech"
@@ -20,6 +24,10 @@ REQUEST = {
     "exact_frames": 4,
     "temperature": 0,  # greedy, which this bundle keeps up for longer than any test asks
 }
+
+
+ROUNDING = 8
+"""Steps of 16 bits by which audio may differ that is decoded in other chunks."""
 
 
 def test_clients_that_leave_do_not_hold_the_engine(real_server: RunningServer) -> None:
@@ -53,6 +61,22 @@ def test_the_layout_of_a_request_reaches_the_model(real_server: RunningServer) -
         assert said(layout="streaming") == streaming
         wrong = client.post(SPEECH, json={**REQUEST, "layout": "both"})
         assert "'whole' or 'streaming'" in check_error(wrong, 400, "invalid_value", "layout")
+
+
+@pytest.mark.parametrize("cut", [1, 3, 100])
+def test_a_text_that_comes_token_by_token_is_spoken_as_the_whole(real_server: RunningServer, cut: int) -> None:
+    text, fields = "Some words more than one, and then some.", {"exact_frames": 12, "seed": 5, "temperature": 0.9}
+    with real_server.client() as client:
+        response = client.post(SPEECH, json={**REQUEST, **fields, "input": text, "layout": "streaming"})
+    with dial(real_server) as connection:
+        config = {**REQUEST, **fields, "split_granularity": "token", "stream_audio": True}
+        tell(connection, "session.config", **config)
+        say(connection, *(text[start : start + cut] for start in range(0, len(text), cut)))
+        events, audio = hear(connection)
+    assert kinds(events) == ["audio.start", "audio.done", "session.done"]
+    assert len(audio) == 12 * 3840
+    heard, expected = (np.frombuffer(samples, np.int16).astype(int) for samples in (audio, response.content))
+    assert np.abs(heard - expected).max() <= ROUNDING
 
 
 def test_a_flipped_byte(bundle: Path, tmp_path: Path) -> None:

@@ -78,6 +78,44 @@ def eventually(true: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
+UNSPACED = (
+    "今天天气怎么样我们一起去公园散步的是不了在人工智能正在改变我们的生活方式これは日本語のテストですが今日はとても良い"
+    "天気ですね。，、สวัสดีครับวันนี้อากาศดี가각\u11a8\u1100\u1161한국어กา\u3099か\U00020000a \u0301"
+)
+
+
+@settings(max_examples=500, deadline=None)
+@example(parts=["が", "か\u3099", "か", "\u3099", "か"])
+@example(parts=["한가", "\u11a8", "가"])
+@given(parts=st.lists(st.text(alphabet=UNSPACED, max_size=6)))
+def test_any_cuts_of_a_script_without_spaces_give_the_tokens_of_the_whole(
+    tokenizer: TextTokenizer, parts: list[str]
+) -> None:
+    assert ids_of(tokenizer, parts) == tokenizer.encode(f"assistant\n{''.join(parts)}")
+
+
+def ids_of(tokenizer: TextTokenizer, parts: Sequence[str]) -> list[int]:
+    tokens, found = StableTokens(tokenizer), []
+    for part in parts:
+        ids, held = tokens.feed(part)
+        tokens.hold(held)
+        found += ids
+    return found + tokens.end()
+
+
+ONE_TOKEN = ("我们一", "我们一起", "我们一起去", "我们一起去公")
+"""Some entry of the vocabulary has each pair of these letters side by side."""
+
+
+def test_a_word_without_spaces_is_certain_where_no_token_can_go_on(tokenizer: TextTokenizer) -> None:
+    tokens, held = StableTokens(tokenizer), []
+    for letter in "今天天气怎么样我们一起去公园":
+        _, left = tokens.feed(letter)
+        tokens.hold(left)
+        held.append(left)
+    assert held[3:] == ["今天天气", "今天天气怎", "怎么", "怎么样", "怎么样我", "我们", *ONE_TOKEN, "公园"]
+
+
 @settings(max_examples=500, deadline=None)
 @example(parts=["a\n", "  ", "\n", "b"])
 @example(parts=["e\u0315 ", "e\u0315", "\u0301", " b"])
@@ -86,18 +124,13 @@ def eventually(true: Callable[[], object]) -> None:
 @given(parts=st.lists(st.text(alphabet=ODD, max_size=6) | st.text(max_size=3) | st.sampled_from(TEXT.split(" "))))
 def test_any_cuts_give_the_tokens_of_the_whole(tokenizer: TextTokenizer, parts: list[str]) -> None:
     parts = [part.encode("utf-8", "replace").decode() for part in parts]
-    tokens, found = StableTokens(tokenizer), []
-    for part in parts:
-        ids, held = tokens.add(part)
-        tokens.hold(held)
-        found += ids
-    assert found + tokens.end() == tokenizer.encode(f"assistant\n{''.join(parts)}")
+    assert ids_of(tokenizer, parts) == tokenizer.encode(f"assistant\n{''.join(parts)}")
 
 
 def test_a_word_is_certain_when_the_next_one_has_begun(tokenizer: TextTokenizer) -> None:
     tokens, held, ids = StableTokens(tokenizer), [], []
     for part in ("Hello", " the", "re", " y", "ou", " <|im_end|>", " so"):
-        certain, left = tokens.add(part)
+        certain, left = tokens.feed(part)
         tokens.hold(left)
         held.append(left)
         ids += certain
@@ -111,8 +144,8 @@ def fed(job: LiveJob, parts: Sequence[str], *, starving: bool) -> None:
     for part in parts:
         if starving:
             eventually(lambda: job.starved or job.over)
-        job.add(part)
-    job.finish_text()
+        job.feed(part)
+    job.end()
 
 
 def in_parts(size: int) -> list[str]:
@@ -142,7 +175,7 @@ def test_a_row_without_text_costs_nothing_and_holds_no_other_up(bundle: OpenBund
         job = live(engine)
         engine.submit(job)
         assert engine.running == 0, "no word, no slot"
-        job.add(WORDS)
+        job.feed(WORDS)
         frames = frames_of_words(engine)
         assert frames not in np.cumsum(CHUNK_RAMP), "the last ones fill no chunk"
         eventually(lambda: job.frames == frames and job.starved)
@@ -157,7 +190,7 @@ def test_a_row_without_text_costs_nothing_and_holds_no_other_up(bundle: OpenBund
         assert job.frames == frames
         assert job.starved
         assert sum(events.rows) == frames + sum(other.frames + (other.frames < FRAMES) for other in others)
-        job.finish_text()
+        job.end()
         assert list(reader)
         assert engine.running == 0
 
@@ -169,7 +202,7 @@ def test_a_row_that_waits_is_given_up_at_once_when_its_reader_leaves(bundle: Ope
             job = live(engine)
             engine.submit(job)
             if begun:
-                job.add(WORDS)
+                job.feed(WORDS)
                 eventually(lambda: engine.frames_made == frames_of_words(engine))
             job.cancel()
             eventually(lambda: engine.running == engine.waiting == 0)
@@ -182,7 +215,7 @@ def test_text_that_does_not_come_in_time_ends_the_job(engine: Engine, begun: boo
     job = live(engine, patience=0.2)
     engine.submit(job)
     if begun:
-        job.add(WORDS)
+        job.feed(WORDS)
     heard = []
     with pytest.raises(TextLateError, match=r"no text has come for 0\.2 s"):
         heard.extend(job)
@@ -195,9 +228,9 @@ def test_patience_is_for_each_wait(engine: Engine) -> None:
     job = live(engine, patience=2.0)
     engine.submit(job)
     for word in ("One", " two", " three", " four", " five"):
-        job.add(word)
+        job.feed(word)
         time.sleep(0.6)
-    job.finish_text()
+    job.end()
     assert list(job)
 
 
@@ -205,13 +238,13 @@ def test_patience_is_for_each_wait(engine: Engine) -> None:
 def test_a_text_without_a_word_ends_without_audio(engine: Engine, text: str) -> None:
     job = live(engine)
     engine.submit(job)
-    job.add(text)
-    job.finish_text()
-    job.finish_text()
+    job.feed(text)
+    job.end()
+    job.end()
     assert list(job) == []
     eventually(lambda: engine.waiting == 0)
     with pytest.raises(RuntimeError, match="behind the end"):
-        job.add("more")
+        job.feed("more")
 
 
 def test_a_text_that_is_too_long_is_refused_and_what_came_is_said(
@@ -223,14 +256,14 @@ def test_a_text_that_is_too_long_is_refused_and_what_came_is_said(
         job = live(engine)
         for one in (expected, job):
             engine.submit(one)
-        job.add("One two")
+        job.feed("One two")
         for times in (1, 3):
             with pytest.raises(PromptError, match=r"positions"):
-                job.add(" more" * builder.max_positions * times)
+                job.feed(" more" * builder.max_positions * times)
         monkeypatch.setattr("server.engine.live.MAX_HELD", 20)
         with pytest.raises(PromptError, match="a single word"):
-            job.add("x" * 20)
-        job.finish_text()
+            job.feed("x" * 20)
+        job.end()
         np.testing.assert_allclose(np.concatenate(list(job)), np.concatenate(list(expected)), atol=1e-5)
 
 

@@ -125,8 +125,8 @@ def test_an_end_before_the_text_is_fed_comes_too_soon(rigged: Callable[[Rig], Op
         if arrives:
             live = engine.live_text(**way, instruction=None)
             job: Job = LiveJob(live, SAMPLING, 1, 1000, 2000, patience=60, measure=lambda _: (tokens, 0))
-            job.add(text)
-            job.finish_text()
+            job.feed(text)
+            job.end()
         else:
             prompt = engine.prompt(text, **way, instruction=None, layout="streaming")
             job = Job(prompt, SAMPLING, 1, 1000, 2000, text_tokens=tokens)
@@ -147,8 +147,8 @@ def test_the_budget_of_a_live_text_is_that_of_all_of_it(rigged: Callable[[Rig], 
         job = LiveJob(live, SAMPLING, 1, 2000, 2000, patience=60, measure=measure)
         engine.submit(job)
         for word in text.split(" "):
-            job.add(f" {word}")
-        job.finish_text()
+            job.feed(f" {word}")
+        job.end()
         audio, error = listen(job)
         tokens = engine.count_tokens(f" {text}")
         assert (job.text_tokens, job.repeated_tokens) == (tokens, 0)

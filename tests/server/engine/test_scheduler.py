@@ -27,14 +27,16 @@ SILENCE = np.zeros(1, np.float32)
 class ScriptedJob(Job):
     """A job whose text has come, or has not."""
 
-    ready, starved = True, False
+    ready, starved, awaits_text = True, False, False
 
     def arrive(self, *, ready: bool, starved: bool) -> None:
         self.ready, self.starved = ready, starved
 
 
-def job_of(*, spare: bool = False, request: object = None) -> ScriptedJob:
-    return ScriptedJob(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare, request=request)
+def job_of(*, spare: bool = False, request: object = None, live: bool = False) -> ScriptedJob:
+    job = ScriptedJob(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare, request=request)
+    job.awaits_text = live
+    return job
 
 
 def row_of(job: Job, slot: int) -> Row:
@@ -56,12 +58,15 @@ class SchedulerMachine(RuleBasedStateMachine):
     def held(self) -> list[Row | Prefill]:
         return [*self.starting, *self.rows]
 
-    def may_have_one_more(self, job: Job) -> bool:
-        return sum(held.job.request is job.request for held in self.held()) < max(self.slots - 1, 1)
+    def may_have_a_slot(self, job: Job) -> bool:
+        most = max(self.slots - 1, 1)
+        live = sum(held.job.awaits_text for held in self.held())
+        of_one = sum(held.job.request is job.request for held in self.held())
+        return of_one < most and (live < most or not job.awaits_text)
 
-    @rule(spare=st.booleans(), request=st.sampled_from([None, "a book", "a letter"]))
-    def add(self, spare: bool, request: str | None) -> None:
-        job = job_of(spare=spare, request=request)
+    @rule(spare=st.booleans(), live=st.booleans(), request=st.sampled_from([None, "a book", "a letter"]))
+    def add(self, spare: bool, live: bool, request: str | None) -> None:
+        job = job_of(spare=spare, request=request, live=live)
         places = self.max_waiting + self.slots - len(self.held())
         if not spare and sum(not waiting.over for waiting in self.queues[False]) >= places:
             with pytest.raises(QueueFull):
@@ -93,13 +98,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         job.arrive(ready=has_slot or not starved, starved=starved)
         assert (job in self.scheduler.starved()) == (starved and not job.over)
 
+    @precondition(lambda self: self.jobs())
+    @rule(data=st.data())
+    def text_ends(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(self.jobs()))
+        job.awaits_text = False
+        job.arrive(ready=True, starved=False)
+
     @rule()
     def admit(self) -> None:
         free = self.slots - len(self.held())
         candidates = list(self.queues[False]) if free else []
         if free > 1 or (free and self.slots == 1):
             candidates += self.queues[True]
-        expected = next((job for job in candidates if job.ready and self.may_have_one_more(job)), None)
+        expected = next((job for job in candidates if job.ready and self.may_have_a_slot(job)), None)
         assert self.scheduler.can_admit() == (expected is not None)
         prefill = self.scheduler.admit()
         if expected is None:
@@ -194,6 +206,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.waiting == len(self.queues[False]) + len(self.queues[True])
         of_one = max(Counter(id(held.job.request) for held in self.held()).values(), default=0)
         assert of_one <= max(self.slots - 1, 1), "one request holds every slot"
+        live = sum(held.job.awaits_text for held in self.held())
+        assert live <= max(self.slots - 1, 1), "every slot is held for text that may not come"
 
     def teardown(self) -> None:
         if hasattr(self, "scheduler"):
@@ -216,6 +230,22 @@ def admitted(scheduler: Scheduler) -> list[Job]:
         scheduler.run(prefill, row_of(prefill.job, prefill.slot))
         jobs.append(prefill.job)
     return jobs
+
+
+@pytest.mark.parametrize("slots", [2, 3, 4, 8])
+def test_texts_that_still_come_leave_a_slot_to_others(slots: int) -> None:
+    scheduler = Scheduler(slots, max_waiting=2)
+    live = [job_of(live=True) for _ in range(slots)]
+    for job in live:
+        scheduler.add(job)
+    assert admitted(scheduler) == live[:-1]
+    short = job_of()
+    scheduler.add(short)
+    assert admitted(scheduler) == [short], "it overtakes the text that still comes"
+    scheduler.drop(scheduler.rows[-1])
+    assert not scheduler.can_admit()
+    live[0].awaits_text = False
+    assert admitted(scheduler) == live[-1:]
 
 
 @pytest.mark.parametrize("slots", [2, 3, 4, 8])

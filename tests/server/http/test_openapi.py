@@ -49,8 +49,8 @@ def schema_of(model: str) -> dict[str, Any]:
 
 def test_it_follows_the_request_model() -> None:
     described = DOCUMENT["components"]["schemas"]["SpeechRequest"]
-    assert set(described["properties"]) == set(SpeechRequest.model_fields)
-    assert described["required"] == ["input"]
+    assert set(described["properties"]) == {*SpeechRequest.model_fields, *ALIASES}
+    assert [each["required"] for each in described["anyOf"]] == [["input"], ["text"]]
     for name, field in described["properties"].items():
         assert field["description"], name
     answer = OPERATIONS["/audio/speech", "post"]["responses"]["200"]["content"]
@@ -158,12 +158,13 @@ PROPERTIES = DOCUMENT["components"]["schemas"]["SpeechRequest"]["properties"]
 CHOICES = {
     name: set(choices(PROPERTIES[name])) for name in ("response_format", "stream_format", "layout", "text_format")
 }
+CHOICES["format"] = CHOICES["response_format"]
 NO_STRINGS = {
     *("speed", "seed", "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "exact_frames"),
     *("stream", "lexicon"),
 }
 
-OTHER_SERVERS = {*ALIASES, *CLONING, "task_type"}
+OTHER_SERVERS = {*CLONING, "task_type"}
 """Fields that the schema does not list and that mean something all the same: hypothesis takes such names from our code,
 as additional properties that may have any value."""
 
@@ -193,11 +194,13 @@ def suit_the_model(body: Any) -> None:
             voice["id"] = "ryan"
     elif isinstance(voice, str):
         body["voice"] = "alloy"
-    if isinstance(body.get("language"), str):
-        body["language"] = "English"
-    if isinstance(text := body.get("input"), str) and text.strip() and len(text) <= MAX_INPUT_CHARS:
-        # A schema cannot say what scripts a model reads; tests/server/http/test_fuzz.py sends every character.
-        body["input"] = f"Hello. {text.encode('ascii', 'ignore').decode()}"[:MAX_INPUT_CHARS]
+    for name in ("language", *(alias for alias, ours in ALIASES.items() if ours == "language")):
+        if isinstance(body.get(name), str):
+            body[name] = "English"
+    for name in ("input", "text"):
+        if isinstance(text := body.get(name), str) and text.strip() and len(text) <= MAX_INPUT_CHARS:
+            # A schema cannot say what scripts a model reads; tests/server/http/test_fuzz.py sends every character.
+            body[name] = f"Hello. {text.encode('ascii', 'ignore').decode()}"[:MAX_INPUT_CHARS]
     for name, most in {"top_k": 3072, "exact_frames": 5}.items():
         if isinstance(body.get(name), int | float) and body[name] > most:
             body[name] = most

@@ -154,6 +154,55 @@ def test_clauses(connection: ClientConnection) -> None:
     assert hear(connection, "audio.start")[0][0]["sentence_text"] == "When all of them had gone,"
 
 
+TOKEN = {**{name: value for name, value in CONFIG.items() if name != "exact_frames"}, "split_granularity": "token"}
+
+
+def test_tokens_are_spoken_as_they_come(fake_server: RunningServer, connection: ClientConnection) -> None:
+    tell(connection, "session.config", **{**TOKEN, "max_new_tokens": 24, "seed": 7400})
+    tell(connection, "input.text", text="The first word is")
+    events, _ = hear(connection, "audio.start")
+    assert events == [
+        {
+            "type": "audio.start",
+            "utterance_index": 0,
+            "sentence_index": 0,
+            "sentence_text": "",
+            "format": "pcm",
+            "sample_rate": 24000,
+            "channels": 1,
+        }
+    ]
+    assert [event["text"] for event in fake_server.events("fed")][-1] == "The first word"
+    say(connection, " heard", " before the last. And it is one prosody.")
+    events, audio = hear(connection)
+    assert kinds(events) == ["audio.done", "session.done"]
+    assert (events[0]["error"], events[0]["seed"], events[0]["finish_reason"]) == (False, 7400, "length")
+    assert events[1]["total_sentences"] == 1
+    assert len(audio) == events[0]["total_bytes"] == 24 * FRAME_BYTES
+
+
+def test_a_text_in_tokens_is_one_file_where_audio_is_not_streamed(connection: ClientConnection) -> None:
+    tell(connection, "session.config", **{**TOKEN, "stream_audio": False, "response_format": "wav", "exact_frames": 3})
+    say(connection, "One. ", "[0.5s] Two.")
+    events, audio = hear(connection)
+    assert events[-1]["total_sentences"] == 1
+    assert len(audio) == 44 + 6 * FRAME_BYTES + 24_000
+
+
+def test_what_is_wrong_with_a_text_in_tokens_is_said_and_the_next_one_is_spoken(connection: ClientConnection) -> None:
+    tell(connection, "session.config", **{**TOKEN, "exact_frames": 3})
+    for text, param in (("One [voice:nobody] two.", "voice"), ("unfit words", "input"), ("[300s] One [1s]", "text")):
+        say(connection, text)
+        events, _ = hear(connection)
+        (error,) = [event for event in events if event["type"] == "error"]
+        assert (error["code"], error["param"]) == ("invalid_value", param)
+        assert kinds(events)[-1] == "session.done"
+    say(connection, "\U0001f642 \n")
+    assert hear(connection)[0][-1]["total_sentences"] == 0
+    say(connection, "One")
+    assert hear(connection)[0][-1]["total_sentences"] == 1
+
+
 def test_whole_files_where_audio_is_not_streamed(connection: ClientConnection) -> None:
     tell(connection, "session.config", voice="serena", exact_frames=2)
     say(connection, "One. Two.")
@@ -173,7 +222,8 @@ def test_fields_that_are_unknown_or_null_are_no_error(connection: ClientConnecti
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [
-        ({"split_granularity": "token"}, "split_granularity", "none, sentence, clause"),
+        ({"split_granularity": "syllable"}, "split_granularity", "none, sentence, clause, token"),
+        ({"split_granularity": "token", "text_format": "markdown"}, "text_format", "choose sentence"),
         ({"stream_audio": "perhaps"}, "stream_audio", "true or false"),
         ({"word_timestamps": True}, "word_timestamps", "not available"),
         ({"voice": "nobody"}, "voice", "voices are"),

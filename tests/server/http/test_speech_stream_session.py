@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from server.cli.startup import open_pool
+from server.config import Settings
 from server.http.access import KeyLimit
 from server.http.capacity import Turns
 from server.http.stream_session import Doors, Session, StreamLimits
 from server.http.websocket import Bounded, WebSocket
 from server.metrics import Metrics
+from server.models.catalogue import Bundles, find
 from server.speech.rendering import WholeFiles
 from server.speech.service import SpeechService
 from tests.server.clock import run, settle, skip, until
+from tests.server.fakes import FakeEngine, write_bundle
 from tests.server.http.test_speech_stream import CONFIG
 from tests.server.speech.test_service import Pool, service_of
 
@@ -40,7 +46,8 @@ class Socket:
         return await self.incoming.get()
 
     async def send(self, message: str | bytes, bounded: Bounded) -> None:
-        self.sent.append(json.loads(message))
+        if isinstance(message, str):
+            self.sent.append(json.loads(message))
 
     async def close(self, code: int = 1000) -> None:
         self.closed = True
@@ -125,7 +132,7 @@ def test_few_messages_are_taken_in_a_round_and_a_configuration_that_is_there_is_
         service = service_of(Pool())
         checked: list[object] = []
         check = service.check
-        service.check = lambda request: checked.append(request) or check(request)  # type: ignore[func-returns-value,method-assign]
+        service.check = lambda request, **way: checked.append(request) or check(request, **way)  # type: ignore[func-returns-value,method-assign]
         async with conversation(service, Turns(A_ROUND)) as socket:
             for frames in (2, 2, 3, 3):
                 socket.tell("session.config", **{**CONFIG, "exact_frames": frames})
@@ -140,5 +147,77 @@ def test_few_messages_are_taken_in_a_round_and_a_configuration_that_is_there_is_
                 assert left - socket.incoming.qsize() <= A_ROUND + 1
                 rounds += 1
             assert rounds >= 100 / (A_ROUND + 1)
+
+    run(play())
+
+
+class Stepped(FakeEngine):
+    """An engine that makes a frame for each time that it is let."""
+
+    rows = 4
+
+    def __init__(self, *arguments: Any) -> None:
+        self.permits = threading.Semaphore(0)
+        super().__init__(*arguments)
+
+    def before_frame(self) -> None:
+        self.permits.acquire()
+
+
+@pytest.mark.parametrize("granularity", ["sentence", "token"])
+@pytest.mark.parametrize("how", ["input.cancel", "close", "text that waits"])
+def test_barge_in_frees_the_row_within_one_frame(tmp_path: Path, granularity: str, how: str) -> None:
+    write_bundle(tmp_path, "custom")
+    pool = open_pool(Settings(models_dir=tmp_path), Bundles(find(tmp_path), None), Stepped.load, Metrics())
+    frames = 3
+
+    async def play() -> None:
+        async with conversation(SpeechService(pool, {}, 1000), Turns(A_ROUND)) as socket:
+            config = {name: value for name, value in CONFIG.items() if name != "exact_frames"}
+            socket.tell("session.config", **{**config, "split_granularity": granularity})
+            waits = how == "text that waits"
+            socket.tell("input.text", text="a b" if waits and granularity == "token" else "So it is. And so on")
+            await until(lambda: pool.loaded(), "the engine is loaded")
+            engine = cast(Stepped, pool.loaded()["custom"])
+            if waits and granularity == "token":
+                await until(lambda: engine.running, "the row is begun")
+            else:
+                engine.permits.release(frames)
+                await until(lambda: engine.frames_made == frames, "frames are made")
+            before = engine.frames_made
+            if how == "close":
+                socket.incoming.put_nowait(None)
+            else:
+                socket.tell("input.cancel")
+            await settle()
+            engine.permits.release(100)
+            await until(lambda: not engine.running and not engine.waiting, "no row runs")
+            assert engine.frames_made - before <= 1
+
+    run(play())
+
+
+def test_a_text_that_stops_coming_ends_its_unit_and_goes_on_in_another(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "custom")
+    pool = open_pool(Settings(models_dir=tmp_path), Bundles(find(tmp_path), None), FakeEngine.load, Metrics())
+
+    async def play() -> None:
+        async with conversation(SpeechService(pool, {}, 1000, text_seconds=2.0), Turns(A_ROUND)) as socket:
+
+            def heard(kind: str) -> list[dict[str, Any]]:
+                return [event for event in socket.sent if event["type"] == kind]
+
+            socket.tell("session.config", **{**CONFIG, "split_granularity": "token", "exact_frames": 4})
+            socket.tell("input.text", text="One two")
+            await until(lambda: heard("audio.start"), "it is heard")
+            for _ in range(12):
+                await skip(0.2)
+            await until(lambda: heard("audio.done"), "the unit ends")
+            assert not heard("session.done")
+            socket.tell("input.text", text=" three")
+            socket.tell("input.done")
+            (done,) = await until(lambda: heard("session.done"), "the text is over")
+            assert [start["sentence_index"] for start in heard("audio.start")] == [0, 1]
+            assert (done["total_sentences"], heard("error")) == (2, [])
 
     run(play())

@@ -16,7 +16,7 @@ from server.errors import InvalidRequestError
 from server.manifest import Manifest, read_manifest
 from server.models.pool import Lease
 from server.models.pool_entry import SpeechEngine
-from server.speech.plan import Passage, Plan, make_plan
+from server.speech.plan import Passage, Plan, check_live, make_live_plan, make_plan
 from server.speech.request import build
 from server.speech.service import SpeechService
 from server.text.lexicon import lexicon_of
@@ -217,3 +217,26 @@ def test_a_lexicon_that_blows_a_text_up_is_told() -> None:
     with pytest.raises(InvalidRequestError) as found:
         said("a " * 2000, lexicon={"a": "b" * 500})
     assert found.value.param == "lexicon"
+
+
+def test_a_model_that_has_learnt_whole_texts_alone_is_given_no_other() -> None:
+    request = build(model="m", input="Hello")
+    manifest = read_manifest(TINY_BUNDLE)
+    assert manifest.whole_text
+    for plan in (check_live, lambda request, manifest: make_live_plan(request, manifest, {})):
+        with pytest.raises(InvalidRequestError, match="choose sentence or clause") as refused:
+            plan(request, manifest)
+        assert refused.value.param == "split_granularity"
+    with pytest.raises(InvalidRequestError, match="leave layout out"):
+        make_plan(build(model="m", input="Hello", layout="streaming"), manifest, {})
+    other = manifest.model_copy(update={"whole_text": False})
+    assert make_live_plan(request, other, {}).plan.delivery.layout == "streaming"
+    assert make_plan(build(model="m", input="Hello", layout="streaming"), other, {}).delivery.layout == "streaming"
+
+
+@pytest.mark.parametrize("text_format", ["markdown", "html"])
+def test_markup_that_is_asked_for_needs_a_whole_text(text_format: str) -> None:
+    manifest = Manifest.model_validate(manifest_of("m"))
+    with pytest.raises(InvalidRequestError, match="choose sentence") as refused:
+        check_live(build(model="m", input="Hello", text_format=text_format), manifest)
+    assert refused.value.param == "text_format"

@@ -225,9 +225,10 @@ def test_other_names_of_our_fields(alias: str) -> None:
     both = parse(json.dumps({**body, alias: value, ours: "flac"}).encode())
     assert getattr(both, ours) == "flac"
     assert both.ignored == (alias,)
-    error = refuse(json.dumps({**body, alias: ["no"]}).encode())
-    assert error.param == alias
-    assert error.message.startswith(alias)
+    for more in ({}, {ours: "flac"}):
+        error = refuse(json.dumps({**body, **more, alias: ["no"]}).encode())
+        assert error.param == alias
+        assert error.message.startswith(alias)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from decimal import Decimal
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.text.tags import MAX_SILENCE_SECONDS, STRENGTHS, Part, Silence, Spoken, TagError, parse, samples
+from server.text.tags import MAX_SILENCE_SECONDS, STRENGTHS, Part, Silence, Spoken, TagError, TagStream, parse, samples
 
 
 def silence(seconds: str) -> Silence:
@@ -221,6 +221,46 @@ def test_parts_are_the_text_without_its_tags(text: str) -> None:
         if isinstance(part, Spoken):
             at = text.index(part.text, at) + len(part.text)
             assert parse(part.text) == [Spoken(part.text)]
+
+
+def streamed(parts: list[str]) -> list[Part]:
+    """What a stream gives, parts of the same kind and voice joined."""
+    stream = TagStream()
+    found: list[Part] = []
+    for part in [*(part for text in parts for part in stream.feed(text)), *stream.end()]:
+        last = found[-1] if found else None
+        if isinstance(part, Spoken) and isinstance(last, Spoken) and part.voice == last.voice:
+            found[-1] = Spoken(last.text + part.text, part.voice)
+        else:
+            found.append(part)
+    return found
+
+
+BROKEN = st.sampled_from(
+    ["[", "<", "<break", " time='1s'", ">", "</break>", "/>", "[pau", "se", "]", "a < b", "[0.", "5s]"]
+)
+
+
+@example(parts=["<break>", "</break>", " one"])
+@given(st.lists(WORDS | TAGS | BROKEN | st.sampled_from(["[voice:a] x", "[voice:b"]), max_size=12))
+def test_a_text_that_arrives_over_time_comes_apart_as_the_whole(parts: list[str]) -> None:
+    text = "".join(parts)
+    whole = [part for part in streamed([text]) if not isinstance(part, Spoken) or part.text]
+    assert streamed(parts) == streamed(list(text)) == whole
+    said = [part for part in parse(text) if isinstance(part, Silence)]
+    assert sum((part.seconds for part in whole if isinstance(part, Silence)), Decimal(0)) == sum(
+        (part.seconds for part in said), Decimal(0)
+    )
+
+
+def test_only_what_may_be_a_tag_is_held_back() -> None:
+    stream = TagStream()
+    assert stream.feed("a < b [x] and [0.5") == [Spoken("a < b [x] and ")]
+    assert stream.held == "[0.5"
+    assert stream.feed("s] [voice: ann] it") == [silence("0.5"), Spoken(" "), Spoken(" it", "ann")]
+    assert stream.feed("[" + "1" * 400) == [Spoken("[" + "1" * 400, "ann")]
+    with pytest.raises(TagError):
+        stream.feed("[300s]")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["One.", " two, ", "3\n", "四"]), st.integers(0, 20_000)), min_size=1))
