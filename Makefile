@@ -59,7 +59,7 @@ check: $(VENV)/.dev-$(RUNTIME)
 check-deploy:
 	PYTHON=$(PYTHON) deploy/check.sh
 
-# Real clients, each in an environment of its own under .cache/clients: a gigabyte and a half, so that `test` is without
+# Real clients, each in an environment of its own under .cache/clients: 2.7 gigabytes, so that `test` is without
 # them. Their versions are in tests/clients/packages.toml.
 test-clients: $(VENV)/.test-$(RUNTIME) tests/node/node_modules
 	$(BIN)/python -m pytest $(CLIENT_TESTS)

@@ -58,8 +58,8 @@ class Settings(BaseSettings):
     )
     api_key_in_query: Annotated[Literal["on", "off"], BeforeValidator(switch)] = Field(
         default="off",
-        description="Whether a WebSocket's key may be in its address, ?api_key=KEY, for pages, which cannot set its "
-        "headers. Proxies write addresses into their logs.",
+        description="Whether a WebSocket's key may be in its address, ?api_key=KEY, for clients that can set neither "
+        "its headers nor its subprotocols. Proxies write addresses into their logs.",
     )
     auth: Literal["on", "off"] = Field(
         default="on", description="`off` answers without a key, even where others can reach the server."

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from sanic import Request
 
@@ -15,6 +16,22 @@ from server.errors import ForbiddenError, KeyLimitError, UnauthorizedError
 from server.http.key_file import KeyFile, digest
 
 _SCHEMES = ("bearer", "api-key")
+_KEY_SUBPROTOCOL = "openai-insecure-api-key."
+
+
+def key_of_subprotocols(headers: Iterable[str]) -> str | None:
+    """The API key among the subprotocols that a WebSocket's client offers; pages can set no other header of theirs.
+
+    It is offered as OpenAI's SDK for Node does in a browser (https://github.com/openai/openai-node,
+    `src/realtime/websocket.ts`): `openai-insecure-api-key.KEY`. A key with characters that a subprotocol may not have
+    (RFC 6455, section 4.1), or with a percent sign, is percent-encoded.
+
+    Args:
+        headers: values of the request's `Sec-WebSocket-Protocol`.
+    """
+    offered = (name.strip() for header in headers for name in header.split(","))
+    keys = (unquote(name.removeprefix(_KEY_SUBPROTOCOL)) for name in offered if name.startswith(_KEY_SUBPROTOCOL))
+    return next(keys, None)
 
 
 class KeyRing:
@@ -41,8 +58,8 @@ class KeyRing:
 
         Args:
             authorization: the header of this name, `Bearer KEY`, or `Api-Key KEY` as clients of Baseten send it.
-            api_key: the header `api-key`, which clients of Azure's OpenAI service send; it counts only where the other
-                header has no key.
+            api_key: what counts only where that header has no key, such as the header `api-key`, which clients of
+                Azure's OpenAI service send.
 
         Raises:
             UnauthorizedError: the request has no key, or one that is not known.

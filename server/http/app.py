@@ -21,7 +21,7 @@ from server.config import Settings
 from server.config.addresses import ClientAddresses, is_loopback
 from server.errors import ApiError, StoppingError
 from server.http import openapi
-from server.http.access import BrowserGuard, KeyLimit, KeyRing
+from server.http.access import BrowserGuard, KeyLimit, KeyRing, key_of_subprotocols
 from server.http.capacity import OpenConnections, Turns, connections_possible
 from server.http.connections import GuardedHttp
 from server.http.cors import allow_origins
@@ -213,8 +213,9 @@ def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
             browsers.check(request)
         if keys is not None and request.route is not None and not getattr(request.route.ctx, "public", False):
             api_key = request.headers.get("api-key")
-            if in_query and getattr(request.route.ctx, "key_in_query", False):
-                api_key = api_key or request.args.get("api_key")
+            if getattr(request.route.ctx, "socket", False):
+                api_key = api_key or key_of_subprotocols(request.headers.getall("sec-websocket-protocol", ()))
+                api_key = api_key or (request.args.get("api_key") if in_query else None)
             request.ctx.key = keys.check(request.headers.get("authorization"), api_key)
         if app.ctx.draining and request.method == "POST":
             raise StoppingError("the server is stopping; try again soon")

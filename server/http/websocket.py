@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from sanic import Request
@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidUpgrade
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 from server.errors import InvalidRequestError, UpgradeRequiredError
 
@@ -32,6 +33,9 @@ CLOSE_SECONDS = 5.0
 """How long the client may take to answer the end of the conversation."""
 FRAGMENT_BYTES = 1 << 16
 """The most of a message that is sent at once; the client has to take most of that before more of it is sent."""
+
+SUBPROTOCOL = Subprotocol("speech-stream")
+"""What we speak. A browser that offers any subprotocols, as one with a key does, wants one of them chosen."""
 
 Message = str | bytes
 Bounded = Callable[[Awaitable[None]], Awaitable[None]]
@@ -71,7 +75,7 @@ class WebSocket:
             InvalidRequestError: it asks wrongly.
         """
         # Already open, as it would read the request itself otherwise.
-        protocol = ServerProtocol(max_size=max_bytes, state=State.OPEN)
+        protocol = ServerProtocol(max_size=max_bytes, state=State.OPEN, select_subprotocol=_choose)
         asked = http11.Request(request.path, Headers(request.headers.items()))
         answer = protocol.accept(asked)
         if request.method != "GET" or isinstance(protocol.handshake_exc, InvalidUpgrade):
@@ -220,3 +224,8 @@ class WebSocket:
     def _resume(self) -> None:
         if not self._lost and self._connection.transport is not None:
             self._connection.transport.resume_reading()
+
+
+def _choose(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Choose among the subprotocols that the client offers; others than ours do not keep it out."""
+    return SUBPROTOCOL if SUBPROTOCOL in offered else None

@@ -23,20 +23,36 @@ LIMIT_SECONDS = 300.0
 def python_of(client: str) -> Path:
     """Python of the environment that has the packages which `packages.toml` lists for a client.
 
-    It is made where it is missing or was made of another list; both take minutes and a registry.
+    It is made where it is missing or was made of another list; both take minutes and a registry. A client that names a
+    version of Python gets that one, which `.ci/newest-python` finds, else this one.
     """
-    requirements = tomllib.loads((HERE / "packages.toml").read_text())[client]["requirements"]
+    packages = tomllib.loads((HERE / "packages.toml").read_text())[client]
+    requirements = packages["requirements"]
+    interpreter = _newest(packages["python"]) if "python" in packages else sys.executable
     folder = FOLDER / client
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     made = folder / "requirements.txt"
-    wanted = "\n".join([f"# Python {sys.version}".replace("\n", " "), *requirements])
+    version = subprocess.run([interpreter, "-VV"], check=True, capture_output=True, text=True).stdout
+    wanted = "\n".join([f"# {version.strip()}", *requirements])
     FOLDER.mkdir(parents=True, exist_ok=True)
     with FileLock(FOLDER / f"{client}.lock"):
         if not made.exists() or made.read_text() != wanted:
-            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+            subprocess.run([interpreter, "-m", "venv", "--clear", folder], check=True)
             subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
             made.write_text(wanted)
     return python
+
+
+def _newest(version: str) -> str:
+    """Path of Python of this version."""
+    find = subprocess.run(
+        [ROOT / ".ci" / "newest-python"],
+        env={**os.environ, "NEWEST": version},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return find.stdout.strip()
 
 
 def has_torch(client: str) -> bool:

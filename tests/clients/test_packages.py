@@ -1,7 +1,4 @@
-"""OpenAI's SDKs, LiteLLM, Pipecat, LiveKit, and what wyoming-openai sends, against the embedded model.
-
-wyoming-openai is not installed: see `scripts/as_wyoming_openai.py`.
-"""
+"""OpenAI's SDKs, LiteLLM, Pipecat, LiveKit, wyoming-openai and Home Assistant's integration, on the embedded model."""
 
 from __future__ import annotations
 
@@ -31,7 +28,12 @@ CLIENTS = list(tomllib.loads((HERE / "packages.toml").read_text()))
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """`python -m server` with the embedded model alone."""
-    with run_server(REAL, tmp_path_factory.mktemp("clients"), KW_MODELS_DIR=str(ROOT / "models")) as server:
+    settings = {
+        "KW_MODELS_DIR": str(ROOT / "models"),
+        "KW_WYOMING_URI": "tcp://127.0.0.1:0",
+        "KW_WYOMING_ANNOUNCE": "off",
+    }
+    with run_server(REAL, tmp_path_factory.mktemp("clients"), **settings) as server:
         server.wait_ready()
         yield server
 
@@ -235,15 +237,36 @@ def test_livekit_is_told_what_is_wrong(server: RunningServer) -> None:
     assert "choose sentence or clause" in facts["turns"][0]["error"]["text"]
 
 
-def test_wyoming_openai(server: RunningServer, speeches: Speeches) -> None:
+def test_wyoming_openai_lists_our_voices_and_speaks(server: RunningServer, speeches: Speeches) -> None:
     facts = run("wyoming-openai", server, TEXT)
-    whole, *_ = speeches(1)
-    assert facts["backend"] == "Speaches"
-    assert facts["listed"] == ["hibari"]
-    check_whole(facts["whole"]["audio_bytes"], whole)
+    whole, *sentences = speeches(2)
+    assert facts["voices"] == {"true": ["hibari (gpt-4o-mini-tts)"], "false": ["hibari (tts-1)"]}
+    assert facts["languages"] == [["en"], ["en"]]
+    check_whole(facts["whole"]["bytes"], whole)
     assert facts["whole"]["first_while_speaking"]
-    spoken = [facts["whole"], facts["slower"], *facts["together"]]
-    assert [(speech["format"], speech["header_bytes"]) for speech in spoken] == [([24000, 1, 2], 44)] * 5
-    assert min(speech["audio_bytes"] for speech in facts["together"]) > BYTES_PER_SECOND
-    assert min(facts["voices"]) > 0
+    assert facts["streamed"]["bytes"] >= BYTES_PER_SECOND * sum(float(said["audio_seconds"]) for said in sentences)
+    for said in (facts["whole"], facts["streamed"]):
+        assert said["formats"] == [[24000, 1, 2]]
+    assert {(said["format"], said["voice"], said["outcome"]) for said in (whole, *sentences)} == {
+        ("wav", "hibari", "done")
+    }
+
+
+def test_home_assistant(server: RunningServer, speeches: Speeches) -> None:
+    (uri,) = re.findall(r" wyoming_listening uri=(\S+)", "\n".join(server.log))
+    facts = run("home-assistant", server, uri, TEXT)
+    told = {name: facts[name] for name in ("name", "languages", "voices", "takes_words", "extension")}
+    assert told == {
+        "name": "qwen3_tts_tiny",
+        "languages": ["en"],
+        "voices": [["hibari", "Hibari"]],
+        "takes_words": True,
+        "extension": "wav",
+    }
+    spoken = speeches(2)
+    assert {(said["stream"], said["voice"], said["outcome"]) for said in spoken} == {("wyoming", "hibari", "done")}
+    for said in (facts["whole"], facts["streamed"]):
+        assert said["format"] == [24000, 1, 2]
+        assert SPOKEN_SECONDS[0] < said["bytes"] / BYTES_PER_SECOND < SPOKEN_SECONDS[1]
+    assert facts["streamed"]["first_while_written"]
     check_says_what_there_is(facts["refused"], "voice")

@@ -84,14 +84,14 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 
         page = context.new_page()
         context.on("request", lambda request: check(request.url))
-        page.on("websocket", lambda socket: problems.append(f"asked {socket.url}"))
+        page.on("websocket", lambda socket: check(socket.url))
         page.on("pageerror", lambda error: problems.append(str(error)))
         # Answers that are errors are logged too; what the page makes of them is what the tests look at.
         page.on(
             "console",
             lambda line: (
                 line.type == "error"
-                and not line.text.startswith("Failed to load resource")
+                and not line.text.startswith(("Failed to load resource", "WebSocket "))
                 and problems.append(line.text)
             ),
         )

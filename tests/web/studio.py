@@ -26,6 +26,12 @@ def text_of(page: Page) -> Locator:
     return page.get_by_role("textbox", name="Text", exact=True)
 
 
+def use_key(page: Page, key: str) -> None:
+    """Hand an API key to the page."""
+    page.get_by_label("API key", exact=True).fill(key)
+    page.get_by_role("button", name="Use key").click()
+
+
 def record_playing(page: Page) -> None:
     """Note from now on what is played."""
     page.evaluate(RECORD_PLAYING)

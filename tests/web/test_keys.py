@@ -6,12 +6,7 @@ from playwright.sync_api import Page, expect
 
 from tests.server.running import KEY, RunningServer
 from tests.web.conftest import OpenPage
-from tests.web.studio import speak, text_of, write
-
-
-def use_key(page: Page, key: str) -> None:
-    page.get_by_label("API key", exact=True).fill(key)
-    page.get_by_role("button", name="Use key").click()
+from tests.web.studio import speak, text_of, use_key, write
 
 
 def stored(page: Page) -> list[str]:

@@ -42,6 +42,7 @@ def test_no_page_scrolls_sideways(open_page: OpenPage, slow_server: RunningServe
     assert page.evaluate("scrollY") == 0
     if path == "/":
         page.locator("#advanced").evaluate("details => (details.open = true)")
+        page.get_by_label("Speak as I type").check()
         speak(page, "https://" + "verylongword" * 40, max_new_tokens=3)
         page.get_by_label("Download format").select_option("opus")
     else:
@@ -52,7 +53,8 @@ def test_no_page_scrolls_sideways(open_page: OpenPage, slow_server: RunningServe
 def test_a_phone_needs_no_zoom(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server, viewport=PHONE, has_touch=True, is_mobile=True)
     wait_for_lists(page)
-    small = page.locator("button:visible, input:visible:not([type=radio]), select:visible").evaluate_all(
+    fingers = page.locator("button, input:not([type=radio], [type=checkbox]), label.check, select").filter(visible=True)
+    small = fingers.evaluate_all(
         "all => all.filter((one) => one.getBoundingClientRect().height < 32).map((one) => one.outerHTML)"
     )
     assert small == []

@@ -44,7 +44,7 @@ def speech_stream_routes(doors: Doors) -> Blueprint:
 
     stream.is_websocket = True  # type: ignore[attr-defined]  # Sanic then expects no response of it
     methods = ("GET", "HEAD", "POST")  # who asks otherwise than for a WebSocket is told so
-    blueprint.add_route(stream, "/audio/speech/stream", methods=methods, ignore_body=True, ctx_key_in_query=True)
+    blueprint.add_route(stream, "/audio/speech/stream", methods=methods, ignore_body=True, ctx_socket=True)
 
     @blueprint.before_server_stop
     async def leave(*_: Any) -> None:

@@ -84,6 +84,17 @@ export async function tryKey() {
   await ask("models");
 }
 
+/** Open a WebSocket; a page can set no header of it, so that the key is offered as a subprotocol. */
+export function openSocket(path) {
+  const quoted = encodeURIComponent(key).replace(/[()]/g, (sign) => `%${sign.charCodeAt().toString(16)}`);
+  const offered = key ? ["speech-stream", `openai-insecure-api-key.${quoted}`] : [];
+  const socket = new WebSocket(`${API}/${path}`.replace("http", "ws"), offered);
+  socket.binaryType = "arraybuffer";
+  return socket;
+}
+
+export const brokenOff = () => new ApiError("The speech broke off: the server ended it before its end. Its log says why.");
+
 /** Fetch speech as a whole file, which contains its own length. */
 export async function speechFile(body, signal) {
   return await (await ask("audio/speech", { body: { ...body, stream: false }, signal })).blob();
@@ -115,6 +126,6 @@ async function read(reader) {
     return await reader.read();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The speech broke off: the server ended it before its end. Its log says why.");
+    throw brokenOff();
   }
 }

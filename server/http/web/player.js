@@ -65,6 +65,13 @@ export class Player {
     this.#schedule();
   }
 
+  /** Note that more samples will be pushed behind those that are there; a gap that came until now is nobody's fault. */
+  more() {
+    this.#complete = false;
+    this.#buffer = FIRST_BUFFER;
+    if (this.state !== "paused") this.play();
+  }
+
   /** Note that no more samples will be pushed. */
   end() {
     this.#complete = true;

@@ -66,6 +66,17 @@ export class PlayerPanel {
     this.#player.push(samples);
   }
 
+  /** Expect more of the take. */
+  more() {
+    this.#arriving = true;
+    this.#player.more();
+  }
+
+  /** Wait no longer for samples than until those that are there have been played. */
+  rest() {
+    this.#player.end();
+  }
+
   /** Note that a take has ended; does nothing if another take has replaced it. */
   end(take) {
     if (take !== this.take) return;
@@ -93,13 +104,14 @@ export class PlayerPanel {
   save(file, wanted) {
     const { request, seed, whole } = this.take;
     const part = whole ? "" : "-part";
-    const link = make("a", { href: URL.createObjectURL(file), download: `${request.voice}-${seed}${part}.${wanted}` });
+    const link = make("a", { href: URL.createObjectURL(file), download: `${request.voice}-${seed ?? "typed"}${part}.${wanted}` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   }
 
   showFacts() {
-    const { ttfa, wall, seed, whole } = this.take;
+    const { ttfa, wall, seed, whole, sample, voice, request } = this.take;
+    byId("take-text").textContent = sample ? `Sample of ${voice}` : request.input;
     const facts = [
       ["First sound (TTFA)", ttfa && seconds(ttfa)],
       ["Audio", this.duration && seconds(this.duration)],
@@ -117,7 +129,6 @@ export class PlayerPanel {
     this.#arriving = arriving;
     this.#files.clear();
     this.#wave.clear();
-    byId("take-text").textContent = take.sample ? `Sample of ${take.voice}` : take.request.input;
     this.showFacts();
     this.#showHelp();
   }
@@ -129,13 +140,14 @@ export class PlayerPanel {
 
   #showHelp() {
     const local = ["wav", "pcm"].includes(format.value);
+    const again = this.take?.whole && !this.take.typed;
     byId("format-help").textContent = local
       ? ""
-      : this.take && !this.take.whole && !this.#arriving
-        ? "This take ended early: it can be downloaded as WAV or PCM."
+      : this.take && !again && !this.#arriving
+        ? "This take can be downloaded as WAV or PCM only."
         : "The server makes this file when you download it: the same speech again, from the same seed.";
     const empty = !this.take || this.#arriving || this.duration === 0;
-    byId("download").disabled = empty || (!local && !this.take.whole);
+    byId("download").disabled = empty || (!local && !again);
   }
 
   #changed() {

@@ -3,6 +3,7 @@
 import { hasKey, speechFile, speechStream } from "./api.js";
 import { byId, seconds, sentence } from "./dom.js";
 import { askForKey, startKeys } from "./key.js";
+import { converse, finishTyped, holdTyped, skipTyped, startLive } from "./live.js";
 import { chooseVoice, chosenVoice, startVoices } from "./picker.js";
 import { PlayerPanel } from "./player_panel.js";
 import { keepTake, startRecent } from "./recent.js";
@@ -21,6 +22,7 @@ const speakButton = byId("speak");
 const player = new PlayerPanel(showButtons);
 
 let running = null; // the AbortController of the request under way, or null
+let typed; // the take of what was typed last
 
 const setStatus = (text) => (byId("status").textContent = text);
 
@@ -48,6 +50,7 @@ function clearErrors() {
 }
 
 function stop() {
+  holdTyped();
   running?.abort();
   running = null;
   player.pause();
@@ -91,6 +94,11 @@ async function startWhenLoaded(request, signal) {
   }
 }
 
+async function finish(take) {
+  setStatus(`Done: ${seconds(player.duration)} of audio, the first sound after ${seconds(take.ttfa)}.`);
+  if (!take.sample) await keepTake({ ...take, samples: player.samples.slice() });
+}
+
 async function speak(request, { sample = false } = {}) {
   await runAlone(async (signal) => {
     const asked = performance.now();
@@ -114,12 +122,55 @@ async function speak(request, { sample = false } = {}) {
     } finally {
       player.end(take); // what has arrived can be played and saved as WAV even if the stream broke off
     }
-    setStatus(`Done: ${seconds(player.duration)} of audio, the first sound after ${seconds(take.ttfa)}.`);
-    if (!sample) await keepTake({ ...take, samples: player.samples.slice() });
+    await finish(take);
   });
 }
 
+/** Say what is typed until it is said; what is typed while that plays goes on with it. */
+function speakTyped() {
+  const mistake = findMistake();
+  clearErrors();
+  if (mistake) return void showError(mistake);
+  const began = performance.now();
+  const request = readRequest();
+  if (!typed || typed !== player.take || !player.isPlaying) {
+    player.prepare();
+    typed = { request: { ...request, input: "" }, typed: true, created: Date.now(), voice: chosenVoice().name ?? request.voice };
+  }
+  const take = typed;
+  take.whole = false;
+  runAlone(async (signal) => {
+    setStatus("Waiting for the first sound …");
+    const heard = {
+      onaudio(samples) {
+        take.ttfa ??= (performance.now() - began) / 1000;
+        setStatus("Speaking.");
+        player.push(samples);
+        player.showFacts();
+      },
+      onunit(begins) {
+        if (!begins) player.rest();
+        else if (take === player.take) player.more();
+        else player.open(take);
+      },
+    };
+    try {
+      await converse(request, signal, heard);
+      take.whole = true;
+    } finally {
+      player.end(take);
+    }
+    await finish(take);
+  });
+}
+
+function addTyped(text) {
+  typed.request.input = (typed.request.input + text).trimStart();
+  if (typed === player.take) player.more();
+}
+
 function speakForm() {
+  if (finishTyped()) return;
   const mistake = findMistake();
   if (!mistake) return void speak(readRequest());
   clearErrors();
@@ -153,7 +204,7 @@ function insertPause() {
   const field = form.elements.input;
   field.focus();
   field.setRangeText("[0.5s]", field.selectionStart, field.selectionEnd, "end");
-  showCounts();
+  field.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 /** Run work that fills the form, and show its errors. */
@@ -180,6 +231,7 @@ form.addEventListener("submit", (event) => {
 });
 form.elements.input.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) speakForm();
+  if (event.key === "Escape") stop();
 });
 form.addEventListener("input", showCounts);
 form.elements.model.addEventListener("change", () => showingErrors(showModel));
@@ -192,6 +244,14 @@ startKeys((message) => {
   showAll();
 });
 startVoices(showButtons);
+startLive({
+  onstart: speakTyped,
+  onwords: addTyped,
+  onedit() {
+    stop();
+    showError({ message: "You changed what had been sent, so the speech was stopped. Go on behind the mark." });
+  },
+});
 startRecent({
   onplay: (take) => {
     stop();
@@ -201,6 +261,7 @@ startRecent({
   onreuse: async (take) => {
     await fillForm(take.request);
     chooseVoice(take.request.voice);
+    skipTyped();
     form.elements.input.focus();
     setStatus("The form is as it was then.");
   },

@@ -1,79 +1,99 @@
-"""What wyoming-openai sends for one spoken text: as_wyoming_openai.py BASE_URL KEY TEXT.
-
-The requests are those of `src/wyoming_openai/compatibility.py` (how it finds out which server this is) and
-`src/wyoming_openai/handler.py` (`_stream_tts_audio`) of github.com/roryeckel/wyoming_openai, version 0.8.0: the SDK's
-own HTTP client, without a key, asks for three paths, and for the model's voices; then the text is asked for as a WAV
-and read in pieces of 2048 bytes, of which the first must have a whole header; up to three sentences are asked for at
-once.
-"""
+"""wyoming-openai in front of the server, asked as Home Assistant would: as_wyoming_openai.py BASE_URL KEY TEXT."""
 
 from __future__ import annotations
 
 import asyncio
-import io
-import wave
+import os
+import socket
+import sys
+from asyncio.subprocess import Process
 from typing import Any
 
-from openai import AsyncOpenAI, OpenAIError, omit
 from seen import Server, report
+from wyoming.audio import AudioChunk, AudioStart
+from wyoming.client import AsyncTcpClient
+from wyoming.error import Error
+from wyoming.event import Event
+from wyoming.info import Describe, Info
+from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, SynthesizeStop, SynthesizeVoice
 
-PIECE_BYTES = 2048
-MODEL = "tts-1"
-
-
-async def backend(client: AsyncOpenAI) -> str:
-    """Which server it takes this one for."""
-    ready = await client._client.get("/readyz")
-    if ready.is_success:
-        return "LocalAI"
-    if (health := await client._client.get("../../health")).is_success and health.text == "OK":
-        return "Speaches"
-    test = await client._client.get("/test")
-    return "Kokoro-FastAPI" if test.is_success and test.json().get("status") == "ok" else "OpenAI"
+HOST = "127.0.0.1"
+PATIENCE_SECONDS = 60
 
 
-async def voices_of(client: AsyncOpenAI, model: str) -> list[str]:
-    """What it lists of a server that it takes for Speaches; it stops where this fails."""
-    answer = await client._client.get(f"/models/{model}")
-    answer.raise_for_status()
-    return [voice["name"] for voice in answer.json()["voices"]]
+async def start(server: Server, port: int) -> Process:
+    """The program, with one model that takes a text as it comes and one that does not."""
+    settings = {
+        "WYOMING_URI": f"tcp://{HOST}:{port}",
+        "TTS_OPENAI_URL": server.base_url,
+        "TTS_OPENAI_KEY": server.key,
+        "TTS_MODELS": "tts-1",
+        "TTS_STREAMING_MODELS": "gpt-4o-mini-tts",
+    }
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "wyoming_openai", env={**os.environ, **settings})
 
 
-async def speak(server: Server, client: AsyncOpenAI, text: str, voice: str, **settings: Any) -> dict[str, Any]:
-    """One text; the format is read of the first piece."""
-    create = client.audio.speech.with_streaming_response.create
-    facts: dict[str, Any] = {"bytes": 0, "pieces": 0}
-    fields = {"speed": omit, "instructions": omit, **settings}
-    async with create(model=MODEL, voice=voice, input=text, response_format="wav", **fields) as response:
-        async for piece in response.iter_bytes(chunk_size=PIECE_BYTES):
-            if not facts["pieces"]:
+async def connected(port: int) -> AsyncTcpClient:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            client = AsyncTcpClient(HOST, port)
+            try:
+                await client.connect()
+            except OSError:
+                await asyncio.sleep(0.1)
+            else:
+                return client
+
+
+async def next_event(client: AsyncTcpClient) -> Event:
+    event = await client.read_event()
+    assert event is not None
+    if Error.is_type(event.type):
+        raise RuntimeError(Error.from_event(event).text)
+    return event
+
+
+async def hear(client: AsyncTcpClient, until: str, server: Server) -> dict[str, Any]:
+    facts: dict[str, Any] = {"bytes": 0, "formats": []}
+    while (event := await next_event(client)).type != until:
+        if AudioStart.is_type(event.type):
+            start = AudioStart.from_event(event)
+            facts["formats"].append([start.rate, start.channels, start.width])
+        elif AudioChunk.is_type(event.type):
+            if not facts["bytes"]:
                 facts["first_while_speaking"] = await asyncio.to_thread(server.still_speaks)
-                beginning = io.BytesIO(piece)
-                with wave.open(beginning) as header:
-                    facts["format"] = [header.getframerate(), header.getnchannels(), header.getsampwidth()]
-                    facts["header_bytes"] = beginning.tell()
-            facts["pieces"] += 1
-            facts["bytes"] += len(piece)
-    facts["audio_bytes"] = facts["bytes"] - facts["header_bytes"]
+            facts["bytes"] += len(AudioChunk.from_event(event).audio)
     return facts
 
 
 async def converse(server: Server, text: str) -> None:
-    async with AsyncOpenAI(base_url=server.base_url, api_key=server.key, max_retries=0) as client:
-        taken_for = await backend(client)
-        listed = await voices_of(client, MODEL)
-        whole = await speak(server, client, text, listed[0])
-        sentences = [f"{sentence}." for sentence in text.removesuffix(".").split(". ")][:3]
-        together = await asyncio.gather(*(speak(server, client, sentence, listed[-1]) for sentence in sentences))
-        voices = [(await speak(server, client, "Hello.", voice))["audio_bytes"] for voice in listed]
-        slower = await speak(server, client, text, listed[0], speed=0.8, instructions="Speak slowly.")
-        try:
-            await speak(server, client, text, "nobody")
-            refused = ""
-        except OpenAIError as error:
-            refused = str(error)
+    with socket.create_server((HOST, 0)) as free:
+        port = free.getsockname()[1]
+    program = await start(server, port)
+    try:
+        client = await connected(port)
+        await client.write_event(Describe().event())
+        info = Info.from_event(await next_event(client))
+        streaming, whole = info.tts
+        await client.write_event(Synthesize(text, voice=SynthesizeVoice(whole.voices[0].name)).event())
+        said = await hear(client, "audio-stop", server)
+        await client.write_event(SynthesizeStart(voice=SynthesizeVoice(streaming.voices[0].name)).event())
+        for word in text.split():
+            await client.write_event(SynthesizeChunk(f"{word} ").event())
+        await client.write_event(SynthesizeStop().event())
+        streamed = await hear(client, "synthesize-stopped", server)
+        await client.disconnect()
+    finally:
+        program.terminate()
+        await program.wait()
     report(
-        backend=taken_for, listed=listed, whole=whole, together=together, voices=voices, slower=slower, refused=refused
+        voices={
+            bool(program.supports_synthesize_streaming): [voice.name for voice in program.voices]
+            for program in info.tts
+        },
+        languages=[voice.languages for program in info.tts for voice in program.voices],
+        whole=said,
+        streamed=streamed,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from server.errors import UnauthorizedError
-from server.http.access import KeyRing
+from server.http.access import KeyRing, key_of_subprotocols
 
 KEYS = KeyRing(["first", "zweiter schlüssel"])
 
@@ -53,3 +53,21 @@ def test_any_other_authorization_is_refused(header: str | None) -> None:
     with pytest.raises(UnauthorizedError) as caught:
         KEYS.check(header)
     assert caught.value.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        (["speech-stream, openai-insecure-api-key.sk-a_B.9"], "sk-a_B.9"),
+        (["openai-insecure-api-key.first,speech-stream"], "first"),
+        (["speech-stream", "openai-insecure-api-key.first"], "first"),
+        (["openai-insecure-api-key.zweiter%20schl%C3%BCssel%2F%3D"], "zweiter schlüssel/="),
+        (["openai-insecure-api-key.%FF"], "\N{REPLACEMENT CHARACTER}"),
+        (["openai-insecure-api-key."], ""),
+        (["speech-stream, insecure.first"], None),
+        ([""], None),
+        ([], None),
+    ],
+)
+def test_a_page_offers_its_key_as_a_subprotocol(headers: list[str], key: str | None) -> None:
+    assert key_of_subprotocols(headers) == key

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from tests.server.answers import check_error
 from tests.server.fakes import write_bundle
@@ -29,10 +30,22 @@ CONFIG = {
 }
 
 
-def dial(server: RunningServer, path: str = "/v1/audio/speech/stream", **headers: str) -> ClientConnection:
+def dial(
+    server: RunningServer,
+    path: str = "/v1/audio/speech/stream",
+    subprotocols: list[Subprotocol] | None = None,
+    **headers: str,
+) -> ClientConnection:
     headers = headers or {"authorization": f"Bearer {KEY}"}
     url = server.url.replace("http", "ws") + path
-    return connect(url, additional_headers=headers, compression=None, open_timeout=PATIENCE_SECONDS, proxy=None)
+    return connect(
+        url,
+        additional_headers=headers,
+        subprotocols=subprotocols,
+        compression=None,
+        open_timeout=PATIENCE_SECONDS,
+        proxy=None,
+    )
 
 
 def tell(connection: ClientConnection, kind: str, **fields: Any) -> None:
@@ -376,10 +389,30 @@ def test_ways_to_show_a_key(fake_server: RunningServer, headers: dict[str, str])
         assert hear(connection)[0][0]["type"] == "session.done"
 
 
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        (["speech-stream", f"openai-insecure-api-key.{KEY}"], "speech-stream"),
+        ([f"openai-insecure-api-key.{KEY}", "other"], None),
+    ],
+)
+def test_pages_offer_their_key_as_a_subprotocol(
+    fake_server: RunningServer, offered: list[Subprotocol], chosen: str | None
+) -> None:
+    with dial(fake_server, subprotocols=offered, **{"x-none": ""}) as connection:
+        assert connection.subprotocol == chosen
+        tell(connection, "session.config", **CONFIG)
+        tell(connection, "input.done")
+        assert hear(connection)[0][0]["type"] == "session.done"
+    wait_until(lambda: any(" socket id=" in line for line in fake_server.log), "the socket is logged")
+    assert not any(KEY in line for line in fake_server.log)
+
+
 def test_no_key_no_socket(fake_server: RunningServer) -> None:
-    for path in ("", f"?api_key={KEY}"):
+    wrong = Subprotocol("openai-insecure-api-key.wrong")
+    for path, offered in (("", None), (f"?api_key={KEY}", None), ("", [wrong])):
         with pytest.raises(InvalidStatus) as refused:
-            dial(fake_server, f"/v1/audio/speech/stream{path}", **{"x-none": ""})
+            dial(fake_server, f"/v1/audio/speech/stream{path}", offered, **{"x-none": ""})
         assert refused.value.response.status_code == 401
         assert json.loads(refused.value.response.body or b"")["error"]["code"] == "invalid_api_key"
 

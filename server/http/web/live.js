@@ -1,0 +1,149 @@
+// Speaks a text while it is typed. What has been sent of it is marked, because it cannot be unsaid.
+
+import { ApiError, brokenOff, openSocket, tryKey } from "./api.js";
+import { byId } from "./dom.js";
+
+const PAUSE = 2000; // ms without typing, after which what is there is all for now
+const BEGUN_WORD = /[^\s\p{P}\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}]*$/u; // it may still change
+
+const field = byId("input");
+const toggle = byId("live");
+const mark = byId("sent");
+const inClauses = new Set(); // models that cannot be given a text word by word
+
+let sent = ""; // the beginning of the text that has been sent, or was there before
+let blank = false; // whether the blank behind that has been sent too; it is not marked: phones make full stops of blanks
+let tell = null; // sends the server a message, while there is a conversation
+let begun = false; // whether the server has the beginning of an utterance
+let unheard = 0; // utterances that the server has not said to their end
+let pause;
+let actions;
+
+function show() {
+  mark.textContent = toggle.checked ? sent : "";
+  mark.nextSibling.textContent = `${field.value.slice(sent.length)} `; // both scroll alike
+  mark.parentElement.scrollTop = field.scrollTop;
+}
+
+/** Count all that the field holds as sent. */
+export function skipTyped() {
+  sent = field.value;
+  show();
+}
+
+/** Send nothing more until somebody types. */
+export const holdTyped = () => clearTimeout(pause);
+
+/** Send the words that are whole; with `all` what there is, as an utterance. Returns whether there was something to do. */
+function send(all) {
+  const rest = field.value.slice(sent.length);
+  const words = (all ? rest : rest.replace(BEGUN_WORD, "")).trimEnd();
+  if (words && !tell) actions.onstart();
+  if (!tell) return words !== "";
+  if (words) {
+    if (!begun) unheard++;
+    begun = true;
+    const text = blank ? words.trimStart() : words;
+    blank = /\s/.test(rest[words.length]);
+    tell("input.text", { text: blank ? `${text} ` : text });
+    actions.onwords(words);
+    sent += words;
+  }
+  const ends = all && begun;
+  if (ends) tell("input.done");
+  if (all) begun = false;
+  show();
+  return words !== "" || ends;
+}
+
+/** Send what has been typed and not been sent; returns whether there was any. */
+export const finishTyped = () => toggle.checked && send(true);
+
+function typed(event) {
+  holdTyped();
+  if (!toggle.checked || event.isComposing) return;
+  if (!field.value.startsWith(sent)) {
+    if (tell) actions.onedit();
+    return skipTyped();
+  }
+  pause = setTimeout(send, PAUSE, true);
+  send(field.value.endsWith("\n"));
+  show();
+}
+
+/** Hear the server to the end of the last utterance. */
+function hear(socket, signal, { onaudio, onunit }) {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason));
+    socket.onclose = () => reject(brokenOff());
+    socket.onmessage = ({ data }) => {
+      if (typeof data !== "string") return onaudio(new Int16Array(data));
+      const { type, message, ...details } = JSON.parse(data);
+      if (type === "error") reject(new ApiError(message, details));
+      else if (type !== "session.done") onunit(type === "audio.start");
+      else if (--unheard === 0) resolve();
+    };
+  });
+}
+
+/**
+ * Have the server say what is typed, until it has said all of it. `onaudio` is called with samples, `onunit` with true
+ * where what is said together begins and false where it ends. `told` is what was told a server that did not take it.
+ */
+export async function converse(request, signal, heard, told = []) {
+  const before = sent;
+  const socket = openSocket("audio/speech/stream");
+  let open = false;
+  const opened = new Promise((resolve) => (socket.onopen = resolve)).then(() => (open = true));
+  const put = async (message) => {
+    await opened;
+    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  };
+  const mine = (tell = (type, fields) => {
+    told.push({ type, ...fields });
+    put(told.at(-1));
+  });
+  const end = () => {
+    socket.close();
+    if (tell !== mine) return;
+    holdTyped();
+    tell = null;
+    begun = blank = false;
+    unheard = 0;
+  };
+  const split_granularity = inClauses.has(request.model) ? "clause" : "token";
+  put({ ...request, input: undefined, type: "session.config", response_format: "pcm", stream_audio: true, split_granularity });
+  told.forEach(put);
+  try {
+    await hear(socket, signal, heard);
+  } catch (error) {
+    if (error.param === "split_granularity" && split_granularity === "token") {
+      inClauses.add(request.model);
+      return await converse(request, signal, heard, told);
+    }
+    if (open || signal.aborted) throw error;
+    end();
+    sent = before;
+    show();
+    await tryKey();
+    throw new ApiError("The server opened no WebSocket: it has too many, or a proxy before it lets none through.");
+  } finally {
+    end();
+  }
+}
+
+/** Start: `onstart` is called when words want a conversation, `onwords` with what is sent, `onedit` if that is changed. */
+export function startLive(handlers) {
+  actions = handlers;
+  toggle.addEventListener("change", () => {
+    byId("live-help").hidden = !toggle.checked;
+    holdTyped();
+    if (toggle.checked) {
+      skipTyped();
+      field.focus();
+    } else if (tell) send(true);
+    show();
+  });
+  for (const name of ["input", "compositionend"]) field.addEventListener(name, typed);
+  field.addEventListener("scroll", show);
+}
