@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from export.checkpoint import Checkpoint, CheckpointError, model_id, open_checkpoint
+from export.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from tests.checkpoints import SHAPES, build_checkpoint
 from tests.random_shapes import as_transformers_5
 
@@ -176,20 +176,6 @@ def test_a_tensor_lost_from_the_codec_is_named(folder: Path) -> None:
         module = nn.Conv1d(32, 40, 3)
     with pytest.raises(CheckpointError, match=r"decoder\.pre_conv\.conv\.bias \[40\] is missing"):
         open_checkpoint(str(folder)).load_into(module, "decoder.pre_conv.conv.", codec=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice", "qwen3_tts_0_6b_customvoice"),
-        ("Qwen/Qwen3-TTS-12Hz-1.7B-VoiceDesign", "qwen3_tts_1_7b_voicedesign"),
-        ("some/where/My Voice (v2)/", "my_voice_v2"),
-        ("qwen3_tts_random", "qwen3_tts_random"),
-        ("语音", "model"),
-    ],
-)
-def test_model_ids(name: str, expected: str) -> None:
-    assert model_id(name) == expected
 
 
 @pytest.mark.parametrize("value", [None, 8, [8, 0], ["8"]])
