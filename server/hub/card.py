@@ -38,7 +38,6 @@ def model_card(repo: str, manifests: Sequence[Manifest], license_id: str) -> str
     speakers = ", ".join(sorted(newest.speakers)) or "none of its own; a description makes the voice"
     use = [
         "```sh",
-        "pip install 'qwen3-tts-edge[cpu]'",
         f"mkdir -p models && qwen3-tts pull {wanted}",
         f"KW_MODEL={wanted.id} qwen3-tts serve",
         "```",
@@ -58,6 +57,7 @@ def model_card(repo: str, manifests: Sequence[Manifest], license_id: str) -> str
         f"that checkpoint and under its licence, {license_id}. Languages: {', '.join(spoken) or 'not said'}. "
         f"Speakers: {speakers}.",
         "## Use",
+        "With the server installed, in a folder of your choice:",
         "\n".join(use),
         f"`KW_PULL=on KW_MODEL={wanted} qwen3-tts serve` fetches it at the first start. Every file is compared with "
         "the SHA-256 of its manifest before it is used.",
