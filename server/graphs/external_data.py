@@ -1,10 +1,11 @@
-"""Which files beside an ONNX graph hold its weights, read from the graph without ONNX's own library."""
+"""The files beside an ONNX graph that hold its weights, found in the graph without ONNX's own library."""
 
 from __future__ import annotations
 
 import mmap
 import os
 import re
+import shutil
 from pathlib import Path
 
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])")
@@ -29,6 +30,27 @@ def external_data(graph: Path) -> set[str]:
                 content[found.end() : found.end() + _varint(found[1])].decode("utf-8", "replace")
                 for found in _LOCATION.finditer(content)
             }
+
+
+def copy_links(graph: Path) -> bool:
+    """Put copies in the place of links to the files of a graph's weights; return whether there were any.
+
+    ONNX's checker, to which ONNX Runtime gives every node that has a graph inside, refuses weights in symbolic links
+    and in files that have several names. Tools that install packages from a cache make such files, as uv does.
+
+    Raises:
+        OSError: a file cannot be copied, or the folder cannot be written to.
+    """
+    paths = [graph.parent / name for name in external_data(graph)]
+    linked = [path for path in paths if path.is_symlink() or (path.exists() and path.stat().st_nlink > 1)]
+    for path in linked:
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            shutil.copyfile(path, unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    return bool(linked)
 
 
 def _varint(content: bytes) -> int:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import onnxruntime as ort
 
 from server.graphs.cores import thread_count
+from server.graphs.external_data import copy_links
 from server.manifest import BundleError, Precision
 
 Session = ort.InferenceSession
@@ -147,7 +148,19 @@ def open_session(path: Path, provider: Chosen, threads: int) -> ort.InferenceSes
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in NO_MEMORY):
             raise ShortageError(f"{path.parent.name}: there is too little free memory to load {path.name}") from error
+        if _links_copied(path):
+            return open_session(path, provider, threads)
         raise BundleError(f"{path.parent.name}: ONNX Runtime cannot load {path.name}; convert again") from error
+
+
+def _links_copied(path: Path) -> bool:
+    try:
+        return copy_links(path)
+    except OSError as error:
+        raise BundleError(
+            f"{path.parent.name}: ONNX Runtime takes weights of {path.name} from no link, and it cannot be replaced "
+            f"by a copy ({error.strerror}); copy the bundle to where it can be written"
+        ) from error
 
 
 def _open_on_cuda(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import constants
@@ -72,12 +73,14 @@ def hub_errors(repo: str, revision: str | None = None, access: Literal["read", "
         raise _broken(repo, error) from error
     except OSError as error:
         if error.errno in _FULL:
-            place = error.filename or constants.HF_HUB_CACHE
-            message = f"no space is left for {place}; free some or take another folder (HF_HOME, KW_MODELS_DIR)"
+            message = (
+                "no space is left on the disk; free some, or choose another one by KW_MODELS_DIR (bundles) or HF_HOME"
+            )
             raise HubError(message, passing=True) from error
         if error.errno is None:  # huggingface_hub's own: a file that came out shorter or longer than announced
             raise _broken(repo, error) from error
-        raise HubError(f"{error.filename or repo}: {error.strerror}") from error
+        name = Path(error.filename).name if error.filename else repo  # a server tells strangers, so no folder
+        raise HubError(f"{name} cannot be written: {error.strerror}") from error
 
 
 @cache

@@ -7,6 +7,7 @@ goes on where an earlier one stopped. It takes its place once every file is as i
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -57,8 +58,8 @@ class Pull:
         """Tell how much of the bundle is on the disk."""
         if self._total is None:
             return Progress(0, None)
-        sizes = (_size(path) for path in self._files.rglob("*") if path.name != MANIFEST_NAME)
-        return Progress(min(sum(sizes), self._total), self._total)
+        there = self._total if self.is_there else _bytes_in(self._files)
+        return Progress(min(there, self._total), self._total)
 
     def run(self, *, again: bool = False, tell: Tell = lambda line: None) -> Path:
         """Fetch, verify and place the bundle, unless it is there; return its folder.
@@ -85,7 +86,7 @@ class Pull:
         """Bring all files and verify them; return the folder that they lie in."""
         if constants.HF_HUB_OFFLINE:
             raise HubError(
-                f"{self._wanted} is not in {self.target.parent} and HF_HUB_OFFLINE is set; unset it once, or copy the "
+                f"{self._wanted} is not in the models folder and HF_HUB_OFFLINE is set; unset it once, or copy the "
                 "bundle there"
             )
         repo = self._wanted.repo
@@ -159,20 +160,23 @@ class Pull:
 
     def _check_space(self, total: int) -> None:
         free = shutil.disk_usage(self.target.parent).free
-        needed = total - self.progress().fetched + _ROOM
+        needed = total - min(_bytes_in(self._files), total) + _ROOM
         if free < needed:
             raise HubError(
-                f"{self._wanted} needs {needed / 1e6:,.0f} MB in {self.target.parent}, {free / 1e6:,.0f} MB are free; "
+                f"{self._wanted} needs {needed / 1e6:,.0f} MB in the models folder, {free / 1e6:,.0f} MB are free; "
                 "free some space, or set KW_MODELS_DIR",
                 passing=True,
             )
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:  # it has just been moved to its own name
-        return 0
+def _bytes_in(folder: Path) -> int:
+    """Bytes of all files in a folder, in which another thread may move or remove any of them meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += (Path(place) / name).stat().st_size
+    return total
 
 
 def _damaged(place: Path, manifest: Manifest) -> list[str]:

@@ -330,3 +330,19 @@ def test_a_checkpoint_without_its_speech_tokenizer_says_where_to_get_it(folder: 
     shutil.rmtree(folder / "speech_tokenizer")
     with pytest.raises(CheckpointError, match=r"hf download Qwen/Qwen3-TTS-Tokenizer-12Hz --local-dir .*speech_tokeni"):
         open_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        (None, None),
+        ("---\nlicense: apache-2.0\nlanguage: en\n---\n# A model", "apache-2.0"),
+        ("---\nlanguage:\n- en\nlicense: other\n---\n", "other"),
+        ("---\nlanguage: en\n---\nlicense: mit\n", None),
+        ("# A model\nlicense: mit\n", None),
+    ],
+)
+def test_the_licence_is_what_the_card_says(folder: Path, card: str | None, expected: str | None) -> None:
+    if card is not None:
+        (folder / "README.md").write_text(card, "utf-8")
+    assert open_checkpoint(str(folder)).license == expected

@@ -148,6 +148,8 @@ def test_a_full_disk_is_told_before_anything_large_comes(
     assert error.passing
     assert "69 MB in " in str(error) and "1 MB are free" in str(error)
     assert hub.fetched() == {f"fp32/{MANIFEST_NAME}"}
+    write_bundle(models, ID)  # that an older one is there makes no room
+    assert "69 MB in " in str(refused(models, again=True))
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_offline_a_bundle_that_is_there_is_found_and_another_is_told_of(
 
 def test_a_models_folder_that_cannot_be_written_to(hub: StandInHub, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "File exists" in str(refused(tmp_path / "file"))
+    assert str(refused(tmp_path / "file")) == "file cannot be written: File exists"
 
 
 def test_two_at_once_fetch_it_once(hub: StandInHub, models: Path) -> None:
