@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from server import config
+from server.cli.startup import CommandError, open_pull
+from server.config import Settings
 from server.graphs.checking import verify_files
 from server.manifest import read_manifest
 from tests.hub_server import StandInHub
 from tests.server.answers import GOOD, check_error
-from tests.server.cli.test_cli import run
 from tests.server.fakes import write_bundle
 from tests.server.hub.conftest import LARGE, REPO
 from tests.server.running import FAKE, run_server, wait_until
@@ -57,10 +59,6 @@ def test_the_server_answers_while_it_fetches_its_model_and_then_speaks(
         assert client.get("/v1/models").json()["data"][0]["id"] == ID
         assert server.complaints(client) == []
     verify_files(models / ID, read_manifest(models / ID))
-    hub.requests.clear()
-    with run_server(FAKE, tmp_path, **settings(hub, models)) as server:
-        server.wait_ready()
-    assert hub.requests == []
 
 
 def test_a_stop_does_not_wait_for_the_rest_and_the_next_start_fetches_it(
@@ -74,16 +72,21 @@ def test_a_stop_does_not_wait_for_the_rest_and_the_next_start_fetches_it(
     assert not (models / ID).exists()
 
 
-def test_what_cannot_be_had_is_told(hub: StandInHub, models: Path, tmp_path: Path) -> None:
-    variables = {**settings(hub, models), "KW_MODEL": "me/Nothing"}
-    with run_server(FAKE, tmp_path, **variables) as server, server.client() as client:
-        wait_until(lambda: any("model_unavailable" in line for line in server.log), "it is given up")
-        answer = check_error(client.get("/readyz"), 503, "model_unavailable", "model")
-        assert "me/Nothing is unknown to" in answer
-        assert client.post("/v1/audio/speech", json={**GOOD, "model": "other"}).status_code == 200
+def test_a_bundle_that_is_there_is_not_fetched(hub: StandInHub, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in settings(hub, models).items():
+        monkeypatch.setenv(name, value)
+    wanted = open_pull(config.load())
+    assert wanted is not None and wanted.target == models / ID
+    write_bundle(models, ID)
+    assert open_pull(config.load()) is None
+    assert hub.requests == []
 
 
-def test_without_a_repository_to_fetch_from_it_does_not_start(models: Path) -> None:
-    ended = run("serve", KW_PULL="on", KW_MODELS_DIR=str(models))
-    assert ended.returncode == 2
-    assert "KW_PULL=on fetches the model that KW_MODEL names as OWNER/NAME" in ended.stderr
+@pytest.mark.parametrize("model", [None, "other"])
+def test_without_a_repository_to_fetch_from_it_does_not_start(
+    models: Path, model: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = Settings(pull="on", models_dir=models, model=model)
+    with pytest.raises(CommandError, match="KW_PULL=on fetches the model that KW_MODEL names as OWNER/NAME") as caught:
+        open_pull(chosen)
+    assert caught.value.status == 2
