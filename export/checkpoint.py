@@ -14,10 +14,14 @@ from export.checkpoint_config import CODEC_FOLDER, read_configs
 from export.hub import HubError, download
 from export.weights import CheckpointError, Weights, read_json
 
-__all__ = ["Checkpoint", "CheckpointError", "model_id", "open_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "open_checkpoint"]
 
 _TEXT_FILES = ("vocab.json", "merges.txt")
+_CARD = "README.md"
+_LICENSE = re.compile(r"\A---\s*\n(?:(?!---).*\n)*?license:[ \t]*([\w.-]+)")
+"""Matches a card whose front matter, between two lines of hyphens, names a licence."""
 _SMALL_FILES = (
+    _CARD,
     "config.json",
     "generation_config.json",
     *_TEXT_FILES,
@@ -41,6 +45,7 @@ class Checkpoint:
         codec_config: `speech_tokenizer/config.json`, the same.
         weights: tensors of talker and code predictor.
         codec_weights: tensors of the speech tokenizer.
+        license: as its card names it, None where there is no card or no licence in it.
     """
 
     folder: Path
@@ -51,6 +56,7 @@ class Checkpoint:
     codec_config: dict[str, Any]
     weights: Weights
     codec_weights: Weights
+    license: str | None = None
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """One tensor of the talker's side, in its stored dtype.
@@ -86,12 +92,6 @@ class Checkpoint:
         values = {name: weights.read(prefix + name).to(torch.float32) for name in module.state_dict()}
         module.load_state_dict(values, assign=True)
         module.requires_grad_(False)
-
-
-def model_id(name: str) -> str:
-    """A bundle's id: `Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice` gives `qwen3_tts_0_6b_customvoice`."""
-    words = re.findall(r"[a-z0-9]+", name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower())
-    return "_".join(word for word in words if word != "12hz") or "model"
 
 
 def open_checkpoint(model: str, *, revision: str | None = None) -> Checkpoint:
@@ -131,4 +131,10 @@ def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
         codec_config=codec_config,
         weights=Weights(folder),
         codec_weights=Weights(folder / CODEC_FOLDER),
+        license=_license(folder / _CARD),
     )
+
+
+def _license(card: Path) -> str | None:
+    found = _LICENSE.match(card.read_text("utf-8", errors="replace")) if card.is_file() else None
+    return found[1] if found else None

@@ -1,4 +1,4 @@
-"""`python export/convert.py`: a Qwen3-TTS checkpoint becomes an ONNX bundle that the server reads."""
+"""`qwen3-tts convert`, also `python export/convert.py`: a Qwen3-TTS checkpoint becomes an ONNX bundle."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if __name__ == "__main__" and not __package__:
     # As a script, Python puts export/ first on the path, where its modules would pass for others of the same name.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from server.manifest import Precision
+from server.manifest import DEFAULT_PRECISION, Precision
+from server.models.names import bundle_id
 
 if TYPE_CHECKING:
     from export.stages import Conversion
 
-DEFAULT_PRECISION = "int8"
 DEFAULT_MODEL = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -39,7 +39,7 @@ class Stopped(BaseException):
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Options of the command; argparse exits with 2 where they are wrong."""
     parser = argparse.ArgumentParser(
-        prog="convert.py",
+        prog="qwen3-tts convert",
         description="Convert a Qwen3-TTS CustomVoice or VoiceDesign checkpoint to an ONNX bundle for this server.",
         epilog="HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are respected.",
     )
@@ -101,14 +101,12 @@ def convert(options: argparse.Namespace) -> None:
         OutputError: the bundle cannot be written where it should go.
         OSError, ValueError: the file of `--alphabet` cannot be read.
     """
-    from export.checkpoint import model_id, open_checkpoint
+    from export.checkpoint import open_checkpoint
     from export.output import bytes_needed, check_output, check_space, staged
 
     alphabet = _alphabet(options.alphabet)
     folder = Path(options.model).expanduser()
-    name = model_id(folder.resolve().name if folder.is_dir() else options.model)
-    if options.precision != DEFAULT_PRECISION:
-        name += f"_{options.precision}"
+    name = bundle_id(folder.resolve().name if folder.is_dir() else options.model, options.precision)
     output = (options.output or Path("models", name)).expanduser().absolute()
     check_output(output, force=options.force)
     with _signals(_leave):
@@ -256,7 +254,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         verify(options) if options.verify else convert(options)
     except ModuleNotFoundError as error:
-        print(f"error: {error.name} is not installed; run `make export-tools`", file=sys.stderr)
+        print(
+            f"error: {error.name} is not installed; run `make export-tools`, or without a checkout "
+            "pip install 'qwen3-tts-edge[cpu,export]'",
+            file=sys.stderr,
+        )
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
     except KeyboardInterrupt:  # while modules are imported, before the conversion listens for signals

@@ -85,7 +85,7 @@ def describe(
                 "id": bundle_id,
                 "description": description or (_NOISE if noise else description_of(checkpoint)),
                 "noise": noise,
-                "source": Source(model=checkpoint.name, revision=checkpoint.revision),
+                "source": Source(model=checkpoint.name, revision=checkpoint.revision, license=checkpoint.license),
                 "model_type": checkpoint.config["tts_model_type"],
                 "model_size": checkpoint.config.get("tts_model_size", ""),
                 "follows_instructions": _follows_instructions(checkpoint),

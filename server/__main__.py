@@ -1,4 +1,4 @@
-"""The command `qwen3-tts`, also `python -m server`: serve, wyoming, say, batch, voices, models, bench, keys."""
+"""The command `qwen3-tts`, also `python -m server`: serve, wyoming, say, batch, voices, models, pull and others."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from server import config
-from server.cli import commands
-from server.cli.arguments import Command, make_parser
+from server.cli import commands, hub
+from server.cli.arguments import Command, make_parser, parse
 from server.cli.batch import batch
 from server.cli.serve import serve
 from server.cli.startup import FAILURE, USAGE_ERROR, CommandError
@@ -27,6 +27,9 @@ _COMMANDS: dict[str, Command] = {
     "batch": batch,
     "voices": commands.voices,
     "models": commands.models,
+    "pull": hub.pull,
+    "push": hub.push,
+    "convert": hub.convert,
     "bench": commands.bench,
     "keys": commands.keys,
 }
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 (failure), 2 (wrong usage or settings), 130 (Ctrl-C)."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # on Windows pipes and files have an encoding of few letters
-    parsed = make_parser(_COMMANDS).parse_args(arguments)
+    parsed = parse(make_parser(_COMMANDS), arguments)
     try:
         parsed.run(parsed, config.load())
         sys.stdout.flush()

@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import ValidationError
 
 LOADING_RETRY_SECONDS = 5
+FETCHING_RETRY_SECONDS = 30
 QUEUE_RETRY_SECONDS = 5
 STOPPING_RETRY_SECONDS = 10
 
@@ -105,6 +106,24 @@ class ModelLoadingError(ApiError):
     code = "model_loading"
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(LOADING_RETRY_SECONDS)}
     example = ("the model qwen3_tts_0_6b_customvoice is being loaded; try again soon", "model")
+
+
+class ModelFetchingError(ModelLoadingError):
+    """The model's bundle is being fetched from its repository.
+
+    Args:
+        message: how far that is.
+        param: the field of the request that is to blame.
+        progress: bytes that are there, and bytes of the whole, None where that is not known yet.
+    """
+
+    code = "model_fetching"
+    headers: ClassVar[Mapping[str, str]] = {"retry-after": str(FETCHING_RETRY_SECONDS)}
+    example = ("the model mine is being fetched: 34 % of 1,500 MB are there", "model")
+
+    def __init__(self, message: str, *, param: str | None = None, progress: tuple[int, int | None] = (0, None)) -> None:
+        super().__init__(message, param=param)
+        self.progress = progress
 
 
 class ModelRestartingError(ModelLoadingError):

@@ -22,6 +22,8 @@ GRAPHS = ("talker", "code_predictor", "codec_decoder")
 
 ModelType = Literal["custom_voice", "voice_design"]
 Precision = Literal["fp32", "int8", "mixed", "int4", "bf16", "fp16", "int4_bf16"]
+DEFAULT_PRECISION: Precision = "int8"
+"""What the exporter makes where nothing else is asked for; the ids of such bundles do not name it."""
 Size = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Id = Annotated[int, Field(ge=0)]
@@ -173,6 +175,9 @@ class FileEntry(_Strict):
 class Source(_Strict):
     model: str = Field(description="Hub id, or the name of the local folder.")
     revision: str | None = None
+    license: str | None = Field(
+        default=None, description="The checkpoint's, as its own card names it. Bundles of an older exporter do not say."
+    )
 
 
 class Manifest(_Strict):

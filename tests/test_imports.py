@@ -25,10 +25,12 @@ BELOW: dict[str, set[str]] = {
     "models": {"engine", "graphs", "manifest", *LEAVES},
     "voices": {"audio", "manifest", *LEAVES},
     "speech": {"voices", "models", "text", "audio", "engine", "manifest", *LEAVES},
+    "hub": {"voices", "models", "graphs", "manifest", *LEAVES},
     "http": {"speech", "voices", "models", "text", "audio", "manifest", "config", *LEAVES},
     "wyoming": {"speech", "voices", "models", "text", "manifest", *LEAVES},
     "cli": {
         "http",
+        "hub",
         "wyoming",
         "speech",
         "voices",
@@ -49,6 +51,7 @@ BELOW: dict[str, set[str]] = {
 SETTINGS = {"server/http/app.py"}
 """Files of `http` that may read settings; what they hold travels on as values."""
 WITHOUT_SANIC = {
+    "hub",
     "wyoming",
     "models",
     "voices",
@@ -76,7 +79,7 @@ def may_import(place: str, name: str) -> bool:
     if top != "server":
         if (top == "sanic" and room in WITHOUT_SANIC) or (top == "onnxruntime" and room not in WITH_ONNX_RUNTIME):
             return False
-        return top not in HEAVY
+        return top not in HEAVY or (top == "huggingface_hub" and room == "hub")
     other = rest[0] if rest and (rest[0] in BELOW) else "__init__"
     if room == "http" and other == "config" and rest[1:2] != ["addresses"]:
         return place in SETTINGS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,14 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
         )
     settings = "\n".join(lines)
 
-    def command(parent: Any, name: str, about: str) -> argparse.ArgumentParser:
+    def command(parent: Any, name: str, about: str, **options: Any) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = parent.add_parser(
-            name, help=about, description=about, epilog=settings, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=about,
+            description=about,
+            epilog=settings,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
         )
         made.set_defaults(run=run[name])
         return made
@@ -72,7 +77,8 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"qwen3-tts-edge {__version__}")
     parser.set_defaults(run=run["serve"])
     commands = parser.add_subparsers(
-        title="commands", metavar="serve (default) | wyoming | say | batch | voices | models | bench | keys"
+        title="commands",
+        metavar="serve (default) | wyoming | say | batch | voices | models | pull | push | convert | bench | keys",
     )
     command(commands, "serve", "serve the API until stopped")
     command(commands, "wyoming", "serve Home Assistant's protocol, and nothing else, until stopped")
@@ -108,6 +114,21 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
     for each in (say, batch, listing, bench):
         each.add_argument("--model", help="a model from `qwen3-tts models`; by default the default model")
     command(commands, "models", "list the models")
+    pull = command(commands, "pull", "fetch a ready bundle from a Hub repository into the models folder")
+    pull.add_argument(
+        "model",
+        metavar="OWNER/NAME[@PRECISION]",
+        help="the repository, and the precision: KW_PRECISION, else int8, where none is named",
+    )
+    pull.add_argument("--revision", help="branch, tag or commit (default: the main branch)")
+    pull.add_argument("--force", action="store_true", help="fetch it even if it is there; it is replaced at the end")
+    push = command(commands, "push", "publish a bundle in a Hub repository, with a model card; wants HF_TOKEN")
+    push.add_argument("bundle", metavar="BUNDLE", help="a model from `qwen3-tts models`, or a folder")
+    push.add_argument("repo", metavar="OWNER/NAME", help="the repository; it is made if it is not there")
+    push.add_argument("--license", metavar="ID", help="of the weights, where the manifest does not name it")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    about = "convert a checkpoint to a bundle; its options are in `qwen3-tts convert --help`"
+    command(commands, "convert", about, add_help=False).set_defaults(rest=[])
     keys = command(commands, "keys", "make, list and revoke the API keys of KW_API_KEYS_FILE")
     actions = keys.add_subparsers(dest="action", required=True, metavar="new LABEL | list | revoke LABEL")
     for action, about in (("new", "make a key and print it, once"), ("revoke", "take a key away")):
@@ -116,3 +137,12 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
         )
     actions.add_parser("list", help="list the labels", description="list the labels")
     return parser
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments; of a command that hands its own on, those are in `rest`."""
+    parsed, rest = parser.parse_known_args(arguments)
+    if rest and not hasattr(parsed, "rest"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    parsed.rest = rest
+    return parsed

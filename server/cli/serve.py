@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from server import config, log
-from server.cli.startup import USAGE_ERROR, CommandError, engine_loader, start_process
+from server.cli.startup import USAGE_ERROR, CommandError, engine_loader, start_process, tell_of
 from server.cli.wyoming import open_wyoming
 from server.config import Settings
 from server.config.addresses import NO_ORIGIN
@@ -20,12 +20,12 @@ from server.http import listening
 from server.http.key_file import KeyFileError
 from server.models.catalogue import Bundles
 from server.models.pool_entry import Loader
-from server.voices import catalogue as voices
 from server.voices.profiles import Profile
 
 if TYPE_CHECKING:
     from sanic import Sanic
 
+    from server.models.arrival import Arrival
     from server.wyoming.server import WyomingServer
 
 
@@ -39,7 +39,8 @@ def run_server(settings: Settings, load: Loader) -> None:
     from server.http import app, lifecycle
     from server.models import memory
 
-    bundles, profiles, lexicon, metrics, pool = start_process(settings, load)
+    started = start_process(settings, load)
+    bundles, profiles, lexicon, metrics, pool, arrival = started
     for name in config.unknown_variables():
         level = logging.WARNING if config.may_hold_a_secret(name) else logging.INFO
         log.event("unknown_setting", level=level, variable=name)
@@ -57,6 +58,8 @@ def run_server(settings: Settings, load: Loader) -> None:
         raise CommandError(f"cannot listen on {settings.address} port {settings.port}: {reason}") from None
     if settings.wyoming_uri is not None:
         _add_wyoming(served, open_wyoming(settings, served.ctx.service, profiles, metrics), settings.drain_seconds)
+    if arrival is not None:
+        _add_arrival(served, arrival)
     memory.spare_what_is_loaded()
     lifecycle.serve(
         served,
@@ -66,7 +69,7 @@ def run_server(settings: Settings, load: Loader) -> None:
         settings.drain_delay_seconds,
     )
     log.event("stopped")
-    if pool.at_work:
+    if started.at_work:
         # Ending Python beneath a thread that is still in native code may crash; there is nothing left to do.
         sys.stderr.flush()
         os._exit(0)
@@ -90,6 +93,17 @@ def _add_wyoming(served: Sanic[Any, Any], server: WyomingServer, drain_seconds: 
     served.register_listener(stop, "after_server_stop")
 
 
+def _add_arrival(served: Sanic[Any, Any], arrival: Arrival) -> None:
+    async def start(_: object) -> None:
+        arrival.start()
+
+    async def stop(_: object) -> None:
+        arrival.stop()
+
+    served.register_listener(start, "before_server_start")
+    served.register_listener(stop, "before_server_stop")
+
+
 def _announce(
     settings: Settings, bundles: Bundles, profiles: Mapping[str, Profile], sockets: Sequence[socket.socket]
 ) -> None:
@@ -98,9 +112,5 @@ def _announce(
     if not settings.requires_key and settings.auth == "on":
         access = f"loopback only, as there is no key in {config.PREFIX}SECRET_API_KEY or {config.PREFIX}API_KEYS_FILE"
     log.event("listening", url=url, also=" ".join(others) or None, access=access, models=len(bundles.all()))
-    for problem in bundles.problems:
-        log.event("model_unavailable", level=logging.WARNING, reason=problem)
     for bundle in bundles.all():
-        if bundle.manifest_or_none and (missing := voices.left_out(bundle.manifest_or_none, profiles)):
-            told = ", ".join(f"{voice} needs the speaker {speaker}" for voice, speaker in missing.items())
-            log.event("voices_left_out", level=logging.WARNING, model=bundle.id, reason=told)
+        tell_of(bundle, profiles)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,19 +13,28 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from server import __version__, config, log
 from server.config import Settings
+from server.config.values import fetched_models_dir
 from server.errors import UnknownModelError
 from server.graphs.cores import thread_count
 from server.manifest import BundleError
 from server.metrics import EngineEvents, Metrics
-from server.models.catalogue import Bundles, find
+from server.models.catalogue import Bundle, Bundles, find
+from server.models.names import HubBundle, hub_bundle
 from server.models.pool_entry import Loader
 from server.speech.lexicon_file import load_lexicon
 from server.text.lexicon import Lexicon, LexiconError
+from server.voices import catalogue as voices
 from server.voices.profiles import Profile, ProfileError, load_profiles
 
 if TYPE_CHECKING:
+    from server.hub.pull import Pull
+    from server.models.arrival import Arrival
+    from server.models.memory import Bounds
     from server.models.pool import EnginePool
 
+NONE_PUBLISHED = (
+    "this project has published none yet, and whoever has converted a checkpoint can: qwen3-tts push BUNDLE OWNER/NAME"
+)
 USAGE_ERROR = 2
 FAILURE = 1
 
@@ -41,6 +51,13 @@ class Started(NamedTuple):
     lexicon: Lexicon
     metrics: Metrics
     pool: EnginePool
+    arrival: Arrival | None
+    """Fetches the default model, if it is to be fetched."""
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a thread still loads, closes or fetches something; the process need not wait for it."""
+        return self.pool.at_work or (self.arrival is not None and self.arrival.at_work)
 
 
 class CommandError(Exception):
@@ -104,20 +121,36 @@ def engine_loader(settings: Settings) -> Loader:
     return load
 
 
-def open_bundles(settings: Settings) -> Bundles:
+def hub_model(settings: Settings) -> HubBundle | None:
+    """Read `KW_MODEL` as the name of a bundle in a Hub repository; None if it is an id.
+
+    Raises:
+        CommandError: it names a precision that does not exist.
+    """
+    try:
+        return hub_bundle(settings.model, settings.precision) if settings.model else None
+    except ValueError as error:
+        raise CommandError(f"{config.PREFIX}MODEL: {error}", USAGE_ERROR) from None
+
+
+def open_bundles(settings: Settings, awaited: Bundle | None = None) -> Bundles:
     """Find the bundles of the models folder; it may be empty, because a server may be started before it has bundles.
+
+    Args:
+        settings: what the operator chose.
+        awaited: a bundle that is to be fetched.
 
     Raises:
         CommandError: a model that `KW_MODEL` or `KW_MODEL_ALIASES` names is not among them.
     """
-    found = find(settings.models_dir)
+    found = find(settings.models_dir) + ([awaited] if awaited else [])
     ids = [bundle.id for bundle in found]
-    wanted = {settings.model, f"{settings.model}_{settings.precision}"}
-    if settings.model is not None and found and not wanted & set(ids):
-        raise CommandError(
-            f"{config.PREFIX}MODEL: no model {settings.model!r}; there are {', '.join(ids)}", USAGE_ERROR
-        )
-    bundles = Bundles(found, settings.model, settings.precision)
+    on_hub = hub_model(settings)
+    model = on_hub.id if on_hub else settings.model
+    if model is not None and found and not {model, f"{model}_{settings.precision}"} & set(ids):
+        fetch = f"; `qwen3-tts pull {on_hub}` fetches it, or the server with {config.PREFIX}PULL=on" if on_hub else ""
+        raise CommandError(f"{config.PREFIX}MODEL: no model {model!r}; there are {', '.join(ids)}{fetch}", USAGE_ERROR)
+    bundles = Bundles(found, model, settings.precision)
     aliases = dict(settings.model_aliases)
     for name, meant in aliases.items() if found else ():
         if name in ids:
@@ -127,7 +160,28 @@ def open_bundles(settings: Settings) -> Bundles:
         except UnknownModelError:
             message = f"{config.PREFIX}MODEL_ALIASES: no model {meant!r}; there are {', '.join(ids)}"
             raise CommandError(message, USAGE_ERROR) from None
-    return Bundles(found, settings.model, settings.precision, aliases)
+    return Bundles(found, model, settings.precision, aliases)
+
+
+def open_pull(settings: Settings) -> Pull | None:
+    """Prepare the fetching that `KW_PULL` asks for; None if nothing is to be fetched.
+
+    Raises:
+        CommandError: `KW_MODEL` does not say what to fetch.
+    """
+    if settings.pull == "off":
+        return None
+    wanted = hub_model(settings)
+    if wanted is None:
+        raise CommandError(
+            f"{config.PREFIX}PULL=on fetches the model that {config.PREFIX}MODEL names as OWNER/NAME or "
+            f"OWNER/NAME@PRECISION, a Hub repository of ready bundles; {NONE_PUBLISHED}",
+            USAGE_ERROR,
+        )
+    from server.hub.pull import Pull  # huggingface_hub, which nothing else of a server needs
+
+    pull = Pull(wanted, fetched_models_dir(settings.models_dir))
+    return None if pull.is_there else pull
 
 
 def profiles_of(settings: Settings) -> Mapping[str, Profile]:
@@ -158,17 +212,42 @@ def start_process(settings: Settings, load: Loader) -> Started:
     """Prepare this process for serving: its heap, its threads, its log, and the pool.
 
     Raises:
-        CommandError: as for `open_bundles`, `profiles_of`, `lexicon_of_settings` and `open_pool`.
+        CommandError: as for `open_pull`, `open_bundles`, `profiles_of`, `lexicon_of_settings` and `open_pool`.
     """
     from server.models import memory
+    from server.models.arrival import Arrival
 
     memory.limit_heap_growth()
     sys.setswitchinterval(SWITCH_SECONDS)
     log.configure()
-    bundles, profiles, lexicon = open_bundles(settings), profiles_of(settings), lexicon_of_settings(settings)
+    pull = open_pull(settings)
+    awaited = Bundle(pull.target, int(time.time())) if pull else None
+    bundles, profiles, lexicon = open_bundles(settings, awaited), profiles_of(settings), lexicon_of_settings(settings)
     log.event("starting", version=__version__)
     metrics = Metrics()
-    return Started(bundles, profiles, lexicon, metrics, open_pool(settings, bundles, load, metrics))
+    pool = open_pool(settings, bundles, load, metrics)
+    arrival = None
+    if pull and awaited:
+        arrival = Arrival(awaited, pull, pool, lambda bundle: _look_at(settings, profiles, bundle))
+    return Started(bundles, profiles, lexicon, metrics, pool, arrival)
+
+
+def _look_at(settings: Settings, profiles: Mapping[str, Profile], bundle: Bundle) -> None:
+    """Say of a bundle that has been fetched what the start says of the others."""
+    try:
+        check_default(settings, bundle)
+    except CommandError as error:
+        bundle.problem = str(error)
+    tell_of(bundle, profiles)
+
+
+def tell_of(bundle: Bundle, profiles: Mapping[str, Profile]) -> None:
+    """Log what the operator should know of a bundle."""
+    if bundle.problem:
+        log.event("model_unavailable", level=logging.WARNING, reason=bundle.problem)
+    if bundle.manifest_or_none and (missing := voices.left_out(bundle.manifest_or_none, profiles)):
+        told = ", ".join(f"{voice} needs the speaker {speaker}" for voice, speaker in missing.items())
+        log.event("voices_left_out", level=logging.WARNING, model=bundle.id, reason=told)
 
 
 def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metrics) -> EnginePool:
@@ -184,20 +263,36 @@ def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metri
     if threads < settings.threads:
         reason = f"{config.PREFIX}THREADS={settings.threads} is more than the processors that this process may use"
         log.event("threads_lowered", level=logging.WARNING, threads=threads, reason=reason)
-    default = next(iter(bundles.all()), None)
-    positions = settings.max_prompt + settings.max_frames
-    bounds = memory.Bounds(settings.max_rows, positions, settings.execution_provider)
-    if default is not None and default.manifest_or_none is not None:
-        try:
-            warning = memory.check_memory(default.manifest_or_none, bounds, memory.machine())
-        except memory.MemoryShortage as error:
-            raise CommandError(str(error)) from None
-        if warning:
-            log.event("memory", level=logging.WARNING, reason=warning)
+    if default := next(iter(bundles.all()), None):
+        check_default(settings, default)
     limits = PoolLimits(
         memory=settings.model_memory,
         idle_seconds=settings.idle_unload_seconds,
         wait_seconds=settings.load_wait_seconds,
         max_requests=settings.max_rows + settings.max_queue,
     )
-    return EnginePool(bundles, load, partial(memory.model_bytes, bounds=bounds), limits, metrics)
+    return EnginePool(bundles, load, partial(memory.model_bytes, bounds=_bounds(settings)), limits, metrics)
+
+
+def _bounds(settings: Settings) -> Bounds:
+    from server.models import memory  # this needs ONNX Runtime
+
+    return memory.Bounds(settings.max_rows, settings.max_prompt + settings.max_frames, settings.execution_provider)
+
+
+def check_default(settings: Settings, bundle: Bundle) -> None:
+    """Compare what the default model needs with the memory of this machine, if its bundle is there.
+
+    Raises:
+        CommandError: it cannot run in it.
+    """
+    from server.models import memory
+
+    if bundle.manifest_or_none is None:
+        return
+    try:
+        warning = memory.check_memory(bundle.manifest_or_none, _bounds(settings), memory.machine())
+    except memory.MemoryShortage as error:
+        raise CommandError(str(error)) from None
+    if warning:
+        log.event("memory", level=logging.WARNING, reason=warning)

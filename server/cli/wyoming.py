@@ -38,7 +38,8 @@ def run_wyoming(settings: Settings, load: Loader) -> None:
     """Serve it until a signal ends it; a second signal ends the time in which texts are heard to their end."""
     from server.speech.service import SpeechService
 
-    _, profiles, lexicon, metrics, pool = start_process(settings, load)
+    started = start_process(settings, load)
+    _, profiles, lexicon, metrics, pool, arrival = started
     service = SpeechService(pool, profiles, settings.max_input_chars, lexicon, settings.text_wait_seconds)
     server = open_wyoming(settings, service, profiles, metrics)
 
@@ -51,16 +52,20 @@ def run_wyoming(settings: Settings, load: Loader) -> None:
                 )
         pool.load_default()
         await server.start()
+        if arrival is not None:
+            arrival.start()
         try:
             await stop.wait()
         finally:
+            if arrival is not None:
+                arrival.stop()
             log.event("draining", seconds=float(settings.drain_seconds))
             await server.stop(settings.drain_seconds, at_once)
             await pool.close()
 
     asyncio.run(serve())
     log.event("stopped")
-    if pool.at_work:  # as for the command `serve`
+    if started.at_work:  # as for the command `serve`
         sys.stderr.flush()
         os._exit(0)
 
@@ -92,6 +97,5 @@ def open_wyoming(
         timeout=settings.request_timeout,
         text_chars=settings.max_input_chars,
     )
-    info = information(service.pool.bundles, profiles)
-    doors = Doors(service, metrics, info, limits)
+    doors = Doors(service, metrics, lambda: information(service.pool.bundles, profiles), limits)
     return WyomingServer(doors, sockets, announce=settings.wyoming_announce == "on")

@@ -122,8 +122,14 @@ class Settings(BaseSettings):
     )
     model: str | None = Field(
         default=None,
-        description="Id (folder name) of the default model, which loads at start.",
+        description="Id (folder name) of the default model, which loads at start, or OWNER/NAME or "
+        "OWNER/NAME@PRECISION, the Hub repository that `qwen3-tts pull` had it from.",
         json_schema_extra={"default": "the first, in alphabetical order, that can be read"},
+    )
+    pull: Annotated[Literal["on", "off"], BeforeValidator(switch)] = Field(
+        default="off",
+        description="Whether the server fetches the bundle that KW_MODEL names as OWNER/NAME if it is not there yet. "
+        "It answers meanwhile, and /readyz tells how far it is. HF_ENDPOINT and HF_TOKEN count.",
     )
     model_aliases: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
         default=(),

@@ -24,6 +24,11 @@ def default_models_dir() -> Path:
     return here if any(here.glob(f"*/{MANIFEST_NAME}")) else EMBEDDED
 
 
+def fetched_models_dir(models_dir: Path) -> Path:
+    """Return the folder that bundles are fetched into: the models folder, but never the inside of this package."""
+    return Path.cwd() / "models" if models_dir == EMBEDDED else models_dir
+
+
 def unquoted(text: str) -> str:
     """Remove blanks and one pair of quotes, which a shell takes away and `docker run --env-file` leaves."""
     text = text.strip()

@@ -62,9 +62,6 @@ CAUSES = (
 """What CUDA's and ONNX Runtime's messages hold, in lower case, and what it means."""
 STRUCTURAL = ("not_implemented", "invalid_graph", "invalid_protobuf")
 """ONNX Runtime's codes for graphs that it cannot run, however often it tries."""
-SHARED = "multiple hard links"
-"""What ONNX Runtime's message holds where it refuses the weights of a loop's body because their file has another name
-too. uv installs a wheel's files so: each is a hard link to the one in its cache."""
 
 
 class CudaError(ProviderError):
@@ -151,7 +148,9 @@ def open_session(path: Path, provider: Chosen, threads: int) -> ort.InferenceSes
     try:
         return _open_on_cpu(path, options)
     except OSError as error:
-        raise BundleError(f"{path.parent.name}: {path.name} has hard links and cannot be copied: {error}") from error
+        raise BundleError(
+            f"{path.parent.name}: {path.name} has weights that are links and cannot be copied: {error}"
+        ) from error
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in NO_MEMORY):
             raise ShortageError(f"{path.parent.name}: there is too little free memory to load {path.name}") from error
@@ -159,19 +158,23 @@ def open_session(path: Path, provider: Chosen, threads: int) -> ort.InferenceSes
 
 
 def _open_on_cpu(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
-    """Open a graph, or a copy of it where its weights are in a file with several names.
+    """Open a graph, or a copy of it where ONNX Runtime refuses weights that are links.
+
+    It refuses those of a loop's body in symbolic links and in files with several names. uv installs a wheel's files
+    so: each is a hard link to the one in its cache.
 
     Raises:
         OSError: there is no room for the copy, which is removed as soon as the session has it.
     """
     try:
         return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        if SHARED not in str(error):
+    except Exception:
+        weights = [path.parent / name for name in external_data(path)]
+        if not any(each.is_symlink() or (each.exists() and each.stat().st_nlink > 1) for each in weights):
             raise
     with TemporaryDirectory(prefix="qwen3-tts-", ignore_cleanup_errors=True) as folder:
-        for name in (path.name, *external_data(path)):
-            shutil.copyfile(path.parent / name, Path(folder, name))
+        for each in (path, *weights):
+            shutil.copyfile(each, Path(folder, each.name))
         copy = str(Path(folder, path.name))
         return ort.InferenceSession(copy, sess_options=options, providers=["CPUExecutionProvider"])
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.errors import ModelUnavailableError, UnknownModelError
+from server.errors import ModelFetchingError, ModelUnavailableError, UnknownModelError
 from server.manifest import MANIFEST_NAME, BundleError, Manifest, Precision, read_manifest
+from server.models.fetching import Fetching
 from server.models.names import OPENAI_MODELS, how_to_make, is_source, means_default, normalised
 
 
@@ -25,6 +26,8 @@ class Bundle:
     """What the bundle says of itself; None if its manifest cannot be read."""
     problem: str | None = None
     """Why the bundle cannot be served; None if nothing is known to be wrong."""
+    fetching: Fetching | None = None
+    """How far it has come if it is being fetched; it has no manifest yet then."""
 
     @property
     def id(self) -> str:
@@ -36,13 +39,25 @@ class Bundle:
 
         Raises:
             ModelUnavailableError: the manifest cannot be read.
+            ModelFetchingError: it is not there yet.
         """
         if self.manifest_or_none is None:
             raise self.unavailable()
         return self.manifest_or_none
 
-    def unavailable(self) -> ModelUnavailableError:
+    def arrive(self) -> None:
+        """Read the manifest of a bundle that has been fetched."""
+        try:
+            self.manifest_or_none = read_manifest(self.folder)
+        except BundleError as error:
+            self.problem = str(error)
+        self.fetching, self.created = None, int(self.folder.stat().st_mtime)
+
+    def unavailable(self) -> ModelUnavailableError | ModelFetchingError:
         """Make the error that says why this bundle cannot be served."""
+        if self.fetching is not None:
+            message = f"the model {self.id} is being fetched: {self.fetching}"
+            return ModelFetchingError(message, param="model", progress=self.fetching.progress())
         return ModelUnavailableError(f"this model cannot be served: {self.problem}", param="model")
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import get_args
 
-from server.manifest import Precision
+from server.manifest import DEFAULT_PRECISION, Precision
 
 OPENAI_MODELS = ("gpt-4o-mini-tts", "tts-1", "tts-1-hd")
 """OpenAI's names, which mean the default model, as Kokoro's name and Kokoro Web's names for its precisions do."""
 
+_HUB_BUNDLE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\w+))?", re.ASCII)
 _BETWEEN = re.compile(r"[\s._-]+")
 _DEFAULTS = re.compile(
     r"(?:default|none)?"
@@ -21,6 +23,54 @@ _DEFAULTS = re.compile(
 
 _HUB_IDS = ("Qwen3-TTS-12Hz-0.6B-CustomVoice", "Qwen3-TTS-12Hz-1.7B-CustomVoice", "Qwen3-TTS-12Hz-1.7B-VoiceDesign")
 """Checkpoints on the Hub that can be converted."""
+
+
+def bundle_id(name: str, precision: Precision) -> str:
+    """Return the id that a bundle of a checkpoint gets.
+
+    `Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice` and `bf16` give `qwen3_tts_0_6b_customvoice_bf16`; the default precision adds
+    nothing.
+    """
+    words = re.findall(r"[a-z0-9]+", name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower())
+    model = "_".join(word for word in words if word != "12hz") or "model"
+    return model if precision == DEFAULT_PRECISION else f"{model}_{precision}"
+
+
+@dataclass(frozen=True)
+class HubBundle:
+    """A ready bundle in a repository of the Hub."""
+
+    repo: str
+    """Its id, `owner/name`."""
+    precision: Precision
+
+    @property
+    def id(self) -> str:
+        """The name of its folder here."""
+        return bundle_id(self.repo, self.precision)
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.precision}"
+
+
+def hub_bundle(name: str, precision: Precision | None = None) -> HubBundle | None:
+    """Read `OWNER/NAME` or `OWNER/NAME@PRECISION`; None for any other name.
+
+    Args:
+        name: what a person has written.
+        precision: where the name has none; None is the exporter's default.
+
+    Raises:
+        ValueError: there is no such precision.
+    """
+    found = _HUB_BUNDLE.fullmatch(name)
+    if found is None:
+        return None
+    wanted = found[2] or precision or DEFAULT_PRECISION
+    for known in get_args(Precision):
+        if wanted == known:
+            return HubBundle(found[1], known)
+    raise ValueError(f"{name}: there is no precision {wanted}; there are {', '.join(get_args(Precision))}")
 
 
 def normalised(name: str) -> str:
@@ -48,5 +98,5 @@ def how_to_make(name: str) -> str:
         precision = rest.removeprefix("_")
         if wanted.startswith(model) and (not rest or precision in get_args(Precision)):
             option = f" --precision {precision}" if precision else ""
-            return f"to make it: python export/convert.py --model Qwen/{hub_id}{option} --output models/{wanted}"
-    return f"to make one: python export/convert.py --model Qwen/{_HUB_IDS[0]} --output models/NAME"
+            return f"to make it: qwen3-tts convert --model Qwen/{hub_id}{option} --output models/{wanted}"
+    return f"to make one: qwen3-tts convert --model Qwen/{_HUB_IDS[0]} --output models/NAME"

@@ -99,22 +99,25 @@ class EnginePool:
         self._load_engine = load
         self._limits = limits
         self._metrics = metrics
-        self._entries = {
-            bundle.id: PoolEntry(bundle, memory_of(bundle.manifest_or_none))
-            for bundle in bundles.all()
-            if bundle.manifest_or_none
-        }
+        self._memory_of = memory_of
+        self._entries: dict[str, PoolEntry] = {}
         self._used = 0
         self._loading_lock = asyncio.Lock()
         self._room_changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = DaemonThreads()
         self._trimmer = MemoryTrimmer(self._threads, lambda: not any(entry.users for entry in self._entries.values()))
-        for entry in self._entries.values():
-            self._refuse_if_too_large(entry)
+        for bundle in bundles.all():
+            self.add(bundle)
         metrics.watch(
             lambda: {name: EngineLoad(engine.running, engine.waiting) for name, engine in self.loaded().items()}
         )
+
+    def add(self, bundle: Bundle) -> None:
+        """Let a bundle of the catalogue be loaded from now on, if its manifest can be read."""
+        if bundle.manifest_or_none is not None:
+            entry = self._entries[bundle.id] = PoolEntry(bundle, self._memory_of(bundle.manifest_or_none))
+            self._refuse_if_too_large(entry)
 
     def _refuse_if_too_large(self, entry: PoolEntry) -> None:
         limit = self._limits.memory
@@ -137,6 +140,7 @@ class EnginePool:
         """Return the default model's id if a request for it would be served, after loading it again if it was unloaded.
 
         Raises:
+            ModelFetchingError: its bundle is being fetched.
             ModelLoadingError: it is loading for the first time.
             ModelRestartingError: its engine has died and is being loaded again.
             ModelUnavailableError: it cannot be loaded.
@@ -160,6 +164,7 @@ class EnginePool:
 
         Raises:
             BusyError: `max_requests` requests use this model or wait for it.
+            ModelFetchingError: its bundle is being fetched.
             ModelUnavailableError: it cannot be loaded.
         """
         entry = self._entry(bundle)
@@ -181,7 +186,7 @@ class EnginePool:
             raise
 
     def _entry(self, bundle: Bundle) -> PoolEntry:
-        if bundle.problem is not None:
+        if bundle.problem is not None or bundle.fetching is not None:
             raise bundle.unavailable()
         return self._entries[bundle.id]
 

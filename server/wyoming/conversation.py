@@ -10,6 +10,7 @@ them; only a text in chunks of which nothing was heard has no audio's start and 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,7 @@ class Doors:
 
     service: SpeechService
     metrics: Metrics
-    info: Info
+    info: Callable[[], Info]
     limits: Limits
 
 
@@ -192,7 +193,7 @@ class Conversation:
 
     async def _take(self, event: Event) -> None:
         if Describe.is_type(event.type):
-            await self._write(self._doors.info)
+            await self._write(self._doors.info())
         elif Ping.is_type(event.type):
             await self._write(Pong(text=Ping.from_event(event).text))
         elif SelectProgram.is_type(event.type):

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from export.checkpoint import Checkpoint, CheckpointError, model_id, open_checkpoint
+from export.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from tests.checkpoints import SHAPES, build_checkpoint
 from tests.random_shapes import as_transformers_5
 
@@ -178,20 +178,6 @@ def test_a_tensor_lost_from_the_codec_is_named(folder: Path) -> None:
         open_checkpoint(str(folder)).load_into(module, "decoder.pre_conv.conv.", codec=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice", "qwen3_tts_0_6b_customvoice"),
-        ("Qwen/Qwen3-TTS-12Hz-1.7B-VoiceDesign", "qwen3_tts_1_7b_voicedesign"),
-        ("some/where/My Voice (v2)/", "my_voice_v2"),
-        ("qwen3_tts_random", "qwen3_tts_random"),
-        ("语音", "model"),
-    ],
-)
-def test_model_ids(name: str, expected: str) -> None:
-    assert model_id(name) == expected
-
-
 @pytest.mark.parametrize("value", [None, 8, [8, 0], ["8"]])
 def test_unusable_upsampling_is_named(folder: Path, value: object) -> None:
     edit(folder / "speech_tokenizer" / "config.json", "decoder_config", "upsample_rates", value=value)
@@ -344,3 +330,19 @@ def test_a_checkpoint_without_its_speech_tokenizer_says_where_to_get_it(folder: 
     shutil.rmtree(folder / "speech_tokenizer")
     with pytest.raises(CheckpointError, match=r"hf download Qwen/Qwen3-TTS-Tokenizer-12Hz --local-dir .*speech_tokeni"):
         open_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        (None, None),
+        ("---\nlicense: apache-2.0\nlanguage: en\n---\n# A model", "apache-2.0"),
+        ("---\nlanguage:\n- en\nlicense: other\n---\n", "other"),
+        ("---\nlanguage: en\n---\nlicense: mit\n", None),
+        ("# A model\nlicense: mit\n", None),
+    ],
+)
+def test_the_licence_is_what_the_card_says(folder: Path, card: str | None, expected: str | None) -> None:
+    if card is not None:
+        (folder / "README.md").write_text(card, "utf-8")
+    assert open_checkpoint(str(folder)).license == expected

@@ -23,7 +23,7 @@ from export.graphs import validation
 from export.publish import describe_graph
 from server.graphs.checking import verify_files
 from server.manifest import Manifest, read_manifest
-from tests.export.hub_server import COMMIT, REPO, StandInHub
+from tests.hub_server import COMMIT, REPO, StandInHub
 
 SCRIPT = Path(export.__path__[0]) / "convert.py"
 PATIENCE_SECONDS = 600

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.export.hub_server import COMMIT, REPO, StandInHub
+from tests.hub_server import COMMIT, REPO, StandInHub
 
 _FETCH = """
 import sys

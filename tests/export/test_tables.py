@@ -20,7 +20,7 @@ from transformers import Qwen2TokenizerFast
 from export.checkpoint import CheckpointError, open_checkpoint
 from export.tables import write_codec_table, write_text_table, write_tokenizer
 from tests.closeness import assert_close
-from tests.export.hub_server import REPO, StandInHub
+from tests.hub_server import REPO, StandInHub
 from tests.oracle import load_official
 
 CheckpointOf = Callable[[str], Path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,20 @@ def test_bundles_of_the_working_directory_come_first(
     own.mkdir()
     (own / MANIFEST_NAME).symlink_to(TINY_BUNDLE / MANIFEST_NAME)
     assert models_of(installed, elsewhere, tmp_path).startswith("mine (default)")
+
+
+def test_the_exporter_is_a_command(installed: Path, elsewhere: dict[str, str], tmp_path: Path) -> None:
+    told = run(installed, elsewhere, tmp_path, "convert", "--help")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("usage: qwen3-tts convert [-h] [--model MODEL]")
+
+
+def test_without_torch_the_exporter_says_what_to_install(
+    installed: Path, elsewhere: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('absent', name='torch')")
+    without = {"PYTHONPATH": os.pathsep.join([str(tmp_path), elsewhere["PYTHONPATH"]])}
+    told = run(installed, without, tmp_path, "convert", "--model", "nowhere/model")
+    assert told.returncode == 1
+    assert "error: torch is not installed; run `make export-tools`" in told.stderr
+    assert "Traceback" not in told.stderr

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse, json, raw, text
 
-from server.errors import StoppingError
+from server.errors import ModelFetchingError, StoppingError
 from server.http.error_answers import body_of_error
 from server.http.routes.methods import get_and_head
 from server.http.schemas import Alive, Ready
@@ -33,7 +33,13 @@ def health_routes(pool: EnginePool, metrics: Metrics) -> Blueprint:
         if request.app.ctx.leaving or request.app.ctx.draining:
             error = StoppingError("the server is stopping")
             return json({"status": "draining", **body_of_error(error)}, status=error.status)
-        return json(Ready(model=pool.check_ready(), problems=pool.bundles.problems).model_dump())
+        try:
+            model = pool.check_ready()
+        except ModelFetchingError as error:
+            fetched, total = error.progress
+            how_far = {"status": "fetching", "fetched_bytes": fetched, "total_bytes": total}
+            return json({**how_far, **body_of_error(error)}, status=error.status, headers=dict(error.headers))
+        return json(Ready(model=model, problems=pool.bundles.problems).model_dump())
 
     @get_and_head(blueprint, "/health", ctx_public=True)
     async def health(request: Request) -> HTTPResponse:

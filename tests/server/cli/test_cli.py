@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -315,3 +316,33 @@ def test_batch_that_cannot_write_says_so(
     (tmp_path / "file").touch()
     assert command.main(["batch", str(texts), "-o", str(tmp_path / "file")]) == 1
     assert f"{tmp_path / 'file'}: File exists" in capsys.readouterr().err
+
+
+def test_an_option_that_no_command_knows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        command.main(["models", "--colour", "red"])
+    assert left.value.code == 2
+    assert "unrecognized arguments: --colour red" in capsys.readouterr().err
+
+
+def test_the_exporter_gets_its_options_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+
+    class Hook:
+        @staticmethod
+        def load() -> Any:
+            return lambda options: given.append(options) or 3
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **named: [Hook()])
+    with pytest.raises(SystemExit) as left:
+        command.main(["convert", "--model", "a b", "--precision=bf16", "-h", "--force"])
+    assert left.value.code == 3
+    assert given == [["--model", "a b", "--precision=bf16", "-h", "--force"]]
+
+
+def test_where_the_exporter_is_not_installed_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **named: [])
+    assert command.main(["convert"]) == 1
+    assert "the exporter is not installed" in capsys.readouterr().err

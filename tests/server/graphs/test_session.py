@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from server.graphs.session import (
 )
 from server.manifest import BundleError, Manifest, read_manifest
 from server.metrics import NoEvents
-from tests.bundles import RANDOM_BUNDLE
+from tests.bundles import RANDOM_BUNDLE, TINY_BUNDLE
 
 GRAPH = RANDOM_BUNDLE / "talker.onnx"
 FAULTS = {
@@ -220,3 +223,35 @@ class _NoKernels:
 
     def run(self, *feed: np.ndarray) -> None:
         raise RuntimeError("no kernel image is available for execution on the device")
+
+
+@pytest.fixture(params=["hard", "symbolic"])
+def linked(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The embedded model's code predictor, its weights a link to those of another folder, as uv installs packages."""
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "linked").mkdir()
+    for name in ("code_predictor.onnx", "code_predictor.onnx_data"):
+        kept, link = tmp_path / "cache" / name, tmp_path / "linked" / name
+        shutil.copyfile(TINY_BUNDLE / name, kept)
+        link.hardlink_to(kept) if request.param == "hard" else link.symlink_to(kept)
+    return tmp_path / "linked" / "code_predictor.onnx"
+
+
+def test_weights_that_are_links_are_copied_where_onnx_refuses_them(
+    linked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    names = {value.name for value in open_session(linked, "cpu", 1).get_inputs()}
+    assert names == {value.name for value in open_session(TINY_BUNDLE / linked.name, "cpu", 1).get_inputs()}
+    assert not list(temporary.iterdir())
+
+
+def test_links_that_cannot_be_copied_are_told_of(linked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", refuse)
+    with pytest.raises(BundleError, match=r"are links and cannot be copied: .*No space left on device"):
+        open_session(linked, "cpu", 1)

@@ -85,8 +85,7 @@ def test_the_examples_of_the_first_page_end_well(client: httpx.Client, server: R
     message = check_error(response, 404, "model_not_found", "model")
     assert "tiny" in message
     assert message.endswith(
-        "python export/convert.py --model Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice "
-        "--output models/qwen3_tts_0_6b_customvoice"
+        "qwen3-tts convert --model Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice --output models/qwen3_tts_0_6b_customvoice"
     )
     heard = speak(client, voice="serena_meditation")
     assert heard.headers["x-stand-in"] == "Zo%C3%AB%20K"

@@ -11,6 +11,7 @@ from server.cli.startup import CommandError, open_bundles
 from server.errors import ModelUnavailableError, UnknownModelError
 from server.manifest import Precision
 from server.models.catalogue import Bundles, find
+from server.models.names import bundle_id, hub_bundle
 from tests.server.fakes import write_bundle
 
 CUSTOM, DESIGN = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice", "Qwen/Qwen3-TTS-12Hz-1.7B-VoiceDesign"
@@ -73,7 +74,7 @@ def test_the_wanted_precision_is_meant_by_every_spelling(models: Path, name: str
 def test_an_unknown_name_is_refused_with_the_known_ones(models: Path, name: str) -> None:
     with pytest.raises(UnknownModelError) as caught:
         means(models, name)
-    assert all(each in caught.value.message for each in (*IDS, "tts-1", "python export/convert.py --model Qwen/"))
+    assert all(each in caught.value.message for each in (*IDS, "tts-1", "qwen3-tts convert --model Qwen/"))
 
 
 @pytest.mark.parametrize(
@@ -94,11 +95,11 @@ def test_the_command_that_makes_a_missing_model_is_said(tmp_path: Path, name: st
     write_bundle(tmp_path, DEFAULT)
     with pytest.raises(UnknownModelError) as caught:
         means(tmp_path, name)
-    assert caught.value.message.endswith(f"python export/convert.py {command}")
+    assert caught.value.message.endswith(f"qwen3-tts convert {command}")
 
 
 def test_where_there_is_no_model_the_command_is_said_too(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailableError, match=r"python export/convert\.py --model Qwen/"):
+    with pytest.raises(ModelUnavailableError, match=r"qwen3-tts convert --model Qwen/"):
         Bundles([], None).resolve("tts-1")
 
 
@@ -140,4 +141,68 @@ def test_aliases_of_unknown_models_or_named_like_a_model_are_refused(
 ) -> None:
     with pytest.raises(CommandError, match=f"KW_MODEL_ALIASES: {message}") as caught:
         open_with(models, monkeypatch, aliases)
+    assert caught.value.status == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice", "qwen3_tts_0_6b_customvoice"),
+        ("Qwen/Qwen3-TTS-12Hz-1.7B-VoiceDesign", "qwen3_tts_1_7b_voicedesign"),
+        ("some/where/My Voice (v2)/", "my_voice_v2"),
+        ("qwen3_tts_random", "qwen3_tts_random"),
+        ("语音", "model"),
+    ],
+)
+def test_bundle_ids(name: str, expected: str) -> None:
+    assert bundle_id(name, "int8") == expected
+    assert bundle_id(name, "bf16") == f"{expected}_bf16"
+
+
+@pytest.mark.parametrize(
+    ("name", "preferred", "repo", "precision", "model"),
+    [
+        ("me/Qwen3-TTS-12Hz-0.6B-CustomVoice", None, "me/Qwen3-TTS-12Hz-0.6B-CustomVoice", "int8", CUSTOM),
+        ("me/tts@bf16", None, "me/tts", "bf16", "tts"),
+        ("me/tts", "int4", "me/tts", "int4", "tts"),
+        ("me/tts@fp32", "int4", "me/tts", "fp32", "tts"),
+    ],
+)
+def test_a_repository_of_bundles_and_where_its_bundle_comes_to(
+    name: str, preferred: Precision | None, repo: str, precision: Precision, model: str
+) -> None:
+    wanted = hub_bundle(name, preferred)
+    assert wanted is not None
+    assert (wanted.repo, wanted.precision, wanted.id) == (repo, precision, bundle_id(model, precision))
+
+
+@pytest.mark.parametrize(
+    "name", ["tts", "a/b/c", "../models", "/models/tts", "./tts", "me/..", "me/tts@", ".me/tts", ""]
+)
+def test_other_names_are_of_no_repository(name: str) -> None:
+    assert hub_bundle(name) is None
+
+
+def test_a_precision_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no precision q8; there are fp32, int8"):
+        hub_bundle("me/tts@q8")
+
+
+def test_a_model_of_the_hub_that_is_there_is_the_default_one(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KW_MODELS_DIR", str(models))
+    monkeypatch.setenv("KW_MODEL", f"somebody/{CUSTOM.partition('/')[2]}@int4")
+    assert open_bundles(config.load()).default().id == "qwen3_tts_0_6b_customvoice_int4"
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("me/tts@bf16", "no model 'tts_bf16'; .*`qwen3-tts pull me/tts@bf16` fetches it"), ("me/tts@q8", "precision q8")],
+)
+def test_a_model_of_the_hub_that_is_not_there(
+    models: Path, monkeypatch: pytest.MonkeyPatch, model: str, message: str
+) -> None:
+    monkeypatch.setenv("KW_MODELS_DIR", str(models))
+    monkeypatch.setenv("KW_MODEL", model)
+    with pytest.raises(CommandError, match=f"KW_MODEL: .*{message}") as caught:
+        open_bundles(config.load())
     assert caught.value.status == 2

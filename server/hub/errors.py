@@ -1,0 +1,131 @@
+"""The Hub's refusals and failures in words that a user can act on.
+
+`HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are huggingface_hub's own, most of them read when it is
+imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from server.models.fetching import FetchError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PASSING_STATUS = (408, 425, 429)
+
+
+class HubError(FetchError):
+    """What the Hub does not give or take; the message says why and what to do."""
+
+
+@contextmanager
+def hub_errors(repo: str, revision: str | None = None, access: Literal["read", "write"] = "read") -> Iterator[None]:
+    """Turn the errors of huggingface_hub, and those of the disk that it writes to, into `HubError`.
+
+    Args:
+        repo: Hub id of the repository that is asked, `owner/name`.
+        revision: branch, tag or commit that is asked for.
+        access: what is done to the repository.
+
+    Raises:
+        HubError: no such repository or revision, no permission, no connection, a disk that is full or cannot be
+            written to, or not in the cache while offline.
+    """
+    try:
+        yield
+    except HFValidationError as error:
+        raise HubError(f"{repo!r} is neither a folder here nor a Hub id (owner/name)") from error
+    except GatedRepoError as error:
+        raise HubError(
+            f"{repo} is gated: accept its terms on its page at {constants.ENDPOINT}/{repo}, then set HF_TOKEN to a "
+            "token of that account"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise HubError(
+            f"{repo} is unknown to {constants.ENDPOINT}; check the name, and if the repository is private set HF_TOKEN"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise HubError(f"{repo} has no revision {revision!r}") from error
+    except OfflineModeIsEnabled as error:
+        raise HubError(f"HF_HUB_OFFLINE is set, and {repo} has to be asked; unset it once") from error
+    except LocalEntryNotFoundError as error:
+        raise _absent(repo, error, access) from error
+    except HfHubHTTPError as error:
+        raise _answered(repo, error, access) from error
+    except _transport_errors() as error:
+        raise _broken(repo, error) from error
+    except OSError as error:
+        if error.errno in _FULL:
+            message = (
+                "no space is left on the disk; free some, or choose another one by KW_MODELS_DIR (bundles) or HF_HOME"
+            )
+            raise HubError(message, passing=True) from error
+        if error.errno is None:  # huggingface_hub's own: a file that came out shorter or longer than announced
+            raise _broken(repo, error) from error
+        name = Path(error.filename).name if error.filename else repo  # a server tells strangers, so no folder
+        raise HubError(f"{name} cannot be written: {error.strerror}") from error
+
+
+@cache
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """What the HTTP client of huggingface_hub raises: until version 1.0 that is requests, since then httpx."""
+    found: list[type[Exception]] = []
+    for package, name in (("requests", "RequestException"), ("httpx", "HTTPError")):
+        try:
+            found.append(getattr(importlib.import_module(package), name))
+        except ModuleNotFoundError:
+            continue
+    return tuple(found)
+
+
+def _broken(repo: str, error: Exception) -> HubError:
+    return HubError(
+        f"{constants.ENDPOINT} cannot be reached for {repo}, or the connection broke off ({type(error).__name__}); "
+        "check the network or HF_ENDPOINT and run the same command again, which goes on where this one stopped",
+        passing=True,
+    )
+
+
+def _answered(repo: str, error: Any, access: str) -> HubError:
+    status = error.response.status_code if error.response is not None else 0
+    if status in (401, 403):
+        return HubError(
+            f"{constants.ENDPOINT} refuses {repo} (HTTP {status}); set HF_TOKEN to a token that may {access} it"
+        )
+    return HubError(
+        f"{constants.ENDPOINT} answered HTTP {status or 'without a status'} for {repo}; try again later",
+        passing=status >= 500 or status in _PASSING_STATUS,
+    )
+
+
+def _absent(repo: str, error: LocalEntryNotFoundError, access: str) -> HubError:
+    if constants.HF_HUB_OFFLINE:
+        return HubError(
+            f"{repo} is not in the cache {constants.HF_HUB_CACHE} and HF_HUB_OFFLINE is set; unset it once to "
+            "download, or give a folder"
+        )
+    cause = error.__cause__
+    if isinstance(cause, HfHubHTTPError):
+        return _answered(repo, cause, access)
+    return HubError(
+        f"{constants.ENDPOINT} cannot be reached ({type(cause).__name__}) and {repo} is not in the cache; check the "
+        "network or HF_ENDPOINT, or give a folder",
+        passing=True,
+    )
