@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,12 +45,15 @@ TIDIED_SECONDS = TRIM_DELAY_SECONDS + 1.5
 LEAST_SECONDS = 4.0
 """Seconds for which a short attack is repeated, so that there are enough probes for a percentile."""
 QUIET_SECONDS = 10.0
-"""Seconds for which nobody attacks, before and after the attacks."""
+"""Seconds for which nobody attacks, before and after the attacks of a round."""
 MEGABYTE = 1_000_000
 ATTACKERS_NICE = 10
+"""By how much the attackers' priority is below that of server, probe and listener."""
 WARM_FRAMES = 100
-NOISE_FRAMES = 25
-"""Codec frames of a chunk where the bundle makes noise, and so ends none by itself."""
+NOISE_FRAMES = 8
+"""Codec frames of a chunk where the bundle makes noise, and so ends none by itself: few, as such a bundle is large."""
+NOISE_TEXT = (TEXT + " ") * 4
+"""What the listener of such a bundle asks for; each attack lasts until the listener has heard all of it."""
 BUFFER_SECONDS = 0.2
 """Seconds of audio that a player keeps before it plays, which hides gaps of that length in all."""
 MOST_MEGABYTES, MOST_P99, MOST_WORST, MOST_LEFT = 64, 20, 100, 0.05
@@ -190,7 +193,8 @@ class Siege:
 
 def _attacked(attack: Attack, target: Target) -> Iterable[str]:
     """Attack from a thread of lower priority than server, probe and listener: a stranger has a machine of its own."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ATTACKERS_NICE)
+    ours = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ours + ATTACKERS_NICE)
     return asyncio.run(attack(target))
 
 
@@ -219,28 +223,32 @@ async def nothing_more(target: Target) -> Iterable[str]:
 async def ordinary(target: Target) -> Iterable[str]:
     """eight ordinary callers"""
     async with target.client() as http:
-        heard = await take_turns(http, 8, [Ask(TEXT, 50, seed) for seed in range(8)])
+        heard = await take_turns(http, 8, [Ask(TEXT, 25, seed) for seed in range(8)])
     return [str(one.status) for one in heard]
 
 
-async def run(siege: Siege, attacks: Iterable[Attack], rows: int, say: Callable[[str], object]) -> list[str]:
-    """Run every attack in turn, and yield the lines of the report."""
+async def run(
+    siege: Siege, attacks: Sequence[Attack], rows: int, rounds: int, say: Callable[[str], object]
+) -> list[str]:
+    """Run every attack in turn, in so many rounds, and return the lines of the report."""
     target, process = siege.target, siege.process
     async with connect(target.url, target.key) as http:
         for number in (1, rows, rows):
-            await take_turns(http, number, [Ask(PARAGRAPH, siege.warm_frames, seed) for seed in range(number)])
+            asks = [Ask(siege.listener.text, siege.warm_frames, seed) for seed in range(number)]
+            await take_turns(http, number, asks)
     async with target.client() as http:  # what is loaded with the first use of a format, and of a form of text
         for audio_format in FORMATS:
             await ask(http, "**Yes**, [1s] on 2025-03-01.", response_format=audio_format)
     await siege.settled()
     rss, descriptors = process.rss, process.descriptors
-    costs = []
-    for attack in (nothing, ordinary, *attacks, nothing_more):
-        name = str(attack.__doc__).strip()
-        say(name)
-        costs.append(await siege.work(name, attack))
-        say(" | ".join(costs[-1].cells()))
-    held = process.rss / rss - 1
+    costs, after = [], []
+    for number in range(rounds):
+        for attack in (nothing, ordinary, *attacks, nothing_more):
+            name = str(attack.__doc__).strip() + (f", round {number + 1}" if number else "")
+            say(name)
+            costs.append(await siege.work(name, attack))
+            say(" | ".join(costs[-1].cells()))
+        after.append(process.rss / rss - 1)
     async with connect(target.url, target.key) as http:
         afterwards = await take_turns(http, rows, [Ask(TEXT, 25, seed) for seed in range(rows)])
     whole = sum(one.outcome == "whole" for one in afterwards)
@@ -248,10 +256,11 @@ async def run(siege: Siege, attacks: Iterable[Attack], rows: int, say: Callable[
     return [
         *(f"| {' | '.join(row)} |" for row in table),
         "",
-        f"Before the attacks {rss / MEGABYTE:.0f} MB and {descriptors} descriptors; afterwards {held:+.1%} and "
-        f"{process.descriptors}; of {rows} callers at once, as many as there are rows, {whole} were served.",
+        f"Before the attacks {rss / MEGABYTE:.0f} MB and {descriptors} descriptors; after each round "
+        f"{', '.join(f'{held:+.1%}' for held in after)}, and {process.descriptors} descriptors; "
+        f"of {rows} callers at once, as many as there are rows, {whole} were served.",
         "",
-        *missed(costs, held),
+        *missed(costs, after[-1]),
     ]
 
 
@@ -298,8 +307,8 @@ def besieged(options: argparse.Namespace) -> Iterator[Siege]:
             server.wait_ready()
             open_server.wait_ready()
             target = Target(server.url, KEY, open_server.url, keys, options.seconds)
-            warm_frames = WARM_FRAMES if bundle == given else NOISE_FRAMES
-            yield Siege(target, Process(server.process.pid), Ask(PARAGRAPH, options.frames, 1), warm_frames)
+            text, frames = (PARAGRAPH, WARM_FRAMES) if bundle == given else (NOISE_TEXT, NOISE_FRAMES)
+            yield Siege(target, Process(server.process.pid), Ask(text, options.frames, 1), frames)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -312,6 +321,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--timeout", type=int, default=10, help="KW_REQUEST_TIMEOUT (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=12, help="that an endless attack lasts (default: %(default)s)")
     parser.add_argument("--frames", type=int, help="that the listener asks for (default: what the model makes)")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="of all attacks: whether memory grows again shows in the second"
+    )
     parser.add_argument("--only", nargs="+", metavar="ATTACK", help="functions of benchmarks/attacks.py")
     return parser.parse_args(arguments)
 
@@ -325,7 +337,9 @@ def main(arguments: list[str] | None = None) -> None:
         options.bundle = full_size_bundle("0.6b", "int8")
     attacks = [attack for attack in ATTACKS if not options.only or attack.__name__ in options.only]
     with besieged(options) as siege:
-        lines = asyncio.run(run(siege, attacks, options.rows, lambda doing: print(doing, file=sys.stderr)))
+        lines = asyncio.run(
+            run(siege, attacks, options.rows, options.rounds, lambda doing: print(doing, file=sys.stderr))
+        )
     title = f"hostile: {options.bundle.name}, {options.rows} rows, {options.threads} threads; {machine()}"
     print("\n".join([title, "", *lines]))
 

@@ -42,6 +42,11 @@ def _field(value: object) -> str:
     return text if text and plain else json.dumps(text)
 
 
+def shows(level: int) -> bool:
+    """Whether events of a level are logged."""
+    return _LOGGER.isEnabledFor(level)
+
+
 def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
     """Log one event; fields that are None are left out, and values are quoted where they need it."""
     pairs = (f"{key}={_field(value)}" for key, value in fields.items() if value is not None)
@@ -68,3 +73,30 @@ class Seldom:
         if (now := time.monotonic()) >= self._next:
             event(self._name, level=logging.WARNING, times=self._times, **fields)
             self._times, self._next = 0, now + self._seconds
+
+
+class Few:
+    """Lets so many lines that strangers can cause into the log in a second; how many were left out is logged instead.
+
+    Args:
+        left_out: name of the event that says how many were left out; it comes before the next line that is let in.
+        most: lines a second.
+    """
+
+    def __init__(self, left_out: str, most: int) -> None:
+        self._name = left_out
+        self._most = self._left = most
+        self._left_out = 0
+        self._ends = -math.inf
+
+    def one_more(self) -> bool:
+        """Whether one more line may be logged now; if not, it is counted."""
+        if (now := time.monotonic()) >= self._ends:
+            if self._left_out:
+                event(self._name, level=logging.WARNING, times=self._left_out)
+            self._left, self._left_out, self._ends = self._most, 0, now + 1
+        if not self._left:
+            self._left_out += 1
+            return False
+        self._left -= 1
+        return True

@@ -124,6 +124,8 @@ class ClientAddresses:
         return peer
 
     def _trusts(self, address: str) -> bool:
+        if not self._proxies:
+            return False
         try:
             found = ipaddress.ip_address(address)
         except ValueError:  # a Unix socket

@@ -51,8 +51,11 @@ _BYTES_PER_CHAR = 12
 QUIET_PATHS = ("livez", "readyz", "health", "metrics")
 """Routes that monitors ask all day long; their log lines have the level DEBUG."""
 
-REQUESTS_A_ROUND = 4
-"""Requests that begin or end in one round of the event loop."""
+REFUSALS_LOGGED = 20
+"""Lines a second in the log for requests without a known key that were refused: a stranger can send hundreds."""
+
+REQUESTS_A_ROUND = 1
+"""Requests that begin or end in one round of the event loop: each takes it half a millisecond."""
 
 _RESPONSE_SECONDS = 24 * 3600
 
@@ -93,7 +96,9 @@ class SpeechHttpRequest(Request):
         """
         stream = cast(GuardedHttp, self.stream)
         try:
+            self.ctx.refused = True
             self.app.ctx.admit(self)
+            self.ctx.refused = False
             stream.check_length()
             async with asyncio.timeout_at(stream.deadline):
                 await super().receive_body()  # type: ignore[no-untyped-call]
@@ -222,7 +227,8 @@ def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
         request.ctx.admitted = True
 
     async def check(request: Request) -> None:
-        admit(request)
+        if not getattr(request.ctx, "refused", False):  # Sanic also runs this for an error that it is about to answer
+            admit(request)
 
     app.ctx.admit = admit
     app.register_middleware(check, "request")
@@ -235,6 +241,7 @@ def _identify(app: Sanic[Any, Any], metrics: Metrics, clients: ClientAddresses) 
         return clients.of(request.ip, request.headers.getall("x-forwarded-for", ()))
 
     app.ctx.client_of = client_of
+    refusals = log.Few("refusals_not_logged", REFUSALS_LOGGED)
 
     async def identify(request: Request, response: BaseHTTPResponse) -> None:
         response.headers["x-request-id"] = request.id
@@ -242,10 +249,14 @@ def _identify(app: Sanic[Any, Any], metrics: Metrics, clients: ClientAddresses) 
             request.stream.keep_alive = False
         metrics.answered(response.status)
         quiet = request.route is not None and request.route.path in QUIET_PATHS
+        level = logging.DEBUG if quiet else logging.INFO
+        key = getattr(request.ctx, "key", None)
+        if not log.shows(level) or (key is None and 400 <= response.status < 500 and not refusals.one_more()):
+            return
         code, param, reason = getattr(request.ctx, "refusal", (None, None, None))
         log.event(
             "request",
-            level=logging.DEBUG if quiet else logging.INFO,
+            level=level,
             id=request.id,
             client=client_of(request),
             method=request.method,
@@ -254,7 +265,7 @@ def _identify(app: Sanic[Any, Any], metrics: Metrics, clients: ClientAddresses) 
             code=code,
             param=param,
             reason=reason,
-            key=getattr(request.ctx, "key", None),
+            key=key,
         )
 
     app.register_middleware(identify, "response")

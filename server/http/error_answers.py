@@ -19,7 +19,6 @@ from sanic.response import HTTPResponse
 
 from server import log
 from server.errors import ApiError, StoppingError
-from server.http.schemas import ErrorAnswer, ErrorDetail
 
 NO_ROUTE = (
     "there is no such route; speech is POST /v1/audio/speech, the base URL of OpenAI's clients ends with /v1, "
@@ -33,9 +32,8 @@ CLIENT_LEFT = 499
 
 
 def body_of(message: str, *, kind: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """Make the body of any error."""
-    detail = ErrorDetail(message=message, type=kind, param=param, code=code)
-    return ErrorAnswer(error=detail, message=message).model_dump()
+    """Make the body of any error, in the shape of `ErrorAnswer`."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}, "message": message}
 
 
 def body_of_error(error: ApiError) -> dict[str, Any]:

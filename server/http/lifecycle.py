@@ -17,7 +17,7 @@ from server.http.capacity import limit_accept_errors
 from server.http.connections import GuardedProtocol
 from server.http.listening import BACKLOG
 
-ACCEPTED_AT_A_TIME = 8
+ACCEPTED_AT_A_TIME = 2
 """Connections that one round of the event loop accepts: each takes it 0.1 ms or more, and other events wait."""
 
 _POLL_SECONDS = 0.05

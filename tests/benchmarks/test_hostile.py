@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 
@@ -55,8 +56,9 @@ def test_the_whole_command(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     for name in ("LEAST_SECONDS", "QUIET_SECONDS", "TIDIED_SECONDS"):
         monkeypatch.setattr(hostile, name, 0.001)
     few_frames = ["--bundle", str(RANDOM_BUNDLE), "--frames", "25", "--threads", "1"]
-    hostile.main(["--only", "smuggling", "foreign_pages", "--seconds", "1", *few_frames])
+    hostile.main(["--only", "smuggling", "foreign_pages", "--seconds", "1", "--rounds", "2", *few_frames])
     out = capsys.readouterr().out
     assert "| 5 x 400 |" in out
-    assert "| 4 x 403, 1 x curl 200 |" in out
+    assert out.count("| 4 x 403, 1 x curl 200 |") == 2
+    assert re.search(r"after each round [+-][\d.]+%, [+-][\d.]+%, and ", out)
     assert "of 4 callers at once, as many as there are rows, 4 were served" in out

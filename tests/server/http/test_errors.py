@@ -67,3 +67,18 @@ def test_what_strangers_can_cause_is_logged_seldom(
     now += 10
     seldom.event(a=2)
     assert [record.message for record in caplog.records] == ["it times=1 a=1", "it times=500 a=2"]
+
+
+def test_few_lines_a_second_are_let_in(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    few = log.Few("left_out", 3)
+    assert [few.one_more() for _ in range(8)] == [True] * 3 + [False] * 5
+    now += 0.9
+    assert not few.one_more()
+    assert not caplog.records
+    now += 0.1
+    assert [few.one_more() for _ in range(3)] == [True] * 3
+    now += 1
+    assert few.one_more()
+    assert [record.message for record in caplog.records] == ["left_out times=6"]

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from sanic import Sanic
 
+from server import log
 from server.cli.startup import open_pool
 from server.config import Settings
-from server.http.app import API_PREFIXES, create_app
+from server.http.access import KeyRing
+from server.http.app import API_PREFIXES, REFUSALS_LOGGED, create_app
+from server.http.connections import GuardedProtocol
 from server.metrics import Metrics
 from server.models.catalogue import Bundles
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import FakeEngine, write_bundle
+from tests.server.http import test_sanic
 from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, run_server, wait_until
+
+several_apps = test_sanic.several_apps
 
 PUBLIC = {
     "/",
@@ -44,12 +52,17 @@ PUBLIC = {
 """All that answers without a key; whoever adds a route decides here."""
 
 
-def routes(tmp_path: Path) -> set[tuple[str, str]]:
-    """Path and method of everything that the server has."""
-    settings = Settings(models_dir=tmp_path)
+def make_app(settings: Settings) -> Sanic:
+    """The server's app, without a model."""
     metrics = Metrics()
     app = create_app(settings, open_pool(settings, Bundles([], None), FakeEngine.load, metrics), {}, metrics)
     Sanic.unregister_app(app)
+    return app
+
+
+def routes(tmp_path: Path) -> set[tuple[str, str]]:
+    """Path and method of everything that the server has."""
+    app = make_app(Settings(models_dir=tmp_path))
     return {(route.uri, method) for route in app.router.routes for method in route.methods}
 
 
@@ -219,6 +232,40 @@ def test_the_log_says_who_asked_and_what_was_wrong(tmp_path: Path) -> None:
         assert ' reason="term 1 of the voice formula must be ' in line("mix")
         assert " status=404 code=not_found" in line("nowhere")
         assert "private words" not in "\n".join(server.log)
+
+
+def test_a_stranger_is_refused_once_and_fills_no_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each refusal looks at the key once; of many in a second few are logged, and the rest is told as a number."""
+    caplog.set_level(logging.INFO)
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr(log, "time", clock)
+    check, checked = KeyRing.check, []
+    monkeypatch.setattr(KeyRing, "check", lambda *given: checked.append(given) or check(*given))  # type: ignore[func-returns-value]
+    app = make_app(Settings(models_dir=tmp_path, secret_api_key=["sk-right"]))
+    number = REFUSALS_LOGGED + 5
+
+    def head(path: str, key: str) -> bytes:
+        lines = f"{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
+        return f"{lines}content-length: 9\r\n\r\n".encode()
+
+    async def test() -> None:
+        async with test_sanic.serving(app, GuardedProtocol) as (_, port):
+            for _ in range(number):
+                answer = await test_sanic.ask(port, head("POST /v1/audio/speech", "sk-wrong"))
+                assert answer.startswith(b"HTTP/1.1 401 ")
+            assert len(checked) == number
+            for _ in range(number):
+                answer = await test_sanic.ask(port, head("POST /v1/audio/speech", "sk-right") + b"{}       ")
+                assert answer.startswith(b"HTTP/1.1 400 ")
+            clock.monotonic = lambda: 1.0
+            await test_sanic.ask(port, head("POST /v1/audio/speech", "sk-wrong"))
+
+    test_sanic.run(test)
+    statuses = re.findall(r"status=(\d+)", caplog.text)
+    assert [statuses.count(status) for status in ("401", "400")] == [REFUSALS_LOGGED + 1, number]
+    assert "refusals_not_logged times=5\n" in caplog.text
 
 
 def test_a_variable_that_seems_to_hold_a_key_is_warned_of(tmp_path: Path) -> None:
