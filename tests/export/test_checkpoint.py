@@ -104,7 +104,7 @@ def test_a_config_that_is_no_json_object_is_named(folder: Path, content: str) ->
     ("file", "keys", "value", "message"),
     [
         ("config.json", ["model_type"], "llama", "not a Qwen3-TTS checkpoint: .* model_type 'llama'"),
-        ("config.json", ["tts_model_type"], "base", "base checkpoints .* are not supported yet"),
+        ("config.json", ["tts_model_type"], "base", "speaker_encoder_config: enc_dim is 1024, expected 48"),
         ("config.json", ["tts_model_type"], "song", "tts_model_type 'song' is unknown"),
         ("config.json", ["tokenizer_type"], "qwen3_tts_tokenizer_25hz", "'qwen3_tts_tokenizer_25hz' is not supported"),
         ("speech_tokenizer/config.json", ["model_type"], "mimi", "model_type 'mimi'; only .*12hz"),
