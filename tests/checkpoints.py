@@ -129,6 +129,7 @@ _BASE = CheckpointShape(
     max_positions=2048,
     speakers=(),
     ranks=768,
+    gains=Gains(residuals=8.0),
     peak=0.5,
 )
 SHAPES = {
@@ -208,7 +209,7 @@ SHAPES = {
         replace(
             _BASE,
             name="Base odd",
-            talker=StackShape(hidden=40, layers=1, heads=6, kv_heads=3, head_dim=24, mlp=56),
+            talker=StackShape(hidden=40, layers=2, heads=6, kv_heads=3, head_dim=24, mlp=56),
             predictor=StackShape(hidden=40, layers=1, heads=5, kv_heads=1, head_dim=16, mlp=56),
             codec=CodecShape(
                 stack=StackShape(hidden=24, layers=1, heads=3, kv_heads=3, head_dim=8, mlp=40),

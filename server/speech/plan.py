@@ -50,7 +50,7 @@ class Delivery:
         instruction: how to speak, None where there is none or the model follows none.
         sampling: how codes are drawn.
         speed: of the speech; silences keep their length.
-        layout: whether the model is given a text whole or token by token.
+        layout: whether the model is given a text whole or token by token; None leaves it to the model.
     """
 
     speaker: str | None
@@ -58,7 +58,7 @@ class Delivery:
     instruction: str | None
     sampling: Sampling
     speed: float
-    layout: Layout = "whole"
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True)
