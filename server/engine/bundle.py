@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.engine.encoding import ReferenceEncoder
-from server.engine.primed import KEPT_STATES
+from server.engine.primed import MOST_HELD
 from server.engine.prompt import PromptBuilder
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.code_predictor import CodePredictor
@@ -97,7 +97,7 @@ def open_on(
     memory = HostMemory() if device == "cpu" else DeviceMemory(sessions["talker"], device)
     talker = Talker(sessions["talker"], manifest.sizes, slots, memory)
     decoder_session = sessions["codec_decoder"]
-    pooled, kept = manifest.precision in CUDA_PRECISIONS, KEPT_STATES if manifest.clones else 0
+    pooled, kept = manifest.precision in CUDA_PRECISIONS, MOST_HELD if manifest.clones else 0
     bundle = OpenBundle(
         manifest=manifest,
         provider=device,

@@ -10,6 +10,8 @@ from server.graphs.codec_decoder import FRAMES_AT_ONCE, CodecDecoder, CodecState
 
 KEPT_STATES = 8
 """Recordings whose states are kept. A state of the published models takes 5 MB, however long its recording is."""
+MOST_HELD = KEPT_STATES + 1
+"""States that are held while the next one is made."""
 
 
 class PrimedStates:
