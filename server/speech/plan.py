@@ -231,7 +231,7 @@ def check_letters(letters: Letters, manifest: Manifest) -> None:
         )
 
 
-def _check_layout(layout: Layout, manifest: Manifest, param: str, instead: str) -> None:
+def _check_layout(layout: Layout | None, manifest: Manifest, param: str, instead: str) -> None:
     if layout == "streaming" and manifest.whole_text:
         raise InvalidRequestError(
             f"the model {manifest.id} has not learnt to be given a text token by token while it speaks; {instead}, or "

@@ -174,14 +174,14 @@ def test_text_that_arrives_while_it_is_spoken_is_said_alike(
     (expected,) = audio_of(engine, job_of(engine, voices[which], layout="streaming"))
     text = engine.live_text(**WAY, reference=voices[which])
     job = LiveJob(text, SAMPLING, 0, FRAMES, patience=TIMEOUT)
-    threading.Thread(target=lambda: [*map(job.add, [TEXT[:9], TEXT[9:13], TEXT[13:]]), job.finish_text()]).start()
+    threading.Thread(target=lambda: [*map(job.feed, [TEXT[:9], TEXT[9:13], TEXT[13:]]), job.end()]).start()
     (found,) = audio_of(engine, job)
     assert_close(found, expected)
 
 
 def test_a_live_text_without_words_says_nothing(engine: Engine, voices: list[Reference]) -> None:
     job = LiveJob(engine.live_text(**WAY, reference=voices[0]), SAMPLING, 0, FRAMES, patience=TIMEOUT)
-    job.finish_text()
+    job.end()
     assert list(job) == []
 
 
