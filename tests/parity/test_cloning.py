@@ -178,11 +178,12 @@ def test_codes_and_waveform_are_the_official_ones(pair: Pair, layout: Layout) ->
         )
         jobs.append(Job(prompt, GREEDY, seed=1, max_frames=FRAMES))
     found, samples = speak(bundle, jobs)
-    for way, codes, choices in zip(WAYS, found, expected, strict=True):
+    for codes, choices in zip(found, expected, strict=True):
         assert choices.codes.shape == (FRAMES, bundle.manifest.sizes.code_predictor.num_code_groups)
-        # Greedy speech of random weights may soon go in circles, which are of some frames at least.
-        assert len(np.unique(choices.codes, axis=0)) > 2, f"{way}: one frame for ever would prove nothing"
         assert_official(codes, choices)
+    # Greedy speech of random weights may soon go in circles, but not with each voice and in each language.
+    distinct = sorted(len(np.unique(choices.codes, axis=0)) for choices in expected)
+    assert distinct[len(WAYS) // 2] > FRAMES / 8, "frames that hardly change would prove nothing"
     for row in (0, 6, 9):  # both recordings, and a voice alone
         wanted = official.cloned_waveform(items[row], found[row])
         # The official cut is that of a rounded product, which may leave the recording's last sample in.
