@@ -36,7 +36,7 @@ INSTRUCTION_SHARE = 0.5
 """An instruction may take this part of a prompt's positions; the rest is there for text."""
 NO_CLONING = (
     "{model} cannot clone voices; a Base model can: "
-    "python export/convert.py --model Qwen/Qwen3-TTS-12Hz-0.6B-Base --output models/qwen3_tts_0_6b_base"
+    "qwen3-tts convert --model Qwen/Qwen3-TTS-12Hz-0.6B-Base --output models/qwen3_tts_0_6b_base"
 )
 NO_TEXT: Floats = np.zeros((0, 0), np.float32)
 """What follows a prompt that holds all of its text."""

@@ -271,7 +271,7 @@ def test_one_recording_is_encoded_at_a_time_and_no_graph_stays(
 def test_a_model_with_speakers_says_how_to_get_one_that_clones() -> None:
     engine = Engine.load(RANDOM_BUNDLE, provider="cpu", threads=1, max_rows=1, max_queue=1)
     try:
-        command = r"cannot clone voices; .* export/convert\.py --model Qwen/Qwen3-TTS-12Hz-0\.6B-Base"
+        command = r"cannot clone voices; .* qwen3-tts convert --model Qwen/Qwen3-TTS-12Hz-0\.6B-Base"
         with pytest.raises(CloneError, match=command):
             engine.encode_reference(recording(1), None)
         with pytest.raises(CloneError, match=command):
