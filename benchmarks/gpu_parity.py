@@ -84,7 +84,7 @@ def _reference(bundle: Path, wide: Path, manifest: Manifest, threads: int) -> Re
             rows[name].append(value)
         controls = controls._replace(length=controls.length + 1, last_code=int(codes[0]))
         talker.advance(0, 1, controls.length)
-    stacked = {name: np.stack(values) for name, values in rows.items()}
+    stacked: dict[str, Any] = {name: np.stack(values) for name, values in rows.items()}
     decoder = PooledCodecDecoder(sessions["codec_decoder"], 1, HostMemory())
     waveform, _ = decoder.decode(stacked["codes"][None], [decoder.start()])
     return Reference(prompt=prompt, waveform=waveform[0], **stacked)

@@ -19,6 +19,7 @@ from torch import Tensor
 from tests.checkpoints import (
     CheckpointShape,
     CodecShape,
+    EncoderShape,
     StackShape,
     codec_config,
     model_config,
@@ -45,6 +46,22 @@ _SMALL = CheckpointShape(
 )
 SIZES = {
     "0.6b": _SMALL,
+    "0.6b-base": replace(
+        _SMALL,
+        name="0.6b-base",
+        model_type="base",
+        encoder=EncoderShape(
+            stack=StackShape(hidden=512, layers=8, heads=8, kv_heads=8, head_dim=64, mlp=2048),
+            filters=64,
+            codebook_dim=256,
+            quantizers=32,
+            channels=512,
+            scale=8,
+            squeezed=128,
+            attention=128,
+        ),
+        speakers=(),
+    ),
     "1.7b": replace(_SMALL, name="1.7b", model_size="1b7", talker=replace(_SMALL.talker, hidden=2048, mlp=6144)),
 }
 

@@ -20,6 +20,7 @@ from export.quantise import INT8, INT8_FINE, WeightFormat, quantise_graph
 from server.engine.bundle import OpenBundle, open_prompts
 from server.engine.job import Job, Sampling
 from server.engine.prompt import AUTO
+from server.engine.reference import Reference
 from server.engine.synthesizer import Synthesizer
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder, CodecState
@@ -69,13 +70,14 @@ class _Deaf(CodecDecoder):
         return np.zeros((rows, frames * self._samples_per_frame), np.float32), list(states)
 
 
-def spoken_codes(folder: Path, manifest: Manifest, tick: Tick) -> list[Ints]:
+def spoken_codes(folder: Path, manifest: Manifest, tick: Tick, voice: Reference | None = None) -> list[Ints]:
     """What a bundle's talker and code predictor say, `[frames, groups]` a text; the last is to be measured with.
 
     Args:
         folder: holds the bundle's tables and graphs.
         manifest: of these.
         tick: hears how many texts of how many have been spoken.
+        voice: to speak with, where the model clones voices.
     """
     sessions = {
         name: open_session(folder / manifest.graphs[name].file, "cpu", 0) for name in ("talker", "code_predictor")
@@ -94,9 +96,14 @@ def spoken_codes(folder: Path, manifest: Manifest, tick: Tick) -> list[Ints]:
     language = "english" if "english" in manifest.languages else AUTO
     texts = (*_TEXTS, TEXT)
     for number, text in enumerate(texts):
-        speaker = speakers[number % len(speakers)] if speakers else None
+        speaker = speakers[number % len(speakers)] if speakers and voice is None else None
         prompt = bundle.prompts.build(
-            text, speaker=speaker, language=language if text.isascii() else AUTO, instruction=None
+            text,
+            speaker=speaker,
+            language=language if text.isascii() else AUTO,
+            instruction=None,
+            layout="whole",
+            reference=voice,
         )
         row = synthesizer.start(Job(prompt, _SAMPLING, seed=number, max_frames=_FRAMES), 0)
         while not row.finished:

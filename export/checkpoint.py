@@ -58,6 +58,11 @@ class Checkpoint:
     codec_weights: Weights
     license: str | None = None
 
+    @property
+    def clones(self) -> bool:
+        """Whether it is a `base` checkpoint, which speaks with voices of recordings."""
+        return bool(self.config["tts_model_type"] == "base")
+
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """One tensor of the talker's side, in its stored dtype.
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from export.cloning_config import complete_cloning
 from export.weights import CheckpointError, read_json
 from server.graphs.frame_state import RESERVED_CODES
 from server.voices.profiles import normalised
@@ -19,7 +20,7 @@ CODEC_REPOSITORY = "Qwen/Qwen3-TTS-Tokenizer-12Hz"
 """Hub id of the speech tokenizer that all published checkpoints have in their `speech_tokenizer/`."""
 _MODEL_TYPE = "qwen3_tts"
 _CODEC_TYPE = "qwen3_tts_tokenizer_12hz"
-_KINDS = ("custom_voice", "voice_design")
+_KINDS = ("custom_voice", "voice_design", "base")
 
 _LARGEST_SIZE, _MOST_LAYERS = 1 << 24, 1024
 """Bounds far above any checkpoint, so that a slip in a file is an error and not an endless or enormous model."""
@@ -40,7 +41,7 @@ def read_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     In what is returned, `rope_theta` and `head_dim` stand in the talker's, code predictor's and codec decoder's
     sections, whether the files have them there, in `rope_parameters`, or not at all; `spk_id` and `codec_language_id`
     give ints by names in lower case, as the official package looks them up, and `spk_is_dialect` gives every speaker
-    a language or None.
+    a language or None. A `base` checkpoint's encoders have every value, see `export.cloning_config`.
 
     Raises:
         CheckpointError: not a checkpoint that can be converted; naming the value and what was expected.
@@ -52,12 +53,8 @@ def read_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"expected {_MODEL_TYPE!r}"
         )
     kind = config.get("tts_model_type")
-    if kind == "base":
-        raise CheckpointError(
-            "base checkpoints (voice cloning) are not supported yet; convert a CustomVoice or VoiceDesign checkpoint"
-        )
     if kind not in _KINDS:
-        raise CheckpointError(f"config.json: tts_model_type {kind!r} is unknown; expected custom_voice or voice_design")
+        raise CheckpointError(f"config.json: tts_model_type {kind!r} is unknown; expected one of {', '.join(_KINDS)}")
     if config.get("tokenizer_type") != _CODEC_TYPE:
         raise CheckpointError(
             f"the speech tokenizer {config.get('tokenizer_type')!r} is not supported; only {_CODEC_TYPE!r} (12 Hz) is"
@@ -78,6 +75,8 @@ def read_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     _name_voices(talker)
     if kind == "custom_voice" and not talker["spk_id"]:
         raise CheckpointError("config.json: talker_config: spk_id names no speaker, and a custom_voice needs one")
+    if kind == "base":
+        complete_cloning(config, codec, f"{CODEC_FOLDER}/config.json")
     return config, codec
 
 

@@ -40,7 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Options of the command; argparse exits with 2 where they are wrong."""
     parser = argparse.ArgumentParser(
         prog="qwen3-tts convert",
-        description="Convert a Qwen3-TTS CustomVoice or VoiceDesign checkpoint to an ONNX bundle for this server.",
+        description="Convert a Qwen3-TTS checkpoint (CustomVoice, VoiceDesign or Base) to an ONNX bundle.",
         epilog="HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are respected.",
     )
     parser.add_argument(
@@ -219,10 +219,13 @@ def _report_parity(context: Conversion) -> None:
         print(f"{name:<20} {errors['of']:<8} {numbers}")
     for name, codes in parity["codes"].items():
         print(f"greedy codes equal, {name}: {codes['equal']} of {codes['compared']} over {parity['frames']} frames")
+    if recording := parity.get("recording"):
+        print(f"codes of a recording equal: {recording['equal']} of {recording['compared']}")
     if "arithmetic" in parity:
         print(f"measured in {parity['arithmetic']}")
     print()
-    if context.precision == "fp32" and any(codes["equal"] < codes["compared"] for codes in parity["codes"].values()):
+    every = [*parity["codes"].values(), *([recording] if recording else [])]
+    if context.precision == "fp32" and any(codes["equal"] < codes["compared"] for codes in every):
         print("warning: this fp32 bundle does not give PyTorch's codes everywhere; please report it\n")
 
 

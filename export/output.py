@@ -40,9 +40,14 @@ def bytes_needed(checkpoint: Checkpoint) -> int:
     text_side = checkpoint.weights.parameters("talker.model.text_embedding.")
     graphs = checkpoint.weights.parameters("talker.") - text_side
     codec = checkpoint.codec_weights.parameters("decoder.")
+    cloning = 0
+    if checkpoint.clones:
+        predictor_table = checkpoint.weights.parameters("talker.code_predictor.model.codec_embedding.")
+        encoders = checkpoint.codec_weights.parameters("encoder.") + checkpoint.weights.parameters("speaker_encoder.")
+        cloning = predictor_table + encoders
     largest = max(graphs - checkpoint.weights.parameters("talker.code_predictor."), codec)
     table = talker["text_vocab_size"] * talker["hidden_size"]
-    needed: int = _FLOAT32 * (graphs + codec + table + largest) + _SMALL_FILES
+    needed: int = _FLOAT32 * (graphs + codec + table + cloning + largest) + _SMALL_FILES
     return needed
 
 

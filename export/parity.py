@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.checkpoint import Checkpoint
+from export.encoders_parity import Encoded, encode_sample, run_encoders
 from export.graphs.code_predictor import CodePredictorStep
 from export.graphs.codec_decoder import CodecDecoder as TorchCodecDecoder
 from export.graphs.codec_decoder import decode_whole
@@ -33,7 +34,7 @@ from server.graphs.frame_state import Controls
 from server.graphs.memory import HostMemory, Memory
 from server.graphs.session import CUDA_PRECISIONS, Chosen, Session, open_session
 from server.graphs.talker import Talker
-from server.manifest import Manifest, Sizes
+from server.manifest import SPEAKER_ENCODER, Manifest, Sizes
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -74,6 +75,8 @@ class GreedyCodes:
 class Reference:
     """What the checkpoint says to one prompt, greedily, for some frames.
 
+    `encoded` is what its encoders make of a recording, if it clones voices.
+
     Shapes: `prompt` `[positions, hidden]`, `codes` `[frames, groups]`, `inputs` and `hidden` `[frames, hidden]` (talker
     input after each frame, hidden state before it), `logits` `[frames, vocab_size]`, `predictor_logits` `[frames,
     groups - 1, codes]`, `waveform` `[samples]`.
@@ -86,6 +89,7 @@ class Reference:
     logits: Floats
     predictor_logits: Floats
     waveform: Floats
+    encoded: Encoded | None = None
 
 
 @torch.inference_mode()
@@ -97,9 +101,17 @@ def reference(
     Raises:
         ValueError: they give values that are not finite.
     """
-    speaker = next(iter(manifest.speakers), None)
+    encoded = encode_sample(checkpoint) if manifest.clones else None
+    speaker = next(iter(manifest.speakers), None) if encoded is None else None
     language = "english" if "english" in manifest.languages else AUTO
-    prompt = prompts.build(TEXT, speaker=speaker, language=language, instruction="Speak calmly.").embeddings
+    prompt = prompts.build(
+        TEXT,
+        speaker=speaker,
+        language=language,
+        instruction="Speak calmly.",
+        layout="whole",
+        reference=encoded.voice if encoded else None,
+    ).embeddings
     talker, step = TorchTalker.from_checkpoint(checkpoint), CodePredictorStep.from_checkpoint(checkpoint)
     greedy = GreedyCodes(manifest)
     length = len(prompt)
@@ -124,7 +136,7 @@ def reference(
     stacked = {name: np.stack(values) for name, values in rows.items()}
     waveform = decode_whole(TorchCodecDecoder.from_checkpoint(checkpoint), stacked["codes"])
     _check_finite(waveform, "the samples are", "PyTorch")
-    return Reference(prompt=prompt, waveform=waveform, **stacked)
+    return Reference(prompt=prompt, waveform=waveform, encoded=encoded, **stacked)
 
 
 def _lengths(length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,8 +166,9 @@ def measure(
     compared with PyTorch's.
 
     Returns:
-        `frames`; `codes`: `equal` of `compared` for codebook 0 and for the others; `graphs`: for each what is compared,
-        `max_error`, `mean_error`, and `relative_error`, the largest as a part of PyTorch's largest magnitude.
+        `frames`; `codes`: `equal` of `compared` for codebook 0 and for the others; `recording`: the same of the codes
+        of a recording, where voices are cloned; `graphs`: for each what is compared, `max_error`, `mean_error`, and
+        `relative_error`, the largest as a part of PyTorch's largest magnitude.
 
     Raises:
         ValueError: a graph gives values that are not finite.
@@ -174,7 +187,13 @@ def measure(
         name: {"equal": int(equal.sum()), "compared": equal.size}
         for name, equal in (("codebook 0", equal_0), ("other codebooks", equal_rest))
     }
-    return {"frames": FRAMES, "codes": codes, "graphs": errors}
+    report = {"frames": FRAMES, "codes": codes, "graphs": errors}
+    if expected.encoded is not None:
+        found = run_encoders(folder, manifest, threads)
+        errors[SPEAKER_ENCODER] = _error(SPEAKER_ENCODER, "embedding", found.speaker, expected.encoded.speaker)
+        equal = found.codes == expected.encoded.codes
+        report["recording"] = {"equal": int(equal.sum()), "compared": equal.size}
+    return report
 
 
 def _error(graph: str, of: str, found: Floats, expected: Floats) -> dict[str, Any]:

@@ -156,7 +156,8 @@ def _tensor(value: onnx.ValueInfoProto) -> TensorSpec:
 
 def _follows_instructions(checkpoint: Checkpoint) -> bool:
     config = checkpoint.config
-    return config["tts_model_type"] == "voice_design" or config.get("tts_model_size") != "0b6"
+    kind = config["tts_model_type"]  # the package's call for cloning takes no instruction
+    return kind == "voice_design" or (kind == "custom_voice" and config.get("tts_model_size") != "0b6")
 
 
 def description_of(checkpoint: Checkpoint) -> str:
@@ -168,6 +169,8 @@ def description_of(checkpoint: Checkpoint) -> str:
     model = f"Qwen3-TTS {size}" if talker["hidden_size"] == hidden else "Qwen3-TTS"
     if config["tts_model_type"] == "voice_design":
         what = f"{model} VoiceDesign: voices from a description"
+    elif config["tts_model_type"] == "base":
+        what = f"{model} Base: voices of recordings"
     else:
         what = f"{model} CustomVoice: {_count(len(talker['spk_id']), 'speaker')}"
         if _follows_instructions(checkpoint):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from export.graphs.cuda.narrow import NARROW_TYPES
 from export.graphs.graph import CONTRIB_DOMAIN, with_subgraphs
+from server.manifest import CLONING_GRAPHS
 
 ACCURACY_LEVEL = 4
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
@@ -58,7 +59,7 @@ HEADS = INT8
 def graph_precision(precision: str, graph: str) -> str:
     """What a bundle of some precision stores one of its graphs in: fp32, int8, int4, or, for a GPU, its own name."""
     if precision in NARROW_TYPES:
-        return "fp32" if graph == "codec_decoder" else precision
+        return "fp32" if graph in ("codec_decoder", *CLONING_GRAPHS) else precision
     weight_format = PRECISIONS[precision].get(graph)
     return f"int{weight_format.bits}" if weight_format else "fp32"
 

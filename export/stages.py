@@ -15,8 +15,10 @@ from onnx import TensorProto
 
 from export.calibration import LOUDEST_NOISE, Quietest, export_quantised, spoken_codes
 from export.checkpoint import Checkpoint, CheckpointError
+from export.encoders_parity import encode_sample
 from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnnxConfig
 from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
+from export.graphs.codec_encoder import CodecEncoder, CodecEncoderOnnxConfig
 from export.graphs.cuda.frame_unrolled import DeviceFirstCode, DeviceStep, DeviceStepOnnxConfig, frame_unrolled
 from export.graphs.cuda.narrow import NARROW_TYPES, export_narrow, narrow, widen
 from export.graphs.cuda.pooled import pool_states
@@ -25,15 +27,24 @@ from export.graphs.first_code import FirstCode, FirstCodeOnnxConfig
 from export.graphs.frame import frame_graph
 from export.graphs.frame_loop import frame_loop
 from export.graphs.graph import export_graph, save_graph
+from export.graphs.speaker_encoder import SpeakerEncoder, SpeakerEncoderOnnxConfig
 from export.graphs.talker import Talker, TalkerOnnxConfig
 from export.halves import store_halves, store_tables_in_bfloat16
 from export.parity import measure, reference
 from export.publish import describe, publish
 from export.quantise import PRECISIONS, quantise_graph
-from export.tables import write_codec_table, write_text_table, write_tokenizer
+from export.tables import write_codec_table, write_predictor_table, write_text_table, write_tokenizer
 from server.engine.bundle import open_prompts
 from server.graphs.session import CPU_LACKS
-from server.manifest import CODEC_TABLE, TEXT_TABLE, TOKENIZER, Manifest
+from server.manifest import (
+    CODEC_ENCODER,
+    CODEC_TABLE,
+    PREDICTOR_TABLE,
+    SPEAKER_ENCODER,
+    TEXT_TABLE,
+    TOKENIZER,
+    Manifest,
+)
 
 
 @dataclass
@@ -96,6 +107,9 @@ def _tensors(context: Conversion) -> None:
     checkpoint.check_module(Talker.on_meta(checkpoint), Talker.PREFIX)
     checkpoint.check_module(CodePredictorStep.on_meta(checkpoint), CodePredictorStep.PREFIX)
     checkpoint.check_module(CodecDecoder.on_meta(checkpoint), CodecDecoder.PREFIX, codec=True)
+    if checkpoint.clones:
+        checkpoint.check_module(SpeakerEncoder.on_meta(checkpoint), SpeakerEncoder.PREFIX)
+        checkpoint.check_module(CodecEncoder.on_meta(checkpoint), CodecEncoder.PREFIX, codec=True)
 
 
 def _tokenizer(context: Conversion) -> None:
@@ -104,6 +118,8 @@ def _tokenizer(context: Conversion) -> None:
 
 def _tables(context: Conversion) -> None:
     write_codec_table(context.checkpoint, context.output / CODEC_TABLE)
+    if context.checkpoint.clones:
+        write_predictor_table(context.checkpoint, context.output / PREDICTOR_TABLE)
     write_text_table(context.checkpoint, context.output / TEXT_TABLE, context.tick)
 
 
@@ -164,7 +180,9 @@ def _codec_decoder(context: Conversion) -> None:
 
     narrowed = context.precision in NARROW_TYPES
     if PRECISIONS.get(context.precision) and not narrowed:
-        codes = spoken_codes(context.output, context.manifest(), context.tick)
+        manifest = context.manifest()
+        voice = encode_sample(context.checkpoint).voice if manifest.clones else None
+        codes = spoken_codes(context.output, manifest, context.tick, voice)
         found = export_quantised(load, codes, context.output, always=context.noise, validate=context.validate)
         context.notes += _what_stays(found)
         path = context.output / "codec_decoder.onnx"
@@ -193,6 +211,16 @@ def _what_stays(found: Quietest) -> list[str]:
     ]
 
 
+def _encoders(context: Conversion) -> None:
+    """The two encoders of a checkpoint that clones voices, in float32; nothing for another one."""
+    if not context.checkpoint.clones:
+        return
+    speaker = SpeakerEncoderOnnxConfig(SpeakerEncoder.from_checkpoint(context.checkpoint))
+    export_graph(SPEAKER_ENCODER, speaker, context.output, validate=context.validate)
+    codec = CodecEncoderOnnxConfig(CodecEncoder.from_checkpoint(context.checkpoint))
+    export_graph(CODEC_ENCODER, codec, context.output, validate=context.validate)
+
+
 def _parity(context: Conversion) -> None:
     check_bundle(context, context.manifest())
     if not context.validate:
@@ -215,7 +243,7 @@ def check_bundle(context: Conversion, manifest: Manifest) -> None:
         return
     with TemporaryDirectory(dir=context.output.parent, prefix=".widened-") as folder:
         for graph in manifest.graphs.values():
-            widen(context.output / graph.file, Path(folder, graph.file))
+            widen(context.output / graph.file, Path(folder, graph.file))  # what is float32 stays so
         found = measure(Path(folder), manifest, expected)
     context.parity = found | {"arithmetic": "fp32 with weights rounded to bf16: there are no CPU kernels for bf16"}
 
@@ -232,6 +260,7 @@ STAGES = (
     Stage("code predictor", _frame),
     Stage("quantisation", _quantise),
     Stage("codec decoder", _codec_decoder),
+    Stage("encoders", _encoders),
     Stage("parity", _parity),
     Stage("manifest", _manifest),
 )

@@ -64,6 +64,24 @@ def write_codec_table(checkpoint: Checkpoint, path: Path) -> None:
     np.save(path, checkpoint.tensor("talker.model.codec_embedding.weight", shape).float().numpy())
 
 
+def write_predictor_table(checkpoint: Checkpoint, path: Path) -> None:
+    """Write the code predictor's embeddings of all codes but a frame's first, float32 `[(groups - 1) * codes, hidden]`.
+
+    With the talker's own embedding of code 0 they are what the talker is fed of a frame, so also of a reference.
+
+    Raises:
+        CheckpointError: a tensor is missing or of the wrong shape.
+    """
+    config = checkpoint.config["talker_config"]
+    size, groups = config["code_predictor_config"]["vocab_size"], config["num_code_groups"] - 1
+    shape = (size, config["hidden_size"])
+    table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(groups * size, shape[1]))
+    for group in range(groups):
+        name = f"talker.code_predictor.model.codec_embedding.{group}.weight"
+        table[group * size : (group + 1) * size] = checkpoint.tensor(name, shape).float().numpy()
+    table.flush()
+
+
 def write_tokenizer(checkpoint: Checkpoint, path: Path) -> None:
     """Write the byte-level BPE of `vocab.json` and `merges.txt` without any added token.
 

@@ -17,10 +17,16 @@ from server.errors import first_fault
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 TOKENIZER, TEXT_TABLE, CODEC_TABLE = "tokenizer.json", "text_embedding.npy", "codec_embedding.npy"
+PREDICTOR_TABLE = "predictor_embedding.npy"
+"""The code predictor's embeddings, in a bundle that clones voices."""
+TABLES = (TEXT_TABLE, CODEC_TABLE, PREDICTOR_TABLE)
+"""Files of which rows are looked up on disk."""
 GRAPHS = ("talker", "code_predictor", "codec_decoder")
 """The graphs that every bundle has, by their keys in `Manifest.graphs`."""
+SPEAKER_ENCODER, CODEC_ENCODER = CLONING_GRAPHS = ("speaker_encoder", "codec_encoder")
+"""The graphs that a bundle has besides if it clones voices; they are loaded only while a recording is encoded."""
 
-ModelType = Literal["custom_voice", "voice_design"]
+ModelType = Literal["custom_voice", "voice_design", "base"]
 Precision = Literal["fp32", "int8", "mixed", "int4", "bf16", "fp16", "int4_bf16"]
 DEFAULT_PRECISION: Precision = "int8"
 """What the exporter makes where nothing else is asked for; the ids of such bundles do not name it."""
@@ -212,6 +218,11 @@ class Manifest(_Strict):
     parity: dict[str, Any]
     tools: dict[str, str]
 
+    @property
+    def clones(self) -> bool:
+        """Whether the model speaks with voices of recordings."""
+        return self.model_type == "base"
+
     @model_validator(mode="after")
     def _ids_fit(self) -> Self:
         most = self.sizes.talker.vocab_size
@@ -276,9 +287,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _check_whole(bundle: str, manifest: Manifest) -> None:
     """See that the graphs are all there and that whatever is opened has a hash."""
-    for name in GRAPHS:
+    cloning = manifest.clones
+    for name in (*GRAPHS, *(CLONING_GRAPHS if cloning else ())):
         if name not in manifest.graphs:
             raise BundleError(f"{bundle}: {MANIFEST_NAME} has no graph {name}; convert the checkpoint again")
-    for file in (TOKENIZER, TEXT_TABLE, CODEC_TABLE, *(graph.file for graph in manifest.graphs.values())):
+    tables = TABLES if cloning else (TEXT_TABLE, CODEC_TABLE)
+    for file in (TOKENIZER, *tables, *(graph.file for graph in manifest.graphs.values())):
         if file not in manifest.files:
             raise BundleError(f"{bundle}: {MANIFEST_NAME} does not list {file} in files; convert the checkpoint again")

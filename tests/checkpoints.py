@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -66,6 +67,24 @@ class CodecShape:
 
 
 @dataclass(frozen=True)
+class EncoderShape:
+    """The two encoders of a `base` checkpoint: the codec's, whose codebooks are `codebook_dim` wide, and the
+    speaker's, whose blocks have `channels` each."""
+
+    stack: StackShape = StackShape(hidden=32, layers=2, heads=4, kv_heads=4, head_dim=8, mlp=48)
+    filters: int = 4
+    residual_layers: int = 1
+    codebook_dim: int = 16
+    quantizers: int = 20
+    ratios: tuple[int, ...] = (8, 6, 5, 4)
+    channels: int = 16
+    blocks: int = 3
+    scale: int = 4
+    squeezed: int = 8
+    attention: int = 12
+
+
+@dataclass(frozen=True)
 class CheckpointShape:
     """What a random checkpoint looks like.
 
@@ -80,6 +99,7 @@ class CheckpointShape:
     talker: StackShape = StackShape(hidden=64, layers=3, heads=4, kv_heads=2, head_dim=32, mlp=128)
     predictor: StackShape = StackShape(hidden=64, layers=2, heads=4, kv_heads=2, head_dim=32, mlp=128)
     codec: CodecShape = CodecShape()
+    encoder: EncoderShape = EncoderShape()
     text_hidden: int = 48
     code_groups: int = 16
     codebook_size: int = 512
@@ -97,6 +117,21 @@ class CheckpointShape:
 
 
 _SMALL = CheckpointShape(name="0.6B-like")
+_BASE = CheckpointShape(
+    name="Base",
+    model_type="base",
+    talker=StackShape(hidden=48, layers=2, heads=4, kv_heads=2, head_dim=16, mlp=96),
+    predictor=StackShape(hidden=48, layers=1, heads=4, kv_heads=2, head_dim=16, mlp=96),
+    codec=CodecShape(rates=(24, 20)),
+    text_hidden=40,
+    code_groups=8,
+    codebook_size=256,
+    max_positions=2048,
+    speakers=(),
+    ranks=768,
+    gains=Gains(residuals=8.0),
+    peak=0.5,
+)
 SHAPES = {
     shape.name: shape
     for shape in (
@@ -153,6 +188,67 @@ SHAPES = {
             eos_scale=1.3,
             generation={"max_new_tokens": 1024},
         ),
+        _BASE,
+        replace(
+            _BASE,
+            name="Base 1.7B-like",
+            model_size="1b7",
+            talker=StackShape(hidden=72, layers=3, heads=4, kv_heads=2, head_dim=32, mlp=96),
+            encoder=EncoderShape(
+                stack=StackShape(hidden=24, layers=3, heads=4, kv_heads=2, head_dim=6, mlp=40),
+                filters=6,
+                residual_layers=2,
+                codebook_dim=24,
+                channels=24,
+                blocks=2,
+                scale=3,
+            ),
+            code_groups=5,
+            shards=2,
+        ),
+        replace(
+            _BASE,
+            name="Base odd",
+            talker=StackShape(hidden=40, layers=2, heads=6, kv_heads=3, head_dim=24, mlp=56),
+            predictor=StackShape(hidden=40, layers=1, heads=5, kv_heads=1, head_dim=16, mlp=56),
+            codec=CodecShape(
+                stack=StackShape(hidden=24, layers=1, heads=3, kv_heads=3, head_dim=8, mlp=40),
+                codebook_dim=24,
+                latent=28,
+                decoder_dim=32,
+                window=10,
+                rates=(12, 10),
+                ratios=(2, 2, 2),
+            ),
+            encoder=EncoderShape(
+                stack=StackShape(hidden=20, layers=1, heads=2, kv_heads=1, head_dim=8, mlp=24),
+                filters=2,
+                codebook_dim=12,
+                quantizers=8,
+                ratios=(6, 5, 4, 4),
+                channels=8,
+                blocks=4,
+                scale=2,
+            ),
+            code_groups=3,
+            codebook_size=128,
+            dtype=torch.float32,
+        ),
+        replace(
+            _BASE,
+            name="Base wide",
+            codec=CodecShape(rates=(15, 4), ratios=(2, 2)),
+            encoder=EncoderShape(
+                stack=StackShape(hidden=16, layers=2, heads=2, kv_heads=2, head_dim=8, mlp=24),
+                filters=3,
+                codebook_dim=16,
+                ratios=(5, 4, 6),
+                channels=32,
+                scale=8,
+            ),
+            code_groups=4,
+            languages=("english", "chinese"),
+        ),
     )
 }
 
@@ -192,6 +288,7 @@ def model_config(shape: CheckpointShape) -> dict[str, Any]:
         spk_id={name: first + SPEAKERS[name] for name in shape.speakers},
         spk_is_dialect={name: DIALECTS.get(name, False) for name in shape.speakers},
     )  # fmt: skip
+    base = {"speaker_encoder_config": _speaker_config(shape)} if shape.model_type == "base" else {}
     return {
         "architectures": ["Qwen3TTSForConditionalGeneration"],
         "model_type": "qwen3_tts",
@@ -204,12 +301,46 @@ def model_config(shape: CheckpointShape) -> dict[str, Any]:
         "tts_bos_token_id": special["<tts_text_bos>"],
         "tts_eos_token_id": special["<tts_text_eod>"],
         "talker_config": talker,
+        **base,
         "transformers_version": "4.57.3",
     }
 
 
+def _speaker_config(shape: CheckpointShape) -> dict[str, Any]:
+    encoder = shape.encoder
+    return {
+        "enc_dim": shape.talker.hidden,
+        "enc_channels": [encoder.channels] * (1 + encoder.blocks) + [encoder.channels * encoder.blocks],
+        "enc_kernel_sizes": [5, *[3] * encoder.blocks, 1],
+        "enc_dilations": [1, *range(2, 2 + encoder.blocks), 1],
+        "enc_attention_channels": encoder.attention,
+        "enc_res2net_scale": encoder.scale,
+        "enc_se_channels": encoder.squeezed,
+        "sample_rate": 24000,
+    }
+
+
+def _encoder_config(shape: CheckpointShape) -> dict[str, Any]:
+    """`encoder_config` of the codec: what its published one says beside the sizes."""
+    encoder, stack = shape.encoder, shape.encoder.stack
+    step = 2 * math.prod(encoder.ratios)
+    return {
+        "_frame_rate": 24000 / step, "attention_bias": False, "audio_channels": 1, "codebook_dim": encoder.codebook_dim,
+        "codebook_size": shape.codebook_size, "compress": 2, "dilation_growth_rate": 2, "head_dim": stack.head_dim,
+        "hidden_act": "gelu", "hidden_size": stack.hidden, "intermediate_size": stack.mlp, "kernel_size": 7,
+        "last_kernel_size": 3, "layer_scale_initial_scale": 0.01, "max_position_embeddings": 8000, "norm_eps": 1e-05,
+        "num_attention_heads": stack.heads, "num_filters": encoder.filters, "num_hidden_layers": stack.layers,
+        "num_key_value_heads": stack.kv_heads, "num_quantizers": encoder.quantizers,
+        "num_residual_layers": encoder.residual_layers, "num_semantic_quantizers": 1, "pad_mode": "constant",
+        "residual_kernel_size": 3, "rope_theta": 10000.0, "sampling_rate": 24000, "sliding_window": 250,
+        "trim_right_ratio": 1.0, "upsample_groups": stack.hidden, "upsampling_ratios": list(encoder.ratios),
+        "use_cache": False, "use_causal_conv": True, "use_conv_shortcut": False, "use_streaming": False,
+        "vector_quantization_hidden_dimension": encoder.codebook_dim,
+    }  # fmt: skip
+
+
 def codec_config(shape: CheckpointShape) -> dict[str, Any]:
-    """`speech_tokenizer/config.json`; the encoder (Mimi) is present and minute."""
+    """`speech_tokenizer/config.json`; the encoder (Mimi) is present, and minute where no voice is cloned."""
     codec = shape.codec
     decoder = _stack_config(
         codec.stack, codebook_dim=codec.codebook_dim, codebook_size=shape.codebook_size, decoder_dim=codec.decoder_dim,
@@ -224,6 +355,8 @@ def codec_config(shape: CheckpointShape) -> dict[str, Any]:
         "num_quantizers": 16, "upsample_groups": 16, "upsampling_ratios": [8, 6, 5, 4], "use_cache": False,
         "vector_quantization_hidden_dimension": 8, "sampling_rate": 24000, "sliding_window": 250,
     }  # fmt: skip
+    if base := shape.model_type == "base":
+        encoder = _encoder_config(shape)
     return {
         "architectures": ["Qwen3TTSTokenizerV2Model"],
         "model_type": "qwen3_tts_tokenizer_12hz",
@@ -231,7 +364,7 @@ def codec_config(shape: CheckpointShape) -> dict[str, Any]:
         "input_sample_rate": 24000,
         "output_sample_rate": 24000,
         "decode_upsample_rate": codec.samples_per_frame,
-        "encode_downsample_rate": 1920,
+        "encode_downsample_rate": codec.samples_per_frame if base else 1920,
         "decoder_config": decoder,
         "encoder_config": encoder,
         "transformers_version": "4.57.3",

@@ -10,7 +10,7 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -58,15 +58,22 @@ class Choices(NamedTuple):
 
 
 class _Margins(LogitsProcessor):
-    """Notes the lead of the best score of a single row; it has to be the last processor."""
+    """Notes the lead of the best score of each row; it has to be the last processor."""
 
     def __init__(self) -> None:
-        self.found: list[float] = []
+        self.found: list[NDArray[np.float64]] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        best, second = scores[0].topk(2).values.tolist()
-        self.found.append((best - second) / max(abs(best), abs(second), 1e-9))
+        best, second = scores.topk(2).values.double().numpy().T
+        self.found.append((best - second) / np.maximum(np.maximum(abs(best), abs(second)), 1e-9))
         return scores
+
+    def of(self, codes: NDArray[np.int64], row: int = 0) -> Choices:
+        """The codes `[frames, groups]` of a row with their margins.
+
+        Each frame is scored in its order: code 0 by the talker, then the others by the code predictor.
+        """
+        return Choices(codes, np.array([found[row] for found in self.found[: codes.size]]).reshape(codes.shape))
 
 
 class _StopAtCodes:
@@ -152,8 +159,47 @@ class Official:
         margins = _Margins()
         with _noted(self.talker, margins), _noted(self.code_predictor, margins):
             codes = self.codes(text, **options)
-        # Each frame is scored in its order: code 0 by the talker, then the others by the code predictor.
-        return Choices(codes, np.array(margins.found[: codes.size]).reshape(codes.shape))
+        return margins.of(codes)
+
+    def voice(self, samples: NDArray[np.float32], text: str | None) -> Any:
+        """A `VoiceClonePromptItem` of a recording `[samples]` at 24 kHz; without text it is the embedding alone."""
+        with one_thread():
+            (item,) = self.wrapper.create_voice_clone_prompt((samples, 24_000), text, text is None)
+        return item
+
+    def cloned(
+        self, text: str, voices: Sequence[tuple[Any, str]], *, frames: int, non_streaming_mode: bool
+    ) -> list[Choices]:
+        """Greedy codes of a text by each voice and in its language, all in one batch."""
+        margins, languages = _Margins(), [language for _, language in voices]
+        with (
+            self._without_decoding() as recorder,
+            one_thread(),
+            _noted(self.talker, margins),
+            _noted(self.code_predictor, margins),
+        ):
+            self.wrapper.generate_voice_clone(
+                [text] * len(voices),
+                languages,
+                voice_clone_prompt=[item for item, _ in voices],
+                non_streaming_mode=non_streaming_mode,
+                do_sample=False,
+                subtalker_dosample=False,
+                max_new_tokens=frames + 1,
+            )
+        found = []
+        for row, (codes, (item, _)) in enumerate(zip(recorder.codes, voices, strict=True)):
+            spoken = 0 if item.ref_code is None else len(item.ref_code)
+            found.append(margins.of(codes[spoken:].numpy().astype(np.int64), row))
+        return found
+
+    def cloned_waveform(self, item: Any, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Samples of codes `[frames, groups]` behind a voice's recording, cut off as `generate_voice_clone` does."""
+        if item.ref_code is None:
+            return self.waveform(codes)
+        both = np.concatenate((item.ref_code.numpy(), codes))
+        audio = self.waveform(both)
+        return audio[int(len(item.ref_code) / len(both) * len(audio)) :]
 
     def waveform(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Samples `[frames * samples_per_frame]` of codes `[frames, groups]`, 300 frames at a time as there."""

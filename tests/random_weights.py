@@ -92,6 +92,8 @@ class Gains:
         """The factor of the tensor of that name."""
         if "codec_head" in name or "lm_head" in name:
             return 3.0  # far enough apart for greedy choices
+        if name.startswith("encoder.downsample."):
+            return 4.0  # among the codebooks' vectors, so that codes of recordings vary
         if "text_projection" in name:
             return 2.0  # SiLU narrows it
         if name.startswith("decoder.decoder.") and ".block." in name and name.endswith("conv.weight"):

@@ -56,9 +56,9 @@ def on_a_device(bundle: Path, frame: Path, slots: int) -> OpenBundle:
     )
 
 
-def pooled_decoder(bundle: Path, slots: int) -> PooledCodecDecoder:
+def pooled_decoder(bundle: Path, slots: int, kept: int = 0) -> PooledCodecDecoder:
     """The codec decoder of a bundle with its states in buffers, on the host."""
     model = onnx.load(bundle / "codec_decoder.onnx")
     pool_states(model)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return PooledCodecDecoder(session, slots, DeviceMemory(session, "cpu"))
+    return PooledCodecDecoder(session, slots, DeviceMemory(session, "cpu"), kept)

@@ -1,4 +1,4 @@
-"""A bundle, opened: its manifest, its prompts and its three graphs."""
+"""A bundle, opened: its manifest, its prompts and the three graphs that speak."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.engine.encoding import ReferenceEncoder
+from server.engine.primed import MOST_HELD
 from server.engine.prompt import PromptBuilder
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.code_predictor import CodePredictor
@@ -19,6 +21,7 @@ from server.graphs.talker import Talker
 from server.manifest import (
     CODEC_TABLE,
     GRAPHS,
+    PREDICTOR_TABLE,
     TEXT_TABLE,
     TOKENIZER,
     BundleError,
@@ -39,6 +42,8 @@ class OpenBundle:
     talker: Talker
     code_predictor: CodePredictor
     codec_decoder: CodecDecoder
+    references: ReferenceEncoder | None = None
+    """None where the model clones no voices."""
     overlaps_decoding: bool = False
     """Whether audio is decoded while the talker goes on: a GPU has room for both. On a CPU they would take each other's
     cores."""
@@ -52,17 +57,21 @@ def open_prompts(folder: Path, manifest: Manifest, max_prompt: int | None = None
     """
     try:
         text, codec = (MappedTable(folder / name) for name in (TEXT_TABLE, CODEC_TABLE))
+        predictor = MappedTable(folder / PREDICTOR_TABLE) if manifest.clones else None
     except (OSError, ValueError) as error:
         raise BundleError(f"{folder.name}: an embedding table cannot be read; convert the checkpoint again") from error
     least = 1 + max(number for name, number in manifest.ids if not name.startswith("codec_"))
     talker = manifest.sizes.talker
     fits = len(text.shape) == 2 and text.shape[0] >= least and text.shape[1] == talker.hidden_size
+    sizes = manifest.sizes.code_predictor
+    codes = (sizes.num_code_groups - 1) * sizes.vocab_size
+    fits = fits and (predictor is None or predictor.shape == (codes, talker.hidden_size))
     if not fits or codec.shape != (talker.vocab_size, talker.hidden_size):
         raise BundleError(
             f"{folder.name}: an embedding table has not the shape that its manifest asks for; "
             "convert the checkpoint again"
         )
-    return PromptBuilder(manifest, TextTokenizer(folder / TOKENIZER), text, codec, max_prompt)
+    return PromptBuilder(manifest, TextTokenizer(folder / TOKENIZER), text, codec, max_prompt, predictor)
 
 
 def open_on(
@@ -88,14 +97,17 @@ def open_on(
     memory = HostMemory() if device == "cpu" else DeviceMemory(sessions["talker"], device)
     talker = Talker(sessions["talker"], manifest.sizes, slots, memory)
     decoder_session = sessions["codec_decoder"]
-    pooled = manifest.precision in CUDA_PRECISIONS
+    pooled, kept = manifest.precision in CUDA_PRECISIONS, MOST_HELD if manifest.clones else 0
     bundle = OpenBundle(
         manifest=manifest,
         provider=device,
         prompts=open_prompts(folder, manifest, max_prompt),
         talker=talker,
         code_predictor=CodePredictor(sessions["code_predictor"], talker.state),
-        codec_decoder=PooledCodecDecoder(decoder_session, slots, memory) if pooled else CodecDecoder(decoder_session),
+        codec_decoder=(
+            PooledCodecDecoder(decoder_session, slots, memory, kept) if pooled else CodecDecoder(decoder_session)
+        ),
+        references=ReferenceEncoder(folder, manifest, threads) if manifest.clones else None,
         overlaps_decoding=device == "cuda",
     )
     give_back_mapped(folder)

@@ -1,8 +1,9 @@
 """Text that arrives while it is spoken: its tokens as soon as they are certain, and the job that speaks them.
 
 The prompt has the layout `streaming`: it ends with the first token, and the others are fed one a frame. So a row can
-begin with the first word. Where its text has not come yet it waits, since the padding that is fed behind a text would
-tell the model that the text is over.
+begin with the first word. With a recording to go on from, the prompt holds as many tokens as the recording has frames
+beyond its own text, so that the row begins with these, or at the end of the text. Where its text has not come yet it
+waits, since the padding that is fed behind a text would tell the model that the text is over.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from server.engine.job import Floats, Job, Sampling
 from server.engine.prompt import NO_TEXT, ROLE_IDS, Prompt, PromptBuilder, PromptError
+from server.engine.reference import Reference
 from server.engine.tokenizer import TextTokenizer
 
 MAX_HELD = 4096
@@ -84,15 +86,26 @@ class LiveText:
 
     Args:
         prompts: of the bundle.
-        speaker, language, instruction: as for `PromptBuilder.build`.
+        speaker, language, instruction, reference: as for `PromptBuilder.build`.
 
     Raises:
         PromptError: as `PromptBuilder.manner`.
     """
 
-    def __init__(self, prompts: PromptBuilder, *, speaker: str | None, language: str, instruction: str | None) -> None:
+    def __init__(
+        self,
+        prompts: PromptBuilder,
+        *,
+        speaker: str | None,
+        language: str,
+        instruction: str | None,
+        reference: Reference | None = None,
+    ) -> None:
         self._prompts = prompts
-        self._manner = prompts.manner(speaker=speaker, language=language, instruction=instruction)
+        self._manner = prompts.manner(speaker=speaker, language=language, instruction=instruction, reference=reference)
+        self._openings = prompts.openings(self._manner)
+        self._opened = False
+        """Whether there is a prompt."""
         self._tokens = StableTokens(prompts.tokenizer)
         self._ids: list[int] = [prompts.im_start]
         """Ids of the role and of the text, until there is a prompt."""
@@ -122,20 +135,20 @@ class LiveText:
 
     def end(self) -> Grown:
         """The text is over; the last that is fed is its end. There is never a prompt where it had no token."""
-        grown = self._grown(self._tokens.end())
-        if not grown.tokens:
-            return grown
-        return grown._replace(following=[*grown.following, *self._prompts.text_sides([self._prompts.text_end])])
+        return self._grown(self._tokens.end(), end=[self._prompts.text_end])
 
-    def _grown(self, ids: list[int]) -> Grown:
-        prompt, begun = None, self._count > ROLE_IDS
+    def _grown(self, ids: list[int], end: Sequence[int] = ()) -> Grown:
         self._count += len(ids)
-        if not begun:
-            self._ids += ids
-            ids = self._ids[ROLE_IDS + 1 :]
-            if self._count > ROLE_IDS:
-                prompt = self._prompts.opening(self._manner, self._ids[:ROLE_IDS], self._ids[ROLE_IDS])
-        return Grown(prompt, list(self._prompts.text_sides(ids)), max(self._count - ROLE_IDS, 0))
+        tokens, fed = max(self._count - ROLE_IDS, 0), [*ids, *end]
+        if self._opened:
+            return Grown(None, list(self._prompts.text_sides(fed)), tokens)
+        self._ids += fed
+        if not tokens or (tokens < self._openings and not end):
+            return Grown(None, [], tokens)
+        self._opened = True
+        prompt = self._prompts.opening(self._manner, self._ids[:ROLE_IDS], self._ids[ROLE_IDS:])
+        self._ids.clear()
+        return Grown(prompt, list(prompt.following), tokens)
 
 
 Measure = Callable[[str], tuple[int, int]]

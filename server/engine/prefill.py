@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.engine.job import Job
+from server.graphs.talker import TalkerOutput
 
 SLICE_POSITIONS = 256
 """Prompt positions that are prefilled beside a frame. On two cores the 0.6B in int8 takes about a second for these, and
 longer slices would gain little: products of so many rows are bound by arithmetic, not by reading weights."""
+PART_POSITIONS = 64
+"""Positions that a part of a recording counts as, which is decoded for its state: it takes about as long as so many."""
 
 
 @dataclass(eq=False)
@@ -20,12 +23,14 @@ class Prefill:
         slot: where; another one once the scheduler has moved it.
         length: positions that the slot holds.
         seconds: that its slices took.
+        output: of the prompt's last position, once that is prefilled.
     """
 
     job: Job
     slot: int
     length: int = 0
     seconds: float = 0.0
+    output: TalkerOutput | None = None
 
     @property
     def remaining(self) -> int:

@@ -1,15 +1,19 @@
-"""What the talker is fed before it speaks: the prompt of CustomVoice and VoiceDesign as input embeddings.
+"""What the talker is fed before it speaks: a prompt as input embeddings.
 
 The layouts are those of the official `qwen-tts` package's `generate`. Every position is a text embedding, from the role
 on plus a codec embedding. Where the layout is `whole` (there `non_streaming_mode=True`), the prompt holds all of the
 text. Where it is `streaming` (`non_streaming_mode=False`), the prompt ends with the first token of the text; the other
 tokens and the end of the text are fed one a frame behind it.
+
+A model that clones voices has the embedding of a speaker where others have a row of their codec table. In-context
+learning puts the codec frames of the recording behind that, as if the model had just said its text: in the layout
+`whole` behind the texts of recording and speech, in `streaming` beside them, token by frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from typing import Literal, NamedTuple
@@ -17,23 +21,33 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from server.engine.reference import Reference
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.pages import MappedTable
-from server.manifest import Manifest, Speaker
+from server.manifest import PREDICTOR_TABLE, BundleError, Manifest, Speaker
 
 Floats = NDArray[np.float32]
+Codes = NDArray[np.int64]
 Layout = Literal["whole", "streaming"]
 AUTO = "auto"
 ROLE_IDS = 3
 END_IDS = 5
 INSTRUCTION_SHARE = 0.5
 """An instruction may take this part of a prompt's positions; the rest is there for text."""
+NO_CLONING = (
+    "{model} cannot clone voices; a Base model can: "
+    "qwen3-tts convert --model Qwen/Qwen3-TTS-12Hz-0.6B-Base --output models/qwen3_tts_0_6b_base"
+)
 NO_TEXT: Floats = np.zeros((0, 0), np.float32)
 """What follows a prompt that holds all of its text."""
 
 
 class PromptError(ValueError):
     """A prompt that cannot be built: an unknown speaker or language, or a text too long for the model."""
+
+
+class CloneError(PromptError):
+    """A cloned voice that this model cannot speak with, or a recording that is none."""
 
 
 class InstructionError(PromptError):
@@ -48,6 +62,8 @@ class Prompt:
     prefix: int
     following: Floats = field(default_factory=lambda: NO_TEXT)
     """Text sides of the positions behind the prompt, one a frame, `[tokens, hidden]`; padding is fed behind them."""
+    spoken: Codes | None = None
+    """Codec frames of a recording that the speech goes on from, `[frames, groups]`; None where it begins anew."""
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -58,11 +74,30 @@ class Prompt:
         return blake2b(self.embeddings[: self.prefix].tobytes()).digest()
 
 
+class Recording(NamedTuple):
+    """What a prompt holds of a recording: ids of its text, and its codec frames `[frames, groups]`."""
+
+    text: tuple[int, ...]
+    codes: Codes
+
+
 class Manner(NamedTuple):
-    """How a text is said, whatever it is: ids of the instruction, and language and speaker on the codec side."""
+    """How a text is said, whatever it is: ids of the instruction, language and speaker on the codec side, and, of a
+    cloned voice, the speaker's embedding `[hidden]` and the recording."""
 
     instructed: tuple[int, ...]
     codec: tuple[int, ...]
+    voice: Floats | None = None
+    recording: Recording | None = None
+
+    @property
+    def positions(self) -> int:
+        """Of a prompt, those that are there whatever is said, in whichever layout."""
+        recorded = self.recording
+        return (
+            len(self.instructed) + ROLE_IDS + len(self.codec) + (self.voice is not None) + 1
+            + (len(recorded.text) + len(recorded.codes) if recorded else 0)
+        )  # fmt: skip
 
 
 class PromptBuilder:
@@ -74,6 +109,8 @@ class PromptBuilder:
         text_embedding: `text_projection` of the text embedding, float32 `[text_vocab, hidden]`.
         codec_embedding: the talker's codec embedding, float32 `[vocab, hidden]`.
         max_positions: of a prompt; None is as many as the model has, less one for a frame.
+        predictor_embedding: the code predictor's embeddings, float32 `[(groups - 1) * codes, hidden]`, for recordings;
+            None where the model clones no voices.
     """
 
     def __init__(
@@ -83,11 +120,13 @@ class PromptBuilder:
         text_embedding: Floats | MappedTable,
         codec_embedding: Floats | MappedTable,
         max_positions: int | None = None,
+        predictor_embedding: Floats | MappedTable | None = None,
     ) -> None:
         self._manifest = manifest
         self.tokenizer = tokenizer
         self._text = text_embedding
         self._codec = codec_embedding
+        self._predictor = predictor_embedding
         room = manifest.sizes.talker.max_positions - 1
         self.max_positions = room if max_positions is None else min(max_positions, room)
         """Positions that a prompt may take."""
@@ -107,7 +146,8 @@ class PromptBuilder:
         speaker: str | None,
         language: str,
         instruction: str | None,
-        layout: Layout = "whole",
+        layout: Layout | None = None,
+        reference: Reference | None = None,
     ) -> Prompt:
         """Embed a prompt.
 
@@ -116,37 +156,57 @@ class PromptBuilder:
             speaker: a key of the manifest's speakers, or None where the model has no speakers.
             language: a key of the manifest's languages, or `auto`.
             instruction: how to say it; dropped by models that do not follow instructions.
-            layout: whether the prompt holds the whole text, or its first token only.
+            layout: whether the prompt holds the whole text, or its first token only; None is what the official package
+                does, which is `streaming` for a model that clones voices and `whole` for all others.
+            reference: the voice to speak with, in a model that clones voices.
 
         Raises:
             PromptError: unknown speaker or language, or more positions than a prompt may take.
             InstructionError: the instruction takes more than its share of them.
+            CloneError: as `manner`.
         """
         ids = self._manifest.ids
+        layout = layout or ("streaming" if self._manifest.clones and not self._manifest.whole_text else "whole")
         if self.tokenizer.surely_exceeds(text, self.max_positions):
             raise PromptError(f"the text alone takes more than the {self.max_positions} positions that are allowed")
         chat = self._chat_ids(text)
         role, body = chat[:ROLE_IDS], chat[ROLE_IDS:-END_IDS]
-        manner = self.manner(speaker=speaker, language=language, instruction=instruction)
+        manner = self.manner(speaker=speaker, language=language, instruction=instruction, reference=reference)
         # Counted before anything is embedded: an embedding takes kilobytes a position, and a request may ask for many.
         self.check_room(manner, len(body))
+        recording = manner.recording
         if layout == "streaming":
-            first, *others = body or [ids.im_end]  # of no text the official package takes what stands behind it
-            return replace(self.opening(manner, role, first), following=self.text_sides([*others, ids.tts_eos]))
-        prefix, spoken = self._prefix(manner, role), [*body, ids.tts_eos]
-        said = self._text[spoken] + self._codec[[ids.codec_pad] * len(spoken)]
-        last = self._text[[ids.tts_pad]] + self._codec[[ids.codec_bos]]
-        return Prompt(np.concatenate([prefix, said, last]).astype(np.float32, copy=False), len(prefix))
+            if not recording:
+                body = body or [ids.im_end]  # of no text the official package takes what stands behind it
+            return self.opening(manner, role, [*body, ids.tts_eos])
+        prefix, read = self._prefix(manner, role), recording.text if recording else ()
+        texts = [*read, *body, ids.tts_eos]
+        said = self._text[texts] + self._codec[[ids.codec_pad] * len(texts)]
+        frames = self._frames(recording)
+        begun = self._text[[ids.tts_pad] * len(frames)] + frames
+        embeddings = np.concatenate([prefix, said, begun]).astype(np.float32, copy=False)
+        return Prompt(embeddings, len(prefix) + len(read), spoken=recording.codes if recording else None)
 
-    def manner(self, *, speaker: str | None, language: str, instruction: str | None) -> Manner:
-        """How a text is said; the arguments and errors are those of `build`."""
+    def manner(
+        self, *, speaker: str | None, language: str, instruction: str | None, reference: Reference | None = None
+    ) -> Manner:
+        """How a text is said; the arguments and other errors are those of `build`.
+
+        Raises:
+            CloneError: the model clones no voices, or none but cloned ones and there is none, or the voice is not
+                of this model's sizes.
+        """
+        check_reference(self._manifest, speaker, reference)
         codec = self._codec_prefix(speaker, language)
         instructed = self._instruction_ids(instruction)
         if len(instructed) > self._most_instructed:
             raise InstructionError(
                 f"the instructions take {len(instructed)} positions; at most {self._most_instructed} are allowed"
             )
-        return Manner(tuple(instructed), tuple(codec))
+        if reference is None:
+            return Manner(tuple(instructed), tuple(codec))
+        voice = reference.speaker.astype(np.float32, copy=False)
+        return Manner(tuple(instructed), tuple(codec), voice, self._recording(reference))
 
     def check_room(self, manner: Manner, tokens: int) -> None:
         """See that so many tokens of text may be said in this manner, in whichever layout.
@@ -154,21 +214,41 @@ class PromptBuilder:
         Raises:
             PromptError: they may not.
         """
-        positions = self.opening_positions(manner) + tokens + 1
+        positions = manner.positions + tokens + 2
         if positions > self.max_positions:
-            raise PromptError(
-                f"the text and instruction take {positions} positions; at most {self.max_positions} are allowed"
-            )
+            what = "text, instruction and recording" if manner.recording else "text and instruction"
+            raise PromptError(f"the {what} take {positions} positions; at most {self.max_positions} are allowed")
 
     def opening_positions(self, manner: Manner) -> int:
-        """Positions of `opening`, the first token of the text among them."""
-        return len(manner.instructed) + ROLE_IDS + len(manner.codec) + 2
+        """Positions of `opening`, the first tokens of the text among them."""
+        return manner.positions + 1 - (len(manner.recording.text) if manner.recording else 0)
 
-    def opening(self, manner: Manner, role: Sequence[int], first: int) -> Prompt:
-        """The prompt of the layout `streaming`, without what follows it: `role` ids, and the first token of text."""
-        prefix = self._prefix(manner, role)
-        said = self._text[[first]] + self._codec[[self._manifest.ids.codec_bos]]
-        return Prompt(np.concatenate([prefix, said]).astype(np.float32, copy=False), len(prefix))
+    def opening(self, manner: Manner, role: Sequence[int], text: Sequence[int]) -> Prompt:
+        """The prompt of the layout `streaming`, and what follows it of the text so far.
+
+        Args:
+            manner: how it is said.
+            role: ids.
+            text: ids, with that of its end where that is known. Without it there are at least as many as `openings`
+                says.
+        """
+        ids, prefix, recording = self._manifest.ids, self._prefix(manner, role), manner.recording
+        read = recording.text if recording else ()
+        frames, texts = self._frames(recording), [*read, *text]
+        beside, rest = texts[: len(frames)], texts[len(frames) :]
+        said = self._text[beside + [ids.tts_pad] * (len(frames) - len(beside))] + frames
+        return Prompt(
+            np.concatenate([prefix, said]).astype(np.float32, copy=False),
+            len(prefix) + min(len(read), len(frames) - 1),
+            following=self.text_sides(rest) if rest else NO_TEXT,
+            spoken=recording.codes if recording else None,
+        )
+
+    @staticmethod
+    def openings(manner: Manner) -> int:
+        """How many tokens of a text its prompt holds in the layout `streaming`, where the text has so many."""
+        recording = manner.recording
+        return max(1, 1 + len(recording.codes) - len(recording.text)) if recording else 1
 
     def text_sides(self, ids: Sequence[int]) -> Floats:
         """What is fed of these tokens behind a prompt, `[tokens, hidden]`."""
@@ -176,8 +256,35 @@ class PromptBuilder:
 
     def _prefix(self, manner: Manner, role: Sequence[int]) -> Floats:
         ids, codec = self._manifest.ids, manner.codec
-        begun = self._text[[ids.tts_pad] * len(codec) + [ids.tts_bos]] + self._codec[[*codec, ids.codec_pad]]
+        sides = self._codec[[*codec, ids.codec_pad]]
+        if manner.voice is not None:
+            sides = np.insert(sides, len(codec), manner.voice, axis=0)
+        begun = self._text[[ids.tts_pad] * (len(sides) - 1) + [ids.tts_bos]] + sides
         return np.concatenate([self._text[list(manner.instructed)], self._text[list(role)], begun])
+
+    def _recording(self, reference: Reference) -> Recording | None:
+        codes, text = reference.codes, reference.text
+        if codes is None or text is None:
+            return None
+        if self.tokenizer.surely_exceeds(text, self.max_positions):
+            raise PromptError(f"the text of the recording takes more than the {self.max_positions} positions allowed")
+        ids = self._chat_ids(text)  # the official package cuts both texts in the same way
+        return Recording(tuple(ids[ROLE_IDS:-END_IDS]), codes)
+
+    def _frames(self, recording: Recording | None) -> Floats:
+        """The codec side from the beginning of speech on: that id, and the frames of the recording, `[1 + frames,
+        hidden]`."""
+        begin = self._codec[[self._manifest.ids.codec_bos]]
+        if recording is None:
+            return begin
+        if self._predictor is None:
+            raise BundleError(f"{self._manifest.id}: {PREDICTOR_TABLE} is missing; convert the checkpoint again")
+        sizes = self._manifest.sizes.code_predictor
+        frames = self._codec[recording.codes[:, 0].tolist()]
+        for group in range(1, sizes.num_code_groups):
+            rows = recording.codes[:, group] + (group - 1) * sizes.vocab_size
+            frames = frames + self._predictor[rows.tolist()]
+        return np.concatenate([begin, frames])
 
     def _chat_ids(self, text: str) -> list[int]:
         # The role and the text are tokenised in one piece, as a chat template does: a text that begins with a line
@@ -222,3 +329,44 @@ class PromptBuilder:
         if language not in languages:
             raise PromptError(f"unknown language {language!r}; this model has: {', '.join([AUTO, *languages])}")
         return languages[language]
+
+
+def check_reference(manifest: Manifest, speaker: str | None, reference: Reference | None) -> None:
+    """See that a model can speak with a voice.
+
+    Args:
+        manifest: of the model.
+        speaker: one of its own, or None.
+        reference: a cloned voice, or None.
+
+    Raises:
+        CloneError: it cannot, with what to do.
+    """
+    if reference is None:
+        if manifest.clones and speaker is None:
+            raise CloneError(f"{manifest.id} speaks with cloned voices only; give it a recording of a voice")
+        return
+    if not manifest.clones:
+        raise CloneError(NO_CLONING.format(model=manifest.id))
+    if speaker is not None:
+        raise CloneError("a cloned voice and a speaker were given; give one of them")
+    hidden, sizes = manifest.sizes.talker.hidden_size, manifest.sizes.code_predictor
+    if reference.speaker.shape != (hidden,) or not np.isfinite(reference.speaker).all():
+        raise CloneError(
+            f"the speaker embedding has the shape {list(reference.speaker.shape)}, and {manifest.id} takes {hidden} "
+            "finite numbers; it was made by a model of another size, so encode the recording again"
+        )
+    codes = reference.codes
+    if codes is not None and (
+        codes.ndim != 2
+        or codes.shape[1] != sizes.num_code_groups
+        or not len(codes)
+        or codes.min() < 0
+        or codes.max() >= sizes.vocab_size
+    ):
+        raise CloneError(
+            f"the codes of the recording have the shape {list(codes.shape)}, and {manifest.id} takes frames of "
+            f"{sizes.num_code_groups} codes from 0 to {sizes.vocab_size - 1}; encode the recording again"
+        )
+    if reference.text is not None and not reference.text.strip():
+        raise CloneError("the text of the recording is empty; say what is heard in it, or use the voice alone")

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+SAMPLE_RATE = 24_000
+"""Hz of the recordings that the encoders take."""
+
 
 @dataclass(frozen=True)
 class Reference:

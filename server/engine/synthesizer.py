@@ -16,8 +16,9 @@ from server.engine.guard import Guard
 from server.engine.holdback import RowState
 from server.engine.job import Job
 from server.engine.judge import Decoded, Judge
-from server.engine.prefill import Prefill
+from server.engine.prefill import PART_POSITIONS, Prefill
 from server.engine.prefixes import PrefixCache
+from server.engine.primed import PrimedStates
 from server.engine.rows import Row, batched_or_one_by_one
 from server.engine.sampling import RowSampler
 from server.graphs.frame_state import RowOutput
@@ -42,6 +43,7 @@ class Synthesizer:
         self._frames = Frames(bundle.talker, bundle.code_predictor, bundle.manifest.sizes, bundle.prompts.pad)
         self._judge = Judge(self._frames, bundle.talker.sizes.max_positions, events or NoEvents())
         self._codec_decoder = bundle.codec_decoder
+        self._primed = PrimedStates(bundle.codec_decoder)
         self._decoder_thread = ThreadPoolExecutor(1, "codec-decoder") if bundle.overlaps_decoding else None
 
     def start(self, job: Job, slot: int) -> Row:
@@ -52,19 +54,25 @@ class Synthesizer:
         return row
 
     def positions(self, prefill: Prefill) -> int:
-        """How many positions the next slice of a prefill has."""
-        return self._prefixes.positions(prefill)
+        """How many positions the next slice of a prefill has, or counts as."""
+        return self._prefixes.positions(prefill) if prefill.remaining else PART_POSITIONS
 
     def prefill(self, prefill: Prefill) -> Row | None:
-        """Prefill the next slice; the row, once that was the last."""
-        logits, hidden = self._prefixes.advance(prefill)
+        """Prefill the next slice, or, behind the last one, decode the next part of the recording; the row, once that is
+        all."""
+        job, primed = prefill.job, self._primed
         if prefill.remaining:
+            prefill.output = self._prefixes.advance(prefill)
+        elif job.prompt.spoken is not None:
+            primed.advance(job.prompt.spoken)
+        codec = primed.state(job.prompt.spoken)
+        if prefill.remaining or codec is None or prefill.output is None:
             return None
+        logits, hidden = prefill.output
         check_finite(logits, hidden)
-        job = prefill.job
         groups = self._manifest.sizes.code_predictor.num_code_groups
         guard = None if job.text_tokens is None else Guard.of(job.text_tokens, groups, job.repeated_tokens)
-        state = RowState(len(job.prompt), RowOutput(logits[0], hidden[0]), self._codec_decoder.start(), guard)
+        state = RowState(len(job.prompt), RowOutput(logits[0], hidden[0]), codec, guard)
         return Row(job, prefill.slot, state, RowSampler(job.sampling, job.seed, self._manifest))
 
     def move(self, row: Row, slot: int, other: Row | Prefill | None) -> None:

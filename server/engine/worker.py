@@ -7,12 +7,16 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from server.engine.bundle import OpenBundle
 from server.engine.job import Job, JobError, TextLateError
 from server.engine.live import LiveText
 from server.engine.prefill import SLICE_POSITIONS, Prefill
-from server.engine.prompt import Layout, Prompt
+from server.engine.prompt import NO_CLONING, CloneError, Layout, Prompt
 from server.engine.provider import open_bundle
+from server.engine.reference import Reference
 from server.engine.scheduler import Scheduler
 from server.engine.synthesizer import Synthesizer
 from server.graphs.session import Provider
@@ -41,6 +45,7 @@ class Engine:
         """Steps done so far, whatever their rows: a sign of life."""
         self.rows = bundle.talker.slots
         self._prompts = bundle.prompts
+        self._references = bundle.references
         self._events = events or NoEvents()
         self._synthesizer = Synthesizer(bundle, self._events)
         self._scheduler = Scheduler(bundle.talker.slots, max_queue)
@@ -90,18 +95,47 @@ class Engine:
         """Jobs that wait for a row."""
         return self._scheduler.waiting
 
+    def encode_reference(self, samples: NDArray[np.float32], text: str | None) -> Reference:
+        """Make a voice to speak with of a recording. It takes seconds, and is safe from any thread.
+
+        The graphs for it are loaded, and let go afterwards, one call at a time.
+
+        Args:
+            samples: mono, 24 kHz, `[samples]`; half a second to a minute.
+            text: what is said in it, for in-context learning; None makes a voice of the speaker embedding alone.
+
+        Raises:
+            CloneError: the model clones no voices, or the recording is too short or too long, or none.
+            BundleError: a graph cannot be loaded.
+            ShortageError: the host has too little free memory.
+        """
+        if self._references is None:
+            raise CloneError(NO_CLONING.format(model=self.manifest.id))
+        return self._references.encode(samples, text)
+
     def prompt(
-        self, text: str, *, speaker: str | None, language: str, instruction: str | None, layout: Layout = "whole"
+        self,
+        text: str,
+        *,
+        speaker: str | None,
+        language: str,
+        instruction: str | None,
+        layout: Layout | None = None,
+        reference: Reference | None = None,
     ) -> Prompt:
         """Talker inputs for a text; see `PromptBuilder.build`. Quick, and safe from any thread."""
-        return self._prompts.build(text, speaker=speaker, language=language, instruction=instruction, layout=layout)
+        return self._prompts.build(
+            text, speaker=speaker, language=language, instruction=instruction, layout=layout, reference=reference
+        )
 
-    def live_text(self, *, speaker: str | None, language: str, instruction: str | None) -> LiveText:
+    def live_text(
+        self, *, speaker: str | None, language: str, instruction: str | None, reference: Reference | None = None
+    ) -> LiveText:
         """A text for a `LiveJob`, none of which has come yet; see `PromptBuilder.manner` for the errors.
 
         The first one takes a second to be ready, of a large vocabulary; later ones are so at once.
         """
-        return LiveText(self._prompts, speaker=speaker, language=language, instruction=instruction)
+        return LiveText(self._prompts, speaker=speaker, language=language, instruction=instruction, reference=reference)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text; as quick and safe."""

@@ -15,7 +15,7 @@ from server.graphs.caches import cache_bytes
 from server.graphs.control_groups import memory_limit
 from server.graphs.pages import trim_heap, tune_heap
 from server.graphs.session import Provider, ProviderError, choose_provider
-from server.manifest import CODEC_TABLE, TEXT_TABLE, Manifest
+from server.manifest import TABLES, Manifest
 from server.models.threads import DaemonThreads
 
 WORTH_TRIMMING_BYTES = 2 << 20
@@ -83,7 +83,7 @@ def model_bytes(manifest: Manifest, bounds: Bounds) -> int:
 
 
 def _file_bytes(manifest: Manifest) -> int:
-    return sum(entry.size for name, entry in manifest.files.items() if name not in (TEXT_TABLE, CODEC_TABLE))
+    return sum(entry.size for name, entry in manifest.files.items() if name not in TABLES)
 
 
 def check_memory(manifest: Manifest, bounds: Bounds, machine: Machine) -> str | None:

@@ -21,7 +21,13 @@ _DEFAULTS = re.compile(
     re.ASCII,
 )
 
-_HUB_IDS = ("Qwen3-TTS-12Hz-0.6B-CustomVoice", "Qwen3-TTS-12Hz-1.7B-CustomVoice", "Qwen3-TTS-12Hz-1.7B-VoiceDesign")
+_HUB_IDS = (
+    "Qwen3-TTS-12Hz-0.6B-CustomVoice",
+    "Qwen3-TTS-12Hz-1.7B-CustomVoice",
+    "Qwen3-TTS-12Hz-1.7B-VoiceDesign",
+    "Qwen3-TTS-12Hz-0.6B-Base",
+    "Qwen3-TTS-12Hz-1.7B-Base",
+)
 """Checkpoints on the Hub that can be converted."""
 
 

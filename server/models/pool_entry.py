@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from server.engine.job import Job
 from server.engine.live import LiveText
 from server.engine.prompt import Layout, Prompt
+from server.engine.reference import Reference
 from server.errors import LOADING_RETRY_SECONDS, ModelLoadingError, ModelRestartingError
 from server.manifest import BundleError, Manifest
 from server.metrics import EngineEvents
@@ -37,10 +41,21 @@ class SpeechEngine(Protocol):
     frames_made: int
 
     def prompt(
-        self, text: str, *, speaker: str | None, language: str, instruction: str | None, layout: Layout
+        self,
+        text: str,
+        *,
+        speaker: str | None,
+        language: str,
+        instruction: str | None,
+        layout: Layout | None,
+        reference: Reference | None = None,
     ) -> Prompt: ...
 
-    def live_text(self, *, speaker: str | None, language: str, instruction: str | None) -> LiveText: ...
+    def live_text(
+        self, *, speaker: str | None, language: str, instruction: str | None, reference: Reference | None = None
+    ) -> LiveText: ...
+
+    def encode_reference(self, samples: NDArray[np.float32], text: str | None) -> Reference: ...
 
     def count_tokens(self, text: str) -> int: ...
 

@@ -50,7 +50,7 @@ class Delivery:
         instruction: how to speak, None where there is none or the model follows none.
         sampling: how codes are drawn.
         speed: of the speech; silences keep their length.
-        layout: whether the model is given a text whole or token by token.
+        layout: whether the model is given a text whole or token by token; None leaves it to the model.
     """
 
     speaker: str | None
@@ -58,7 +58,7 @@ class Delivery:
     instruction: str | None
     sampling: Sampling
     speed: float
-    layout: Layout = "whole"
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def check_letters(letters: Letters, manifest: Manifest) -> None:
         )
 
 
-def _check_layout(layout: Layout, manifest: Manifest, param: str, instead: str) -> None:
+def _check_layout(layout: Layout | None, manifest: Manifest, param: str, instead: str) -> None:
     if layout == "streaming" and manifest.whole_text:
         raise InvalidRequestError(
             f"the model {manifest.id} has not learnt to be given a text token by token while it speaks; {instead}, or "

@@ -16,7 +16,7 @@ from server.audio.joins import Joiner
 from server.audio.pcm import Samples
 from server.audio.stretch import TimeStretch
 from server.engine.job import Job, JobError, RunawayError
-from server.engine.prompt import InstructionError, PromptError
+from server.engine.prompt import CloneError, InstructionError, PromptError
 from server.errors import InvalidRequestError
 from server.models.pool_entry import SpeechEngine
 from server.speech.pieces import Piece, VoicedChunk, pieces_of, prompt_of, smaller
@@ -208,7 +208,7 @@ class Reading:
         while True:
             try:
                 return ChunkJob(piece, number, self._make_job(piece, number, 0))
-            except InstructionError:
+            except (InstructionError, CloneError):  # a shorter text would not help
                 raise
             except PromptError:
                 if not (parts := smaller(piece, self._engine)):

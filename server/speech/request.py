@@ -137,10 +137,10 @@ class SpeechRequest(BaseModel):
         description="Codec frames of 80 ms, for measuring: the text is spoken in one piece, which must fit the "
         "model, is not watched for running away, and is cut off there.",
     )
-    layout: Layout = Field(
-        "whole",
-        description="How the model is given a text: `whole` before the first frame, as is the models' own default, or "
-        "`streaming`, a token a frame.",
+    layout: Layout | None = Field(
+        None,
+        description="How the model is given a text: `whole` before the first frame, or `streaming`, a token a frame; "
+        "where absent as the official package does, which is `streaming` for cloned voices and `whole` for all others.",
     )
     text_format: TextFormat = Field(
         "auto",

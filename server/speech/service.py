@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 from server import log
 from server.audio.encoders import Encoder, MissingCodecError, make_encoder
-from server.engine.prompt import InstructionError, PromptError
+from server.engine.prompt import CloneError, InstructionError, PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError
@@ -183,6 +183,8 @@ async def _begin(reading: Reading, *, whole: bool) -> None:
         await reading.begin()
     except InstructionError as error:
         raise InvalidRequestError(str(error), param="instructions") from error
+    except CloneError as error:
+        raise InvalidRequestError(str(error), param="voice") from error
     except PromptError as error:
         hint = "; without exact_frames a long text is spoken in chunks" if whole else ""
         raise InvalidRequestError(f"{error}{hint}", param="input") from error

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from export.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from export.checkpoint_config import read_configs
+from export.stages import STAGES, Conversion
 from tests.checkpoints import SHAPES, build_checkpoint
 from tests.random_shapes import as_transformers_5
 
@@ -104,7 +106,7 @@ def test_a_config_that_is_no_json_object_is_named(folder: Path, content: str) ->
     ("file", "keys", "value", "message"),
     [
         ("config.json", ["model_type"], "llama", "not a Qwen3-TTS checkpoint: .* model_type 'llama'"),
-        ("config.json", ["tts_model_type"], "base", "base checkpoints .* are not supported yet"),
+        ("config.json", ["tts_model_type"], "base", "speaker_encoder_config: enc_dim is 1024, expected 48"),
         ("config.json", ["tts_model_type"], "song", "tts_model_type 'song' is unknown"),
         ("config.json", ["tokenizer_type"], "qwen3_tts_tokenizer_25hz", "'qwen3_tts_tokenizer_25hz' is not supported"),
         ("speech_tokenizer/config.json", ["model_type"], "mimi", "model_type 'mimi'; only .*12hz"),
@@ -346,3 +348,79 @@ def test_the_licence_is_what_the_card_says(folder: Path, card: str | None, expec
     if card is not None:
         (folder / "README.md").write_text(card, "utf-8")
     assert open_checkpoint(str(folder)).license == expected
+
+
+SPEAKER, ENCODER = ["speaker_encoder_config"], ["encoder_config"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        ([*SPEAKER, "enc_dim"], 47, "speaker_encoder_config: enc_dim is 47, expected 48"),
+        ([*SPEAKER, "mel_dim"], 80, "mel_dim is 80, expected 128"),
+        ([*SPEAKER, "sample_rate"], 16000, "sample_rate is 16000, expected 24000"),
+        ([*SPEAKER, "enc_channels"], [16, 16], "equally many entries, at least three"),
+        ([*SPEAKER, "enc_channels"], [16, 16, 16, 16, 32], "last of enc_channels must be the sum"),
+        ([*SPEAKER, "enc_channels"], [16, 16, 12, 16, 44], "must be equal but for the last"),
+        ([*SPEAKER, "enc_kernel_sizes"], [5, 0, 3, 3, 1], "enc_kernel_sizes is .*, expected a list of integers"),
+        ([*SPEAKER, "enc_res2net_scale"], 5, "multiples of enc_res2net_scale 5"),
+        (SPEAKER, 5, "speaker_encoder_config is 5, expected an object"),
+        (["encode_downsample_rate"], 960, "encode_downsample_rate is 960, expected 1920"),
+        (["encoder_valid_num_quantizers"], 4, "encoder_valid_num_quantizers is 4, expected 8"),
+        (["input_sample_rate"], 16000, "input_sample_rate is 16000, expected 24000"),
+        ([*ENCODER, "num_quantizers"], 7, "num_quantizers is 7, expected at least 8"),
+        ([*ENCODER, "codebook_size"], 512, "codebook_size is 512, expected 256"),
+        ([*ENCODER, "upsampling_ratios"], [8, 6, 5], "encode_downsample_rate is 1920, expected 480|_frame_rate is"),
+        ([*ENCODER, "upsampling_ratios"], 8, "upsampling_ratios is 8, expected a list"),
+        ([*ENCODER, "use_causal_conv"], False, "use_causal_conv is False, expected True"),
+        ([*ENCODER, "pad_mode"], "reflect", "pad_mode is 'reflect', expected 'constant'"),
+        ([*ENCODER, "hidden_act"], "silu", "hidden_act is 'silu', expected 'gelu'"),
+        ([*ENCODER, "num_key_value_heads"], 3, "num_key_value_heads 3 is not supported"),
+        ([*ENCODER, "rope_scaling"], {"rope_type": "yarn"}, "rope_scaling .*yarn.* is not supported"),
+        ([*ENCODER, "rope_theta"], float("nan"), "rope_theta is nan, expected a number above 0"),
+        ([*ENCODER, "num_hidden_layers"], 10**9, "num_hidden_layers is 1000000000, expected 1 to 1024"),
+        ([*ENCODER, "num_filters"], "4", "num_filters is '4', expected 1 to"),
+    ],
+)
+def test_encoders_that_the_graphs_do_not_compute_are_refused(
+    checkpoint_of: CheckpointOf, tmp_path: Path, keys: list[str], value: object, message: str
+) -> None:
+    for file in ("config.json", "speech_tokenizer/config.json"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        shutil.copy(checkpoint_of("Base") / file, tmp_path / file)
+    read_configs(tmp_path)
+    edit(tmp_path / ("config.json" if keys[0] == SPEAKER[0] else "speech_tokenizer/config.json"), *keys, value=value)
+    with pytest.raises(CheckpointError, match=message):
+        read_configs(tmp_path)
+
+
+def test_what_an_encoder_does_not_say_is_as_the_package_has_it(checkpoint_of: CheckpointOf, tmp_path: Path) -> None:
+    folder = checkpoint_of("Base")
+    (tmp_path / "speech_tokenizer").mkdir()
+    for file, keys in (
+        ("config.json", [*SPEAKER, "mel_dim"]),
+        ("speech_tokenizer/config.json", [*ENCODER, "kernel_size"]),
+    ):
+        shutil.copy(folder / file, tmp_path / file)
+        edit(tmp_path / file, *keys, value=None)
+    config, codec = read_configs(tmp_path)
+    assert (config["speaker_encoder_config"]["mel_dim"], codec["encoder_config"]["kernel_size"]) == (128, 7)
+
+
+@pytest.mark.parametrize(
+    ("file", "tensor"),
+    [
+        ("model.safetensors", "speaker_encoder.fc.weight"),
+        ("speech_tokenizer/model.safetensors", "encoder.downsample.conv.weight"),
+    ],
+)
+def test_a_tensor_lost_from_an_encoder_is_named(
+    checkpoint_of: CheckpointOf, tmp_path: Path, file: str, tensor: str
+) -> None:
+    folder = Path(shutil.copytree(checkpoint_of("Base"), tmp_path / "copy"))
+    tensors = load_file(folder / file)
+    del tensors[tensor]
+    save_file(tensors, folder / file)
+    checkpoint = open_checkpoint(str(folder))
+    with pytest.raises(CheckpointError, match=rf"{tensor} .* is missing"):
+        STAGES[0].run(Conversion(checkpoint, tmp_path, "lacking"))

@@ -183,17 +183,17 @@ def test_the_help_names_every_option() -> None:
         assert word in result.stdout
 
 
-def test_a_base_checkpoint_is_refused_before_its_weights_are_fetched(
+def test_an_unknown_checkpoint_is_refused_before_its_weights_are_fetched(
     checkpoint_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     source = shutil.copytree(checkpoint_of("tiny"), tmp_path / "source")
     config = (source / "config.json").read_text("utf-8")
-    (source / "config.json").write_text(config.replace('"custom_voice"', '"base"'), "utf-8")
+    (source / "config.json").write_text(config.replace('"custom_voice"', '"song"'), "utf-8")
     with StandInHub(source) as hub:
         result = convert(
             cwd=tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "home"), HF_HUB_DISABLE_PROGRESS_BARS="1"
         )
-        assert "base checkpoints (voice cloning) are not supported yet" in error_of(result)
+        assert "tts_model_type 'song' is unknown; expected one of custom_voice, voice_design, base" in error_of(result)
         assert not any(name.endswith(".safetensors") for name in hub.fetched())
     assert not (tmp_path / "models").exists()
 

@@ -24,14 +24,15 @@ from numpy.typing import NDArray
 from server.audio.joins import Joiner
 from server.engine.job import Job
 from server.engine.live import Grown
-from server.engine.prompt import Prompt, PromptError
+from server.engine.prompt import CloneError, Prompt, PromptError, check_reference
+from server.engine.reference import Reference
 from server.engine.scheduler import QueueFull
 from server.graphs.checking import verify_files
 from server.manifest import (
-    CODEC_TABLE,
+    CLONING_GRAPHS,
     FORMAT_VERSION,
     GRAPHS,
-    TEXT_TABLE,
+    TABLES,
     TOKENIZER,
     Manifest,
     TokenIds,
@@ -122,16 +123,41 @@ class FakeEngine:
             time.sleep(0.01)
         return cls(manifest, max_queue, events or NoEvents())
 
-    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None, layout: str) -> Prompt:
+    def encode_reference(self, samples: NDArray[np.float32], text: str | None) -> Reference:
+        """A voice that tells the number of samples and their mean; its codes are the second that a frame is in."""
+        if not self.manifest.clones:
+            raise CloneError("this model cannot clone voices")
+        speaker = np.full(HIDDEN, np.mean(samples), np.float32)
+        speaker[0] = len(samples)
+        if text is None:
+            return Reference(speaker)
+        frames = -(-len(samples) // FRAME)
+        return Reference(speaker, np.arange(frames)[:, None] // 13 + np.zeros(16, np.int64), text)
+
+    def prompt(
+        self,
+        text: str,
+        *,
+        speaker: str | None,
+        language: str,
+        instruction: str | None,
+        layout: str | None,
+        reference: Reference | None = None,
+    ) -> Prompt:
         """One position per character of the text, holding its code point."""
+        check_reference(self.manifest, speaker, reference)
         if text and text in "unfit":
             raise PromptError("the text is too long for this model")
-        self._note("prompt", speaker=speaker, language=language, instruction=instruction, layout=layout)
+        told = {} if reference is None else {"reference": [reference.speaker.tolist(), reference.text]}
+        self._note("prompt", speaker=speaker, language=language, instruction=instruction, layout=layout, **told)
         embeddings = np.zeros((len(text), HIDDEN), np.float32)
         embeddings[:, 0] = [ord(letter) for letter in text]
         return Prompt(embeddings, prefix=0)
 
-    def live_text(self, *, speaker: str | None, language: str, instruction: str | None) -> FakeLiveText:
+    def live_text(
+        self, *, speaker: str | None, language: str, instruction: str | None, reference: Reference | None = None
+    ) -> FakeLiveText:
+        check_reference(self.manifest, speaker, reference)
         self._note("live_text", speaker=speaker, language=language, instruction=instruction)
         return FakeLiveText(self._note)
 
@@ -273,6 +299,10 @@ def manifest_of(name: str, **changes: Any) -> dict[str, Any]:
         "parity": {},
         "tools": {},
     }
+    if changes.get("model_type") == "base":
+        graph = {"precision": "fp32", "inputs": [], "outputs": []}
+        manifest["graphs"] |= {name: {"file": f"{name}.onnx", **graph} for name in CLONING_GRAPHS}
+        manifest["speakers"] = {}
     return {**manifest, **changes}
 
 
@@ -280,7 +310,10 @@ def write_bundle(models: Path, name: str, **changes: Any) -> Path:
     """A bundle whose files its manifest vouches for; of these only `talker.onnx` has more than a byte."""
     folder = models / name
     folder.mkdir(parents=True)
-    contents = dict.fromkeys([TOKENIZER, TEXT_TABLE, CODEC_TABLE, *(f"{graph}.onnx" for graph in GRAPHS)], b"\x07")
+    graphs, tables = GRAPHS, TABLES[:2]
+    if changes.get("model_type") == "base":
+        graphs, tables = (*GRAPHS, *CLONING_GRAPHS), TABLES
+    contents = dict.fromkeys([TOKENIZER, *tables, *(f"{graph}.onnx" for graph in graphs)], b"\x07")
     contents["talker.onnx"] *= 1000
     for file, content in contents.items():
         (folder / file).write_bytes(content)

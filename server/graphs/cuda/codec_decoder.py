@@ -43,12 +43,13 @@ class PooledCodecDecoder(CodecDecoder):
         session: of `codec_decoder.onnx`.
         slots: rows that can be under way at once.
         memory: where the kernels run.
+        kept: states that are kept besides those of rows.
     """
 
-    def __init__(self, session: ort.InferenceSession, slots: int, memory: Memory) -> None:
+    def __init__(self, session: ort.InferenceSession, slots: int, memory: Memory, kept: int = 0) -> None:
         self._session = session
         carried = [value for value in session.get_inputs() if value.name.startswith("past.")]
-        count = 1 + STATES_A_ROW * slots
+        count = 1 + STATES_A_ROW * slots + kept
         self._buffers = {v.name: memory.buffer(np.float32, (count, *v.shape[1:])) for v in carried}
         self._free = list(range(count))
         self._start = PooledState(0, (), _Place(self._free))

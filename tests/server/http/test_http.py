@@ -147,8 +147,8 @@ def test_voice_language_instructions_and_layout_reach_the_prompt(
 
     # "custom" does not follow instructions, so they are dropped; "design" has no speakers.
     spoken = {"voice": {"id": "Ryan"}, "language": "EN", "instructions": "whisper"}
-    assert prompt(**spoken) == {"speaker": "ryan", "language": "english", "instruction": None, "layout": "whole"}
-    assert prompt() == {"speaker": "serena", "language": "auto", "instruction": None, "layout": "whole"}
+    assert prompt(**spoken) == {"speaker": "ryan", "language": "english", "instruction": None, "layout": None}
+    assert prompt() == {"speaker": "serena", "language": "auto", "instruction": None, "layout": None}
     designed = {"model": "design", "voice": "design", "instructions": "an old man", "layout": "streaming"}
     expected = {"speaker": None, "language": "auto", "instruction": "an old man", "layout": "streaming"}
     assert prompt(**designed) == expected

@@ -87,6 +87,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(models: Path, name: str)
             "qwen3_tts_1_7b_voicedesign_int4_bf16",
             f"--model {DESIGN} --precision int4_bf16 --output models/qwen3_tts_1_7b_voicedesign_int4_bf16",
         ),
+        ("qwen3_tts_0_6b_base", "--model Qwen/Qwen3-TTS-12Hz-0.6B-Base --output models/qwen3_tts_0_6b_base"),
         ("qwen3_tts_1_7b_voicedesign_int5", f"--model {CUSTOM} --output models/NAME"),
         ("gpt-9", f"--model {CUSTOM} --output models/NAME"),
     ],

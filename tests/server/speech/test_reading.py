@@ -14,7 +14,7 @@ import pytest
 
 from server.audio.joins import FADE_SECONDS
 from server.engine.job import Job, JobError, RunawayError, Sampling
-from server.engine.prompt import InstructionError, Prompt, PromptError
+from server.engine.prompt import CloneError, InstructionError, Prompt, PromptError
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
 from server.speech.pieces import VoicedChunk
@@ -504,7 +504,13 @@ def test_a_chunk_that_does_not_fit_the_model_is_cut_further(first: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "calls"), [(PromptError("no room"), 3), (InstructionError("too long"), 1), (InvalidRequestError("no"), 1)]
+    ("error", "calls"),
+    [
+        (PromptError("no room"), 3),
+        (InstructionError("too long"), 1),
+        (CloneError("no such voice"), 1),
+        (InvalidRequestError("no"), 1),
+    ],
 )
 def test_a_model_that_no_text_fits_is_told_at_once(error: Exception, calls: int) -> None:
     async def test() -> None:

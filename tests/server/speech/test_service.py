@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import pytest
 
+from server.engine.prompt import CloneError
 from server.errors import BusyError, InvalidRequestError
 from server.manifest import Manifest
 from server.models.pool import Lease
@@ -160,3 +161,12 @@ def test_a_text_whose_client_leaves_before_its_turn_is_never_prepared(planning: 
         assert planning.begun == ["a", "z"]
 
     asyncio.run(play())
+
+
+def test_a_voice_that_the_model_cannot_speak_with_is_the_fault_of_the_voice() -> None:
+    async def refuse() -> None:
+        raise CloneError("speaks with cloned voices only")
+
+    with pytest.raises(InvalidRequestError, match="speaks with cloned voices only") as caught:
+        asyncio.run(service_module._begin(SimpleNamespace(begin=refuse), whole=True))  # type: ignore[arg-type]
+    assert caught.value.param == "voice"

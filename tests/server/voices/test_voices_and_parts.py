@@ -91,7 +91,7 @@ def test_parts_have_seeds_of_their_own(client: httpx.Client, server: RunningServ
 
 def test_a_profile_speaks_as_it_says(client: httpx.Client, server: RunningServer) -> None:
     response = speak(client, voice="Mine", model="following", input="Hello you.")
-    as_ever = {"speaker": "ryan", "layout": "whole"}
+    as_ever = {"speaker": "ryan", "layout": None}
     assert last_prompt(server) == as_ever | {"language": "english", "instruction": "Whisper."}
     assert "x-instructions" not in response.headers
     assert len(response.content) == 2 * 2 * speech(5).size, "half as fast"

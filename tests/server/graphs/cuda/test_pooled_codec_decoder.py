@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from server.engine.primed import MOST_HELD, PrimedStates
 from server.engine.provider import open_bundle
 from server.graphs.codec_decoder import CodecDecoder
 from server.graphs.cuda.codec_decoder import STATES_A_ROW, PooledCodecDecoder
@@ -59,6 +60,18 @@ def test_places_are_free_again_when_their_states_are_gone(
     for _ in range(3 * SLOTS * STATES_A_ROW):
         found, _ = pooled.decode(codes[:1, :1], [pooled.start()])
         np.testing.assert_array_equal(found, expected)
+
+
+def test_states_behind_recordings_leave_rows_their_own(plain: tuple[Path, CodecDecoder, np.ndarray]) -> None:
+    folder, _, codes = plain
+    pooled = pooled_decoder(folder, 1, MOST_HELD)
+    primed, recordings = PrimedStates(pooled), [np.roll(codes[0, :9], number, axis=0) for number in range(9)]
+    for recording in recordings:
+        while (state := primed.state(recording)) is None:
+            primed.advance(recording)
+        rows = [pooled.decode(codes[:1, :1], [state])[1][0] for _ in range(STATES_A_ROW)]
+        assert [row.position for row in rows] == [10] * STATES_A_ROW
+        del rows
 
 
 def test_a_state_of_another_decoder_is_refused(
