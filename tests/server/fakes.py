@@ -95,6 +95,11 @@ class FakeLiveText:
         return Grown(None, [np.zeros(HIDDEN, np.float32)] if self._begun else [], self._tokens)
 
 
+def said_by(job: Job) -> str:
+    """What is there of a job's text by now."""
+    return "".join(chr(int(side[0])) for side in (*job.prompt.embeddings, *job.following)).rstrip("\0 ")
+
+
 class FakeEngine:
     """Obeys the contract of `server.engine.worker.Engine`, for one job at a time."""
 
@@ -215,13 +220,13 @@ class FakeEngine:
             job.queue_seconds = time.perf_counter() - job.submitted
             self._events.queued(job.queue_seconds)
             self._events.prefilled(0.0)
-            text = "".join(chr(int(side[0])) for side in (*job.prompt.embeddings, *job.following))
-            self._speak(job, text)
-            if text == "die":
+            self._speak(job)
+            if said_by(job) == "die":
                 return
 
-    def _speak(self, job: Job, text: str) -> None:
+    def _speak(self, job: Job) -> None:
         while job.frames < job.max_frames and not self._closed:
+            text = said_by(job)
             with self._changed:
                 self._changed.wait_for(
                     lambda: (
