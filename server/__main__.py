@@ -13,6 +13,7 @@ from server.cli.arguments import Command, make_parser, parse
 from server.cli.batch import batch
 from server.cli.serve import serve
 from server.cli.startup import FAILURE, USAGE_ERROR, CommandError
+from server.cli.voices import voices
 from server.cli.wyoming import wyoming
 from server.config import SettingsError
 from server.errors import ApiError
@@ -25,7 +26,7 @@ _COMMANDS: dict[str, Command] = {
     "wyoming": wyoming,
     "say": commands.say,
     "batch": batch,
-    "voices": commands.voices,
+    "voices": voices,
     "models": commands.models,
     "pull": hub.pull,
     "push": hub.push,

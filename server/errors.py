@@ -73,6 +73,42 @@ class UnknownModelError(ApiError, LookupError):
     example = ("there is no such model; there are qwen3_tts_0_6b_customvoice, tts-1", "model")
 
 
+class UnknownVoiceError(ApiError, LookupError):
+    """No voice of this name was uploaded."""
+
+    status = 404
+    kind = "invalid_request_error"
+    code = "voice_not_found"
+    example = ("there is no voice anna that was uploaded", "voice")
+
+
+class NotYourVoiceError(ApiError, PermissionError):
+    """The voice is another key's, or everybody's, and only the operator may delete it."""
+
+    status = 403
+    kind = "invalid_request_error"
+    code = "not_your_voice"
+    example = ("the voice anna belongs to another key, or to everybody", "voice")
+
+
+class VoiceExistsError(ApiError):
+    """A voice has this name already."""
+
+    status = 409
+    kind = "invalid_request_error"
+    code = "voice_exists"
+    example = ("there is a voice anna already; delete it first or choose another name", "name")
+
+
+class TooManyVoicesError(ApiError):
+    """As many voices are kept as may be kept."""
+
+    status = 409
+    kind = "invalid_request_error"
+    code = "too_many_voices"
+    example = ("there are 100 voices of this key, as many as are kept here; delete one first", None)
+
+
 class UpgradeRequiredError(ApiError):
     """The route is a WebSocket, and the request asks for none."""
 

@@ -23,7 +23,7 @@ BELOW: dict[str, set[str]] = {
     "engine": {"graphs", "manifest", "metrics"},
     "bench": {"engine", "graphs", "manifest"},
     "models": {"engine", "graphs", "manifest", *LEAVES},
-    "voices": {"audio", "manifest", *LEAVES},
+    "voices": {"audio", "engine", "manifest", *LEAVES},
     "speech": {"voices", "models", "text", "audio", "engine", "manifest", *LEAVES},
     "hub": {"voices", "models", "graphs", "manifest", *LEAVES},
     "http": {"speech", "voices", "models", "text", "audio", "manifest", "config", *LEAVES},
@@ -126,7 +126,9 @@ def test_starting_the_server_loads_no_torch() -> None:
     assert not loaded & HEAVY
 
 
-@pytest.mark.parametrize("arguments", [["voices"], ["models"], ["keys", "list"], ["serve", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["voices"], ["voices", "list"], ["models"], ["keys", "list"], ["serve", "--help"]]
+)
 def test_what_only_lists_loads_neither_sanic_nor_onnx_runtime(
     arguments: list[str], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

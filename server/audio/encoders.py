@@ -27,6 +27,13 @@ MP3_KILOBITS = 96
 
 _MP3_QUALITY = 2
 
+MARK = (
+    "Synthetic speech, made by a machine (qwen3-tts-edge); "
+    "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+)
+"""What a file's metadata says, with IPTC's word for it (https://cv.iptc.org/newscodes/digitalsourcetype). Bare samples
+and AAC in ADTS have no place for it."""
+
 _UNKNOWN_SIZE = b"\xff\xff\xff\xff"
 """The size in a WAV header that means that the file goes on until its end."""
 
@@ -69,11 +76,12 @@ class PcmEncoder(Encoder):
 
 
 class Mp3Encoder(Encoder):
-    """Writes one continuous MP3 stream, mono, at the sample rate that it is given."""
+    """Writes one continuous MP3 stream, mono, at the sample rate that it is given; a mark is an ID3 tag before it."""
 
     content_type = "audio/mpeg"
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, mark: str = "") -> None:
+        self._tag = _id3(mark) if mark else b""
         self._lame = lameenc.Encoder()
         self._lame.silence()
         self._lame.set_channels(1)
@@ -83,10 +91,25 @@ class Mp3Encoder(Encoder):
         self._lame.set_quality(_MP3_QUALITY)
 
     def encode(self, samples: Samples) -> bytes:
-        return bytes(self._lame.encode(to_s16le(samples)))
+        return self._tagged(bytes(self._lame.encode(to_s16le(samples))))
 
     def finish(self) -> bytes:
-        return bytes(self._lame.flush())
+        return self._tagged(bytes(self._lame.flush()))
+
+    def _tagged(self, frames: bytes) -> bytes:
+        """Put the tag before the first frames; it does not come alone, since it is no sound."""
+        if not frames:
+            return b""
+        tag, self._tag = self._tag, b""
+        return tag + frames
+
+
+def _id3(comment: str) -> bytes:
+    """An ID3v2.3 tag with a comment in ASCII (https://id3.org/id3v2.3.0, sections 3.1 and 4.11)."""
+    body = b"\0eng\0" + comment.encode("ascii")
+    frame = b"COMM" + len(body).to_bytes(4, "big") + b"\0\0" + body
+    size = bytes(len(frame) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x03\0\0" + size + frame
 
 
 class _Sink:
@@ -142,20 +165,26 @@ class SoundfileEncoder(Encoder):
     ("unknown", RFC 9639, section 8.2). FLAC comes in blocks of 4096 samples.
     """
 
-    def __init__(self, audio_format: Literal["wav", "flac"], sample_rate: int) -> None:
+    def __init__(self, audio_format: Literal["wav", "flac"], sample_rate: int, mark: str = "") -> None:
         self.content_type = f"audio/{audio_format}"
         self._is_wav = audio_format == "wav"
+        self._begun = False
         self._sink = _Sink()
         self._file = soundfile.SoundFile(
             self._sink, "w", samplerate=sample_rate, channels=1, format=audio_format.upper(), subtype="PCM_16"
         )
+        if mark:
+            self._file.comment = mark
 
     def encode(self, samples: Samples) -> bytes:
+        if not samples.size:  # libsndfile writes the comment with the first samples
+            return b""
         self._file.write(np.frombuffer(to_s16le(samples), "<i2"))
+        self._begun = True
         return self._taken()
 
     def finish(self) -> bytes:
-        opening = self._taken()
+        opening = self._taken() if self._begun else b""
         self._file.close()
         return opening + self._sink.take()
 
@@ -163,11 +192,21 @@ class SoundfileEncoder(Encoder):
         if self._sink.taken or not self._is_wav:
             return self._sink.take()
         body = bytearray(self._sink.take())
-        body[4:8] = body[40:44] = _UNKNOWN_SIZE
+        data = _chunk(body, b"data")
+        body[4:8] = body[data + 4 : data + 8] = _UNKNOWN_SIZE
         return bytes(body)
 
     def complete(self, body: bytearray) -> None:
         self._sink.complete(body)
+
+
+def _chunk(wav: bytearray, name: bytes) -> int:
+    """Find where a chunk begins; each has a name, a size, and so many bytes, padded to an even number."""
+    place = 12
+    while wav[place : place + 4] != name:
+        size = int.from_bytes(wav[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return place
 
 
 @dataclass(frozen=True)
@@ -197,7 +236,7 @@ class LibavEncoder(Encoder):
         MissingCodecError: PyAV is not installed.
     """
 
-    def __init__(self, audio_format: AudioFormat, sample_rate: int) -> None:
+    def __init__(self, audio_format: AudioFormat, sample_rate: int, mark: str = "") -> None:
         try:
             import av  # noqa: F401  # an extra
         except ModuleNotFoundError as error:
@@ -205,7 +244,7 @@ class LibavEncoder(Encoder):
                 f"{audio_format} needs the package PyAV, which is not installed here: "
                 f"pip install 'qwen3-tts-edge[formats]', or ask for {', '.join(WITHOUT_PYAV)}"
             ) from error
-        self._recipe = _RECIPES[audio_format]
+        self._recipe, self._mark = _RECIPES[audio_format], mark
         self.content_type = self._recipe.content_type
         self._time_base = Fraction(1, sample_rate)
         self._samples = 0
@@ -220,6 +259,8 @@ class LibavEncoder(Encoder):
         # Bit-exact: no random serial number and no version of the library in the file.
         options = {"fflags": "+bitexact", **recipe.container_options}
         container = av.open(self._sink, "w", format=recipe.container, options=options)
+        if self._mark:
+            container.metadata["comment"] = self._mark
         codec_options = {"flags": "+bitexact", **recipe.codec_options}
         stream = container.add_stream(
             recipe.codec, rate=self._time_base.denominator, layout="mono", options=codec_options
@@ -253,8 +294,8 @@ class LibavEncoder(Encoder):
         self.__dict__.pop("_opened", None)
 
 
-def make_encoder(audio_format: AudioFormat, sample_rate: int) -> Encoder:
-    """Make an encoder of mono audio at `sample_rate` Hz.
+def make_encoder(audio_format: AudioFormat, sample_rate: int, mark: str = "") -> Encoder:
+    """Make an encoder of mono audio at `sample_rate` Hz, whose file says `mark` in its metadata, if it has any.
 
     Encoders raise ValueError for samples that are not finite.
 
@@ -263,13 +304,13 @@ def make_encoder(audio_format: AudioFormat, sample_rate: int) -> Encoder:
     """
     match audio_format:
         case "mp3":
-            return Mp3Encoder(sample_rate)
+            return Mp3Encoder(sample_rate, mark)
         case "pcm":
             return PcmEncoder()
         case "wav" | "flac":
-            return SoundfileEncoder(audio_format, sample_rate)
+            return SoundfileEncoder(audio_format, sample_rate, mark)
         case _:
-            return LibavEncoder(audio_format, sample_rate)
+            return LibavEncoder(audio_format, sample_rate, mark)
 
 
 CONTENT_TYPES: dict[AudioFormat, str] = {

@@ -37,6 +37,9 @@ SAY_OPTIONS = (
     "max_new_tokens",
     "exact_frames",
     "layout",
+    "ref_text",
+    "x_vector_only_mode",
+    "append_silence",
 )
 """Fields of a request that `say` takes as options; the request reads and checks their values."""
 
@@ -92,6 +95,9 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
         help=f"file to write, ending in .{', .'.join(FORMATS)}",
     )
     say.add_argument("--voice", help="a voice from `qwen3-tts voices`; by default what OpenAI's alloy means")
+    say.add_argument(
+        "--ref-audio", type=Path, metavar="FILE", help="a recording of the voice to speak with, for Base models"
+    )
     for name in SAY_OPTIONS:
         about = (SpeechRequest.model_fields[name].description or "").replace("%", "%%")
         say.add_argument(f"--{name.replace('_', '-')}", help=about)
@@ -106,7 +112,8 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
     batch.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the files")
     batch.add_argument("--format", choices=FORMATS, default="wav", help="of the files (%(default)s)")
     batch.add_argument("--voice", help="of the texts that name none")
-    listing = command(commands, "voices", "list the voices of a model")
+    listing = command(commands, "voices", "list the voices of a model; add or remove cloned ones of KW_VOICES_DIR")
+    _add_voice_actions(listing)
     bench = command(commands, "bench", "measure how fast a model is on this machine")
     bench.add_argument("--frames", type=_count, default=50, help="codec frames a request, 80 ms each (%(default)s)")
     bench.add_argument("--requests", type=_count, default=3, help="requests to measure (%(default)s)")
@@ -137,6 +144,31 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
         )
     actions.add_parser("list", help="list the labels", description="list the labels")
     return parser
+
+
+def _add_voice_actions(voices: argparse.ArgumentParser) -> None:
+    """Add what `voices` can do beside listing, which is also what it does where nothing is said."""
+    actions = voices.add_subparsers(dest="action", metavar="list (default) | add NAME [FILE] | remove NAME")
+    listing = actions.add_parser("list", help="list the voices of a model", description="list the voices of a model")
+    add = actions.add_parser("add", help="clone a voice", description="clone a voice, and keep it for everybody")
+    add.add_argument("name", help="what a request's `voice` will be")
+    add.add_argument(
+        "recording", type=Path, nargs="?", metavar="FILE", help="of 3 to 20 s of one person who speaks, in any format"
+    )
+    add.add_argument("--text", dest="ref_text", help="every word that is said in it, and nothing else")
+    add.add_argument("--x-vector-only", dest="x_vector_only_mode", action="store_true", help="needs no text; less like")
+    add.add_argument("--consent", help="that the speaker agreed: yes, or a note on it, which is kept")
+    add.add_argument(
+        "--instructions", help="instead of FILE: have a VoiceDesign model make up a voice, and say the text"
+    )
+    add.add_argument("--seed", help="of the voice that is made up")
+    add.add_argument("--description", help="a line on how it sounds")
+    for each in (listing, add):  # what is said before the action holds as well
+        each.add_argument("--model", default=argparse.SUPPRESS, help="a model from `qwen3-tts models`")
+    remove = actions.add_parser(
+        "remove", help="delete a cloned voice", description="delete a cloned voice, whosever it is"
+    )
+    remove.add_argument("name")
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:

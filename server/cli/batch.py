@@ -22,6 +22,7 @@ from server.cli.startup import (
     lexicon_of_settings,
     open_bundles,
     open_pool,
+    open_service,
     profiles_of,
 )
 from server.config import Settings
@@ -30,7 +31,7 @@ from server.metrics import Metrics
 from server.speech.request import SpeechRequest, of_object
 
 if TYPE_CHECKING:
-    from server.speech.service import SpeechService
+    pass
 
 MANIFEST = "manifest.jsonl"
 """In the folder of the files: a JSON object a line for each of them."""
@@ -168,11 +169,9 @@ async def _speak(settings: Settings, pool: Any, tasks: list[Task], made: Manifes
     Raises:
         CommandError: a file cannot be written, so that the others could not be either.
     """
-    from server.cli.say import write  # these two need ONNX Runtime
-    from server.speech.service import SpeechService
+    from server.cli.say import write  # this one needs ONNX Runtime
 
-    lexicon = lexicon_of_settings(settings)
-    service: SpeechService = SpeechService(pool, profiles_of(settings), settings.max_input_chars, lexicon)
+    service = open_service(settings, pool, profiles_of(settings), lexicon_of_settings(settings))
     waiting = iter(tasks)
     failures: list[str] = []
     broken: ExceptionGroup | None = None

@@ -1,9 +1,10 @@
-"""The commands that end by themselves: `say`, `voices`, `models`, `bench` and `keys`."""
+"""The commands that end by themselves, without those that have files of their own: `say`, `models`, `bench`, `keys`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from server.cli.startup import (
     lexicon_of_settings,
     open_bundles,
     open_pool,
+    open_service,
     profiles_of,
 )
 from server.config import Settings
@@ -46,34 +48,27 @@ def say(arguments: argparse.Namespace, settings: Settings) -> None:
 
 
 async def _say_to_file(arguments: argparse.Namespace, settings: Settings, pool: EnginePool, audio_format: str) -> None:
-    from server.cli.say import say as say_to_file  # these two need ONNX Runtime
-    from server.speech.service import SpeechService
+    from server.cli.say import say as say_to_file  # this one needs ONNX Runtime
 
     bundle = pool.bundles.resolve(arguments.model) if arguments.model else pool.bundles.default()
+    default_voice = None if bundle.manifest.clones else catalogue.default_voice(bundle.manifest)
     request = build(
         model=bundle.id,
         input=arguments.text,
-        voice=arguments.voice or catalogue.default_voice(bundle.manifest),
+        voice=arguments.voice or default_voice,
+        ref_audio=_recording(arguments.ref_audio),
         response_format=audio_format,
         **{name: getattr(arguments, name) for name in SAY_OPTIONS},
     )
-    profiles, lexicon = profiles_of(settings), lexicon_of_settings(settings)
-    service = SpeechService(pool, profiles, settings.max_input_chars, lexicon)
+    service = open_service(settings, pool, profiles_of(settings), lexicon_of_settings(settings))
     try:
         print(await say_to_file(service, request, arguments.output), file=sys.stderr)
     finally:
         await pool.close()
 
 
-def voices(arguments: argparse.Namespace, settings: Settings) -> None:
-    """List the voices of a model."""
-    bundles = open_bundles(settings)
-    bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
-    for voice in catalogue.voices_of(bundle.manifest, profiles_of(settings)):
-        about = ", ".join(filter(None, (voice.description, voice.gender, voice.language)))
-        if voice.alias_of:
-            about = f"stand-in, speaks as {voice.alias_of}" if voice.stand_in else f"means {voice.alias_of}"
-        print(f"{voice.id:<20} {about}".rstrip())
+def _recording(path: Path | None) -> str | None:
+    return None if path is None else base64.b64encode(path.read_bytes()).decode()
 
 
 def models(arguments: argparse.Namespace, settings: Settings) -> None:

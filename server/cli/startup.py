@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from server import __version__, config, log
+from server.audio.encoders import MARK
 from server.config import Settings
 from server.config.values import fetched_models_dir
 from server.errors import UnknownModelError
@@ -21,16 +22,19 @@ from server.metrics import EngineEvents, Metrics
 from server.models.catalogue import Bundle, Bundles, find
 from server.models.names import HubBundle, hub_bundle
 from server.models.pool_entry import Loader
+from server.speech.fetching import Sources
 from server.speech.lexicon_file import load_lexicon
 from server.text.lexicon import Lexicon, LexiconError
 from server.voices import catalogue as voices
 from server.voices.profiles import Profile, ProfileError, load_profiles
+from server.voices.saved import VoiceFolder
 
 if TYPE_CHECKING:
     from server.hub.pull import Pull
     from server.models.arrival import Arrival
     from server.models.memory import Bounds
     from server.models.pool import EnginePool
+    from server.speech.service import SpeechService
 
 NONE_PUBLISHED = (
     "this project has published none yet, and whoever has converted a checkpoint can: qwen3-tts push BUNDLE OWNER/NAME"
@@ -248,6 +252,28 @@ def tell_of(bundle: Bundle, profiles: Mapping[str, Profile]) -> None:
     if bundle.manifest_or_none and (missing := voices.left_out(bundle.manifest_or_none, profiles)):
         told = ", ".join(f"{voice} needs the speaker {speaker}" for voice, speaker in missing.items())
         log.event("voices_left_out", level=logging.WARNING, model=bundle.id, reason=told)
+
+
+def open_service(
+    settings: Settings, pool: EnginePool, profiles: Mapping[str, Profile], lexicon: Lexicon | None = None
+) -> SpeechService:
+    """Make what starts the speech of requests."""
+    from server.speech.cloning import References  # these need ONNX Runtime
+    from server.speech.service import SpeechService
+
+    return SpeechService(
+        pool,
+        profiles,
+        settings.max_input_chars,
+        lexicon or Lexicon(),
+        settings.text_wait_seconds,
+        VoiceFolder(settings.voices_dir, settings.max_voices, settings.max_voices_per_key),
+        References(
+            Sources(settings.max_reference, settings.reference_hosts, settings.reference_dir),
+            settings.max_reference_seconds,
+        ),
+        MARK if settings.mark_synthetic == "on" else "",
+    )
 
 
 def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metrics) -> EnginePool:

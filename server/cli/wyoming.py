@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from server import config, log
-from server.cli.startup import CommandError, engine_loader, start_process
+from server.cli.startup import CommandError, engine_loader, open_service, start_process
 from server.config import Settings
 from server.http import listening
 from server.metrics import Metrics
@@ -36,11 +36,9 @@ def wyoming(arguments: argparse.Namespace, settings: Settings) -> None:
 
 def run_wyoming(settings: Settings, load: Loader) -> None:
     """Serve it until a signal ends it; a second signal ends the time in which texts are heard to their end."""
-    from server.speech.service import SpeechService
-
     started = start_process(settings, load)
     _, profiles, lexicon, metrics, pool, arrival = started
-    service = SpeechService(pool, profiles, settings.max_input_chars, lexicon, settings.text_wait_seconds)
+    service = open_service(settings, pool, profiles, lexicon)
     server = open_wyoming(settings, service, profiles, metrics)
 
     async def serve() -> None:

@@ -144,6 +144,44 @@ class Settings(BaseSettings):
         default=None,
         description='JSON file of voice profiles beside the built-in ones: {"profiles": {"ID": {"speaker": ...}}}.',
     )
+    voices_dir: Path | None = Field(
+        default=None,
+        description="Folder of cloned voices that are kept, a file each. Without one, each request brings its "
+        "own recording.",
+    )
+    max_voices: int = Field(
+        default=1000, ge=0, le=100_000, description="Voices in KW_VOICES_DIR; each is a file of at most 256 KB."
+    )
+    max_voices_per_key: int = Field(
+        default=100, ge=0, le=100_000, description="Voices that one key, or all who ask without one, may keep there."
+    )
+    voice_consent: Literal["ask", "assumed"] = Field(
+        default="ask",
+        description="Whether who uploads a voice has to say that its speaker agreed; assumed takes the responsibility "
+        "for all.",
+    )
+    max_reference_seconds: Annotated[float, Field(ge=1, le=59)] = Field(
+        default=30, description="Seconds of a recording that a voice is cloned from. More take more memory and time."
+    )
+    max_reference: ByteSize = Field(
+        default=ByteSize(10_000_000),
+        ge=100_000,
+        le=50_000_000,
+        description="Longest file of such a recording.",
+        json_schema_extra={"default": "10MB"},
+    )
+    reference_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Hosts, comma-separated, from which a recording's address, http or https, is fetched. Addresses "
+        "that are not public count only where they are listed themselves: files.home,192.168.1.7.",
+    )
+    reference_dir: Path | None = Field(
+        default=None, description="Folder whose files a recording's address may name, as file://NAME."
+    )
+    mark_synthetic: Annotated[Literal["on", "off"], BeforeValidator(switch)] = Field(
+        default="on",
+        description="Whether MP3, WAV, FLAC and Opus files say in their metadata that they are synthetic speech.",
+    )
     lexicon_file: Path | None = Field(
         default=None,
         description='JSON file of a pronunciation dictionary, whole words and what to say instead: {"WORD": "say"}, or '
@@ -270,6 +308,11 @@ class Settings(BaseSettings):
     def _split_hosts(cls, value: Any) -> Any:
         return tuple(host if host == ANY else host_of(host) for host in words(value))
 
+    @field_validator("reference_hosts", mode="before")
+    @classmethod
+    def _split_reference_hosts(cls, value: Any) -> Any:
+        return tuple(host_of(host) for host in words(value))
+
     _split_proxies = field_validator("trusted_proxies", mode="before")(words)
 
     @field_validator("model_aliases", mode="before")
@@ -293,7 +336,7 @@ class Settings(BaseSettings):
             raise ValueError(f"{value} is not tcp://HOST:PORT")
         return value
 
-    @field_validator("models_dir")
+    @field_validator("models_dir", "voices_dir", "reference_dir")
     @classmethod
     def _folder_exists(cls, value: Path) -> Path:
         if not value.is_dir():

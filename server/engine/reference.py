@@ -11,12 +11,13 @@ SAMPLE_RATE = 24_000
 """Hz of the recordings that the encoders take."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reference:
     """A voice to speak with: its speaker embedding and, for in-context learning (ICL), the recording and its words.
 
     Without `codes` and `text` the voice is the speaker embedding alone, as with `x_vector_only_mode` of the official
-    `qwen-tts` package.
+    `qwen-tts` package. Two references are equal only if they are one object, since arrays have no
+    equality of their own.
     """
 
     speaker: NDArray[np.float32]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -52,6 +53,14 @@ class KeyRing:
     def __init__(self, keys: Sequence[str], file: Path | None = None) -> None:
         self._own = {f"key{number}": digest(key) for number, key in enumerate(keys, 1)}
         self._file = KeyFile(file) if file else None
+
+    def owner(self, label: str) -> str | None:
+        """Return a digest of the key of this label, by which its voices are known; None if there is none any more.
+
+        It is not the digest that the file of keys holds, so that a folder of voices tells nothing of that.
+        """
+        kept = self._own.get(label) or (self._file.keys().get(label) if self._file else None)
+        return hashlib.blake2b(kept, digest_size=16, person=b"voices").hexdigest() if kept else None
 
     def check(self, authorization: str | None, api_key: str | None = None) -> str:
         """Return the label of a request's key.

@@ -7,6 +7,7 @@ import logging
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 from sanic import Blueprint, Request, Sanic
@@ -17,12 +18,13 @@ from sanic.http.constants import HTTP
 from sanic.response import BaseHTTPResponse
 
 from server import log
+from server.audio.encoders import MARK
 from server.config import Settings
 from server.config.addresses import ClientAddresses, is_loopback
-from server.errors import ApiError, StoppingError
+from server.errors import ApiError, StoppingError, UnauthorizedError
 from server.http import openapi
 from server.http.access import BrowserGuard, KeyLimit, KeyRing, key_of_subprotocols
-from server.http.capacity import OpenConnections, Turns, connections_possible
+from server.http.capacity import OpenConnections, Turns, Uploads, connections_possible
 from server.http.connections import GuardedHttp
 from server.http.cors import allow_origins
 from server.http.error_answers import JsonErrors
@@ -32,14 +34,19 @@ from server.http.routes.pages import docs_routes, page_routes
 from server.http.routes.speech import speech_routes
 from server.http.routes.speech_batch import speech_batch_routes
 from server.http.routes.speech_stream import speech_stream_routes
+from server.http.routes.voices import voice_routes
 from server.http.stream_session import Doors, StreamLimits
 from server.metrics import Metrics
 from server.models.pool import EnginePool
+from server.speech.cloning import References
+from server.speech.fetching import Sources
+from server.speech.keeping import Keeper
 from server.speech.plan import NO_LEXICON
 from server.speech.rendering import WholeFiles
 from server.speech.service import SpeechService
 from server.text.lexicon import Lexicon
 from server.voices.profiles import Profile
+from server.voices.saved import VoiceFolder
 
 API_PREFIXES = ("/v1", "/api/v1")
 """The first is what OpenAI's clients expect, the second what Kokoro Web's clients expect."""
@@ -99,9 +106,14 @@ class SpeechHttpRequest(Request):
             self.ctx.refused = True
             self.app.ctx.admit(self)
             self.ctx.refused = False
+            uploads: Uploads = self.app.ctx.uploads
+            takes = getattr(getattr(self.route, "ctx", None), "takes_recordings", False)
+            usual = self.app.config.REQUEST_MAX_SIZE
+            stream.request_max_size = uploads.longest if takes and stream.length is not None else usual
             stream.check_length()
-            async with asyncio.timeout_at(stream.deadline):
-                await super().receive_body()  # type: ignore[no-untyped-call]
+            with uploads.one(stream.length or 0, usual):
+                async with asyncio.timeout_at(stream.deadline):
+                    await super().receive_body()  # type: ignore[no-untyped-call]
         except TimeoutError as error:
             stream.give_up_body()
             raise RequestTimeout("the request did not come to its end in time") from error
@@ -137,11 +149,22 @@ def create_app(
         configure_logging=False,
     )
     app.ctx.leaving = app.ctx.draining = False
+    app.ctx.uploads = Uploads(settings.max_reference)
     app.ctx.turns = Turns(REQUESTS_A_ROUND)
     app.ctx.connections = OpenConnections(connections_possible(settings.max_connections))
     _configure(app, settings)
     app.ctx.service = service = SpeechService(
-        pool, profiles, settings.max_input_chars, lexicon, settings.text_wait_seconds
+        pool,
+        profiles,
+        settings.max_input_chars,
+        lexicon,
+        settings.text_wait_seconds,
+        VoiceFolder(settings.voices_dir, settings.max_voices, settings.max_voices_per_key),
+        References(
+            Sources(settings.max_reference, settings.reference_hosts, settings.reference_dir),
+            settings.max_reference_seconds,
+        ),
+        MARK if settings.mark_synthetic == "on" else "",
     )
     keys, files = KeyLimit(settings.max_requests_per_key), WholeFiles(settings.max_file)
     limits = StreamLimits(
@@ -163,7 +186,8 @@ def create_app(
         ),
         speech_stream_routes(doors),
         speech_batch_routes(doors),
-        catalogue_routes(pool, profiles),
+        catalogue_routes(pool, profiles, service.voices),
+        voice_routes(Keeper(service, settings.voice_consent, settings.request_timeout), service.voices, keys),
         docs_routes(openapi.document(max_input_chars=settings.max_input_chars, needs_key=settings.requires_key)),
     )
     for number, prefix in enumerate(API_PREFIXES):
@@ -202,7 +226,8 @@ def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
 def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
     """Check who asks before the body is read; `request.ctx.key` becomes the label of the request's key, or None.
 
-    Every route wants a key except those that are marked public. A server without keys refuses pages of other origins.
+    `request.ctx.caller` is a digest of it, or None. Every route wants a key except those that are marked public. A
+    server without keys refuses pages of other origins.
     """
     keys = KeyRing(settings.secret_api_key, settings.api_keys_file) if settings.requires_key else None
     in_query = settings.api_key_in_query == "on"
@@ -213,7 +238,7 @@ def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
     def admit(request: Request) -> None:
         if getattr(request.ctx, "admitted", False):
             return
-        request.ctx.key = None
+        request.ctx.key = request.ctx.caller = None
         if browsers is not None:
             browsers.check(request)
         if keys is not None and request.route is not None and not getattr(request.route.ctx, "public", False):
@@ -222,6 +247,10 @@ def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
                 api_key = api_key or key_of_subprotocols(request.headers.getall("sec-websocket-protocol", ()))
                 api_key = api_key or (request.args.get("api_key") if in_query else None)
             request.ctx.key = keys.check(request.headers.get("authorization"), api_key)
+            request.ctx.caller = keys.owner(request.ctx.key)
+        elif keys is not None and getattr(getattr(request.route, "ctx", None), "shows_own", False):
+            with suppress(UnauthorizedError):  # whoever has a key sees more
+                request.ctx.caller = keys.owner(keys.check(request.headers.get("authorization")))
         if app.ctx.draining and request.method == "POST":
             raise StoppingError("the server is stopping; try again soon")
         request.ctx.admitted = True

@@ -6,14 +6,20 @@ import asyncio
 import errno
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from server import log
+from server.errors import BusyError
 
 RESERVED_DESCRIPTORS = 64
 """File descriptors that are kept free for models, logs and listening sockets."""
 LEAST_CONNECTIONS = 16
+UPLOADS_AT_ONCE = 4
+"""Of the longest bodies; more of shorter ones."""
+
+_BESIDE_RECORDING = 1 << 21
 
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -70,6 +76,39 @@ class OpenConnections:
     def discard(self, connection: Connection) -> None:
         """Remove a connection that is closed."""
         self._open.discard(connection)
+
+
+class Uploads:
+    """Bounds the bodies that are longer than others because they bring recordings along.
+
+    Args:
+        recording: the most bytes of a recording.
+    """
+
+    def __init__(self, recording: int) -> None:
+        self.longest = recording * 4 // 3 + _BESIDE_RECORDING
+        """Bytes of a body: a recording in base64, and the other fields."""
+        self._left = UPLOADS_AT_ONCE * self.longest
+
+    @contextmanager
+    def one(self, length: int, usual: int) -> Iterator[None]:
+        """Count a body while it is received.
+
+        Args:
+            length: of the body, in bytes.
+            usual: bytes that any body may have.
+
+        Raises:
+            BusyError: as many long bodies are being received as may be.
+        """
+        counted = length if length > usual else 0
+        if counted > self._left:
+            raise BusyError("many recordings are being uploaded already; try again soon")
+        self._left -= counted
+        try:
+            yield
+        finally:
+            self._left += counted
 
 
 class Turns:

@@ -127,6 +127,12 @@ class GuardedHttp(Http):
             raise FramingError("a line between chunks is too long")
         return bytes(self.recv_buffer[begin:end])
 
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body, as the head tells them; None where it comes in chunks."""
+        body: object = self.request_body
+        return None if body == "chunked" else self.request_bytes or 0
+
     def check_length(self) -> None:
         """Check the body's length as the head tells it, before a client that asks is told to send the body.
 

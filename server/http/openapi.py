@@ -25,11 +25,15 @@ from server.http.schemas import (
     ModelDetails,
     ModelList,
     Ready,
+    VoiceCard,
+    VoiceDeleted,
     VoiceList,
+    VoiceMade,
     VoiceNames,
 )
 from server.speech.batch import MAX_ITEMS
 from server.speech.foreign_fields import ALIASES
+from server.speech.keeping import FILE_FIELD, VoiceOrder
 from server.speech.request import SpeechRequest
 
 Json = dict[str, Any]
@@ -39,8 +43,9 @@ ABOUT = """Text to speech by Qwen3-TTS, as OpenAI's SDKs, Kokoro Web's clients, 
 The same routes lie under `/v1` and `/api/v1`; `OPTIONS` is answered on each of them, without a key.
 
 Requests are read with mercy beyond what this document says: numbers may be strings, words such as `mp3` may have any
-case and blanks around them, and an empty string is as good as none. Fields that ask for a cloned voice are refused;
-all others that are not described here are ignored, and the answer's `x-ignored` names them.
+case and blanks around them, and an empty string is as good as none. Fields that ask for a cloned voice in another way
+than the one described here are refused; all others that are not described are ignored, and the answer's `x-ignored`
+names them.
 
 Text that arrives while it is spoken has a WebSocket, `/audio/speech/stream`, in vLLM-Omni's protocol. OpenAPI has no
 words for it, the README has."""
@@ -83,7 +88,10 @@ REQUESTS: dict[str, Json] = {
 }
 
 _REF = "#/components/schemas/{model}"
-_ANSWERS = (BatchAnswer, ModelList, ModelDetails, VoiceList, VoiceNames, AudioModelList, Alive, Ready, ErrorAnswer)
+_ANSWERS = (
+    *(BatchAnswer, ModelList, ModelDetails, VoiceList, VoiceNames, VoiceCard, VoiceMade, VoiceDeleted),
+    *(AudioModelList, Alive, Ready, ErrorAnswer),
+)
 _TOO_LARGE = 413
 
 
@@ -113,6 +121,7 @@ def document(*, max_input_chars: int, needs_key: bool) -> Json:
         "tags": [
             {"name": "speech", "description": "Text in, audio out."},
             {"name": "catalogue", "description": "Models and voices."},
+            {"name": "voices", "description": "Cloned voices that are kept."},
             {"name": "health", "description": "For whoever watches the server."},
         ],
         "paths": _paths(),
@@ -147,6 +156,22 @@ def _paths() -> Json:
     }
     listed = {"application/json": {"schema": {"anyOf": [_ref(VoiceList), _ref(VoiceNames)]}}}
     voices = _operation("listVoices", "catalogue", "List a model's voices", listed, 400, 404, 503)
+    made = _operation(
+        "createVoice",
+        "voices",
+        "Keep a cloned voice",
+        _json(VoiceMade),
+        *(400, 401, 403, 404, 409, 413, 429, 500, 503, 504),
+    )
+    file = {"type": "string", "format": "binary", "description": "The recording: WAV, FLAC, Ogg, MP3, M4A or WebM."}
+    form = {"allOf": [_ref(VoiceOrder), {"type": "object", "properties": {FILE_FIELD: file}}]}
+    made["requestBody"] = {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": form}, "application/json": {"schema": _ref(VoiceOrder)}},
+    }
+    voice_id = {**model_id, "example": "anna"}
+    kept = _operation("retrieveVoice", "voices", "Describe an uploaded voice", _json(VoiceCard), 401, 404)
+    deleted = _operation("deleteVoice", "voices", "Delete an uploaded voice", _json(VoiceDeleted), 401, 403, 404)
     audio_models = _operation("listAudioModels", "catalogue", "List the models' names", _json(AudioModelList))
     this = _operation("describeApi", "catalogue", "This document", {"application/json": {"schema": {"type": "object"}}})
     alive = _operation("live", "health", "Whether the process answers", _json(Alive))
@@ -158,7 +183,11 @@ def _paths() -> Json:
         "/audio/speech/batch": {"post": batch},
         "/models": {"get": models},
         "/models/{id}": {"get": {**model, "parameters": [model_id]}},
-        "/audio/voices": {"get": {**voices, "parameters": [wanted_model, shape]}},
+        "/audio/voices": {"get": {**voices, "parameters": [wanted_model, shape]}, "post": made},
+        "/audio/voices/{id}": {
+            "get": {**kept, "parameters": [voice_id]},
+            "delete": {**deleted, "parameters": [voice_id]},
+        },
         "/audio/models": {"get": audio_models},
         "/openapi.json": {"get": this},
         "/livez": {"servers": root, "get": alive},
@@ -242,9 +271,9 @@ class _WithoutTitles(GenerateJsonSchema):
 
 
 def _schemas(max_input_chars: int) -> Json:
-    read: tuple[type[BaseModel], JsonSchemaMode] = (SpeechRequest, "validation")
+    read: list[tuple[type[BaseModel], JsonSchemaMode]] = [(SpeechRequest, "validation"), (VoiceOrder, "validation")]
     made: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _ANSWERS]
-    _, definitions = models_json_schema([read, *made], ref_template=_REF, schema_generator=_WithoutTitles)
+    _, definitions = models_json_schema([*read, *made], ref_template=_REF, schema_generator=_WithoutTitles)
     schemas: Json = definitions["$defs"]
     request = schemas[SpeechRequest.__name__]
     for name in ("input", "instructions"):
@@ -261,6 +290,9 @@ def _schemas(max_input_chars: int) -> Json:
     names = ["input", *(alias for alias, name in ALIASES.items() if name == "input")]
     request["anyOf"] = [{"required": [name], "properties": {name: text}} for name in names]
     del request["required"]
+    order = schemas[VoiceOrder.__name__]
+    optional = order["properties"].keys() - set(order["required"])
+    order["properties"] |= {name: _optional(order["properties"][name]) for name in optional}
     return schemas
 
 

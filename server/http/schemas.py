@@ -81,10 +81,55 @@ class AudioModelList(_Answer):
     models: list[AudioModel]
 
 
+class VoiceCard(_Answer):
+    """An uploaded voice; the keys are OpenAI's and vLLM-Omni's, and some more."""
+
+    object: Literal["audio.voice"] = "audio.voice"
+    id: str
+    """What a request's `voice` may be: its name."""
+    name: str
+    created_at: int
+    """Unix seconds."""
+    description: str
+    consent: str
+    """What was said of the speaker's agreement."""
+    shared: bool
+    """Whether others may speak with it."""
+    model: str
+    """The model that encoded it; models of the same sizes may speak with it."""
+    in_context: bool
+    """Whether it has its recording's codes and text, and not the speaker embedding alone."""
+    designed: bool
+    """Whether a VoiceDesign model made it up."""
+    seconds: float
+    """Of its recording."""
+    notes: list[str]
+    """What is wrong with the recording or its text."""
+
+
+class VoiceMade(VoiceCard):
+    """A voice that has been uploaded, at the top level as OpenAI has it and in `voice` as vLLM-Omni has it."""
+
+    success: Literal[True] = True
+    voice: VoiceCard
+
+
+class VoiceDeleted(_Answer):
+    """A voice that has been deleted."""
+
+    object: Literal["audio.voice.deleted"] = "audio.voice.deleted"
+    id: str
+    deleted: Literal[True] = True
+    success: Literal[True] = True
+    message: str
+
+
 class VoiceList(_Answer):
     """Every voice of a model: its own first, and stand-ins for speakers that it lacks last."""
 
     voices: list[Voice]
+    uploaded_voices: list[VoiceCard] = []
+    """Those of them that were uploaded, and may be used by who asks."""
 
 
 class VoiceNames(_Answer):
@@ -92,8 +137,8 @@ class VoiceNames(_Answer):
 
     voices: list[str]
     """What a request's `voice` may be."""
-    uploaded_voices: list[str] = []
-    """None: voices are not cloned here."""
+    uploaded_voices: list[VoiceCard] = []
+    """Those of them that were uploaded, and may be used by who asks."""
 
 
 class BatchResult(BaseModel):
@@ -198,6 +243,10 @@ HEADERS: dict[str, dict[str, Any]] = {
         "description": "`length` where `max_new_tokens` ended the speech; of a whole file only.",
         "schema": {"type": "string", "enum": ["length"]},
     },
+    "x-reference-notes": {
+        "description": "What is wrong with the recording of the voice, or with its text.",
+        "schema": {"type": "string"},
+    },
     "x-text-notes": {
         "description": "What was dropped from the text because the model cannot say it.",
         "schema": {"type": "string"},
@@ -217,5 +266,5 @@ HEADERS: dict[str, dict[str, Any]] = {
     },
 }
 
-SPEECH_HEADERS = ("x-instructions", "x-stand-in", "x-ignored", "x-text-notes", "x-finish-reason")
+SPEECH_HEADERS = ("x-instructions", "x-stand-in", "x-ignored", "x-text-notes", "x-reference-notes", "x-finish-reason")
 """Headers of speech that are sent only where they have something to tell."""

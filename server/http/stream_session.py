@@ -142,10 +142,14 @@ class Session:
         request_id: for the log.
         key: the label of its key; None where none is asked for.
         turns: of which each message takes one.
+        caller: digest of its key; None where none is asked for.
     """
 
-    def __init__(self, doors: Doors, request_id: str, key: str | None, turns: Turns) -> None:
+    def __init__(
+        self, doors: Doors, request_id: str, key: str | None, turns: Turns, *, caller: str | None = None
+    ) -> None:
         self._doors, self._id, self._key, self._turns = doors, request_id, key, turns
+        self._caller = caller
         self._socket: WebSocket
         self._config: Config | None = None
         self._open: _Utterance | None = None
@@ -246,6 +250,7 @@ class Session:
         if self._open:
             raise InvalidRequestError("session.config is for between utterances; send input.done before it")
         request = of_object({"response_format": DEFAULT_FORMAT, **_said(sent), "input": ANY_TEXT})
+        request = request.asked_by(self._caller)
         options = _options(sent)
         if self._config is None or (request, options) != (self._config.request, self._config.options):
             live = options.split_granularity == "token"

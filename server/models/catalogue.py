@@ -99,7 +99,10 @@ class Bundles:
 
     def _first_readable(self) -> str | None:
         """Find the first bundle whose manifest can be read, in the wanted precision if possible."""
-        readable = [name for name, bundle in self._by_id.items() if bundle.manifest_or_none]
+        found = {name: bundle.manifest_or_none for name, bundle in self._by_id.items()}
+        readable = [name for name, manifest in found.items() if manifest is not None]
+        # A model that only clones voices has none for who names no voice.
+        readable.sort(key=lambda name: (manifest := found[name]) is not None and manifest.clones)
         if not readable:
             return next(iter(self._by_id), None)
         preferred = self._preferred(readable[0])

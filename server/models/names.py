@@ -29,6 +29,10 @@ _HUB_IDS = (
     "Qwen3-TTS-12Hz-1.7B-Base",
 )
 """Checkpoints on the Hub that can be converted."""
+HOW_TO_CLONE = (
+    "a Base model clones voices; to make one: "
+    "qwen3-tts convert --model Qwen/Qwen3-TTS-12Hz-0.6B-Base --output models/qwen3_tts_0_6b_base"
+)
 
 
 def bundle_id(name: str, precision: Precision) -> str:

@@ -16,9 +16,13 @@ from server.engine import prompt
 from server.text import markup
 from server.text.lexicon import MAX_SAY_CHARS, MAX_WORD_CHARS
 from server.voices import profiles
+from server.voices.saved import MAX_TEXT_CHARS
 
 MAX_LEXICON_ENTRIES = 1000
 """The most entries of a request's lexicon; a file may have more."""
+
+MAX_EMBEDDING = 16_384
+"""Numbers of a speaker embedding; those of Qwen3-TTS have 1024 or 2048."""
 
 NOT_BLANK = r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 r"""Matches a character that `str.strip` leaves; `\s` differs between Python and JSON Schema's ECMA-262."""
@@ -79,6 +83,11 @@ def _penalty(value: object) -> object:
     return 1.0 if isinstance(number, int | float) and not isinstance(number, bool) and number == 0 else number
 
 
+def _task(value: object) -> object:
+    """Read a task's name, however its words are joined."""
+    return re.sub(r"[\s_-]", "", value).lower() if isinstance(value, str) else value
+
+
 Text = Annotated[str, BeforeValidator(_whole_characters)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_integer)]
 Cap = Annotated[
@@ -124,4 +133,11 @@ Temperature = Annotated[profiles.Temperature | None, BeforeValidator(_number)]
 Share = Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_number)]
 Layout = Annotated[prompt.Layout, BeforeValidator(_choice)]
 TextFormat = Annotated[markup.TextFormat, BeforeValidator(_choice)]
+TaskType = Annotated[
+    Literal["customvoice", "voicedesign", "base"],
+    BeforeValidator(_task),
+    WithJsonSchema({"enum": ["CustomVoice", "VoiceDesign", "Base"]}),
+]
+Spoken = Annotated[Text, Field(max_length=MAX_TEXT_CHARS)]
+Embedding = Annotated[list[float], Field(min_length=1, max_length=MAX_EMBEDDING)]
 Lexicon = Annotated[dict[Word, Said | LexiconEntry], Field(max_length=MAX_LEXICON_ENTRIES)]

@@ -1,7 +1,8 @@
 """Sorts the fields that clients of other speech servers send.
 
-Some have another name of a field of ours, some ask for a cloned voice and are refused, and the rest is ignored and
-named in the answer. The names are those of vllm-omni, Kokoro-FastAPI, Chatterbox, XTTS, F5-TTS and Fish Speech.
+Some have another name of a field of ours, some ask for a cloned voice in a way that is not followed and are refused,
+and the rest is ignored and named in the answer. The names are those of vllm-omni, Kokoro-FastAPI, Chatterbox, XTTS,
+F5-TTS and Fish Speech.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ ALIASES = {
     "language_id": "language",
     "language_code": "language",
     "format": "response_format",
+    "reference_audio": "ref_audio",
+    "reference_text": "ref_text",
+    "x_vector_only": "x_vector_only_mode",
 }
 """Other names of our fields; where a request has both, ours counts."""
 
 CLONING = (
-    "ref_audio", "ref_text", "reference_audio", "reference_text", "references", "reference_id", "audio_prompt",
-    "audio_prompt_path", "prompt_audio", "prompt_text", "voice_clone", "voice_file", "speaker_wav",
-    "speaker_embedding", "clone_voice",
+    "references", "reference_id", "audio_prompt", "audio_prompt_path", "prompt_audio", "prompt_text", "voice_clone",
+    "voice_file", "speaker_wav", "clone_voice",
 )  # fmt: skip
+"""Fields of other servers that ask for a cloned voice, in ways that are not followed here."""
 _ADDRESSES = ("data:", "http://", "https://", "file://")
 
 MAX_NAMES = 20
@@ -53,7 +57,8 @@ def understand(sent: Mapping[str, Any], known: Collection[str]) -> Understood:
         known: the names of our fields.
 
     Raises:
-        InvalidRequestError: the request asks for a cloned voice; any other voice would be the wrong answer.
+        InvalidRequestError: the request asks for a cloned voice in a way that is not followed; any other voice would be
+            the wrong answer.
     """
     _refuse_cloning(sent)
     fields = {name: value for name, value in sent.items() if name in known}
@@ -82,9 +87,6 @@ def _refuse_cloning(sent: Mapping[str, Any]) -> None:
     for name in CLONING:
         if not is_absent(value := sent.get(name)) and value is not False and value not in ([], {}):
             raise _no_cloning(name)
-    task = sent.get("task_type")
-    if isinstance(task, str) and task.strip().lower() == "base":
-        raise _no_cloning("task_type")
     voice = sent.get("voice")
     if isinstance(voice, str) and voice.strip().lower().startswith(_ADDRESSES):
         raise _no_cloning("voice")
@@ -92,8 +94,8 @@ def _refuse_cloning(sent: Mapping[str, Any]) -> None:
 
 def _no_cloning(name: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"{name} asks for a cloned voice, and this server does not clone voices; "
-        "leave it out and choose a voice of GET /v1/audio/voices",
+        f"{name} asks for a cloned voice in a way that this server does not know; send the recording as ref_audio and "
+        "what is said in it as ref_text, or the voice of POST /v1/audio/voices",
         param=name,
     )
 

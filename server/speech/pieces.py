@@ -38,6 +38,7 @@ def prompt_of(engine: SpeechEngine, text: str, delivery: Delivery) -> Prompt:
         language=delivery.language,
         instruction=delivery.instruction,
         layout=delivery.layout,
+        reference=delivery.reference,
     )
 
 

@@ -12,8 +12,10 @@ from typing import NamedTuple
 from server.audio.stretch import MAX_SPEED, MIN_SPEED
 from server.engine.job import Sampling
 from server.engine.prompt import Layout
+from server.engine.reference import Reference
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
+from server.speech.cloning import check_fit
 from server.speech.request import SpeechRequest
 from server.text import tags
 from server.text.alphabet import adapted
@@ -26,6 +28,7 @@ from server.text.speakable import Letters, is_speakable
 from server.voices import catalogue as voices
 from server.voices import languages
 from server.voices.profiles import Profile, ProfileSampling
+from server.voices.saved import SavedVoice
 
 GREEDY_BELOW = 0.01
 """Lower temperatures are taken as 0: dividing by them may overflow, and they draw the likeliest code anyway."""
@@ -51,6 +54,7 @@ class Delivery:
         sampling: how codes are drawn.
         speed: of the speech; silences keep their length.
         layout: whether the model is given a text whole or token by token; None leaves it to the model.
+        reference: the cloned voice; None where the model speaks with its own.
     """
 
     speaker: str | None
@@ -59,6 +63,7 @@ class Delivery:
     sampling: Sampling
     speed: float
     layout: Layout | None = None
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,29 @@ class Plan:
     text_changes: tuple[str, ...] = ()
     text_notes: tuple[str, ...] = ()
 
+    def spoken_by(self, reference: Reference) -> Plan:
+        """The same plan, with the voice that the request brings along, once it is known."""
+        own = replace(self.delivery, reference=reference)
+        parts = (
+            replace(part, delivery=own) if isinstance(part, Passage) and part.delivery == self.delivery else part
+            for part in self.parts
+        )
+        return replace(self, parts=tuple(parts), delivery=own)
+
+
+def no_saved(name: str) -> SavedVoice | None:
+    """Where no voices are kept."""
+    return None
+
 
 def make_plan(
-    request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile], lexicon: Lexicon = NO_LEXICON
+    request: SpeechRequest,
+    manifest: Manifest,
+    profiles: Mapping[str, Profile],
+    lexicon: Lexicon = NO_LEXICON,
+    *,
+    cloned: bool = False,
+    saved: Callable[[str], SavedVoice | None] = no_saved,
 ) -> Plan:
     """Plan the speech of a request: its fields override the voice's profile, which overrides the model's defaults.
 
@@ -111,11 +136,13 @@ def make_plan(
         manifest: the model's manifest.
         profiles: the voice profiles, by id.
         lexicon: the operator's pronunciation dictionary; the request's own entries override it.
+        cloned: whether the request's own voice is a cloned one, which `Plan.spoken_by` fills in.
+        saved: finds the cloned voice of a name, if one is kept.
 
     Raises:
         InvalidRequestError: something in it does not fit the model.
     """
-    own, stand_in = voices.choose(request.voice_name, manifest, profiles)
+    own, stand_in = _own_voice(request, manifest, profiles, cloned=cloned)
     own_delivery = _delivery(request, own, manifest)
     words = _words(request, lexicon)
     try:
@@ -123,8 +150,18 @@ def make_plan(
     except tags.TagError as error:
         raise InvalidRequestError(str(error), param="input") from None
     names = dict.fromkeys(part.voice for part in parsed if isinstance(part, tags.Spoken))
-    heard = {name: voices.profile(name, manifest, profiles) for name in names if name is not None}
-    deliveries = {None: own_delivery} | {name: _delivery(request, found, manifest) for name, found in heard.items()}
+    kept = {name: found for name in names if name is not None and (found := saved(name))}
+    for found in kept.values():
+        check_fit(found, manifest.id, manifest)
+    heard = {
+        name: Profile() if name in kept else voices.profile(name, manifest, profiles)
+        for name in names
+        if name is not None
+    }
+    deliveries: dict[str | None, Delivery] = {None: own_delivery}
+    for name, profile in heard.items():
+        reference = kept[name].reference if name in kept else None
+        deliveries[name] = replace(_delivery(request, profile, manifest), reference=reference)
     readable = languages.spoken(manifest.languages)
     parts: list[Part] = []
     prepared: list[Prepared] = []
@@ -287,13 +324,23 @@ def _steps(
     )
 
 
-def delivery_of(request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile]) -> Delivery:
-    """How a request's own voice is spoken, whatever its text is.
+def delivery_of(
+    request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile], *, cloned: bool = False
+) -> Delivery:
+    """How a request's own voice is spoken, whatever its text is; the arguments are those of `make_plan`.
 
     Raises:
         InvalidRequestError: something in it does not fit the model.
     """
-    return _delivery(request, voices.choose(request.voice_name, manifest, profiles)[0], manifest)
+    return _delivery(request, _own_voice(request, manifest, profiles, cloned=cloned).profile, manifest)
+
+
+def _own_voice(
+    request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile], *, cloned: bool
+) -> voices.Choice:
+    if cloned:
+        return voices.Choice(Profile(), stand_in=False)
+    return voices.choose(request.voice_name, manifest, profiles)
 
 
 def _delivery(request: SpeechRequest, profile: Profile, manifest: Manifest) -> Delivery:

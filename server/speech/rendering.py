@@ -80,6 +80,9 @@ class Speech:
         self.instruction_dropped = plan.instruction_dropped
         self.text_notes = plan.text_notes
         """Notes in ASCII on what was dropped from the text."""
+        self.reference_notes: tuple[str, ...] = ()
+        """Notes in ASCII on what is wrong with the recording of its voice."""
+        self.cloned = plan.delivery.reference is not None
         self._reading = reading
         self._encoder = encoder
         self.content_type = encoder.content_type

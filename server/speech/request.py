@@ -7,7 +7,7 @@ that depend on the model are checked by `server.speech.plan`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -15,10 +15,12 @@ from pydantic_core import ErrorDetails
 from server.audio.encoders import FORMATS
 from server.errors import InvalidRequestError
 from server.speech.fields import (
+    MAX_EMBEDDING,
     MAX_LEXICON_ENTRIES,
     NOT_BLANK,
     Cap,
     Count,
+    Embedding,
     Format,
     Layout,
     Lexicon,
@@ -26,8 +28,10 @@ from server.speech.fields import (
     Seed,
     Share,
     Speed,
+    Spoken,
     StreamFormat,
     Switch,
+    TaskType,
     Temperature,
     Text,
     TextFormat,
@@ -41,6 +45,10 @@ MAX_NAME_CHARS = 256
 """The longest name of a model, a voice or a language; a formula of eight voices is about as long."""
 DEFAULT = "default"
 """The model or the voice of a request that names none."""
+
+_OF_CLONING = ("ref_audio", "ref_text", "speaker_embedding")
+_NOTHING: tuple[object, ...] = (False, [], {})
+"""What programs send for fields of cloning that they do not use."""
 
 Way = Literal["whole", "audio", "sse"]
 """How an answer is sent: as a whole file, as a file while it is made, or as events while it is made."""
@@ -76,7 +84,7 @@ class SpeechRequest(BaseModel):
         DEFAULT,
         description="An id of `GET /audio/voices`: profiles, speakers, OpenAI's names, Kokoro's ids. Where none is "
         "written like this, case does not matter, nor blank or underscore. Of a formula the heaviest is "
-        "taken. `default` and `none` mean what `alloy` means.",
+        "taken. `default` and `none` mean what `alloy` means. Or a voice of `POST /audio/voices`.",
         examples=["alloy", {"id": "serena"}, "serena_meditation", "af_heart*0.7+af_bella*0.3", "af_sky(2)+af_bella"],
     )
     response_format: Format = Field(
@@ -152,7 +160,35 @@ class SpeechRequest(BaseModel):
         examples=[{"Qwen": "chwen", "SQL": {"say": "sequel", "any_case": True}}],
     )
 
+    ref_audio: str | None = Field(
+        None,
+        description="A recording of the voice to speak with, for Base models: WAV, FLAC, Ogg, MP3, M4A or WebM as a "
+        "data URI or base64, or an address on a host of the server's `KW_REFERENCE_HOSTS`. 3 to 20 s are best.",
+    )
+    ref_text: Spoken | None = Field(
+        None,
+        description="Every word that is said in `ref_audio`, and nothing else.",
+    )
+    x_vector_only_mode: Switch = Field(
+        False,
+        description="Clone the voice by its speaker embedding alone, without `ref_text`: less like the speaker.",
+    )
+    append_silence: Switch = Field(
+        True,
+        description="Put half a second of silence behind `ref_audio`, against an echo of its end; `false` is the "
+        "official package's way.",
+    )
+    speaker_embedding: Embedding | None = Field(
+        None,
+        description="In place of `ref_audio`: the speaker embedding itself, of a Base model of the same size.",
+    )
+    task_type: TaskType | None = Field(
+        None,
+        description="What kind of model is meant; `Base` asks for a cloned voice, which `ref_audio` does by itself.",
+    )
+
     _ignored: tuple[str, ...] = PrivateAttr(())
+    _caller: str | None = PrivateAttr(None)
 
     @model_validator(mode="before")
     @classmethod
@@ -162,7 +198,8 @@ class SpeechRequest(BaseModel):
         data = {
             name: value
             for name, value in data.items()
-            if not is_absent(value) or (name == "input" and value is not None)
+            if not (is_absent(value) or (name in _OF_CLONING and value in _NOTHING))
+            or (name == "input" and value is not None)
         }
         voice = data.get("voice")
         if isinstance(voice, dict) and "id" in voice and is_absent(voice["id"]):
@@ -187,6 +224,17 @@ class SpeechRequest(BaseModel):
     def voice_name(self) -> str:
         """The voice's name, in whichever way it was given; `default` if none was."""
         return self.voice if isinstance(self.voice, str) else self.voice.id
+
+    @property
+    def caller(self) -> str | None:
+        """Digest of the key of who asks; None where no key is asked for."""
+        return self._caller
+
+    def asked_by(self, caller: str | None) -> Self:
+        """The same request, asked by somebody."""
+        request = self.model_copy()
+        request._caller = caller
+        return request
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -218,6 +266,8 @@ _CHOICES = {
     "stream_format": "must be 'audio' or 'sse', or absent",
     "layout": "must be 'whole' or 'streaming'",
     "text_format": "must be one of auto, plain, markdown, html",
+    "task_type": "must be CustomVoice, VoiceDesign or Base, or absent",
+    "speaker_embedding": f"must be an array of 1 to {MAX_EMBEDDING} finite numbers",
     "lexicon": (
         f"must be an object of at most {MAX_LEXICON_ENTRIES} entries: a word of 1 to {MAX_WORD_CHARS} characters, and "
         f'what to say instead, of at most {MAX_SAY_CHARS}, or {{"say": string, "any_case": true or false}}'
@@ -241,6 +291,8 @@ def _explain(error: ErrorDetails) -> tuple[str, str | None]:
         words, key = bounds[kind]
         limit = context[key]
         return f"must be {words} {int(limit) if limit == int(limit) else limit}", field
+    if kind in ("string_too_long", "too_long"):
+        return f"must have at most {context['max_length']} characters", field
     return _TYPE_NAMES.get(kind) or error["msg"].removeprefix("Value error, "), field
 
 
@@ -272,7 +324,7 @@ def parse(body: bytes, *, content_type: str = "", content_encoding: str = "") ->
 
     Raises:
         InvalidRequestError: the body is not a JSON object, or a field is missing, has the wrong type, is out of range,
-            or asks for a cloned voice.
+            or asks for a cloned voice in a way that is not followed.
     """
     return of_object(json_object(body, content_type=content_type, content_encoding=content_encoding))
 

@@ -10,15 +10,18 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 
 from server import log
-from server.audio.encoders import Encoder, MissingCodecError, make_encoder
+from server.audio.encoders import MARK, Encoder, MissingCodecError, make_encoder
 from server.engine.prompt import CloneError, InstructionError, PromptError
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError
 from server.manifest import Manifest
 from server.models.pool import EnginePool
+from server.speech.cloning import Cloned, References, asked_for, bundle_for
+from server.speech.fetching import Sources
 from server.speech.live_reading import Arriving, LiveReading
 from server.speech.plan import NO_LEXICON, Passage, Plan, check_live, delivery_of, make_live_plan, make_plan
 from server.speech.reading import Reading, reading_of
@@ -28,6 +31,7 @@ from server.text.lexicon import Lexicon
 from server.text.tags import TagError
 from server.voices import languages
 from server.voices.profiles import Profile
+from server.voices.saved import VoiceFolder
 
 SILENCES = 2
 """How many requests of nothing but silence are encoded side by side, since encoders take memory and threads."""
@@ -47,6 +51,9 @@ class SpeechService:
         max_input_chars: the longest text and the longest instructions, in characters.
         lexicon: the operator's pronunciation dictionary.
         text_seconds: for which text that arrives while it is spoken may fail to come, before its row is given up.
+        voices: the cloned voices that are kept.
+        references: reads recordings and has them encoded.
+        mark: what files say in their metadata; empty is nothing.
     """
 
     def __init__(
@@ -56,9 +63,15 @@ class SpeechService:
         max_input_chars: int,
         lexicon: Lexicon = NO_LEXICON,
         text_seconds: float = TEXT_SECONDS,
+        voices: VoiceFolder | None = None,
+        references: References | None = None,
+        mark: str = MARK,
     ) -> None:
         self.pool = pool
-        self._profiles = profiles
+        self.voices = voices or VoiceFolder(None)
+        self.references = references or References(Sources(10_000_000))
+        self._mark = mark
+        self.profiles = profiles
         self._lexicon = lexicon
         self._text_seconds = text_seconds
         self._max_input_chars = max_input_chars
@@ -77,22 +90,27 @@ class SpeechService:
             UnknownModelError, ModelLoadingError, ModelUnavailableError: as `Bundles` and `EnginePool` have it.
             BusyError: the engine's queue is full, or too many wait for the model.
         """
-        bundle = self.pool.bundles.resolve(request.model)
-        encoder = _encoder(request, bundle.manifest.sizes.codec.sample_rate)
+        cloned = self._cloned(request)
+        bundle = bundle_for(cloned, request.model, self.pool.bundles)
+        encoder = self._encoder(request, bundle.manifest.sizes.codec.sample_rate)
         self._check_length("input", request.input)
         self._check_length("instructions", request.instructions or "")
         lease = self.pool.lease(bundle)
         held = ExitStack()
         held.callback(lease.release)
         try:
-            planned = await self._prepare(request, bundle.manifest)
+            planned = await self._prepare(request, bundle.manifest, cloned=cloned is not None)
+            reference = None if cloned is None else await self.references.prepare(cloned)
             engine = await lease.engine(patient=wait)
+            if reference is not None:
+                planned = planned.spoken_by(await self.references.encode(reference, bundle.id, engine))
             if not any(isinstance(part, Passage) for part in planned.parts):  # it has no job that would wait
                 await self._silences.acquire()
                 held.callback(self._silences.release)
             reading = reading_of(planned, engine)
             repeatable = request.seed is not None
             speech = Speech(reading, encoder, planned, held.close, model=bundle.id, repeatable=repeatable)
+            speech.reference_notes = reference.notes if reference else ()
             await _begin(reading, whole=planned.exact_frames is not None)
         except BaseException:
             held.close()
@@ -109,14 +127,14 @@ class SpeechService:
         Raises:
             ApiError: as for `start`.
         """
-        bundle = self.pool.bundles.resolve(request.model)
-        encoder = _encoder(request, bundle.manifest.sizes.codec.sample_rate)
+        bundle = bundle_for(self._cloned(request, live=True), request.model, self.pool.bundles)
+        encoder = self._encoder(request, bundle.manifest.sizes.codec.sample_rate)
         self._check_length("instructions", request.instructions or "")
         lease = self.pool.lease(bundle)
         held = ExitStack()
         held.callback(lease.release)
         try:
-            planned = make_live_plan(request, bundle.manifest, self._profiles, self._lexicon)
+            planned = make_live_plan(request, bundle.manifest, self.profiles, self._lexicon)
             engine = await lease.engine(patient=False)
             reading = LiveReading(engine, planned, arriving, self._text_seconds)
             repeatable = request.seed is not None
@@ -140,18 +158,39 @@ class SpeechService:
         Raises:
             InvalidRequestError, UnknownModelError, ModelUnavailableError: as for `start`.
         """
-        manifest = self.pool.bundles.resolve(request.model).manifest
-        _encoder(request, manifest.sizes.codec.sample_rate).close()
+        cloned = self._cloned(request, live=live)
+        manifest = bundle_for(cloned, request.model, self.pool.bundles).manifest
+        self._encoder(request, manifest.sizes.codec.sample_rate).close()
         self._check_length("instructions", request.instructions or "")
         if live:
             check_live(request, manifest)
-        return languages.code(delivery_of(request, manifest, self._profiles).language)
+        delivery = delivery_of(request, manifest, self.profiles, cloned=cloned is not None)
+        return languages.code(delivery.language)
 
-    async def _prepare(self, request: SpeechRequest, manifest: Manifest) -> Plan:
+    def _cloned(self, request: SpeechRequest, *, live: bool = False) -> Cloned | None:
+        """Find the cloned voice of a request, if it asks for one."""
+        cloned = asked_for(request, self.voices, self.pool.bundles)
+        if live and cloned is not None:
+            raise InvalidRequestError(
+                "a cloned voice is not given its text token by token; choose the split_granularity sentence or clause",
+                param="split_granularity",
+            )
+        return cloned
+
+    async def _prepare(self, request: SpeechRequest, manifest: Manifest, *, cloned: bool) -> Plan:
         """Plan a request in a thread when it is its turn; a client that leaves before that costs nothing."""
         thread = self._long_texts if len(request.input) > LONG_CHARS else self._short_texts
         planned = await asyncio.get_running_loop().run_in_executor(
-            thread, make_plan, request, manifest, self._profiles, self._lexicon
+            thread,
+            partial(
+                make_plan,
+                request,
+                manifest,
+                self.profiles,
+                self._lexicon,
+                cloned=cloned,
+                saved=lambda name: self.voices.find(name, request.caller),
+            ),
         )
         log.event(
             "text_prepared",
@@ -163,18 +202,17 @@ class SpeechService:
         )
         return planned
 
+    def _encoder(self, request: SpeechRequest, sample_rate: int) -> Encoder:
+        try:
+            return make_encoder(request.response_format, sample_rate, self._mark)
+        except MissingCodecError as error:
+            raise InvalidRequestError(str(error), param="response_format") from None
+
     def _check_length(self, field: str, text: str) -> None:
         if len(text) > self._max_input_chars:
             raise InvalidRequestError(
                 f"{field} has {len(text)} characters; at most {self._max_input_chars} are allowed", param=field
             )
-
-
-def _encoder(request: SpeechRequest, sample_rate: int) -> Encoder:
-    try:
-        return make_encoder(request.response_format, sample_rate)
-    except MissingCodecError as error:
-        raise InvalidRequestError(str(error), param="response_format") from None
 
 
 async def _begin(reading: Reading, *, whole: bool) -> None:

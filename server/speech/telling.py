@@ -54,6 +54,7 @@ def ended(
         chars=len(order.input) if chars is None else chars,
         ignored=",".join(order.ignored) or None,
         stand_in=speech.stand_in or None,
+        cloned=speech.cloned or None,
         seed=speech.seed,
         outcome=speech.outcome,
         finish=CAPPED if speech.capped else None,

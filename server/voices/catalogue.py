@@ -3,7 +3,8 @@
 A speaker's name is a voice. OpenAI's names and Kokoro's ids are aliases (`voices.json`) of the nine speakers of
 Qwen3-TTS, women for women's names and men for men's. In a bundle with other speakers each alias means one of them,
 always the same, which is called a stand-in. A VoiceDesign model has no speakers: its voice is `design`, described by
-the instructions. A profile adds a way to speak. A weighted formula of voices means the heaviest of them.
+the instructions. A Base model has none of these, and clones voices. A profile adds a way to speak. A weighted formula
+of voices means the heaviest of them.
 
 A name is looked for as it is listed, then in its normalised spelling, then as a formula. `default`, `none` and an
 empty name mean what OpenAI's first name means.
@@ -66,8 +67,11 @@ class _Heard(NamedTuple):
 def voices_of(manifest: Manifest, profiles: Mapping[str, Profile]) -> list[Voice]:
     """List every voice of a model: its own, profiles, OpenAI's names and Kokoro's ids, and stand-ins last.
 
-    Profiles that need a speaker which the model lacks are left out; `left_out` returns them.
+    Profiles that need a speaker which the model lacks are left out; `left_out` returns them. A model that clones voices
+    has none of its own.
     """
+    if manifest.clones:
+        return []
     own = {voice.id: voice for voice in _own_voices(manifest)}
     listed = [voice for voice in own.values() if voice.id not in profiles]
     missing = left_out(manifest, profiles)
@@ -126,6 +130,12 @@ def choose(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> C
     Raises:
         InvalidRequestError: the model has no such voice, or the formula is malformed.
     """
+    if manifest.clones:
+        raise InvalidRequestError(
+            "this model speaks with cloned voices only, and there is none of this name: send a recording as ref_audio "
+            "and what is said in it as ref_text, or upload a voice with POST /v1/audio/voices",
+            param="voice",
+        )
     name = _find(voice, manifest, profiles)
     if name is not None:
         return _choice(name, manifest, profiles)

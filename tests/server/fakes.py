@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from server.audio.joins import Joiner
 from server.engine.job import Job
 from server.engine.live import Grown
-from server.engine.prompt import CloneError, Prompt, PromptError, check_reference
+from server.engine.prompt import Prompt, PromptError, check_reference
 from server.engine.reference import Reference
 from server.engine.scheduler import QueueFull
 from server.graphs.checking import verify_files
@@ -43,12 +43,27 @@ from server.metrics import EngineEvents, NoEvents
 SAMPLE_RATE = 24_000
 FRAME = 1920
 HIDDEN = 4
+GROUPS = 16
 EVENTS = "FAKE_EVENTS"
 """Environment variable: file that gets a JSON line for each thing that happens to a job."""
 GATE = "FAKE_GATE"
 """Environment variable: file without which loading does not end."""
 FRAME_SECONDS = "FAKE_FRAME_SECONDS"
 """Environment variable: how long one frame takes."""
+
+
+ENCODING_GATE = "FAKE_ENCODING_GATE"
+"""Environment variable: file without which encoding a recording of the text `slow` does not end."""
+
+
+def seen(reference: Reference) -> dict[str, Any]:
+    """What the events tell of a cloned voice."""
+    frames = None if reference.codes is None else len(reference.codes)
+    return {
+        "speaker": [round(float(value), 4) for value in reference.speaker],
+        "frames": frames,
+        "text": reference.text,
+    }
 
 
 def tone(frame: int) -> NDArray[np.float32]:
@@ -128,17 +143,6 @@ class FakeEngine:
             time.sleep(0.01)
         return cls(manifest, max_queue, events or NoEvents())
 
-    def encode_reference(self, samples: NDArray[np.float32], text: str | None) -> Reference:
-        """A voice that tells the number of samples and their mean; its codes are the second that a frame is in."""
-        if not self.manifest.clones:
-            raise CloneError("this model cannot clone voices")
-        speaker = np.full(HIDDEN, np.mean(samples), np.float32)
-        speaker[0] = len(samples)
-        if text is None:
-            return Reference(speaker)
-        frames = -(-len(samples) // FRAME)
-        return Reference(speaker, np.arange(frames)[:, None] // 13 + np.zeros(16, np.int64), text)
-
     def prompt(
         self,
         text: str,
@@ -153,8 +157,8 @@ class FakeEngine:
         check_reference(self.manifest, speaker, reference)
         if text and text in "unfit":
             raise PromptError("the text is too long for this model")
-        told = {} if reference is None else {"reference": [reference.speaker.tolist(), reference.text]}
-        self._note("prompt", speaker=speaker, language=language, instruction=instruction, layout=layout, **told)
+        cloned = {} if reference is None else {"cloned": seen(reference)}
+        self._note("prompt", speaker=speaker, language=language, instruction=instruction, layout=layout, **cloned)
         embeddings = np.zeros((len(text), HIDDEN), np.float32)
         embeddings[:, 0] = [ord(letter) for letter in text]
         return Prompt(embeddings, prefix=0)
@@ -165,6 +169,21 @@ class FakeEngine:
         check_reference(self.manifest, speaker, reference)
         self._note("live_text", speaker=speaker, language=language, instruction=instruction)
         return FakeLiveText(self._note)
+
+    def encode_reference(self, samples: NDArray[np.float32], text: str | None) -> Reference:
+        """The loudness of each quarter, and a frame of codes for each frame of samples."""
+        self._note("encoding", samples=len(samples), text=text)
+        if text == "refused":
+            raise PromptError("the recording is refused")
+        if text == "fail-to-encode":
+            raise RuntimeError("the graph /secret/place/codec_encoder.onnx failed")
+        gate = os.environ.get(ENCODING_GATE)
+        while gate and text == "slow" and not Path(gate).exists():
+            time.sleep(0.01)
+        speaker = np.array([np.abs(part).mean() for part in np.array_split(samples, HIDDEN)], np.float32)
+        codes = np.full((-(-len(samples) // FRAME), GROUPS), len(samples) % 2048) if text is not None else None
+        self._note("encoded", samples=len(samples), text=text)
+        return Reference(speaker, codes, text)
 
     def count_tokens(self, text: str) -> int:
         """One a word."""
@@ -230,7 +249,7 @@ class FakeEngine:
             with self._changed:
                 self._changed.wait_for(
                     lambda: (
-                        not (job.full or job.starved or (text == "hang" and job.frames == 1))
+                        not (job.full or job.starved or (said_by(job) == "hang" and job.frames == 1))
                         or job.over
                         or self._closed
                     )

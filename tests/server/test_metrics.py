@@ -102,7 +102,7 @@ def test_answers_are_counted_by_status(server: RunningServer) -> None:
         assert httpx.get(f"{server.url}/v1/models").status_code == 401
         assert client.get("/nowhere").status_code == 404
         assert client.put("/v1/models").status_code == 405
-        assert client.post("/v1/audio/speech", content=bytes(3 << 20)).status_code == 413
+        assert client.post("/v1/audio/speech", content=iter([bytes(3 << 20)])).status_code == 413
         assert client.post("/v1/audio/speech", json={**GOOD, "input": "fail-at-start"}).status_code == 500
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(b"nonsense\r\n\r\n")

@@ -10,6 +10,7 @@ from sanic.response import HTTPResponse, json
 
 from server.errors import InvalidRequestError
 from server.http.routes.methods import get_and_head
+from server.http.routes.voices import as_voice, card_of
 from server.http.schemas import (
     AudioModel,
     AudioModelList,
@@ -25,16 +26,18 @@ from server.models.pool import EnginePool
 from server.voices import languages
 from server.voices.catalogue import own_voices_of, voices_of
 from server.voices.profiles import Profile
+from server.voices.saved import VoiceFolder
 
 FORMATS = ("objects", "names")
 
 
-def catalogue_routes(pool: EnginePool, profiles: Mapping[str, Profile]) -> Blueprint:
+def catalogue_routes(pool: EnginePool, profiles: Mapping[str, Profile], kept: VoiceFolder) -> Blueprint:
     """Make the routes. A bundle whose manifest cannot be read is not listed; a request for it is told why.
 
     Args:
         pool: the engines of the models.
         profiles: the voice profiles, by id.
+        kept: the cloned voices that are kept.
     """
     blueprint = Blueprint("catalogue")
     bundles = pool.bundles
@@ -47,7 +50,7 @@ def catalogue_routes(pool: EnginePool, profiles: Mapping[str, Profile]) -> Bluep
             description=manifest.description,
             languages=[languages.AUTO, *languages.spoken(manifest.languages)],
             instructions=manifest.follows_instructions,
-            cloning=False,
+            cloning=manifest.clones,
             precision=manifest.precision,
             parity=manifest.parity,
             provider=engine.provider if engine else None,
@@ -77,11 +80,12 @@ def catalogue_routes(pool: EnginePool, profiles: Mapping[str, Profile]) -> Bluep
         models = [AudioModel(id=bundle.id, name=bundle.id) for bundle in listed()]
         return json(AudioModelList(models=models).model_dump())
 
-    @get_and_head(blueprint, "/audio/voices", ctx_public=True)
+    @get_and_head(blueprint, "/audio/voices", ctx_public=True, ctx_shows_own=True)
     async def list_voices(request: Request) -> HTTPResponse:
         """List the voices of the default model, or of the model in `?model=ID`; their names alone with `?format=names`.
 
-        Most clients read one shape and say nothing of it: they are answered with Open WebUI's.
+        Uploaded voices are there if some model speaks with them: the named one, or any where none is named. Most
+        clients read one shape and say nothing of it: they are answered with Open WebUI's.
         """
         name, shape = request.args.get("model"), request.args.get("format", FORMATS[0])
         if shape not in FORMATS:
@@ -89,7 +93,16 @@ def catalogue_routes(pool: EnginePool, profiles: Mapping[str, Profile]) -> Bluep
         none = name is None and not bundles.all()
         bundle = None if none else bundles.default() if name is None else bundles.resolve(name)
         voices = voices_of(bundle.manifest, profiles) if bundle else []
+        able = [bundle] if name is not None and bundle else listed()
+        cards = []
+        for saved in kept.voices(request.ctx.caller):
+            if speaking := next((one.manifest for one in able if saved.fits(one.manifest)), None):
+                voices.append(as_voice(saved, speaking))
+                cards.append(card_of(saved))
         names = [voice.id for voice in voices]
-        return json((VoiceNames(voices=names) if shape == "names" else VoiceList(voices=voices)).model_dump())
+        answer: VoiceNames | VoiceList = VoiceList(voices=voices, uploaded_voices=cards)
+        if shape == "names":
+            answer = VoiceNames(voices=names, uploaded_voices=cards)
+        return json(answer.model_dump())
 
     return blueprint

@@ -57,6 +57,7 @@ def speech_routes(
                 content_type=headers.getone("content-type", ""),
                 content_encoding=headers.getone("content-encoding", ""),
             )
+            speech_request = speech_request.asked_by(request.ctx.caller)
             await request.app.ctx.turns.take()  # many that are parsed together would share a round of the loop
             audio_format = speech_request.response_format
             model = service.pool.bundles.resolve(speech_request.model).id
@@ -68,7 +69,7 @@ def speech_routes(
             metrics.request(model, audio_format, "stopped", request.ctx.key)
             raise
 
-    @blueprint.post("/audio/speech")
+    @blueprint.post("/audio/speech", ctx_takes_recordings=True)
     async def create_speech(request: Request) -> None:
         try:
             with limit.one_more(request.ctx.key):
@@ -107,6 +108,8 @@ def _headers(speech_request: SpeechRequest, speech: Speech) -> dict[str, str]:
         headers["x-ignored"] = ",".join(speech_request.ignored)
     if speech.text_notes:
         headers["x-text-notes"] = "; ".join(speech.text_notes)[:MAX_NOTES_CHARS]
+    if speech.reference_notes:
+        headers["x-reference-notes"] = "; ".join(speech.reference_notes)[:MAX_NOTES_CHARS]
     return headers
 
 

@@ -27,7 +27,7 @@ def speech_batch_routes(doors: Doors) -> Blueprint:
     """The route over what `doors` has. A batch is one request under way with its key, and leaves others a row."""
     blueprint = Blueprint("speech_batch")
 
-    @blueprint.post("/audio/speech/batch")
+    @blueprint.post("/audio/speech/batch", ctx_takes_recordings=True)
     async def create_batch(request: Request) -> None:
         try:
             with doors.keys.one_more(request.ctx.key):
@@ -125,7 +125,7 @@ class _Batch:
     async def _speak(self, index: int, item: Any) -> _Result:
         doors, key = self._doors, self._request.ctx.key
         try:
-            speech = await doors.service.start(item)
+            speech = await doors.service.start(item.asked_by(self._request.ctx.caller))
         except ApiError as error:
             model = UNKNOWN
             with suppress(ApiError):

@@ -20,7 +20,7 @@ def speech_stream_routes(doors: Doors) -> Blueprint:
     async def stream(request: Request) -> None:
         if request.app.ctx.draining:
             raise StoppingError("the server is stopping; try again soon")
-        session = Session(doors, str(request.id), request.ctx.key, request.app.ctx.turns)
+        session = Session(doors, str(request.id), request.ctx.key, request.app.ctx.turns, caller=request.ctx.caller)
         with doors.one_more(session):
             socket = await WebSocket.accept(request, doors.limits.message_bytes)
             began = asyncio.get_running_loop().time()

@@ -7,6 +7,7 @@ import io
 import struct
 import subprocess
 import sys
+import wave
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from server.audio.encoders import CONTENT_TYPES, FORMATS, AudioFormat, MissingCodecError, make_encoder
+from server.audio.encoders import CONTENT_TYPES, FORMATS, MARK, AudioFormat, MissingCodecError, make_encoder
 from server.audio.pcm import to_s16le
 from tests.server.fakes import SAMPLE_RATE, tone
 from tests.server.running import ROOT
@@ -37,9 +38,11 @@ def speech() -> NDArray[np.float32]:
     return np.concatenate([tone(frame) for frame in range(FRAMES)])
 
 
-def encode(audio_format: AudioFormat, samples: NDArray[np.float32], cuts: list[int], *, complete: bool) -> bytes:
+def encode(
+    audio_format: AudioFormat, samples: NDArray[np.float32], cuts: list[int], *, complete: bool, mark: str = MARK
+) -> bytes:
     """The file of samples that come in pieces, cut at `cuts`."""
-    encoder = make_encoder(audio_format, SAMPLE_RATE)
+    encoder = make_encoder(audio_format, SAMPLE_RATE, mark)
     body = bytearray()
     for start, end in pairwise([0, *cuts, len(samples)]):
         body += encoder.encode(samples[start:end])
@@ -49,8 +52,15 @@ def encode(audio_format: AudioFormat, samples: NDArray[np.float32], cuts: list[i
     return bytes(body)
 
 
-def encode_frames(audio_format: AudioFormat, samples: NDArray[np.float32], *, complete: bool) -> bytes:
-    return encode(audio_format, samples, list(range(1920, len(samples), 1920)), complete=complete)
+def encode_frames(
+    audio_format: AudioFormat, samples: NDArray[np.float32], *, complete: bool, mark: str = MARK
+) -> bytes:
+    return encode(audio_format, samples, list(range(1920, len(samples), 1920)), complete=complete, mark=mark)
+
+
+def data_of(wav: bytes) -> int:
+    """Where the samples begin."""
+    return wav.index(b"data") + 8
 
 
 class Pipe:
@@ -173,16 +183,51 @@ def test_lossless_formats_lose_nothing(audio_format: AudioFormat, complete: bool
 
 
 def test_a_completed_wav_has_its_sizes() -> None:
-    body = encode_frames("wav", speech(), complete=True)
-    assert struct.unpack_from("<4sI4s", body) == (b"RIFF", len(body) - 8, b"WAVE")
-    assert struct.unpack_from("<4sI", body, 36) == (b"data", len(body) - 44)
-    assert body[44:] == to_s16le(speech())
+    for mark, begin in ((MARK, 190), ("", 44)):
+        body = encode_frames("wav", speech(), complete=True, mark=mark)
+        assert data_of(body) == begin
+        assert struct.unpack_from("<4sI4s", body) == (b"RIFF", len(body) - 8, b"WAVE")
+        assert struct.unpack_from("<4sI", body, begin - 8) == (b"data", len(body) - begin)
+        assert body[begin:] == to_s16le(speech())
+        with wave.open(io.BytesIO(body)) as file:
+            assert (file.getframerate(), file.getnframes()) == (SAMPLE_RATE, len(speech()))
 
 
 def test_a_streamed_wav_says_until_the_end() -> None:
-    body = encode_frames("wav", speech(), complete=False)
-    assert struct.unpack_from("<I", body, 4) == struct.unpack_from("<I", body, 40) == (0xFFFFFFFF,)
-    assert body[44:] == to_s16le(speech())
+    for mark, begin in ((MARK, 190), ("", 44)):
+        body = encode_frames("wav", speech(), complete=False, mark=mark)
+        assert data_of(body) == begin
+        assert struct.unpack_from("<I", body, 4) == struct.unpack_from("<I", body, begin - 4) == (0xFFFFFFFF,)
+        assert body[begin:] == to_s16le(speech())
+        with wave.open(Pipe(body)) as file:  # type: ignore[arg-type]
+            assert file.readframes(len(speech()) + 1) == to_s16le(speech())
+
+
+MARKED = {"mp3", "opus", "flac", "wav"}
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+@pytest.mark.parametrize("complete", BUFFERED)
+def test_files_say_that_they_are_synthetic(audio_format: AudioFormat, complete: bool) -> None:
+    body = encode_frames(audio_format, speech(), complete=complete)
+    plain = encode_frames(audio_format, speech(), complete=complete, mark="")
+    assert (MARK.encode() in body) == (audio_format in MARKED)
+    assert b"ynthetic" not in plain
+    if audio_format not in MARKED:
+        assert body == plain
+        return
+    with av.open(io.BytesIO(body)) as file:
+        told = {**file.metadata, **file.streams.audio[0].metadata}
+    assert told["comment"] == MARK
+    assert np.array_equal(decode(audio_format, body)[0], decode(audio_format, plain)[0]), "the sound is the same"
+
+
+def test_the_mark_is_no_sound() -> None:
+    encoder = make_encoder("mp3", SAMPLE_RATE, MARK)
+    assert encoder.encode(tone(0)[:100]) == b""
+    first = encoder.encode(tone(0))
+    assert first.startswith(b"ID3")
+    assert len(first) > 2 * len(MARK)
 
 
 @pytest.mark.parametrize("complete", BUFFERED)
@@ -212,7 +257,9 @@ def test_mp3_is_one_stream_at_our_rate() -> None:
 @pytest.mark.parametrize("audio_format", FORMATS)
 @pytest.mark.parametrize("complete", BUFFERED)
 def test_no_samples_make_no_sound(audio_format: AudioFormat, complete: bool) -> None:
-    body = encode(audio_format, speech()[:0], [], complete=complete)
+    body = encode(audio_format, speech()[:0], [], complete=complete, mark="")
+    marked = encode(audio_format, speech()[:0], [0], complete=complete)
+    assert (MARK.encode() in marked) == (audio_format in MARKED - {"flac"}), "libsndfile writes no FLAC without samples"
     assert len(body) <= {"mp3": 2 * 288, "opus": 97, "aac": 0, "flac": 86, "wav": 44, "pcm": 0}[audio_format]
 
 

@@ -16,8 +16,9 @@ import soundfile
 
 from server import __main__ as command
 from server import config
-from server.cli import batch, commands, serve
+from server.cli import batch, commands, serve, voices
 from server.http.access import KeyRing
+from tests.server.audio.recordings import recorded
 from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, write_bundle
 from tests.server.running import ROOT, clean_environment
 
@@ -42,7 +43,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("KW_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KW_MODELS_DIR", str(folder))
-    for module in (batch, commands, serve):
+    for module in (batch, commands, serve, voices):
         monkeypatch.setattr(module, "engine_loader", lambda settings: FakeEngine.load)
     return folder
 
@@ -316,6 +317,68 @@ def test_batch_that_cannot_write_says_so(
     (tmp_path / "file").touch()
     assert command.main(["batch", str(texts), "-o", str(tmp_path / "file")]) == 1
     assert f"{tmp_path / 'file'}: File exists" in capsys.readouterr().err
+
+
+@pytest.fixture
+def kept(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for voices, and a model that clones them."""
+    write_bundle(models, "base", model_type="base", speakers={}, generation={"max_new_tokens": 10})
+    folder = tmp_path / "voices"
+    folder.mkdir()
+    monkeypatch.setenv("KW_VOICES_DIR", str(folder))
+    (tmp_path / "anna.wav").write_bytes(recorded())
+    return folder
+
+
+def test_a_voice_is_added_listed_spoken_with_and_removed(
+    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add = ["voices", "add", "anna", str(tmp_path / "anna.wav")]
+    assert command.main([*add, "--text", "What is said."]) == 2
+    assert "consent is missing" in capsys.readouterr().err
+    assert command.main([*add, "--consent", "yes", "--text", "No.", "--description", "warm"]) == 0
+    out = capsys.readouterr().out
+    assert "never end" in out
+    assert "anna: kept, for base" in out
+    assert command.main(["voices"]) == 0
+    everything = capsys.readouterr().out
+    assert "anna                 warm, cloned for base, everybody's" in everything
+    assert command.main(["voices", "list"]) == 0
+    assert capsys.readouterr().out == everything
+    assert command.main(["voices", "--model", "custom"]) == 0
+    assert "anna" not in capsys.readouterr().out.replace("ono_anna", "")
+    assert command.main(["voices", "list", "--model", "base"]) == 0
+    assert capsys.readouterr().out.startswith("anna ")
+    output = tmp_path / "said.wav"
+    assert command.main(["say", "Hello.", "-o", str(output), "--voice", "anna", "--model", "base"]) == 0
+    assert soundfile.info(output).frames == 10 * FRAME
+    assert command.main(["voices", "remove", "anna"]) == 0
+    assert list(kept.iterdir()) == []
+    capsys.readouterr()
+    assert command.main(["voices", "remove", "anna"]) == 2
+    assert "no voice anna" in capsys.readouterr().err
+
+
+def test_say_clones_a_recording(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "said.wav"
+    say = ["say", "Hello.", "-o", str(output), "--ref-audio", str(tmp_path / "anna.wav")]
+    assert command.main([*say, "--ref-text", "What is said."]) == 2
+    assert "Qwen3-TTS-12Hz-0.6B-Base" in capsys.readouterr().err
+    assert command.main([*say, "--ref-text", "What is said.", "--model", "base"]) == 0
+    assert command.main([*say, "--x-vector-only-mode", "true", "--model", "base"]) == 0
+    assert soundfile.info(output).frames == 10 * FRAME
+
+
+def test_a_voice_is_designed(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add = ["voices", "add", "sailor", "--instructions", "An old sailor.", "--text", "What it says for a sample."]
+    assert command.main([*add, "--seed", "5"]) == 2, "the fake model goes on for minutes"
+    assert "longer than 30 s" in capsys.readouterr().err
+
+
+def test_without_a_folder_there_is_nothing_to_add_to(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["add", "anna"], ["remove", "anna"]):
+        assert command.main(["voices", *arguments]) == 2
+        assert "KW_VOICES_DIR" in capsys.readouterr().err
 
 
 def test_an_option_that_no_command_knows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

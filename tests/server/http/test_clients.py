@@ -70,7 +70,7 @@ def test_python_sdk_async(real_server: RunningServer) -> None:
 
     bodies = asyncio.run(speak())
     check_audio(bodies[0], "wav")
-    first, *others = (np.frombuffer(body[44:], "<i2").astype(int) for body in bodies)
+    first, *others = (np.frombuffer(body[190:], "<i2").astype(int) for body in bodies)
     for other in others:  # samples round otherwise where rows share a call of the decoder
         assert len(other) == len(first)
         assert np.abs(other - first).max() <= 2
@@ -139,7 +139,7 @@ def test_openais_node_sdk_speaks_and_reads_errors(real_server: RunningServer, bu
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["mp3"]["type"] == "audio/mpeg"
-    assert seen["wav"] == {"type": "audio/wav", "length": 44 + PCM_BYTES, "head": "RIFF"}
+    assert seen["wav"] == {"type": "audio/wav", "length": 190 + PCM_BYTES, "head": "RIFF"}
     assert seen["pcm"]["length"] == PCM_BYTES
     assert seen["streamed"] == {"type": "audio/pcm", "length": PCM_BYTES}
     assert bundle.name in seen["models"]

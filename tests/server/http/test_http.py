@@ -51,8 +51,8 @@ def test_speech_is_sent_in_every_format_and_way(client: httpx.Client, prefix: st
         assert response.content == FIVE_FRAMES
     elif audio_format == "wav":
         size = len(FIVE_FRAMES) if whole else 0xFFFFFFFF
-        assert struct.unpack_from("<I", response.content, 40) == (size,)
-        assert response.content[44:] == FIVE_FRAMES
+        assert struct.unpack_from("<I", response.content, 186) == (size,)
+        assert response.content[190:] == FIVE_FRAMES
     else:
         samples, rate = soundfile.read(io.BytesIO(response.content))
         assert rate == SAMPLE_RATE
@@ -184,7 +184,8 @@ def test_a_model_may_be_asked_for_by_these_names(client: httpx.Client, name: str
         ({"input": "Wait [301s] for it."}, "input"),
         ({"response_format": "vorbis"}, "response_format"),
         ({"stream": False, "stream_format": "sse"}, "stream"),
-        ({"ref_audio": "data:audio/wav;base64,AAAA"}, "ref_audio"),
+        ({"ref_audio": "data:audio/wav;base64,AAAA"}, "model"),
+        ({"ref_text": "What is said."}, "ref_text"),
         ({"stream_format": "event-stream"}, "stream_format"),
     ],
 )
@@ -227,7 +228,7 @@ def test_sanics_own_errors_have_our_shape(client: httpx.Client) -> None:
     check_error(response, 405, "method_not_allowed")
     assert set(response.headers["allow"].split(", ")) == {"GET", "HEAD"}
     check_error(client.get("/v1/audio/speech"), 405, "method_not_allowed")
-    too_long = client.post("/v1/audio/speech", content=b"x" * (3 << 20), headers={"expect": "100-continue"})
+    too_long = client.post("/v1/audio/speech", content=iter([b"x" * (3 << 20)]), headers={"expect": "100-continue"})
     check_error(too_long, 413, "request_too_large")
 
 
@@ -344,7 +345,7 @@ def test_letters_that_the_model_cannot_read(client: httpx.Client) -> None:
     [((), None), (("dropped U+6771",), "dropped U+6771"), (("a", "b"), "a; b"), (("x" * 5000,), "x" * MAX_NOTES_CHARS)],
 )
 def test_what_was_dropped_from_the_text_is_told(notes: tuple[str, ...], header: str | None) -> None:
-    speech = SimpleNamespace(seed=1, instruction_dropped=False, stand_in=False, text_notes=notes)
+    speech = SimpleNamespace(seed=1, instruction_dropped=False, stand_in=False, text_notes=notes, reference_notes=())
     order = SimpleNamespace(ignored=())
     assert speech_headers(order, speech).get("x-text-notes") == header  # type: ignore[arg-type]
 

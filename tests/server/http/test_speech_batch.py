@@ -51,7 +51,7 @@ def test_items_have_what_the_batch_has_unless_they_say_otherwise(client: httpx.C
         "input_token_details": {"text_tokens": 1, "audio_tokens": 0},
     }
     whole = b64decode(second["audio_data"])
-    assert int.from_bytes(whole[40:44], "little") == 3 * FRAME_BYTES == len(whole) - 44
+    assert int.from_bytes(whole[186:190], "little") == 3 * FRAME_BYTES == len(whole) - 190
 
 
 def test_wav_unless_it_is_said(client: httpx.Client) -> None:

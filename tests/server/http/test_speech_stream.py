@@ -199,7 +199,7 @@ def test_a_text_in_tokens_is_one_file_where_audio_is_not_streamed(connection: Cl
     say(connection, "One. ", "[0.5s] Two.")
     events, audio = hear(connection)
     assert events[-1]["total_sentences"] == 1
-    assert len(audio) == 44 + 6 * FRAME_BYTES + 24_000
+    assert len(audio) == 190 + 6 * FRAME_BYTES + 24_000
 
 
 def test_what_is_wrong_with_a_text_in_tokens_is_said_and_the_next_one_is_spoken(connection: ClientConnection) -> None:
@@ -222,7 +222,7 @@ def test_whole_files_where_audio_is_not_streamed(connection: ClientConnection) -
     events, audio = hear(connection)
     assert (events[0]["format"], events[0]["sentence_text"]) == ("wav", "One. Two.")
     assert audio[:4] == b"RIFF"
-    assert int.from_bytes(audio[40:44], "little") == 2 * FRAME_BYTES == len(audio) - 44
+    assert int.from_bytes(audio[186:190], "little") == 2 * FRAME_BYTES == len(audio) - 190
 
 
 def test_fields_that_are_unknown_or_null_are_no_error(connection: ClientConnection) -> None:
@@ -243,7 +243,7 @@ def test_fields_that_are_unknown_or_null_are_no_error(connection: ClientConnecti
         ({"model": "nothing"}, "model", "no such model"),
         ({"language": "klingon"}, "language", "english"),
         ({"speed": 9}, "speed", "at most 5"),
-        ({"task_type": "Base"}, "task_type", "clone"),
+        ({"task_type": "Base"}, "model", "clone"),
         ({"response_format": "ogg vorbis"}, "response_format", "mp3"),
     ],
 )

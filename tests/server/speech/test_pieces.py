@@ -29,7 +29,7 @@ class CountingEngine(FakeEngine):
     def __init__(self) -> None:
         self.manifest = Manifest.model_validate(manifest_of("m"))
 
-    def prompt(self, text: str, *, speaker: str | None, language: str, instruction: str | None, layout: str) -> Prompt:
+    def prompt(self, text: str, *, speaker: str | None, instruction: str | None, **_: object) -> Prompt:
         if instruction:
             raise InstructionError("the instructions take too many positions")
         return Prompt(np.zeros((len(text), 1), np.float32), prefix=0)

@@ -62,7 +62,7 @@ class Planning:
         self.gate = threading.Event()
         self._lock = threading.Lock()
 
-    def __call__(self, request: SpeechRequest, *_: object) -> NoReturn:
+    def __call__(self, request: SpeechRequest, *_: object, **__: object) -> NoReturn:
         with self._lock:
             self.begun.append(request.input)
             self.under_way += 1

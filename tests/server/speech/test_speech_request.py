@@ -217,43 +217,78 @@ def test_how_the_answer_is_sent(fields: dict[str, Any], streams: bool, way: str)
 @pytest.mark.parametrize("alias", ALIASES)
 def test_other_names_of_our_fields(alias: str) -> None:
     ours = ALIASES[alias]
-    value = {"response_format": "wav", "input": "Hello"}.get(ours, "en")
+    value = {"response_format": "wav", "input": "Hello", "x_vector_only_mode": True}.get(ours, "en")
+    other = {"x_vector_only_mode": False}.get(ours, "flac")
     body = {key: field for key, field in GOOD.items() if key != ours}
     request = parse(json.dumps({**body, alias: value}).encode())
     assert getattr(request, ours) == value
     assert request.ignored == ()
-    both = parse(json.dumps({**body, alias: value, ours: "flac"}).encode())
-    assert getattr(both, ours) == "flac"
+    both = parse(json.dumps({**body, alias: value, ours: other}).encode())
+    assert getattr(both, ours) == other
     assert both.ignored == (alias,)
-    for more in ({}, {ours: "flac"}):
+    for more in ({}, {ours: other}):
         error = refuse(json.dumps({**body, **more, alias: ["no"]}).encode())
         assert error.param == alias
         assert error.message.startswith(alias)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [*((name, "data:audio/wav;base64,UklG") for name in CLONING), ("task_type", "Base")]
-)
-def test_a_cloned_voice_is_not_answered_with_another_one(name: str, value: str) -> None:
-    error = refuse(json.dumps({**GOOD, name: value}).encode())
+@pytest.mark.parametrize("name", CLONING)
+def test_a_cloned_voice_is_not_answered_with_another_one(name: str) -> None:
+    error = refuse(json.dumps({**GOOD, name: "data:audio/wav;base64,UklG"}).encode())
     assert error.param == name
-    assert "does not clone" in error.message
+    assert "as ref_audio" in error.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({"ref_audio": 3}, "ref_audio", "must be a string"),
+        ({"ref_text": "a" * 4001}, "ref_text", "at most 4000 characters"),
+        ({"x_vector_only_mode": "maybe"}, "x_vector_only_mode", "true or false"),
+        ({"task_type": "Sing"}, "task_type", "CustomVoice, VoiceDesign or Base"),
+        ({"speaker_embedding": "0.1"}, "speaker_embedding", "array of 1 to"),
+        ({"speaker_embedding": [0.1, "a"]}, "speaker_embedding", "array of 1 to"),
+        ({"speaker_embedding": [0.1] * 20_000}, "speaker_embedding", "array of 1 to"),
+    ],
+)
+def test_what_is_wrong_with_fields_of_cloning(fields: dict[str, Any], param: str, message: str) -> None:
+    error = refuse(json.dumps({**GOOD, **fields}).encode())
+    assert error.param == param
+    assert message in error.message
+
+
+@pytest.mark.parametrize("task", ["Base", "base", " BASE"])
+def test_fields_of_cloning_are_read(task: str) -> None:
+    request = parse_with(ref_audio="UklG", ref_text="Hi.", task_type=task, x_vector_only="true", append_silence=False)
+    assert (request.ref_audio, request.ref_text, request.task_type) == ("UklG", "Hi.", "base")
+    assert request.x_vector_only_mode
+    assert not request.append_silence
+    assert parse_with(task_type="voice_design").task_type == "voicedesign"
+    assert parse_with(speaker_embedding=[0, 0.5]).speaker_embedding == [0, 0.5]
+
+
+def test_who_asks_goes_with_the_request() -> None:
+    request = parse_with(volume=1)
+    asked = request.asked_by("digest")
+    assert (request.caller, asked.caller) == (None, "digest")
+    assert asked.ignored == ("volume",)
+    assert asked.model_copy(update={"input": "Another."}).caller == "digest"
 
 
 @pytest.mark.parametrize("voice", ["data:audio/wav;base64," + "A" * 10_000, "https://voices.example/me.wav"])
 def test_a_voice_that_is_a_recording_is_not_answered_with_another_one(voice: str) -> None:
-    assert "does not clone" in refuse(json.dumps({**GOOD, "voice": voice}).encode()).message
+    assert "as ref_audio" in refuse(json.dumps({**GOOD, "voice": voice}).encode()).message
 
 
 @pytest.mark.parametrize("value", [None, "", False, [], {}])
-@pytest.mark.parametrize("name", ["ref_audio", "voice_clone", "references"])
+@pytest.mark.parametrize("name", ["ref_audio", "ref_text", "speaker_embedding", "voice_clone", "references"])
 def test_empty_fields_of_cloning_are_nothing(name: str, value: Any) -> None:
     assert parse_with(**{name: value}).voice_name == "alloy"
 
 
 def test_other_fields_are_named() -> None:
-    request = parse_with(volume=1, emotion="sad", task_type="CustomVoice", nothing=None, ünder="x", **{"a\r\nb: c": 1})
-    assert request.ignored == ("volume", "emotion", "task_type", "%C3%BCnder", "a%0D%0Ab%3A%20c")
+    request = parse_with(volume=1, emotion="sad", nothing=None, ünder="x", **{"a\r\nb: c": 1})
+    assert request.ignored == ("volume", "emotion", "%C3%BCnder", "a%0D%0Ab%3A%20c")
     assert request.model_dump() == parse_with().model_dump()
 
 
