@@ -371,3 +371,34 @@ def test_the_workflows_test_the_oldest_python_and_the_newest() -> None:
     }
     assert PROJECT["project"]["requires-python"] == f">={versions['oldest']}"
     assert f"NEWEST:-{versions['newest']}" in (ROOT / ".ci" / "newest-python").read_text("utf-8")
+
+
+# Workflows
+
+
+def workflow(name: str) -> dict[str, Any]:
+    return load(".github", "workflows", f"{name}.yml")
+
+
+def test_nothing_is_published_before_the_tag_is_found_to_be_the_version() -> None:
+    jobs = workflow("release")["jobs"]
+    (check,) = (step["run"] for step in jobs["version"]["steps"] if "run" in step)
+    assert "server/__init__.py" in check
+    for name, job in jobs.items():
+        while name != "version":
+            name, job = job["needs"], jobs[job["needs"]]
+
+
+@pytest.mark.parametrize("name", ["test", "release"])
+def test_workflows_may_read_and_only_jobs_that_publish_may_write(name: str) -> None:
+    loaded = workflow(name)
+    assert loaded["permissions"] == {"contents": "read"}
+    writing = {job for job, what in loaded["jobs"].items() if "write" in what.get("permissions", {}).values()}
+    assert writing == ({"wheel", "image"} if name == "release" else set())
+    for job, what in loaded["jobs"].items():
+        for step in what.get("steps", ()):
+            action, _, version = step.get("uses", "").partition("@")
+            if action == "actions/checkout":
+                assert step["with"]["persist-credentials"] is False  # else every tool of the job can read the token
+            if job in writing and action and not action.startswith("actions/"):
+                assert re.fullmatch("[0-9a-f]{40}", version), action
