@@ -160,6 +160,23 @@ def test_nginx_is_more_patient_than_the_server() -> None:
     assert min(map(float, waits.values())) > float(DEFAULTS["KW_REQUEST_TIMEOUT"])
 
 
+def test_nobody_reads_one_replica_s_metrics_through_nginx() -> None:
+    text = (DEPLOY / "nginx.conf").read_text("utf-8")
+    (hidden,) = re.findall(r"location ~ (\S+) {\s*return 404;", text)
+    assert [path for path in ("/metrics", "/metrics/", "/metrics/x", "/v1/metrics") if re.search(hidden, path)] == [
+        "/metrics",
+        "/metrics/",
+    ]
+
+
+def test_prometheus_sends_the_key_to_no_pod_of_another_namespace() -> None:
+    (scraped,) = load("deploy", "kubernetes", "prometheus.yaml")["scrape_configs"]
+    (found,) = scraped["kubernetes_sd_configs"]
+    assert "authorization" in scraped and found["namespaces"] == {"own_namespace": True}
+    labels = load("deploy", "kubernetes", "service.yaml")["spec"]["selector"].items()
+    assert found["selectors"] == [{"role": "pod", "label": "=".join(*labels)}]
+
+
 def test_everybody_means_the_port_that_the_server_listens_on() -> None:
     port = int(DEFAULTS["KW_PORT"])
     assert load("compose.yaml")["services"]["server"]["ports"] == [f"${{KW_PORT:-{port}}}:{port}"]
@@ -288,7 +305,7 @@ def answering(status: int) -> Iterator[http.server.HTTPServer]:
 
 
 @pytest.mark.parametrize("status, code", [(200, 0), (503, 1), (401, 1)])
-@pytest.mark.parametrize("host", ["", "0.0.0.0", "127.0.0.1"])
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "127.0.0.1", " [127.0.0.1] "])
 def test_the_health_check(monkeypatch: pytest.MonkeyPatch, status: int, code: int, host: str) -> None:
     check = runpy.run_path(str(DEPLOY / "healthcheck.py"))["main"]
     with answering(status) as server:
