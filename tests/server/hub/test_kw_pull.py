@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from server import config
-from server.cli.startup import CommandError, open_pull
+from server.cli.startup import CommandError, open_bundles, open_pull
 from server.config import Settings
 from server.graphs.checking import verify_files
 from server.manifest import read_manifest
@@ -80,6 +80,17 @@ def test_a_bundle_that_is_there_is_not_fetched(hub: StandInHub, models: Path, mo
     write_bundle(models, ID)
     assert open_pull(config.load()) is None
     assert hub.requests == []
+
+
+def test_the_precision_in_the_name_of_a_repository_counts_before_that_of_the_settings(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "voice_bf16")
+    chosen = Settings(models_dir=tmp_path, model=f"{REPO}@int8", precision="bf16")
+    with pytest.raises(CommandError, match=f"no model 'voice'; there are voice_bf16; `qwen3-tts pull {REPO}@int8`"):
+        open_bundles(chosen)
+    write_bundle(tmp_path, "voice")
+    assert open_bundles(chosen).default().id == "voice"
+    plain = Settings(models_dir=tmp_path, model=REPO, precision="bf16")
+    assert open_bundles(plain).default().id == "voice_bf16"
 
 
 @pytest.mark.parametrize("model", [None, "other"])
