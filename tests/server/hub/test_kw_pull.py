@@ -11,7 +11,7 @@ from server.cli.startup import CommandError, open_bundles, open_pull
 from server.config import Settings
 from server.graphs.checking import verify_files
 from server.manifest import read_manifest
-from tests.hub_server import StandInHub
+from tests.hub_server import COMMIT, StandInHub
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
 from tests.server.hub.conftest import LARGE, REPO
@@ -58,6 +58,7 @@ def test_the_server_answers_while_it_fetches_its_model_and_then_speaks(
         assert client.post("/v1/audio/speech", json=GOOD).status_code == 200
         assert client.get("/v1/models").json()["data"][0]["id"] == ID
         assert server.complaints(client) == []
+        assert any(f"model_fetching model={ID} what=" in line and COMMIT in line for line in server.log)
     verify_files(models / ID, read_manifest(models / ID))
 
 

@@ -109,7 +109,7 @@ def test_progress_is_told_while_it_comes(hub: StandInHub, models: Path) -> None:
     add_file(hub.folder / "fp32", LARGE, bytes(BLOCK + (2 << 20)))
     hub.cut[HELD] = BLOCK + (1 << 20)
     fetch = Pull(HubBundle(REPO, "fp32"), models)
-    assert str(fetch.progress()) == "it has not begun yet"
+    assert str(fetch.progress()) == "its size is not known yet"
     with pytest.raises(HubError):
         fetch.run()
     fetched, total = fetch.progress()
