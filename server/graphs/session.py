@@ -148,8 +148,10 @@ def open_session(path: Path, provider: Chosen, threads: int) -> ort.InferenceSes
     try:
         return _open_on_cpu(path, options)
     except OSError as error:
+        reason = error.strerror or type(error).__name__  # the whole text has paths, which strangers may not read
         raise BundleError(
-            f"{path.parent.name}: {path.name} has weights that are links and cannot be copied: {error}"
+            f"{path.parent.name}: {path.name} has weights that are links and cannot be copied: {reason}; "
+            "set TMPDIR to a folder with room for them, or copy the bundle without links"
         ) from error
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in NO_MEMORY):
@@ -169,7 +171,7 @@ def _open_on_cpu(path: Path, options: ort.SessionOptions) -> ort.InferenceSessio
     try:
         return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
     except Exception:
-        weights = [path.parent / name for name in external_data(path)]
+        weights = [path.parent / name for name in external_data(path)] if path.is_file() else []
         if not any(each.is_symlink() or (each.exists() and each.stat().st_nlink > 1) for each in weights):
             raise
     with TemporaryDirectory(prefix="qwen3-tts-", ignore_cleanup_errors=True) as folder:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -28,6 +29,7 @@ from huggingface_hub.errors import (
 from server.models.fetching import FetchError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _PASSING_STATUS = (408, 425, 429)
 
 
@@ -54,12 +56,12 @@ def hub_errors(repo: str, revision: str | None = None, access: Literal["read", "
         raise HubError(f"{repo!r} is neither a folder here nor a Hub id (owner/name)") from error
     except GatedRepoError as error:
         raise HubError(
-            f"{repo} is gated: accept its terms on its page at {constants.ENDPOINT}/{repo}, then set HF_TOKEN to a "
+            f"{repo} is gated: accept its terms on its page at {endpoint()}/{repo}, then set HF_TOKEN to a "
             "token of that account"
         ) from error
     except RepositoryNotFoundError as error:
         raise HubError(
-            f"{repo} is unknown to {constants.ENDPOINT}; check the name, and if the repository is private set HF_TOKEN"
+            f"{repo} is unknown to {endpoint()}; check the name, and if the repository is private set HF_TOKEN"
         ) from error
     except RevisionNotFoundError as error:
         raise HubError(f"{repo} has no revision {revision!r}") from error
@@ -80,13 +82,24 @@ def hub_errors(repo: str, revision: str | None = None, access: Literal["read", "
         if error.errno is None:  # huggingface_hub's own: a file that came out shorter or longer than announced
             raise _broken(repo, error) from error
         name = Path(error.filename).name if error.filename else repo  # a server tells strangers, so no folder
-        raise HubError(f"{name} cannot be written: {error.strerror}") from error
+        what_to_do = (
+            "; let this user write to the models folder, or set KW_MODELS_DIR to one that it may write to"
+            if error.errno in _FORBIDDEN
+            else ""
+        )
+        raise HubError(f"{name} cannot be written: {error.strerror}{what_to_do}") from error
+
+
+def endpoint() -> str:
+    """Return the Hub's address without the name and the password that `HF_ENDPOINT` may have: strangers read it."""
+    address = urlsplit(constants.ENDPOINT)
+    return address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
 
 
 @cache
 def _transport_errors() -> tuple[type[Exception], ...]:
-    """What the HTTP client of huggingface_hub raises: until version 1.0 that is requests, since then httpx."""
-    found: list[type[Exception]] = []
+    """What huggingface_hub's HTTP client raises (requests until version 1.0, httpx since then), and hf_xet for it."""
+    found: list[type[Exception]] = [RuntimeError]  # hf_xet, which fetches large files, has no class of its own
     for package, name in (("requests", "RequestException"), ("httpx", "HTTPError")):
         try:
             found.append(getattr(importlib.import_module(package), name))
@@ -97,7 +110,7 @@ def _transport_errors() -> tuple[type[Exception], ...]:
 
 def _broken(repo: str, error: Exception) -> HubError:
     return HubError(
-        f"{constants.ENDPOINT} cannot be reached for {repo}, or the connection broke off ({type(error).__name__}); "
+        f"{endpoint()} cannot be reached for {repo}, or the connection broke off ({type(error).__name__}); "
         "check the network or HF_ENDPOINT and run the same command again, which goes on where this one stopped",
         passing=True,
     )
@@ -106,11 +119,9 @@ def _broken(repo: str, error: Exception) -> HubError:
 def _answered(repo: str, error: Any, access: str) -> HubError:
     status = error.response.status_code if error.response is not None else 0
     if status in (401, 403):
-        return HubError(
-            f"{constants.ENDPOINT} refuses {repo} (HTTP {status}); set HF_TOKEN to a token that may {access} it"
-        )
+        return HubError(f"{endpoint()} refuses {repo} (HTTP {status}); set HF_TOKEN to a token that may {access} it")
     return HubError(
-        f"{constants.ENDPOINT} answered HTTP {status or 'without a status'} for {repo}; try again later",
+        f"{endpoint()} answered HTTP {status or 'without a status'} for {repo}; try again later",
         passing=status >= 500 or status in _PASSING_STATUS,
     )
 
@@ -125,7 +136,7 @@ def _absent(repo: str, error: LocalEntryNotFoundError, access: str) -> HubError:
     if isinstance(cause, HfHubHTTPError):
         return _answered(repo, cause, access)
     return HubError(
-        f"{constants.ENDPOINT} cannot be reached ({type(cause).__name__}) and {repo} is not in the cache; check the "
+        f"{endpoint()} cannot be reached ({type(cause).__name__}) and {repo} is not in the cache; check the "
         "network or HF_ENDPOINT, or give a folder",
         passing=True,
     )

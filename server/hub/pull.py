@@ -67,7 +67,7 @@ class Pull:
         Of several processes that want the same bundle one fetches it, and the others wait.
 
         Args:
-            again: fetch it even so; the old one stays until the new one is whole.
+            again: fetch it even so; what lies there stays until the new one is whole.
             tell: hears in lines what happens.
 
         Raises:
@@ -78,9 +78,19 @@ class Pull:
                 return self.target
             with _held(self.target.with_name(f".{self.target.name}.lock"), tell):
                 if again or not self.is_there:  # another process may have brought it
+                    if not again:
+                        self._check_place()
                     _place(self._fetch(tell), self.target)
                     shutil.rmtree(self._files, ignore_errors=True)
         return self.target
+
+    def _check_place(self) -> None:
+        """See that nothing is lost where the bundle goes."""
+        if self.target.is_dir() and any(self.target.iterdir()):
+            raise HubError(
+                f"the models folder has a {self.target.name} that is no bundle ({MANIFEST_NAME} is missing); move it "
+                f"away, or replace it: qwen3-tts pull --force {self._wanted}"
+            )
 
     def _fetch(self, tell: Tell) -> Path:
         """Bring all files and verify them; return the folder that they lie in."""
@@ -209,13 +219,21 @@ def _held(path: Path, tell: Tell) -> Iterator[None]:
 def _place(source: Path, target: Path) -> None:
     """Move a folder to its place, in which an older one may lie."""
     old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
+    _remove(old)
+    if os.path.lexists(target):
         target.rename(old)
     try:
         source.rename(target)
     except BaseException:  # a signal too
-        if old.exists():
+        if os.path.lexists(old):
             old.rename(target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or the link to one alone."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -18,7 +18,7 @@ from huggingface_hub import (
 
 from server.graphs.checking import verify_files
 from server.hub.card import MARK, model_card
-from server.hub.errors import HubError, hub_errors
+from server.hub.errors import HubError, endpoint, hub_errors
 from server.hub.pull import Tell
 from server.manifest import MANIFEST_NAME, BundleError, Manifest, Precision, read_manifest
 
@@ -58,8 +58,7 @@ def push(folder: Path, repo: str, *, license_id: str | None, private: bool, tell
         raise HubError("HF_HUB_OFFLINE is set, and publishing needs the Hub; unset it")
     if get_token() is None:
         raise HubError(
-            "publishing needs a token that may write: make one at "
-            f"{constants.ENDPOINT}/settings/tokens and set HF_TOKEN"
+            f"publishing needs a token that may write: make one at {endpoint()}/settings/tokens and set HF_TOKEN"
         )
     prefix = f"{manifest.precision}/"
     with hub_errors(repo, access="write"), TemporaryDirectory() as scratch:
@@ -78,7 +77,7 @@ def push(folder: Path, repo: str, *, license_id: str | None, private: bool, tell
         else:
             tell(f"{repo} has a {CARD_NAME} that was written by somebody: it stays as it is")
         size = sum(entry.size for entry in manifest.files.values())
-        tell(f"{folder.name}: {len(files)} files, {size / 1e6:,.1f} MB, to {constants.ENDPOINT}/{repo}")
+        tell(f"{folder.name}: {len(files)} files, {size / 1e6:,.1f} MB, to {endpoint()}/{repo}")
         commit = api.create_commit(repo, operations, commit_message=f"Bundle {manifest.id}, {manifest.precision}")
     return str(commit.commit_url)
 

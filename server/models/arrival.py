@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from server import log
 from server.models.catalogue import Bundle
@@ -56,7 +57,7 @@ class Arrival:
         log.event("model_fetching", model=bundle.id)
         while True:
             try:
-                await self._threads.run(self._fetch.run)
+                await self._threads.run(partial(self._fetch.run, tell=self._tell))
                 break
             except FetchError as error:
                 if not error.passing:
@@ -77,6 +78,9 @@ class Arrival:
         self._on_arrival(bundle)
         self._pool.add(bundle)
         self._pool.load_default()
+
+    def _tell(self, line: str) -> None:
+        log.event("model_fetching", model=self._bundle.id, what=line)
 
     def _give_up(self, reason: str) -> None:
         self._bundle.problem, self._bundle.fetching = reason, None

@@ -83,6 +83,7 @@ class Bundles:
             cannot be loaded later: clients were told its id, and another model would have other voices.
         precision: which bundle an id means where both `ID` and `ID_PRECISION` are there.
         aliases: the operator's own names of models, each with a name that `resolve` knows without them.
+        exact: whether `default` says its precision already, so that `precision` does not count for it.
     """
 
     def __init__(
@@ -91,11 +92,16 @@ class Bundles:
         default: str | None,
         precision: Precision | None = None,
         aliases: Mapping[str, str] | None = None,
+        *,
+        exact: bool = False,
     ) -> None:
         self._by_id = {bundle.id: bundle for bundle in found}
         self._aliases = {normalised(name): meant for name, meant in (aliases or {}).items()}
         self._precision = precision
-        self._default = self._preferred(default) if default is not None else self._first_readable()
+        if default is None:
+            self._default = self._first_readable()
+        else:
+            self._default = default if exact else self._preferred(default)
 
     def _first_readable(self) -> str | None:
         """Find the first bundle whose manifest can be read, in the wanted precision if possible."""

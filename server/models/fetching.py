@@ -29,7 +29,7 @@ class Progress(NamedTuple):
 
     def __str__(self) -> str:
         if self.total is None:
-            return "it has not begun yet"
+            return "its size is not known yet"
         share = 100 * self.fetched // max(self.total, 1)
         return f"{share} % of {self.total / 1e6:,.0f} MB are there"
 
@@ -37,8 +37,11 @@ class Progress(NamedTuple):
 class Fetch(Protocol):
     """Brings one bundle into the models folder."""
 
-    def run(self) -> Path:
+    def run(self, *, tell: Callable[[str], object]) -> Path:
         """Fetch and verify it; return its folder. It goes on where an earlier call stopped.
+
+        Args:
+            tell: hears in lines what happens.
 
         Raises:
             FetchError: it cannot be fetched, now or ever.

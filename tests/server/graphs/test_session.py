@@ -248,10 +248,18 @@ def test_weights_that_are_links_are_copied_where_onnx_refuses_them(
     assert not list(temporary.iterdir())
 
 
-def test_links_that_cannot_be_copied_are_told_of(linked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_that_cannot_be_copied_are_told_of_without_their_places(
+    linked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(source: Path, target: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
 
     monkeypatch.setattr(shutil, "copyfile", refuse)
-    with pytest.raises(BundleError, match=r"are links and cannot be copied: .*No space left on device"):
+    with pytest.raises(BundleError, match=r"are links and cannot be copied: No space left on device; set") as caught:
         open_session(linked, "cpu", 1)
+    assert str(linked.parent) not in str(caught.value)
+
+
+def test_a_graph_that_is_missing_is_not_taken_for_one_with_links(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"ONNX Runtime cannot load talker\.onnx"):
+        open_session(tmp_path / "talker.onnx", "cpu", 1)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from server import config
-from server.cli.startup import CommandError, open_pull
+from server.cli.startup import CommandError, open_bundles, open_pull
 from server.config import Settings
 from server.graphs.checking import verify_files
 from server.manifest import read_manifest
-from tests.hub_server import StandInHub
+from tests.hub_server import COMMIT, StandInHub
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
 from tests.server.hub.conftest import LARGE, REPO
@@ -58,6 +58,7 @@ def test_the_server_answers_while_it_fetches_its_model_and_then_speaks(
         assert client.post("/v1/audio/speech", json=GOOD).status_code == 200
         assert client.get("/v1/models").json()["data"][0]["id"] == ID
         assert server.complaints(client) == []
+        assert any(f"model_fetching model={ID} what=" in line and COMMIT in line for line in server.log)
     verify_files(models / ID, read_manifest(models / ID))
 
 
@@ -80,6 +81,17 @@ def test_a_bundle_that_is_there_is_not_fetched(hub: StandInHub, models: Path, mo
     write_bundle(models, ID)
     assert open_pull(config.load()) is None
     assert hub.requests == []
+
+
+def test_the_precision_in_the_name_of_a_repository_counts_before_that_of_the_settings(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "voice_bf16")
+    chosen = Settings(models_dir=tmp_path, model=f"{REPO}@int8", precision="bf16")
+    with pytest.raises(CommandError, match=f"no model 'voice'; there are voice_bf16; `qwen3-tts pull {REPO}@int8`"):
+        open_bundles(chosen)
+    write_bundle(tmp_path, "voice")
+    assert open_bundles(chosen).default().id == "voice"
+    plain = Settings(models_dir=tmp_path, model=REPO, precision="bf16")
+    assert open_bundles(plain).default().id == "voice_bf16"
 
 
 @pytest.mark.parametrize("model", [None, "other"])

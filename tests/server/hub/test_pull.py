@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from huggingface_hub import constants
 
 from server import __main__ as command
@@ -107,7 +109,7 @@ def test_progress_is_told_while_it_comes(hub: StandInHub, models: Path) -> None:
     add_file(hub.folder / "fp32", LARGE, bytes(BLOCK + (2 << 20)))
     hub.cut[HELD] = BLOCK + (1 << 20)
     fetch = Pull(HubBundle(REPO, "fp32"), models)
-    assert str(fetch.progress()) == "it has not begun yet"
+    assert str(fetch.progress()) == "its size is not known yet"
     with pytest.raises(HubError):
         fetch.run()
     fetched, total = fetch.progress()
@@ -138,6 +140,31 @@ def test_a_bundle_that_is_replaced_stays_until_the_new_one_is_whole(hub: StandIn
     (hub.folder / HELD).write_bytes(bytes(LARGE_BYTES))
     refused(models, again=True)
     assert (folder / LARGE).read_bytes() == before
+
+
+def test_a_link_to_a_bundle_is_replaced_and_what_it_leads_to_stays(
+    hub: StandInHub, models: Path, tmp_path: Path
+) -> None:
+    elsewhere = pull(models).rename(tmp_path / "elsewhere")
+    (models / ID).symlink_to(elsewhere)
+    for _ in range(2):
+        pull(models, again=True)
+        assert list(models.iterdir()) == [models / ID] and not (models / ID).is_symlink()
+    verify_files(elsewhere, read_manifest(elsewhere))
+
+
+def test_a_folder_of_that_name_that_is_no_bundle_is_replaced_only_if_it_shall_be(hub: StandInHub, models: Path) -> None:
+    (models / ID).mkdir()
+    notes = models / ID / "notes.txt"
+    notes.write_text("mine")
+    error = refused(models)
+    assert "voice_fp32 that is no bundle" in str(error) and not error.passing
+    assert notes.is_file() and hub.requests == []
+    pull(models, again=True)
+    assert not notes.exists()
+    shutil.rmtree(models / ID)
+    (models / ID).mkdir()  # an empty one is nobody's
+    assert pull(models) == models / ID
 
 
 def test_a_full_disk_is_told_before_anything_large_comes(
@@ -234,6 +261,23 @@ def test_without_network(hub: StandInHub, models: Path, monkeypatch: pytest.Monk
     assert error.passing and "cannot be reached for me/Voice" in str(error)
 
 
+def test_the_password_of_a_mirror_is_not_told(hub: StandInHub, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(hub.url.replace("http://", "http://me:secret@"), monkeypatch)
+    hub.broken = True
+    assert str(refused(models)).startswith(f"{hub.url} answered HTTP 500")
+
+
+def test_an_error_of_the_library_for_large_files_may_pass(
+    hub: StandInHub, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(*_: object, **__: object) -> None:
+        raise RuntimeError("Data processing error")  # as hf_xet does
+
+    monkeypatch.setattr("server.hub.pull.hf_hub_download", break_off)
+    error = refused(models)
+    assert error.passing and "the connection broke off (RuntimeError)" in str(error)
+
+
 def test_offline_a_bundle_that_is_there_is_found_and_another_is_told_of(
     hub: StandInHub, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +292,21 @@ def test_offline_a_bundle_that_is_there_is_found_and_another_is_told_of(
 def test_a_models_folder_that_cannot_be_written_to(hub: StandInHub, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert str(refused(tmp_path / "file")) == "file cannot be written: File exists"
+
+
+def test_a_models_folder_that_is_mounted_read_only(
+    hub: StandInHub, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(lock: FileLock, timeout: float = -1) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", lock.lock_file)
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    error = refused(models)
+    assert not error.passing
+    assert str(error) == (
+        ".voice_fp32.lock cannot be written: Read-only file system; let this user write to the models folder, or set "
+        "KW_MODELS_DIR to one that it may write to"
+    )
 
 
 def test_two_at_once_fetch_it_once(hub: StandInHub, models: Path) -> None:

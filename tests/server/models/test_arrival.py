@@ -37,8 +37,9 @@ class ScriptedFetch:
     def progress(self) -> Progress:
         return Progress(340, 1000)
 
-    def run(self) -> Path:
+    def run(self, *, tell: Callable[[str], object]) -> Path:
         self.tries += 1
+        tell(f"try {self.tries}")
         self.gate.wait()
         if error := self.left.pop(0):
             raise error
