@@ -62,6 +62,11 @@ class LiveRow(ChunkJob):
     tokens: int = 0
     ended: bool = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether the engine makes nothing more of it unless text comes, or not even then."""
+        return self.job.starved or self.job.over
+
     def feed(self, text: str, tokens: int) -> None:
         """Add some text; raises `PromptError` if the model has no room for it."""
         self.job.feed(text)
@@ -179,7 +184,7 @@ class LiveReading(Reading):
                     return await self._arriving()
             except TimeoutError:
                 waited = clock() - since
-            if self._row is not None and not self._row.job.starved:
+            if self._row is not None and not self._row.idle:
                 since = clock()
             elif waited >= self._patience:
                 return None

@@ -56,7 +56,7 @@ class Spoken(FakeEngine):
         while not (job.over or self._closed):
             with self._changed:
                 self._changed.wait_for(lambda: not job.starved or job.over or self._closed)
-            if not job.starved and not job.has_text_left:
+            if job.frames >= job.max_frames or (not job.starved and not job.has_text_left):
                 break
             job.frames += 1
             self.frames_made += 1
@@ -148,7 +148,7 @@ def test_a_word_is_given_to_the_row_before_the_text_has_ended() -> None:
             await until(lambda: engine.jobs and engine.jobs[0].starved and heard.samples, "it is heard")
             assert engine.said() == ["Hello"]
             text.feed(" again.")
-            await until(lambda: engine.said() == ["Hello there"], "the next word is said")
+            await until(lambda: engine.said() == ["Hello there"] and engine.jobs[0].starved, "the next word is said")
             before = reading.progress
             assert reading.progress != before, "a text that has not come is no stall"
             async with stall_timeout(lambda: reading.progress, 5.0):
@@ -238,6 +238,20 @@ def test_the_reading_ends_where_no_text_comes_for_too_long() -> None:
             await until(lambda: heard.over, "the reading ends")
             assert engine.said() == ["It is late and"]
             assert heard.error is None
+
+    run(play())
+
+
+def test_the_reading_ends_too_where_the_row_has_ended_before_its_text() -> None:
+    async def play() -> None:
+        text = live_text()
+        async with reading_of(text, exact_frames=3) as (engine, _, heard):
+            text.feed("It is late and")
+            await until(lambda: engine.jobs and engine.jobs[0].over, "the row ends")
+            await skip(1)
+            await skip(PATIENCE + 1)
+            await until(lambda: heard.over, "the reading ends")
+            assert len(heard.audio) == 3 * FRAME
 
     run(play())
 
