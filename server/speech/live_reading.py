@@ -54,7 +54,7 @@ Arriving = Callable[[], Awaitable[list[tags.Part] | None]]
 
 @dataclass(eq=False)
 class LiveRow(ChunkJob):
-    """A row whose text arrives while it speaks; `voiced` has the text once that has ended."""
+    """A row whose text arrives while it speaks; `voiced` has the text, and the boundary, once that has ended."""
 
     job: LiveJob
     text: str = ""
@@ -254,7 +254,7 @@ class LiveReading(Reading):
         await self._until(lambda: sum(isinstance(piece, LiveRow) for piece in self._ahead) < AHEAD)
         number, delivery = next(self._numbers), self._delivery
         job = await asyncio.to_thread(self._job, delivery, number, 0)
-        row = LiveRow(VoicedChunk(Chunk("", 0, Boundary.TEXT), delivery), number, job)
+        row = LiveRow(VoicedChunk(Chunk("", 0, Boundary.WORD), delivery), number, job)
         text, self._unsaid = self._unsaid, ""
         row.feed(text, tokens)
         self._engine.submit(job)

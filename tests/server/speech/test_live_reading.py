@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from server.audio.joins import KEPT_AFTER_SECONDS
 from server.engine.job import Job, RunawayError
 from server.engine.live import LiveJob
 from server.engine.prompt import PromptError
@@ -35,6 +36,8 @@ class Spoken(FakeEngine):
     """An engine that ends a row where its text ends, a frame a character, and remembers what each row was given."""
 
     rows = 2
+    quiet_frames = 0
+    """Of silence at the end of each row."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -61,6 +64,9 @@ class Spoken(FakeEngine):
             job.frames += 1
             self.frames_made += 1
             job.put(np.full(FRAME, 0.5, np.float32), 1)
+        if self.quiet_frames and not job.over:
+            job.frames += self.quiet_frames
+            job.put(np.zeros(self.quiet_frames * FRAME, np.float32), self.quiet_frames)
         job.finish()
 
     def said(self) -> list[str]:
@@ -168,6 +174,31 @@ def test_silences_and_voices_part_the_text() -> None:
     quiet = np.flatnonzero(heard.audio == 0)
     assert quiet[0] == 3 * FRAME, "the silence begins where the first row ends, to the sample"
     assert max(map(len, heard.samples)) <= SILENCE_SECONDS * SAMPLE_RATE
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_pause_is_as_long_whether_the_end_is_known_or_not_while_the_row_is_heard(
+    monkeypatch: pytest.MonkeyPatch, wait: bool
+) -> None:
+    monkeypatch.setattr(Spoken, "quiet_frames", 5)
+
+    async def play() -> None:
+        text = live_text()
+        async with reading_of(text) as (engine, _, heard):
+            text.feed("It is late.")
+            if wait:
+                await until(lambda: engine.jobs and engine.jobs[0].starved and heard.samples, "it is heard")
+            text.feed("\n\nAnd")
+            text.end()
+            await until(lambda: heard.over, "the reading ends")
+            assert engine.said() == ["It is late.", "And"]
+            loud = np.flatnonzero(heard.audio)
+            pause = PAUSE_SECONDS[Boundary.PARAGRAPH]
+            assert pause
+            expected = round((pause + KEPT_AFTER_SECONDS) * SAMPLE_RATE)
+            assert np.diff(loud).max() == pytest.approx(expected, abs=2)
+
+    run(play())
 
 
 def test_paragraphs_and_long_texts_are_rows_of_their_own() -> None:
