@@ -13,18 +13,19 @@ from server.audio.joins import KEPT_AFTER_SECONDS
 from server.engine.job import Job, RunawayError
 from server.engine.live import LiveJob
 from server.engine.prompt import PromptError
+from server.engine.scheduler import QueueFull
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
 from server.metrics import NoEvents
 from server.speech.live import LiveText
-from server.speech.live_reading import LONG_CHARS, SETTLE_SECONDS, YIELD_SECONDS, LiveReading
+from server.speech.live_reading import AT_ONCE_CHARS, SETTLE_SECONDS, YIELD_SECONDS, LiveReading
 from server.speech.plan import make_live_plan
 from server.speech.reading import PAUSE_SECONDS, SILENCE_SECONDS
 from server.speech.request import SpeechRequest
 from server.speech.stall_timeout import stall_timeout
 from server.text.chunks import GOAL_TOKENS
+from server.text.gradual import Gradual
 from server.text.sentences import Boundary
-from server.text.tags import TagError
 from tests.server.clock import run, settle, skip, until
 from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, manifest_of
 
@@ -101,7 +102,7 @@ async def reading_of(text: LiveText, **fields: object) -> AsyncIterator[tuple[Sp
             await reading.begin()
             async for samples in reading:
                 heard.samples.append(samples)
-        except (InvalidRequestError, PromptError, TagError) as error:
+        except (InvalidRequestError, PromptError, QueueFull) as error:
             heard.error = error
         heard.over = True
 
@@ -211,7 +212,7 @@ def test_paragraphs_and_long_texts_are_rows_of_their_own() -> None:
     assert all(text.endswith(".") for text in said)
     assert all(GOAL_TOKENS / 2 < len(text.split()) <= GOAL_TOKENS for text in said[:-1])
     assert heard.error is None
-    assert len(sentence * 40) > LONG_CHARS
+    assert len(sentence * 40) > AT_ONCE_CHARS
 
 
 def test_a_sentence_that_nothing_follows_is_said_to_its_end() -> None:
@@ -291,7 +292,8 @@ def test_the_reading_ends_too_where_the_row_has_ended_before_its_text() -> None:
     ("parts", "said", "words"),
     [
         (["One. [voice:nobody] Two."], ["One."], "voices are"),
-        (["One. [200s] two and", " [200s] three."], ["One.", "two"], "300 seconds"),
+        (["One. [200s] two and", " [200s] three."], ["One.", "two and"], "300 seconds"),
+        (["One. [400s] two"], ["One."], "300 seconds"),
         (["One two. ", "unfit word"], ["One two."], "too long for this model"),
         (["[voice:ryan]"], [], "nothing to speak"),
         (["Привет, как дела, друзья мои дорогие"], ["Привет, как дела, друзья мои"], "letters"),
@@ -317,6 +319,45 @@ def test_a_row_that_babbles_is_made_again_from_all_that_has_come() -> None:
     assert said[-1] == "runaway words here"
     assert len(said) == 2
     assert heard.error is None
+
+
+def test_rows_without_any_audio_hold_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spoken, "_speak", lambda self, job, text: job.finish())
+    said, heard = run(whole(["One\n\nTwo\n\nThree\n\nFour"]))
+    assert said == ["One", "Two", "Three", "Four"]
+    assert heard.error is None
+
+
+def test_a_long_text_is_prepared_no_further_than_it_is_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    feed = Gradual.feed
+
+    def noted(gradual: Gradual, text: str) -> list[str]:
+        taken.append(text)
+        return feed(gradual, text)
+
+    monkeypatch.setattr(Gradual, "feed", noted)
+
+    async def play() -> None:
+        text = live_text()
+        async with reading_of(text) as (engine, reading, _):
+            monkeypatch.setattr(Job, "promote", lambda job: reading.stop())
+            text.feed("This one has seven words in it. " * 400)
+            await until(lambda: engine.jobs and engine.jobs[0].cancelled, "the first row is heard")
+            assert max(map(len, taken)) <= AT_ONCE_CHARS
+            assert sum(map(len, taken)) < 5000
+
+    run(play())
+
+
+def test_silence_before_the_first_word_hides_no_error_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(engine: Spoken, job: Job) -> None:
+        raise QueueFull("full")
+
+    monkeypatch.setattr(Spoken, "submit", full)
+    _, heard = run(whole(["[0.5s] One two"]))
+    assert isinstance(heard.error, QueueFull)
+    assert not heard.samples, "the error is that of the beginning"
 
 
 def test_a_reading_that_is_stopped_begins_nothing_more() -> None:
