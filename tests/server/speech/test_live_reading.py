@@ -27,7 +27,7 @@ from server.text.chunks import GOAL_TOKENS
 from server.text.gradual import Gradual
 from server.text.sentences import Boundary
 from tests.server.clock import run, settle, skip, until
-from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, manifest_of
+from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, manifest_of, said_by
 
 MANIFEST = Manifest.model_validate(manifest_of("model", generation={"max_new_tokens": 400}))
 PATIENCE = 10.0
@@ -53,8 +53,8 @@ class Spoken(FakeEngine):
     def waiting(self) -> int:
         return super().waiting + self.others
 
-    def _speak(self, job: Job, text: str) -> None:
-        if "runaway" in text and not isinstance(job.error, RunawayError) and len(self.jobs) == 1:
+    def _speak(self, job: Job) -> None:
+        if "runaway" in said_by(job) and not isinstance(job.error, RunawayError) and len(self.jobs) == 1:
             job.finish(RunawayError("babble"))
             return
         while not (job.over or self._closed):
@@ -71,10 +71,7 @@ class Spoken(FakeEngine):
         job.finish()
 
     def said(self) -> list[str]:
-        return [
-            "".join(chr(int(side[0])) for side in (*job.prompt.embeddings, *job.following)).rstrip("\0")
-            for job in self.jobs
-        ]
+        return [said_by(job) for job in self.jobs]
 
 
 class Heard:
@@ -322,7 +319,7 @@ def test_a_row_that_babbles_is_made_again_from_all_that_has_come() -> None:
 
 
 def test_rows_without_any_audio_hold_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Spoken, "_speak", lambda self, job, text: job.finish())
+    monkeypatch.setattr(Spoken, "_speak", lambda self, job: job.finish())
     said, heard = run(whole(["One\n\nTwo\n\nThree\n\nFour"]))
     assert said == ["One", "Two", "Three", "Four"]
     assert heard.error is None
