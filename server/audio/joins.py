@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,7 +39,8 @@ class Joiner:
         self._fade = 0.5 - 0.5 * np.cos(np.pi * (steps + 0.5) / len(steps))
         self._held: Samples = np.zeros(0, np.float32)
         self._begun = True
-        self._allowed = 0
+        self._allowed = sys.maxsize
+        """Samples of silence that may still go out behind what has gone; the first piece may begin with any number."""
 
     def feed(self, samples: Samples, *, last: bool) -> Samples:
         """Take samples `[n]` of a piece, which is the last one or not; return the samples `[m]` that can go out now."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from sanic import Request
 from websockets import http11
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidUpgrade
+from websockets.exceptions import InvalidHeader, InvalidUpgrade
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -83,7 +83,7 @@ class WebSocket:
                 "this route is a WebSocket: ask for it with ws:// or wss://; without one, POST /v1/audio/speech"
             )
         if protocol.handshake_exc is not None:
-            raise InvalidRequestError(f"the WebSocket's handshake is wrong: {protocol.handshake_exc}")
+            raise InvalidRequestError(f"the WebSocket's handshake is wrong: {_fault(protocol.handshake_exc)}")
         answer.headers["x-request-id"] = str(request.id)
         connection = cast("GuardedProtocol", cast(asyncio.Transport, request.transport).get_protocol())
         socket = cls(connection, protocol)
@@ -224,6 +224,11 @@ class WebSocket:
     def _resume(self) -> None:
         if not self._lost and self._connection.transport is not None:
             self._connection.transport.resume_reading()
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a handshake, without the value of any header: one may hold the client's key."""
+    return f"invalid {error.name} header" if isinstance(error, InvalidHeader) and error.value else str(error)
 
 
 def _choose(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:

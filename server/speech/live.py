@@ -105,12 +105,8 @@ class LiveText:
         self.taken += 1
         return True
 
-    async def parts(self) -> list[tags.Part] | None:
-        """All that has come, apart at its tags, as soon as there is some; None at the text's end.
-
-        Raises:
-            TagError: as for `tags.parse`.
-        """
+    async def parts(self) -> list[tags.Part | tags.TagError] | None:
+        """All that has come, apart at its tags, as soon as there is some; None at the text's end."""
         while not self._arrived and not self._ended:
             self._changed.clear()
             await self._changed.wait()

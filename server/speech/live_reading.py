@@ -43,24 +43,30 @@ AHEAD = 2
 """Rows of one text at most, the one that is heard and the next."""
 MOST_TOKENS = 2 * MAX_TOKENS
 """The most tokens of a row in which nothing ends."""
-LONG_CHARS = 200
-"""What comes at once and is longer is prepared in a thread: 1000 characters may take the event loop's 20 ms."""
+AT_ONCE_CHARS = 200
+"""Characters that are prepared and given to a row before other tasks have their turn: 1000 may take the event loop's
+20 ms. So a long text is prepared no further than its rows have come."""
 LEAST_LETTERS = 20
 """Letters of a text before it is said to be in letters that the model cannot read."""
 
-Arriving = Callable[[], Awaitable[list[tags.Part] | None]]
+Arriving = Callable[[], Awaitable[list[tags.Part | tags.TagError] | None]]
 """Waits for text, and gives all that has come; None at its end. It may be cancelled, and loses nothing."""
 
 
 @dataclass(eq=False)
 class LiveRow(ChunkJob):
-    """A row whose text arrives while it speaks; `voiced` has the text once that has ended."""
+    """A row whose text arrives while it speaks; `voiced` has the text, and the boundary, once that has ended."""
 
     job: LiveJob
     text: str = ""
     """What has come of it so far."""
     tokens: int = 0
     ended: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether the engine makes nothing more of it unless text comes, or not even then."""
+        return self.job.starved or self.job.over
 
     def feed(self, text: str, tokens: int) -> None:
         """Add some text; raises `PromptError` if the model has no room for it."""
@@ -114,12 +120,12 @@ class LiveReading(Reading):
         """Wait for the first word, and hand its row to the engine; raises what `Reading.begin` does."""
         self._feeding = asyncio.create_task(self._feed())
         try:
-            await self._until(lambda: bool(self._ahead))
+            await self._until(lambda: self._first is not None)
+            if self._first is None and self._error:
+                raise self._error
         except BaseException:
             self.stop()
             raise
-        if not self._ahead and self._error:
-            raise self._error
 
     async def __aiter__(self) -> AsyncIterator[Samples]:
         """Yield samples as `Reading` does; raises what is wrong with the text once the text before it is heard."""
@@ -142,6 +148,7 @@ class LiveReading(Reading):
         self._changed.set()  # a row may be begun for each that has been heard
 
     async def _await_following(self) -> None:
+        await self._look_ahead()
         self._awaiting = True
         try:
             await self._until(lambda: len(self._ahead) > 1)
@@ -169,7 +176,7 @@ class LiveReading(Reading):
         self._more = False
         self._changed.set()
 
-    async def _next_parts(self) -> list[tags.Part] | None:
+    async def _next_parts(self) -> list[tags.Part | tags.TagError] | None:
         """What comes next; None at the end of the text, or where it has not come for too long."""
         clock = asyncio.get_running_loop().time
         since = clock()
@@ -179,7 +186,7 @@ class LiveReading(Reading):
                     return await self._arriving()
             except TimeoutError:
                 waited = clock() - since
-            if self._row is not None and not self._row.job.starved:
+            if self._row is not None and not self._row.idle:
                 since = clock()
             elif waited >= self._patience:
                 return None
@@ -197,9 +204,11 @@ class LiveReading(Reading):
         text = f"{self._row.text if self._row else ''}{self._gradual.held}"
         return ends_whole(text, self._gradual.manner.language)
 
-    async def _take(self, part: tags.Part) -> None:
-        if isinstance(part, tags.Silence):
+    async def _take(self, part: tags.Part | tags.TagError) -> None:
+        if not isinstance(part, tags.Spoken):
             await self._end_text(Boundary.TEXT)
+            if isinstance(part, tags.TagError):
+                raise InvalidRequestError(str(part), param="text")
             self._ahead.append(part)
             self._changed.set()
             return
@@ -207,15 +216,12 @@ class LiveReading(Reading):
             await self._end_text(Boundary.SENTENCE if self._is_whole() else Boundary.CLAUSE)
             self._delivery, manner = self._voiced(part.voice)
             self._gradual, self._voice = Gradual(manner), part.voice
-        gradual = self._gradual
-        for text in (
-            gradual.feed(part.text)
-            if len(part.text) <= LONG_CHARS
-            else await asyncio.to_thread(gradual.feed, part.text)
-        ):
-            await self._say(text)
-        if gradual.letters.all >= LEAST_LETTERS:
-            check_letters(gradual.letters, self._engine.manifest)
+        for start in range(0, len(part.text), AT_ONCE_CHARS):
+            for text in self._gradual.feed(part.text[start : start + AT_ONCE_CHARS]):
+                await self._say(text)
+            if self._gradual.letters.all >= LEAST_LETTERS:
+                check_letters(self._gradual.letters, self._engine.manifest)
+            await asyncio.sleep(0)
 
     async def _say(self, text: str) -> None:
         """Give some prepared text to the row, or to a new one."""
@@ -249,7 +255,7 @@ class LiveReading(Reading):
         await self._until(lambda: sum(isinstance(piece, LiveRow) for piece in self._ahead) < AHEAD)
         number, delivery = next(self._numbers), self._delivery
         job = await asyncio.to_thread(self._job, delivery, number, 0)
-        row = LiveRow(VoicedChunk(Chunk("", 0, Boundary.TEXT), delivery), number, job)
+        row = LiveRow(VoicedChunk(Chunk("", 0, Boundary.WORD), delivery), number, job)
         text, self._unsaid = self._unsaid, ""
         row.feed(text, tokens)
         self._engine.submit(job)

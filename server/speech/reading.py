@@ -253,22 +253,20 @@ class Reading:
 
     async def _joined(self, chunk_job: ChunkJob, joiner: Joiner) -> AsyncIterator[Samples]:
         """Yield the samples of a chunk and of the pause behind it."""
-        chunk = chunk_job.voiced.chunk
-        boundary = chunk.boundary
         chunk_job.job.promote()
         before = self._left
         async with aclosing(self._samples(chunk_job)) as made:
             async for samples in made:
                 allowed = self._up_to_the_cap(samples)
-                if (ready := joiner.feed(allowed, last=boundary is Boundary.TEXT)).size:
+                last = chunk_job.voiced.chunk.boundary is Boundary.TEXT
+                if (ready := joiner.feed(allowed, last=last)).size:
                     yield ready
                 if self.capped:
                     break
                 await self._look_ahead()
-        chunk = chunk_job.voiced.chunk  # of a text that comes over time the end has only now come
-        boundary = chunk.boundary
+        chunk = chunk_job.voiced.chunk
         cut_off = self.capped or chunk_job.job.frames >= chunk_job.job.max_frames
-        if (rest := joiner.end(None if self.capped else PAUSE_SECONDS[boundary], cut_off=cut_off)).size:
+        if (rest := joiner.end(None if self.capped else PAUSE_SECONDS[chunk.boundary], cut_off=cut_off)).size:
             yield rest
         self._tokens += chunk.tokens
         self._frames += chunk_job.job.frames if before is None or self._left is None else before - self._left

@@ -15,7 +15,6 @@ from server.metrics import Outcome
 from server.models.memory import human_size
 from server.speech.plan import Plan
 from server.speech.reading import Reading
-from server.text.tags import TagError
 
 
 class WholeFiles:
@@ -165,8 +164,6 @@ class Speech:
             return NoProgressError(f"{error}; send the next words sooner, or input.done behind a text")
         if isinstance(error, PromptError):
             return InvalidRequestError(f"{error}; send sentences, or less at a time", param="text")
-        if isinstance(error, TagError):
-            return InvalidRequestError(str(error), param="text")
         return SpeechFailedError(
             "the speech could not be made to its end; the server's log says why",
             headers={"x-should-retry": "false"} if self._repeatable else None,

@@ -28,7 +28,6 @@ from server.speech.reading import Reading, reading_of
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
 from server.text.lexicon import Lexicon
-from server.text.tags import TagError
 from server.voices import languages
 from server.voices.profiles import Profile
 from server.voices.saved import VoiceFolder
@@ -226,8 +225,6 @@ async def _begin(reading: Reading, *, whole: bool) -> None:
     except PromptError as error:
         hint = "; without exact_frames a long text is spoken in chunks" if whole else ""
         raise InvalidRequestError(f"{error}{hint}", param="input") from error
-    except TagError as error:
-        raise InvalidRequestError(str(error), param="text") from error
     except QueueFull as error:
         raise BusyError("too many requests are waiting already; try again soon") from error
     except EngineStopped as error:

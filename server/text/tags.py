@@ -118,25 +118,20 @@ def parse(text: str, markup: Callable[[str], str] | None = None) -> list[Part]:
 
 
 class TagStream:
-    """Splits a text that arrives over time at its tags, as `parse` does the whole of it."""
+    """Splits a text that arrives over time at its tags, as `parse` does the whole of it.
+
+    Where `parse` would raise a `TagError`, that stands among the parts, behind those that come before it in the text.
+    """
 
     def __init__(self) -> None:
-        self.voice: str | None = None
+        self._voice: str | None = None
         """The name in the last voice tag."""
         self._held = ""
+        """What may be the beginning of a tag."""
         self._left = Decimal(MAX_SILENCE_SECONDS)
 
-    @property
-    def held(self) -> str:
-        """What may be the beginning of a tag."""
-        return self._held
-
-    def feed(self, text: str) -> list[Part]:
-        """Take in more of the text, cut off anywhere; returns the parts that have come, speech of any length.
-
-        Raises:
-            TagError: as for `parse`.
-        """
+    def feed(self, text: str) -> list[Part | TagError]:
+        """Take in more of the text, cut off anywhere; returns the parts that have come, speech of any length."""
         text, self._held = self._held + text, ""
         for place in range(max(0, len(text) - _LONGEST), len(text)):
             if text[place] in "[<" and _may_go_on(text, place):
@@ -144,27 +139,31 @@ class TagStream:
                 break
         return self._split(text)
 
-    def end(self) -> list[Part]:
+    def end(self) -> list[Part | TagError]:
         """The text is over: returns the parts that are left."""
         text, self._held = self._held, ""
         return self._split(text)
 
-    def _split(self, text: str) -> list[Part]:
-        parts: list[Part] = []
+    def _split(self, text: str) -> list[Part | TagError]:
+        parts: list[Part | TagError] = []
         end = 0
         for tag in _TAG.finditer(text):
             found = _meaning(tag)
             if found is None:
                 continue
-            parts.append(Spoken(text[end : tag.start()], self.voice))
+            parts.append(Spoken(text[end : tag.start()], self._voice))
             end = tag.end()
             if isinstance(found, str):
-                self.voice = found
+                self._voice = found
                 continue
-            self._left = _less(self._left, found)
-            parts.append(Silence(found))
-        parts.append(Spoken(text[end:], self.voice))
-        return [part for part in parts if isinstance(part, Silence) or part.text]
+            try:
+                self._left = _less(self._left, found)
+            except TagError as error:
+                parts.append(error)
+            else:
+                parts.append(Silence(found))
+        parts.append(Spoken(text[end:], self._voice))
+        return [part for part in parts if not isinstance(part, Spoken) or part.text]
 
 
 def _may_go_on(text: str, place: int) -> bool:

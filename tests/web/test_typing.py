@@ -210,6 +210,48 @@ def test_what_the_server_refuses_is_said(
     expect(page.get_by_role("button", name="Speak", exact=True)).to_be_visible()
 
 
+def test_a_model_that_loads_is_waited_for(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    asked: list[list[dict[str, Any]]] = []
+
+    def connect(socket: WebSocketRoute) -> None:
+        asked.append(told := [])
+        server = socket.connect_to_server() if len(asked) > 1 else None
+
+        def hear(message: str | bytes) -> None:
+            told.append(json.loads(message))
+            if server:
+                server.send(message)
+            elif told[-1]["type"] == "input.text":
+                error = {"type": "error", "message": "being loaded", "code": "model_loading", "param": "model"}
+                socket.send(json.dumps(error))
+
+        socket.on_message(hear)
+
+    page.route_web_socket("**/v1/audio/speech/stream", connect)
+    start_typing(page)
+    page.keyboard.type("One ")
+    expect(page.locator("#status")).to_contain_text("being loaded")
+    page.keyboard.type("two. ")
+    expect(page.locator("#status")).to_contain_text("Done: ")
+    assert "".join(said(asked[-1])).strip() == "One two."
+    expect(page.locator("#take-text")).to_have_text("One two.")
+
+
+def test_a_text_that_replaces_what_was_sent_is_said(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    told = exactly(page, 3)
+    start_typing(page)
+    page.keyboard.type("One two. ")
+    expect(page.locator("#status")).to_contain_text("Done: ")
+    told.clear()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("Three. ")
+    expect(page.locator("#status")).to_contain_text("Done: ")
+    expect(page.locator("#take-text")).to_have_text("Three.")
+    assert "".join(said(told)).strip() == "Three."
+
+
 def test_without_a_server_nothing_counts_as_sent(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server)
     start_typing(page)
@@ -237,8 +279,10 @@ def test_a_key_is_asked_for_and_used(open_page: OpenPage, keyed_server: RunningS
     page.keyboard.type("Hello.")
     panel = page.get_by_role("region", name="This server wants an API key")
     expect(panel.get_by_role("alert")).to_have_text("To speak, enter the key first.")
-    use_key(page, KEY)
+    with page.expect_response("**/audio/voices?*"):  # they are listed anew, and none is chosen meanwhile
+        use_key(page, KEY)
     expect(panel).to_be_hidden()
+    expect(page.locator("#voices input").first).to_be_attached()
     text_of(page).press("Control+Enter")
     expect(page.locator("#status")).to_contain_text("Done: ")
     assert not any(KEY in line for line in keyed_server.log)

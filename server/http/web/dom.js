@@ -34,3 +34,10 @@ export async function copyText(source) {
   getSelection().selectAllChildren(source);
   return document.execCommand("copy");
 }
+
+/** Wait for so many milliseconds, unless the signal aborts before. */
+export const waited = (ms, signal) =>
+  new Promise((resolve, reject) => {
+    setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => reject(signal.reason));
+  });

@@ -1,9 +1,10 @@
 // Speaks a text while it is typed. What has been sent of it is marked, because it cannot be unsaid.
 
 import { ApiError, brokenOff, openSocket, tryKey } from "./api.js";
-import { byId } from "./dom.js";
+import { byId, waited } from "./dom.js";
 
 const PAUSE = 2000; // ms without typing, after which what is there is all for now
+const LOADING = 1000; // ms after which a server that loads the model is asked again
 const BEGUN_WORD = /[^\s\p{P}\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}]*$/u; // it may still change
 
 const field = byId("input");
@@ -28,6 +29,13 @@ function show() {
 /** Count all that the field holds as sent. */
 export function skipTyped() {
   sent = field.value;
+  show();
+}
+
+/** Count as sent what is as it was; behind a change in the middle, whatever is there. */
+function skipEdited() {
+  if (field.selectionEnd < field.value.length) return skipTyped();
+  while (!field.value.startsWith(sent)) sent = sent.slice(0, -1);
   show();
 }
 
@@ -63,35 +71,36 @@ function typed(event) {
   holdTyped();
   if (!toggle.checked || event.isComposing) return;
   if (!field.value.startsWith(sent)) {
-    if (tell) actions.onedit();
-    return skipTyped();
+    skipEdited();
+    if (tell) return actions.onedit();
   }
   pause = setTimeout(send, PAUSE, true);
   send(field.value.endsWith("\n"));
   show();
 }
 
-/** Hear the server to the end of the last utterance. */
-function hear(socket, signal, { onaudio, onunit }) {
+/** Hear the server to the end of the last utterance, and forget what was told of those that it has said. */
+function hear(socket, signal, { onaudio, onunit }, told) {
   return new Promise((resolve, reject) => {
     signal.addEventListener("abort", () => reject(signal.reason));
     socket.onclose = () => reject(brokenOff());
     socket.onmessage = ({ data }) => {
       if (typeof data !== "string") return onaudio(new Int16Array(data));
       const { type, message, ...details } = JSON.parse(data);
-      if (type === "error") reject(new ApiError(message, details));
-      else if (type !== "session.done") onunit(type === "audio.start");
-      else if (--unheard === 0) resolve();
+      if (type === "error") return reject(new ApiError(message, details));
+      if (type !== "session.done") return onunit(type === "audio.start");
+      told.splice(0, told.findIndex((message) => message.type === "input.done") + 1);
+      if (--unheard === 0) resolve();
     };
   });
 }
 
 /**
  * Have the server say what is typed, until it has said all of it. `onaudio` is called with samples, `onunit` with true
- * where what is said together begins and false where it ends. `told` is what was told a server that did not take it.
+ * where what is said together begins and false where it ends, `onloading` where the model has to be loaded first. `told` is
+ * what was told a server that did not take it, and `before` what had been sent before that.
  */
-export async function converse(request, signal, heard, told = []) {
-  const before = sent;
+export async function converse(request, signal, heard, told = [], before = sent) {
   const socket = openSocket("audio/speech/stream");
   let open = false;
   const opened = new Promise((resolve) => (socket.onopen = resolve)).then(() => (open = true));
@@ -115,18 +124,22 @@ export async function converse(request, signal, heard, told = []) {
   put({ ...request, input: undefined, type: "session.config", response_format: "pcm", stream_audio: true, split_granularity });
   told.forEach(put);
   try {
-    await hear(socket, signal, heard);
+    await hear(socket, signal, heard, told);
   } catch (error) {
-    if (error.param === "split_granularity" && split_granularity === "token") {
-      inClauses.add(request.model);
-      return await converse(request, signal, heard, told);
+    socket.close(); // what is told from here on is for the next one
+    if (error.param === "split_granularity" && split_granularity === "token") inClauses.add(request.model);
+    else if (error.code === "model_loading") {
+      heard.onloading();
+      await waited(LOADING, signal);
+    } else if (open || signal.aborted) throw error;
+    else {
+      end();
+      sent = before;
+      show();
+      await tryKey();
+      throw new ApiError("The server opened no WebSocket: it has too many, or a proxy before it lets none through.");
     }
-    if (open || signal.aborted) throw error;
-    end();
-    sent = before;
-    show();
-    await tryKey();
-    throw new ApiError("The server opened no WebSocket: it has too many, or a proxy before it lets none through.");
+    return await converse(request, signal, heard, told, before);
   } finally {
     end();
   }

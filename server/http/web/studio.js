@@ -1,7 +1,7 @@
 // The studio: it sends the form to the server, plays the speech while it arrives, and saves files.
 
 import { hasKey, speechFile, speechStream } from "./api.js";
-import { byId, seconds, sentence } from "./dom.js";
+import { byId, seconds, sentence, waited } from "./dom.js";
 import { askForKey, startKeys } from "./key.js";
 import { converse, finishTyped, holdTyped, skipTyped, startLive } from "./live.js";
 import { chooseVoice, chosenVoice, startVoices } from "./picker.js";
@@ -78,6 +78,8 @@ async function runAlone(work) {
   }
 }
 
+const showLoading = () => setStatus("The model is being loaded …");
+
 /** Start a stream; while the model is being loaded, wait and ask again. */
 async function startWhenLoaded(request, signal) {
   for (;;) {
@@ -85,11 +87,8 @@ async function startWhenLoaded(request, signal) {
       return await speechStream(request, signal);
     } catch (error) {
       if (error.code !== "model_loading") throw error;
-      setStatus("The model is being loaded …");
-      await new Promise((resolve, reject) => {
-        setTimeout(resolve, 1000 * Math.max(1, error.retryAfter));
-        signal.addEventListener("abort", () => reject(signal.reason));
-      });
+      showLoading();
+      await waited(1000 * Math.max(1, error.retryAfter), signal);
     }
   }
 }
@@ -142,6 +141,7 @@ function speakTyped() {
   runAlone(async (signal) => {
     setStatus("Waiting for the first sound …");
     const heard = {
+      onloading: showLoading,
       onaudio(samples) {
         take.ttfa ??= (performance.now() - began) / 1000;
         setStatus("Speaking.");

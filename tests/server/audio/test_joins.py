@@ -128,6 +128,12 @@ def test_speech_is_held_back_no_longer_than_a_fade() -> None:
     assert len(joiner.feed(loud(1), last=False)) == 3 * 1920 - AFTER + 1
 
 
+def test_silence_before_the_first_speech_waits_for_nothing() -> None:
+    joiner = Joiner(RATE)
+    assert len(joiner.feed(quiet(1920), last=False)) == 1920 - FADE
+    assert len(joiner.feed(quiet(9 * 1920), last=False)) == 9 * 1920
+
+
 def test_what_is_not_a_number_is_not_trimmed_away() -> None:
     broken = np.concatenate((quiet(5_000), np.full(1, np.nan, np.float32), quiet(50_000)))
     for pieces in ([broken, loud(1000)], [loud(1000), broken]):

@@ -9,23 +9,25 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from server.audio.joins import KEPT_AFTER_SECONDS
 from server.engine.job import Job, RunawayError
 from server.engine.live import LiveJob
 from server.engine.prompt import PromptError
+from server.engine.scheduler import QueueFull
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
 from server.metrics import NoEvents
 from server.speech.live import LiveText
-from server.speech.live_reading import LONG_CHARS, SETTLE_SECONDS, YIELD_SECONDS, LiveReading
+from server.speech.live_reading import AT_ONCE_CHARS, SETTLE_SECONDS, YIELD_SECONDS, LiveReading
 from server.speech.plan import make_live_plan
 from server.speech.reading import PAUSE_SECONDS, SILENCE_SECONDS
 from server.speech.request import SpeechRequest
 from server.speech.stall_timeout import stall_timeout
 from server.text.chunks import GOAL_TOKENS
+from server.text.gradual import Gradual
 from server.text.sentences import Boundary
-from server.text.tags import TagError
 from tests.server.clock import run, settle, skip, until
-from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, manifest_of
+from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, manifest_of, said_by
 
 MANIFEST = Manifest.model_validate(manifest_of("model", generation={"max_new_tokens": 400}))
 PATIENCE = 10.0
@@ -35,6 +37,8 @@ class Spoken(FakeEngine):
     """An engine that ends a row where its text ends, a frame a character, and remembers what each row was given."""
 
     rows = 2
+    quiet_frames = 0
+    """Of silence at the end of each row."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -49,25 +53,25 @@ class Spoken(FakeEngine):
     def waiting(self) -> int:
         return super().waiting + self.others
 
-    def _speak(self, job: Job, text: str) -> None:
-        if "runaway" in text and not isinstance(job.error, RunawayError) and len(self.jobs) == 1:
+    def _speak(self, job: Job) -> None:
+        if "runaway" in said_by(job) and not isinstance(job.error, RunawayError) and len(self.jobs) == 1:
             job.finish(RunawayError("babble"))
             return
         while not (job.over or self._closed):
             with self._changed:
                 self._changed.wait_for(lambda: not job.starved or job.over or self._closed)
-            if not job.starved and not job.has_text_left:
+            if job.frames >= job.max_frames or (not job.starved and not job.has_text_left):
                 break
             job.frames += 1
             self.frames_made += 1
             job.put(np.full(FRAME, 0.5, np.float32), 1)
+        if self.quiet_frames and not job.over:
+            job.frames += self.quiet_frames
+            job.put(np.zeros(self.quiet_frames * FRAME, np.float32), self.quiet_frames)
         job.finish()
 
     def said(self) -> list[str]:
-        return [
-            "".join(chr(int(side[0])) for side in (*job.prompt.embeddings, *job.following)).rstrip("\0")
-            for job in self.jobs
-        ]
+        return [said_by(job) for job in self.jobs]
 
 
 class Heard:
@@ -95,7 +99,7 @@ async def reading_of(text: LiveText, **fields: object) -> AsyncIterator[tuple[Sp
             await reading.begin()
             async for samples in reading:
                 heard.samples.append(samples)
-        except (InvalidRequestError, PromptError, TagError) as error:
+        except (InvalidRequestError, PromptError, QueueFull) as error:
             heard.error = error
         heard.over = True
 
@@ -148,7 +152,7 @@ def test_a_word_is_given_to_the_row_before_the_text_has_ended() -> None:
             await until(lambda: engine.jobs and engine.jobs[0].starved and heard.samples, "it is heard")
             assert engine.said() == ["Hello"]
             text.feed(" again.")
-            await until(lambda: engine.said() == ["Hello there"], "the next word is said")
+            await until(lambda: engine.said() == ["Hello there"] and engine.jobs[0].starved, "the next word is said")
             before = reading.progress
             assert reading.progress != before, "a text that has not come is no stall"
             async with stall_timeout(lambda: reading.progress, 5.0):
@@ -170,6 +174,31 @@ def test_silences_and_voices_part_the_text() -> None:
     assert max(map(len, heard.samples)) <= SILENCE_SECONDS * SAMPLE_RATE
 
 
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_pause_is_as_long_whether_the_end_is_known_or_not_while_the_row_is_heard(
+    monkeypatch: pytest.MonkeyPatch, wait: bool
+) -> None:
+    monkeypatch.setattr(Spoken, "quiet_frames", 5)
+
+    async def play() -> None:
+        text = live_text()
+        async with reading_of(text) as (engine, _, heard):
+            text.feed("It is late.")
+            if wait:
+                await until(lambda: engine.jobs and engine.jobs[0].starved and heard.samples, "it is heard")
+            text.feed("\n\nAnd")
+            text.end()
+            await until(lambda: heard.over, "the reading ends")
+            assert engine.said() == ["It is late.", "And"]
+            loud = np.flatnonzero(heard.audio)
+            pause = PAUSE_SECONDS[Boundary.PARAGRAPH]
+            assert pause
+            expected = round((pause + KEPT_AFTER_SECONDS) * SAMPLE_RATE)
+            assert np.diff(loud).max() == pytest.approx(expected, abs=2)
+
+    run(play())
+
+
 def test_paragraphs_and_long_texts_are_rows_of_their_own() -> None:
     said, _ = run(whole(["A heading\n\nThe text. It goes", " on.\n- item one\n- item two"]))
     assert said == ["A heading", "The text. It goes on.", "item one", "item two"]
@@ -180,7 +209,7 @@ def test_paragraphs_and_long_texts_are_rows_of_their_own() -> None:
     assert all(text.endswith(".") for text in said)
     assert all(GOAL_TOKENS / 2 < len(text.split()) <= GOAL_TOKENS for text in said[:-1])
     assert heard.error is None
-    assert len(sentence * 40) > LONG_CHARS
+    assert len(sentence * 40) > AT_ONCE_CHARS
 
 
 def test_a_sentence_that_nothing_follows_is_said_to_its_end() -> None:
@@ -242,11 +271,26 @@ def test_the_reading_ends_where_no_text_comes_for_too_long() -> None:
     run(play())
 
 
+def test_the_reading_ends_too_where_the_row_has_ended_before_its_text() -> None:
+    async def play() -> None:
+        text = live_text()
+        async with reading_of(text, exact_frames=3) as (engine, _, heard):
+            text.feed("It is late and")
+            await until(lambda: engine.jobs and engine.jobs[0].over, "the row ends")
+            await skip(1)
+            await skip(PATIENCE + 1)
+            await until(lambda: heard.over, "the reading ends")
+            assert len(heard.audio) == 3 * FRAME
+
+    run(play())
+
+
 @pytest.mark.parametrize(
     ("parts", "said", "words"),
     [
         (["One. [voice:nobody] Two."], ["One."], "voices are"),
-        (["One. [200s] two and", " [200s] three."], ["One.", "two"], "300 seconds"),
+        (["One. [200s] two and", " [200s] three."], ["One.", "two and"], "300 seconds"),
+        (["One. [400s] two"], ["One."], "300 seconds"),
         (["One two. ", "unfit word"], ["One two."], "too long for this model"),
         (["[voice:ryan]"], [], "nothing to speak"),
         (["Привет, как дела, друзья мои дорогие"], ["Привет, как дела, друзья мои"], "letters"),
@@ -272,6 +316,45 @@ def test_a_row_that_babbles_is_made_again_from_all_that_has_come() -> None:
     assert said[-1] == "runaway words here"
     assert len(said) == 2
     assert heard.error is None
+
+
+def test_rows_without_any_audio_hold_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spoken, "_speak", lambda self, job: job.finish())
+    said, heard = run(whole(["One\n\nTwo\n\nThree\n\nFour"]))
+    assert said == ["One", "Two", "Three", "Four"]
+    assert heard.error is None
+
+
+def test_a_long_text_is_prepared_no_further_than_it_is_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    feed = Gradual.feed
+
+    def noted(gradual: Gradual, text: str) -> list[str]:
+        taken.append(text)
+        return feed(gradual, text)
+
+    monkeypatch.setattr(Gradual, "feed", noted)
+
+    async def play() -> None:
+        text = live_text()
+        async with reading_of(text) as (engine, reading, _):
+            monkeypatch.setattr(Job, "promote", lambda job: reading.stop())
+            text.feed("This one has seven words in it. " * 400)
+            await until(lambda: engine.jobs and engine.jobs[0].cancelled, "the first row is heard")
+            assert max(map(len, taken)) <= AT_ONCE_CHARS
+            assert sum(map(len, taken)) < 5000
+
+    run(play())
+
+
+def test_silence_before_the_first_word_hides_no_error_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(engine: Spoken, job: Job) -> None:
+        raise QueueFull("full")
+
+    monkeypatch.setattr(Spoken, "submit", full)
+    _, heard = run(whole(["[0.5s] One two"]))
+    assert isinstance(heard.error, QueueFull)
+    assert not heard.samples, "the error is that of the beginning"
 
 
 def test_a_reading_that_is_stopped_begins_nothing_more() -> None:
