@@ -35,17 +35,22 @@ PATHS_OF_LINUX = {
 }
 """Constants of ours that only Linux has files for."""
 LIBRARIES = (
-    *("asyncio.unix_events", "av", "lameenc", "multiprocessing.util", "numpy", "onnxruntime", "prometheus_client"),
-    *(
-        "pydantic_settings",
-        "regex",
-        "sanic.server.runners",
-        "sentencex",
-        "soundfile",
-        "subprocess",
-        "tempfile",
-        "tokenizers",
-    ),
+    "asyncio.unix_events",
+    "av",
+    "huggingface_hub.utils",
+    "lameenc",
+    "multiprocessing.util",
+    "numpy",
+    "onnxruntime",
+    "prometheus_client",
+    "pydantic_settings",
+    "regex",
+    "sanic.server.runners",
+    "sentencex",
+    "soundfile",
+    "subprocess",
+    "tempfile",
+    "tokenizers",
 )
 POSIX_MODULES = ("fcntl", "grp", "pwd", "resource", "termios")
 POSIX_FUNCTIONS = ("fork", "geteuid", "getuid", "getpgid", "nice", "sched_getaffinity", "sched_setaffinity", "sysconf")

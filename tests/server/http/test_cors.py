@@ -17,7 +17,7 @@ from tests.server.running import FAKE, RunningServer, run_server
 OURS = "https://app.example"
 ROUTES = {
     "/audio/speech": {"POST"},
-    "/audio/voices": {"GET", "HEAD"},
+    "/audio/voices": {"GET", "HEAD", "POST"},
     "/audio/models": {"GET", "HEAD"},
     "/models": {"GET", "HEAD"},
     "/models/custom": {"GET", "HEAD"},
