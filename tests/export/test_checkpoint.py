@@ -366,7 +366,7 @@ SPEAKER, ENCODER = ["speaker_encoder_config"], ["encoder_config"]
         ([*SPEAKER, "enc_res2net_scale"], 5, "multiples of enc_res2net_scale 5"),
         (SPEAKER, 5, "speaker_encoder_config is 5, expected an object"),
         (["encode_downsample_rate"], 960, "encode_downsample_rate is 960, expected 1920"),
-        (["encoder_valid_num_quantizers"], 4, "encoder_valid_num_quantizers is 4, expected 8"),
+        (["encoder_valid_num_quantizers"], 4, "encoder_valid_num_quantizers is 4, expected 5"),
         (["input_sample_rate"], 16000, "input_sample_rate is 16000, expected 24000"),
         ([*ENCODER, "num_quantizers"], 7, "num_quantizers is 7, expected at least 8"),
         ([*ENCODER, "codebook_size"], 512, "codebook_size is 512, expected 256"),
