@@ -368,7 +368,7 @@ SPEAKER, ENCODER = ["speaker_encoder_config"], ["encoder_config"]
         (["encode_downsample_rate"], 960, "encode_downsample_rate is 960, expected 1920"),
         (["encoder_valid_num_quantizers"], 4, "encoder_valid_num_quantizers is 4, expected 5"),
         (["input_sample_rate"], 16000, "input_sample_rate is 16000, expected 24000"),
-        ([*ENCODER, "num_quantizers"], 7, "num_quantizers is 7, expected at least 8"),
+        ([*ENCODER, "num_quantizers"], 4, "num_quantizers is 4, expected at least 5"),
         ([*ENCODER, "codebook_size"], 512, "codebook_size is 512, expected 256"),
         ([*ENCODER, "upsampling_ratios"], [8, 6, 5], "encode_downsample_rate is 1920, expected 480|_frame_rate is"),
         ([*ENCODER, "upsampling_ratios"], 8, "upsampling_ratios is 8, expected a list"),
