@@ -124,7 +124,7 @@ _BASE = CheckpointShape(
     predictor=StackShape(hidden=48, layers=1, heads=4, kv_heads=2, head_dim=16, mlp=96),
     codec=CodecShape(rates=(24, 20)),
     text_hidden=40,
-    code_groups=8,
+    code_groups=5,
     codebook_size=256,
     max_positions=2048,
     speakers=(),

@@ -34,6 +34,8 @@ LONG_SILENCE_SECONDS = 0.5
 TAIL_SECONDS = 0.5
 """Of silence that is put behind a recording. A model that goes on from the recording's last sound begins with an echo
 of its tail; https://github.com/andimarafioti/faster-qwen3-tts appends as much by default."""
+LOUDEST = 16.0
+"""Of samples in floating point, whose full scale is 1: more is another scale, of which no encoder makes a voice."""
 CLIPPED = 0.999
 CLIPPED_SHARE = 0.0005
 """Of the samples at full scale, each with a neighbour that is too, from which a recording counts as clipped."""
@@ -87,6 +89,10 @@ def as_recording(samples: Samples, own_rate: int, *, rate: int, most_seconds: fl
         raise RecordingError(f"the recording is longer than {most_seconds:g} s; cut it, 3 to 20 s are best")
     if not np.isfinite(samples).all():
         raise RecordingError("the recording has samples that are not finite numbers; save it as 16-bit PCM")
+    if samples.size and (peak := float(np.abs(samples).max())) > LOUDEST:
+        raise RecordingError(
+            f"the recording has samples of up to {peak:.3g}, and full scale is 1; save it as 16-bit PCM"
+        )
     loud = np.flatnonzero(np.abs(samples) >= QUIET)
     spoken = (int(loud[-1]) + 1 - int(loud[0])) / own_rate if loud.size else 0.0
     if spoken < LEAST_SECONDS:

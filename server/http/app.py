@@ -111,9 +111,9 @@ class SpeechHttpRequest(Request):
             usual = self.app.config.REQUEST_MAX_SIZE
             stream.request_max_size = uploads.longest if takes and stream.length is not None else usual
             stream.check_length()
-            with uploads.one(stream.length or 0, usual):
-                async with asyncio.timeout_at(stream.deadline):
-                    await super().receive_body()  # type: ignore[no-untyped-call]
+            stream.protocol.held.enter_context(uploads.one(stream.length or 0, usual))
+            async with asyncio.timeout_at(stream.deadline):
+                await super().receive_body()  # type: ignore[no-untyped-call]
         except TimeoutError as error:
             stream.give_up_body()
             raise RequestTimeout("the request did not come to its end in time") from error
@@ -250,7 +250,9 @@ def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
             request.ctx.caller = keys.owner(request.ctx.key)
         elif keys is not None and getattr(getattr(request.route, "ctx", None), "shows_own", False):
             with suppress(UnauthorizedError):  # whoever has a key sees more
-                request.ctx.caller = keys.owner(keys.check(request.headers.get("authorization")))
+                request.ctx.caller = keys.owner(
+                    keys.check(request.headers.get("authorization"), request.headers.get("api-key"))
+                )
         if app.ctx.draining and request.method == "POST":
             raise StoppingError("the server is stopping; try again soon")
         request.ctx.admitted = True

@@ -92,18 +92,18 @@ class Uploads:
 
     @contextmanager
     def one(self, length: int, usual: int) -> Iterator[None]:
-        """Count a body while it is received.
+        """Count a body from its first byte until its request has ended, since it is in memory for so long.
 
         Args:
             length: of the body, in bytes.
             usual: bytes that any body may have.
 
         Raises:
-            BusyError: as many long bodies are being received as may be.
+            BusyError: there are as many long bodies as there may be.
         """
         counted = length if length > usual else 0
         if counted > self._left:
-            raise BusyError("many recordings are being uploaded already; try again soon")
+            raise BusyError("many long recordings are here already; try again soon")
         self._left -= counted
         try:
             yield

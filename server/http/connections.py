@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast
 
@@ -176,7 +177,7 @@ class GuardedHttp(Http):
 class GuardedProtocol(HttpProtocol):
     """Serves one connection."""
 
-    __slots__ = ("_begun", "_left", "_lingering", "since", "unread", "websocket")
+    __slots__ = ("_begun", "_left", "_lingering", "held", "since", "unread", "websocket")
 
     HTTP_CLASS = GuardedHttp
 
@@ -187,6 +188,8 @@ class GuardedProtocol(HttpProtocol):
         """Time of the event loop since which it waits for a request, or at which its request began to arrive."""
         self.unread = False
         """Whether its client may still be sending when the connection is closed."""
+        self.held = ExitStack()
+        """What the request under way holds until it has ended."""
         self.websocket: WebSocket | None = None
         """What the connection has become; all that it receives goes there."""
         self._lingering = False
@@ -254,7 +257,8 @@ class GuardedProtocol(HttpProtocol):
             self.transport.abort()
 
     async def _handle(self, request: Request) -> None:
-        await self.app.handle_request(request)
+        with self.held:
+            await self.app.handle_request(request)
         http = cast(GuardedHttp, self.http)
         if http.stage is Stage.IDLE:
             await http.discard_body()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,8 @@ from server.voices.saved import SavedVoice, VoiceFolder
 KEPT_REFERENCES = 32
 """Encoded references that are kept for requests that bring the same recording again, such as the sentences of a
 conversation; each takes some 60 KB."""
+MOST_WAITING = 32
+"""Recordings that are read or encoded, or wait for that; each may take 10 MB."""
 READERS = 2
 """Recordings that are fetched and decoded side by side."""
 
@@ -173,22 +176,25 @@ class References:
         self._readers = ThreadPoolExecutor(READERS, "recording")
         self._encoder = ThreadPoolExecutor(1, "reference")
         self._kept: OrderedDict[tuple[str, bytes], Reference] = OrderedDict()
+        self._keeping = threading.Lock()
+        self._waiting = 0
 
     async def prepare(self, cloned: Cloned) -> Prepared:
         """Read the recording of a voice, if it has one.
 
         Raises:
             InvalidRequestError: it cannot be had, or is none.
+            BusyError: too many recordings wait.
         """
         if isinstance(cloned, SavedVoice):
             return Prepared(cloned.reference)
         if cloned.audio is None:
             return Prepared(Reference(np.array(cloned.embedding, np.float32)))
-        return await _done(self._readers.submit(self._read, cloned.audio, cloned.text, cloned.tail))
+        return await self._in_turn(self._readers, self._read, cloned.audio, cloned.text, cloned.tail)
 
     async def prepare_file(self, body: bytes, text: str | None, *, tail: bool, field: str) -> Prepared:
         """Read a recording that has come as a file; the errors are those of `prepare`, and blame a field."""
-        return await _done(self._readers.submit(self._of_file, body, text, tail, field))
+        return await self._in_turn(self._readers, self._of_file, body, text, tail, field)
 
     def _read(self, address: str, text: str | None, tail: bool) -> Prepared:
         return self._of_file(file_of(address, self.sources), text, tail, "ref_audio")
@@ -216,14 +222,19 @@ class References:
 
         Raises:
             InvalidRequestError: the engine refuses the recording.
-            BusyError: there is too little memory now.
+            BusyError: there is too little memory now, or too many recordings wait.
             SpeechFailedError: it cannot be encoded.
         """
         if prepared.reference is not None or prepared.recording is None:
             assert prepared.reference is not None
             return prepared.reference
+        key = (model, prepared.digest)
+        if (kept := self._found(key)) is not None:
+            return kept
         try:
-            return await _done(self._encoder.submit(self._encoded, prepared, model, engine))
+            return await self._in_turn(self._encoder, self._encoded, key, prepared, engine)
+        except BusyError:
+            raise
         except PromptError as error:
             raise InvalidRequestError(str(error), param="ref_audio") from error
         except MemoryError as error:
@@ -233,18 +244,33 @@ class References:
             log.event("reference_failed", level=logging.ERROR, model=model, reason=reason)
             raise SpeechFailedError("the recording could not be encoded; the server's log says why") from error
 
-    def _encoded(self, prepared: Prepared, model: str, engine: SpeechEngine) -> Reference:
-        key = (model, prepared.digest)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+    async def _in_turn(self, thread: ThreadPoolExecutor, work: Callable[..., T], *arguments: object) -> T:
+        if self._waiting >= MOST_WAITING:
+            raise BusyError("many recordings wait to be read already; try again soon")
+        self._waiting += 1
+        try:
+            return await _done(thread.submit(work, *arguments))
+        finally:
+            self._waiting -= 1
+
+    def _found(self, key: tuple[str, bytes]) -> Reference | None:
+        with self._keeping:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def _encoded(self, key: tuple[str, bytes], prepared: Prepared, engine: SpeechEngine) -> Reference:
+        if (kept := self._found(key)) is not None:  # made while this one waited
+            return kept
         assert prepared.recording is not None
         samples = prepared.recording.samples
         if prepared.tail:
             samples = with_tail(samples, SAMPLE_RATE)
-        made = self._kept[key] = engine.encode_reference(samples, prepared.text)
-        while len(self._kept) > KEPT_REFERENCES:
-            self._kept.popitem(last=False)
+        made = engine.encode_reference(samples, prepared.text)
+        with self._keeping:
+            self._kept[key] = made
+            while len(self._kept) > KEPT_REFERENCES:
+                self._kept.popitem(last=False)
         return made
 
 

@@ -29,6 +29,8 @@ _DECODED_AT_A_TIME = 1 << 20
 """Signs of base64: the event loop waits while more are decoded, in whichever thread. A multiple of four."""
 _READ_AT_A_TIME = 1 << 16
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All that the Internet has of IPv6: https://www.iana.org/assignments/ipv6-address-space."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -138,7 +140,7 @@ def is_public(address: Address) -> bool:
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
         if address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None and not is_public(inner):
+        if not (address in _UNICAST if inner is None else is_public(inner)):
             return False
     return address.is_global and not address.is_multicast
 

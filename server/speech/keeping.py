@@ -20,8 +20,7 @@ from server.engine.reference import SAMPLE_RATE
 from server.errors import InvalidRequestError, VoiceExistsError
 from server.models.catalogue import Bundle
 from server.models.names import HOW_TO_CLONE
-from server.speech.cloning import Prepared
-from server.speech.fetching import file_of
+from server.speech.cloning import Inline, Prepared
 from server.speech.fields import Seed, Spoken, Switch, Text
 from server.speech.foreign_fields import is_absent
 from server.speech.progress import made
@@ -152,15 +151,13 @@ class Keeper:
         designed = self._check(order, upload, caller)
         bundle = self._base(order.model)
         text = None if order.x_vector_only_mode else order.ref_text
+        tail = order.append_silence and text is not None
         if designed:
             prepared = await self._designed(order, text, wait=wait)
+        elif upload is not None:
+            prepared = await service.references.prepare_file(upload, text, tail=tail, field=FILE_FIELD)
         else:
-            field = FILE_FIELD if upload is not None else "ref_audio"
-            if upload is None:
-                upload = await asyncio.to_thread(file_of, order.ref_audio or "", service.references.sources)
-            prepared = await service.references.prepare_file(
-                upload, text, tail=order.append_silence and text is not None, field=field
-            )
+            prepared = await service.references.prepare(Inline(order.ref_audio, text, None, tail))
         lease = service.pool.lease(bundle)
         try:
             engine = await lease.engine(patient=wait)

@@ -266,7 +266,12 @@ class LiveReading(Reading):
 
     def _job(self, delivery: Delivery, number: int, attempt: int) -> LiveJob:
         engine, plan = self._engine, self._plan
-        text = engine.live_text(speaker=delivery.speaker, language=delivery.language, instruction=delivery.instruction)
+        text = engine.live_text(
+            speaker=delivery.speaker,
+            language=delivery.language,
+            instruction=delivery.instruction,
+            reference=delivery.reference,
+        )
         return LiveJob(
             text,
             delivery.sampling,

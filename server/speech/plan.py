@@ -204,22 +204,42 @@ class LivePlan(NamedTuple):
     plan: Plan
     voiced: Callable[[str | None], tuple[Delivery, Manner]]
 
+    def spoken_by(self, reference: Reference) -> LivePlan:
+        """The same plan, with the voice that the request brings along, once it is known."""
+
+        def voiced(name: str | None) -> tuple[Delivery, Manner]:
+            delivery, manner = self.voiced(name)
+            return replace(delivery, reference=reference) if name is None else delivery, manner
+
+        return LivePlan(self.plan.spoken_by(reference), voiced)
+
 
 def make_live_plan(
-    request: SpeechRequest, manifest: Manifest, profiles: Mapping[str, Profile], lexicon: Lexicon = NO_LEXICON
+    request: SpeechRequest,
+    manifest: Manifest,
+    profiles: Mapping[str, Profile],
+    lexicon: Lexicon = NO_LEXICON,
+    *,
+    cloned: bool = False,
+    saved: Callable[[str], SavedVoice | None] = no_saved,
 ) -> LivePlan:
     """Plan the speech of a text that arrives over time and is given to the model token by token.
 
     Arguments and errors are those of `make_plan`; the request's `input` counts for nothing.
     """
     check_live(request, manifest)
-    own, stand_in = voices.choose(request.voice_name, manifest, profiles)
+    own, stand_in = _own_voice(request, manifest, profiles, cloned=cloned)
     words = _words(request, lexicon)
     readable = languages.spoken(manifest.languages)
 
     def voiced(name: str | None) -> tuple[Delivery, Manner]:
-        profile = own if name is None else voices.profile(name, manifest, profiles)
-        delivery = replace(_delivery(request, profile, manifest), layout="streaming")
+        kept = None if name is None else saved(name)
+        if kept is not None:
+            check_fit(kept, manifest.id, manifest)
+            profile, reference = Profile(), kept.reference
+        else:
+            profile, reference = own if name is None else voices.profile(name, manifest, profiles), None
+        delivery = replace(_delivery(request, profile, manifest), layout="streaming", reference=reference)
 
         def prepared(text: str, begins_line: bool, ends_line: bool) -> Prepared:
             of_line = {"begins_line": begins_line, "ends_line": ends_line}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -20,7 +20,7 @@ from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError
 from server.manifest import Manifest
 from server.models.pool import EnginePool
-from server.speech.cloning import Cloned, References, asked_for, bundle_for
+from server.speech.cloning import References, asked_for, bundle_for
 from server.speech.fetching import Sources
 from server.speech.live_reading import Arriving, LiveReading
 from server.speech.plan import NO_LEXICON, Passage, Plan, check_live, delivery_of, make_live_plan, make_plan
@@ -30,7 +30,7 @@ from server.speech.request import SpeechRequest
 from server.text.lexicon import Lexicon
 from server.voices import languages
 from server.voices.profiles import Profile
-from server.voices.saved import VoiceFolder
+from server.voices.saved import SavedVoice, VoiceFolder
 
 SILENCES = 2
 """How many requests of nothing but silence are encoded side by side, since encoders take memory and threads."""
@@ -89,7 +89,7 @@ class SpeechService:
             UnknownModelError, ModelLoadingError, ModelUnavailableError: as `Bundles` and `EnginePool` have it.
             BusyError: the engine's queue is full, or too many wait for the model.
         """
-        cloned = self._cloned(request)
+        cloned = asked_for(request, self.voices, self.pool.bundles)
         bundle = bundle_for(cloned, request.model, self.pool.bundles)
         encoder = self._encoder(request, bundle.manifest.sizes.codec.sample_rate)
         self._check_length("input", request.input)
@@ -126,18 +126,30 @@ class SpeechService:
         Raises:
             ApiError: as for `start`.
         """
-        bundle = bundle_for(self._cloned(request, live=True), request.model, self.pool.bundles)
+        cloned = asked_for(request, self.voices, self.pool.bundles)
+        bundle = bundle_for(cloned, request.model, self.pool.bundles)
         encoder = self._encoder(request, bundle.manifest.sizes.codec.sample_rate)
         self._check_length("instructions", request.instructions or "")
         lease = self.pool.lease(bundle)
         held = ExitStack()
         held.callback(lease.release)
         try:
-            planned = make_live_plan(request, bundle.manifest, self.profiles, self._lexicon)
+            planned = make_live_plan(
+                request,
+                bundle.manifest,
+                self.profiles,
+                self._lexicon,
+                cloned=cloned is not None,
+                saved=self._saved(request),
+            )
+            reference = None if cloned is None else await self.references.prepare(cloned)
             engine = await lease.engine(patient=False)
+            if reference is not None:
+                planned = planned.spoken_by(await self.references.encode(reference, bundle.id, engine))
             reading = LiveReading(engine, planned, arriving, self._text_seconds)
             repeatable = request.seed is not None
             speech = Speech(reading, encoder, planned.plan, held.close, model=bundle.id, repeatable=repeatable)
+            speech.reference_notes = reference.notes if reference else ()
             await _begin(reading, whole=False)
         except BaseException:
             held.close()
@@ -157,7 +169,7 @@ class SpeechService:
         Raises:
             InvalidRequestError, UnknownModelError, ModelUnavailableError: as for `start`.
         """
-        cloned = self._cloned(request, live=live)
+        cloned = asked_for(request, self.voices, self.pool.bundles)
         manifest = bundle_for(cloned, request.model, self.pool.bundles).manifest
         self._encoder(request, manifest.sizes.codec.sample_rate).close()
         self._check_length("instructions", request.instructions or "")
@@ -166,15 +178,9 @@ class SpeechService:
         delivery = delivery_of(request, manifest, self.profiles, cloned=cloned is not None)
         return languages.code(delivery.language)
 
-    def _cloned(self, request: SpeechRequest, *, live: bool = False) -> Cloned | None:
-        """Find the cloned voice of a request, if it asks for one."""
-        cloned = asked_for(request, self.voices, self.pool.bundles)
-        if live and cloned is not None:
-            raise InvalidRequestError(
-                "a cloned voice is not given its text token by token; choose the split_granularity sentence or clause",
-                param="split_granularity",
-            )
-        return cloned
+    def _saved(self, request: SpeechRequest) -> Callable[[str], SavedVoice | None]:
+        """What finds the cloned voices that are kept and that who asks may speak with."""
+        return lambda name: self.voices.find(name, request.caller)
 
     async def _prepare(self, request: SpeechRequest, manifest: Manifest, *, cloned: bool) -> Plan:
         """Plan a request in a thread when it is its turn; a client that leaves before that costs nothing."""
@@ -188,7 +194,7 @@ class SpeechService:
                 self.profiles,
                 self._lexicon,
                 cloned=cloned,
-                saved=lambda name: self.voices.find(name, request.caller),
+                saved=self._saved(request),
             ),
         )
         log.event(

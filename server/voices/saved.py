@@ -9,6 +9,7 @@ servers. A voice belongs to the key that made it, of which a digest is kept; one
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
@@ -24,9 +25,9 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from server import log
 from server.engine.reference import Reference
@@ -44,8 +45,13 @@ NAME = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,{MAX_NAME_CHARS - 2}}}[A-Za
 NAMES = f"letters, digits, '.', '_' and '-', {MAX_NAME_CHARS} at most, a letter or digit first and no '.' last"
 
 _META = "voice"
+_LENGTH = 8
+"""Bytes in which a file says how long its header is, https://huggingface.co/docs/safetensors."""
 _SPEAKER, _CODES = "speaker", "codes"
 _WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+_UNFINISHED_SECONDS = 600.0
+"""A file that cannot be read and was written to so lately may be one that is still being copied: the folder's time does
+not tell when that has ended."""
 _UNSETTLED_SECONDS = 2.0
 """A folder that changed so lately is read again even if its time is the same, since clocks of file systems are coarse.
 """
@@ -144,10 +150,13 @@ def read_voice(path: Path) -> SavedVoice:
     if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_VOICE_BYTES:
         raise VoiceFileError(f"it is no file of at most {MAX_VOICE_BYTES} bytes")
     try:
-        with safe_open(path, "np") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-            facts = Facts.model_validate_json((file.metadata() or {})[_META])
-    except (SafetensorError, ValidationError, KeyError, TypeError) as error:
+        # Read, and not mapped: a mapped file that is cut off in the meantime would end the process.
+        with path.open("rb") as stream:
+            content = stream.read(MAX_VOICE_BYTES)
+        tensors = load(content)
+        header = json.loads(content[_LENGTH : _LENGTH + int.from_bytes(content[:_LENGTH], "little")])
+        facts = Facts.model_validate_json(header["__metadata__"][_META])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise VoiceFileError(f"it is no file of a voice ({type(error).__name__})") from None
     speaker, codes = tensors.get(_SPEAKER), tensors.get(_CODES)
     sizes = facts.sizes
@@ -178,7 +187,7 @@ class VoiceFolder:
 
     def __init__(self, path: Path | None, most: int = 1000, most_of_one: int = 100) -> None:
         self._path, self._most, self._most_of_one = path, most, most_of_one
-        self._lock = threading.Lock()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
         self._seen: tuple[int, int] | None = None
         self._files: dict[str, tuple[tuple[int, ...], SavedVoice | None]] = {}
         """By a file's name: what it was when it was read, and its voice, if it has one."""
@@ -272,10 +281,13 @@ class VoiceFolder:
 
     def _refresh(self) -> None:
         """Read what has changed in the folder since it was read last."""
-        if self._path is None:
-            return
+        if self._path is not None:
+            with self._reading:  # else a slow thread might put back what it has found before another one
+                self._read(self._path)
+
+    def _read(self, folder: Path) -> None:
         try:
-            found = self._path.stat()
+            found = folder.stat()
         except OSError as error:
             if self._voices:
                 log.event("voices_unreadable", level=logging.ERROR, reason=error.strerror)
@@ -285,7 +297,7 @@ class VoiceFolder:
         if now == self._seen:
             return
         files = {}
-        for path in sorted(self._path.glob(f"[!.]*{SUFFIX}"))[: 2 * self._most]:
+        for path in sorted(folder.glob(f"[!.]*{SUFFIX}"))[: 2 * self._most]:
             state: tuple[int, ...] = ()
             try:
                 about = path.stat()
@@ -299,7 +311,9 @@ class VoiceFolder:
                 files[path.name] = (state, None)
         self._files = files
         self._voices = {voice.name.lower(): voice for _, voice in files.values() if voice is not None}
-        settled = time.time() - found.st_mtime > _UNSETTLED_SECONDS
+        clock = time.time()
+        unread = [state[0] / 1e9 for state, voice in files.values() if state and voice is None]
+        settled = clock - found.st_mtime > _UNSETTLED_SECONDS and clock - max(unread, default=0) > _UNFINISHED_SECONDS
         self._seen = now if settled else None
 
 

@@ -167,7 +167,8 @@ class FakeEngine:
         self, *, speaker: str | None, language: str, instruction: str | None, reference: Reference | None = None
     ) -> FakeLiveText:
         check_reference(self.manifest, speaker, reference)
-        self._note("live_text", speaker=speaker, language=language, instruction=instruction)
+        cloned = {} if reference is None else {"cloned": seen(reference)}
+        self._note("live_text", speaker=speaker, language=language, instruction=instruction, **cloned)
         return FakeLiveText(self._note)
 
     def encode_reference(self, samples: NDArray[np.float32], text: str | None) -> Reference:

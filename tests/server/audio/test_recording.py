@@ -160,6 +160,8 @@ INFINITE[5000] = -np.inf
         (wav(swelling(), channels=65_535), "cannot be read|channels"),
         (wav(NOT_A_NUMBER), "not finite"),
         (wav(INFINITE), "not finite"),
+        (wav(swelling() * np.float32(32768)), "full scale is 1"),
+        (wav(swelling() * np.float32(1e25)), "full scale is 1"),
     ],
 )
 def test_what_is_no_recording_is_refused_with_a_reason(body: bytes, message: str) -> None:

@@ -192,8 +192,8 @@ def test_voices_that_do_not_fit_are_refused(engine: Engine, voices: list[Referen
         "speaks with cloned voices only": None,
         r"embedding has the shape \[47\], .* takes 48": Reference(speaker[1:]),
         "finite numbers": Reference(speaker * np.float32("nan")),
-        r"codes of the recording have the shape \[\d+, 7\], .* frames of 8": Reference(speaker, codes[:, 1:], WORDS),
-        r"shape \[0, 8\]": Reference(speaker, codes[:0], WORDS),
+        r"codes of the recording have the shape \[\d+, 4\], .* frames of 5": Reference(speaker, codes[:, 1:], WORDS),
+        r"shape \[0, 5\]": Reference(speaker, codes[:0], WORDS),
         "from 0 to 255": Reference(speaker, codes + 256, WORDS),
         "from 0 to 255; encode": Reference(speaker, codes - 256, WORDS),
         "text of the recording is empty": Reference(speaker, codes, " "),
@@ -204,7 +204,7 @@ def test_voices_that_do_not_fit_are_refused(engine: Engine, voices: list[Referen
         with pytest.raises(CloneError, match=message):
             engine.live_text(**WAY, reference=reference)
     with pytest.raises(PromptError, match=r"text, instruction and recording take .* positions; at most"):
-        engine.prompt(TEXT, **WAY, reference=Reference(speaker, np.resize(codes, (2_050, 8)), WORDS))
+        engine.prompt(TEXT, **WAY, reference=Reference(speaker, np.resize(codes, (2_050, 5)), WORDS))
     with pytest.raises(PromptError, match="text of the recording takes more than"):
         engine.prompt(TEXT, **WAY, reference=Reference(speaker, codes, "words " * 9_000))
 

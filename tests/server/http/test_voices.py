@@ -443,6 +443,24 @@ def test_a_socket_speaks_with_a_recording_and_with_a_kept_voice(client: httpx.Cl
     assert len(server.events("encoded")) == encoded + 1
 
 
+def test_a_socket_gives_a_cloned_voice_its_text_token_by_token(client: httpx.Client, server: RunningServer) -> None:
+    """A recording of the request's own, a kept voice, and one that a tag names."""
+    upload(client)
+    own = {"ref_audio": AUDIO, "ref_text": "the text of a live socket", "task_type": "Base"}
+    texts = ("A kept voice speaks.", "The own voice. [voice:anna] A tag names another.")
+    begun = len(server.events("live_text"))
+    key = {"Authorization": f"Bearer {KEY}"}
+    with connect(f"ws{server.url.removeprefix('http')}/v1/audio/speech/stream", additional_headers=key) as socket:
+        for config, text in zip(({"voice": "anna"}, own), texts, strict=True):
+            socket.send(json.dumps({"type": "session.config", "split_granularity": "token", **config}))
+            socket.send(json.dumps({"type": "input.text", "text": text}))
+            socket.send(json.dumps({"type": "input.done"}))
+            while isinstance(message := socket.recv(60), bytes) or json.loads(message)["type"] != "session.done":
+                assert isinstance(message, bytes) or json.loads(message)["type"] != "error", message
+    heard = [event["cloned"]["text"] for event in server.events("live_text")[begun:]]
+    assert heard == [TEXT, own["ref_text"], TEXT]
+
+
 def test_openais_sdk(client: httpx.Client, server: RunningServer) -> None:
     upload(client)
     speaker = openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0)

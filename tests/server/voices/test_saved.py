@@ -124,6 +124,16 @@ def test_files_that_come_and_go_are_noticed(tmp_path: Path) -> None:
     assert folder.voices(None) == []
 
 
+def test_a_file_that_is_copied_slowly_is_read_once_it_is_whole(tmp_path: Path) -> None:
+    folder, path, content = VoiceFolder(tmp_path), tmp_path / "anna.safetensors", write_voice(voice())
+    path.write_bytes(content[:300])
+    os.utime(tmp_path, (1_700_000_000, 1_700_000_000))  # the folder has settled; its time does not change any more
+    assert folder.find("anna", None) is None
+    with path.open("ab") as stream:
+        stream.write(content[300:])
+    assert folder.find("anna", None) is not None
+
+
 def test_a_folder_that_goes_away_takes_its_voices(tmp_path: Path) -> None:
     folder = VoiceFolder(tmp_path / "voices")
     assert folder.voices(None) == []
