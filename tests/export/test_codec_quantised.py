@@ -216,6 +216,21 @@ def test_noise_decides(
         assert found == Quietest(pytest.approx(noise, abs=MARGIN), blocks, how)
 
 
+def test_finer_scales_are_taken_where_they_are_enough(
+    load: Callable[[], CodecDecoder],
+    codes: list[np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The noise is given here, since finer scales alone do not make this decoder quieter."""
+    given = iter([0.0, -1000.0])
+    monkeypatch.setattr(calibration, "noise_db", lambda found, wanted: next(given))
+    found = export_quantised(load, codes, tmp_path, always=False)
+    assert found == Quietest(-1000.0, [], INT8_FINE)
+    nodes = {node.op_type for node in onnx.load(tmp_path / "codec_decoder.onnx").graph.node}
+    assert {"QLinearConv", "MatMulNBits"} <= nodes
+
+
 @pytest.mark.parametrize("loudness", [1.0, 0.03, 0.001])
 def test_noise_is_measured_against_the_speech(loudness: float) -> None:
     draw = np.random.default_rng(0)
