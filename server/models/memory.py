@@ -13,6 +13,7 @@ from pydantic import ByteSize
 
 from server.graphs.caches import cache_bytes
 from server.graphs.control_groups import memory_limit
+from server.graphs.garbage import collect_garbage
 from server.graphs.pages import trim_heap, tune_heap
 from server.graphs.session import Provider, ProviderError, choose_provider
 from server.manifest import TABLES, Manifest
@@ -147,7 +148,7 @@ def collect_and_trim() -> None:
     glibc keeps the memory that an unloaded model has freed: of the 1.5 GB of an int8 0.6B model 1.0 GB stayed in the
     process after unloading, and 0.3 GB stay after this call. Other C libraries have no such function.
     """
-    gc.collect()
+    collect_garbage()
     trim_heap()
 
 

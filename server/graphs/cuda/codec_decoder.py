@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from server.graphs.codec_decoder import CodecDecoder, CodecState
+from server.graphs.garbage import collect_garbage
 from server.graphs.memory import Memory
 
 READ_PLACE, WRITE_PLACE = "read_place", "write_place"
@@ -65,7 +65,7 @@ class PooledCodecDecoder(CodecDecoder):
         """
         rows, frames, _ = codes.shape
         if len(self._free) < rows:
-            gc.collect()  # the traceback of a row's error and the row may hold each other, and so the row's states
+            collect_garbage()  # the traceback of a row's error and the row may hold each other, and so the row's states
         if len(self._free) < rows:
             raise RuntimeError("too many states of the codec decoder are kept")
         after = [PooledState(state.position + frames, (), _Place(self._free)) for state in states]
