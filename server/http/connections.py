@@ -35,6 +35,9 @@ LEFTOVER_SECONDS = 1.0
 LINGER_SECONDS = 5.0
 """How long a client may go on sending before its connection is closed: closed at once, it could lose the answer."""
 
+EARLY_BYTES = 1 << 14
+"""What is received of a request before it is its turn, in bytes, give or take what arrives at once: until then nobody
+has looked at its key, and hundreds of connections may wait."""
 _CHUNK_LINE_BYTES = 1024
 _HEALTH = re.compile(rb"(?:GET|HEAD) /(?:livez|readyz|health)[ ?]")
 """These requests wait for no turn: whoever asks takes a late answer for a server that is ill, and ends it."""
@@ -69,6 +72,8 @@ class GuardedHttp(Http):
             if end >= 0:
                 if not _HEALTH.match(head):
                     await self.protocol.app.ctx.turns.take()
+                if self.protocol.transport:
+                    self.protocol.transport.resume_reading()
                 head[:end] = framing.normal_head(bytes(head[:end]))
         except FramingError as error:
             raise BadRequest(str(error)) from error
@@ -237,6 +242,8 @@ class GuardedProtocol(HttpProtocol):
         else:
             self._begun = True
             super().data_received(data)
+            if self.is_spare and len(self.recv_buffer) > EARLY_BYTES and self.transport:
+                self.transport.pause_reading()
 
     def close(self, timeout: float | None = None) -> None:
         """Close; if the client may still be sending, end our side first and go on receiving for a while."""

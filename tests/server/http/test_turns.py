@@ -74,13 +74,16 @@ def app(tmp_path: Any) -> Iterator[Sanic[Any, Any]]:
 
 
 class ClosedTurns(Turns):
-    """Gives nobody a turn, and counts who waits for one."""
+    """Gives nobody a turn until `opened` is set, and counts who waits for one."""
 
-    waiting = 0
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.waiting = 0
+        self.opened = asyncio.Event()
 
     async def take(self) -> None:
         self.waiting += 1
-        await asyncio.Event().wait()
+        await self.opened.wait()
 
 
 def test_few_requests_end_in_a_round_when_their_clients_leave_together() -> None:
@@ -130,6 +133,28 @@ def test_health_waits_for_no_turn_and_all_else_does(app: Sanic[Any, Any]) -> Non
                 asking = asyncio.create_task(ask(port, request(path)))
                 await until(lambda number=number: turns.waiting == number, f"{path} waits")  # type: ignore[misc]
                 asking.cancel()
+
+    run(test)
+
+
+def test_little_of_a_body_is_received_before_its_turn(app: Sanic[Any, Any]) -> None:
+    """Its key has not been looked at by then; hundreds may wait so, each with megabytes to send."""
+
+    async def test() -> None:
+        app.ctx.turns = turns = ClosedTurns(REQUESTS_A_ROUND)
+        body = b"x" * 1_000_000
+        head = f"POST /v1/audio/speech HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+        async with test_sanic.serving(app, GuardedProtocol) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head.encode() + body)
+            await until(lambda: turns.waiting, "the request waits")
+            (connection,) = server.connections
+            await until(lambda: not connection.transport.is_reading(), "no more is received")
+            assert len(connection.recv_buffer) < len(body) / 2
+            turns.opened.set()
+            assert await reader.readuntil(b"the body is not valid JSON")
+            assert connection.transport.is_reading(), "the server notices when the client leaves"
+            writer.close()
 
     run(test)
 
