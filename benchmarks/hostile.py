@@ -324,7 +324,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, default=1, help="of all attacks: whether memory grows again shows in the second"
     )
-    parser.add_argument("--only", nargs="+", metavar="ATTACK", help="functions of benchmarks/attacks.py")
+    names = [attack.__name__ for attack in ATTACKS]
+    parser.add_argument("--only", nargs="+", metavar="ATTACK", choices=names, help="some of: %(choices)s")
     return parser.parse_args(arguments)
 
 

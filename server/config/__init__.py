@@ -226,11 +226,11 @@ class Settings(BaseSettings):
         description="Codec frames, 80 ms each, that a row may make. With KW_MAX_PROMPT it bounds a row's memory.",
     )
     max_file: ByteSize = Field(
-        default=ByteSize(48_000_000),
+        default=ByteSize(40_000_000),
         ge=1_000_000,
         description="Longest file that is sent as a whole, and the most that those under way take together; of more "
         "the answer says to stream it.",
-        json_schema_extra={"default": "48MB"},
+        json_schema_extra={"default": "40MB"},
     )
 
     model_memory: ByteSize | None = Field(

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from server.text.stretches import stretches
 from server.text.typography import plain_typography
 from server.text.written import written_out
 
@@ -43,6 +44,18 @@ def adapted(
         language: ISO 639-1 code of the text's language.
         begins_line, ends_line: whether its first line begins with it, and its last line ends with it.
     """
+    said: list[str] = []
+    dropped: dict[str, None] = {}
+    *others, last = stretches(text)
+    for stretch, joint, ends in [*((*other, "\n" in other[1]) for other in others), (*last, ends_line)]:
+        folded = _adapted(stretch, alphabet, language, begins_line, ends)
+        dropped |= dict.fromkeys(folded.dropped)
+        said += [folded.text, joint]
+        begins_line = "\n" in joint
+    return Folded("".join(said), tuple(dropped)[:MOST_DROPPED])
+
+
+def _adapted(text: str, alphabet: str, language: str | None, begins_line: bool, ends_line: bool) -> Folded:
     folded = fold(written_out(plain_typography(text, language), language), alphabet, language)
     if not begins_line and text.lstrip()[:1].islower():  # the beginning of a text has become that of a sentence
         folded = folded._replace(text=folded.text[:1].lower() + folded.text[1:])

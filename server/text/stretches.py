@@ -1,0 +1,44 @@
+"""Cuts a long text into stretches, each of which is looked at by itself.
+
+A regular expression holds the interpreter's lock until it has gone through its text, so that dozens of them over
+100,000 characters would hold up the event loop and the engine for up to 60 ms each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from server.text.lines import PARAGRAPH
+
+STRETCH_CHARS = 5000
+"""The longest stretch, in characters: more than people write in a paragraph."""
+_SENTENCE_END = re.compile(r"[a-z]{2}[.!?][\"')]*(?= [A-Z])")
+
+
+def stretches(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the stretches of a text, and the white space between each and the next; joined they are the text.
+
+    A stretch ends with a paragraph; where a paragraph is too long for one, with a sentence; where none ends, between two
+    words; and where there are none, anywhere.
+    """
+    start = 0
+    while len(text) - start > STRETCH_CHARS:
+        end = _end(text, start, start + STRETCH_CHARS)
+        begin = end
+        while begin < len(text) and text[begin].isspace():
+            begin += 1
+        yield text[start:end], text[end:begin]
+        start = begin
+    yield text[start:], ""
+
+
+def _end(text: str, start: int, stop: int) -> int:
+    for end in (text.rfind(PARAGRAPH, start, stop), _last_sentence(text, start, stop), text.rfind(" ", start, stop)):
+        if end > start:
+            return end
+    return stop
+
+
+def _last_sentence(text: str, start: int, stop: int) -> int:
+    return max((found.end() for found in _SENTENCE_END.finditer(text, start, stop)), default=-1)
