@@ -19,8 +19,8 @@ _SENTENCE_END = re.compile(r"[a-z]{2}[.!?][\"')]*(?= [A-Z])")
 def stretches(text: str) -> Iterator[tuple[str, str]]:
     """Yield the stretches of a text, and the white space between each and the next; joined they are the text.
 
-    A stretch ends with a paragraph; where a paragraph is too long for one, with a sentence; where none ends, between two
-    words; and where there are none, anywhere.
+    A stretch ends with a paragraph; where a paragraph is too long for that, with a sentence; where no sentence ends,
+    between two words; and where there are no words, anywhere.
     """
     start = 0
     while len(text) - start > STRETCH_CHARS:
