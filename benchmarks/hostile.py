@@ -130,13 +130,18 @@ class Cost:
         yield ", ".join(f"{number} x {what}" for what, number in sorted(self.got.items())) or "-"
         yield f"{self.seconds:.1f}"
         yield f"{self.peak / MEGABYTE:.0f}"
-        p50, p99 = (percentile(self.livez, share) for share in (50, 99))
-        yield f"{p50:.1f} / {p99:.1f} / {max(self.livez):.1f} ({len(self.livez)})"
+        yield spread(self.livez)
         heard = Counter(one.outcome for one in self.seen.heard)
         gap = max((longest_gap(one.parts) for one in self.seen.heard), default=0.0)
         times, seconds = self.starved
         refused = "".join(f", {heard[name]} {name}" for name in ("refused", "failed") if heard[name])
         yield f"{gap:.2f} s; {times} underruns, {seconds:.1f} s; {heard['whole']} whole{refused}"
+
+
+def spread(milliseconds: Sequence[float]) -> str:
+    """Median, 99th percentile, greatest and number."""
+    p50, p99 = (percentile(milliseconds, share) for share in (50, 99))
+    return f"{p50:.1f} / {p99:.1f} / {max(milliseconds):.1f} ({len(milliseconds)})"
 
 
 HEAD = (
@@ -252,6 +257,7 @@ async def run(
     async with connect(target.url, target.key) as http:
         afterwards = await take_turns(http, rows, [Ask(TEXT, 25, seed) for seed in range(rows)])
     whole = sum(one.outcome == "whole" for one in afterwards)
+    together = [probe for cost in costs if not cost.name.startswith("no attack") for probe in cost.livez]
     table = [HEAD, ["---"] * len(HEAD), *(list(cost.cells()) for cost in costs)]
     return [
         *(f"| {' | '.join(row)} |" for row in table),
@@ -259,6 +265,8 @@ async def run(
         f"Before the attacks {rss / MEGABYTE:.0f} MB and {descriptors} descriptors; after each round "
         f"{', '.join(f'{held:+.1%}' for held in after)}, and {process.descriptors} descriptors; "
         f"of {rows} callers at once, as many as there are rows, {whole} were served.",
+        "",
+        f"`/livez` during all attacks together, p50 / p99 / worst, ms (probes): {spread(together)}.",
         "",
         *missed(costs, after[-1]),
     ]
