@@ -12,14 +12,14 @@ import pytest
 from server.audio.joins import KEPT_AFTER_SECONDS
 from server.engine.job import Job, RunawayError
 from server.engine.live import LiveJob
-from server.engine.prompt import PromptError
+from server.engine.manner import PromptError
 from server.engine.scheduler import QueueFull
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
 from server.metrics import NoEvents
 from server.speech.live import LiveText
+from server.speech.live_plan import make_live_plan
 from server.speech.live_reading import AT_ONCE_CHARS, SETTLE_SECONDS, YIELD_SECONDS, LiveReading
-from server.speech.plan import make_live_plan
 from server.speech.reading import PAUSE_SECONDS, SILENCE_SECONDS
 from server.speech.request import SpeechRequest
 from server.speech.stall_timeout import stall_timeout

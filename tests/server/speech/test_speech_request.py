@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from server.errors import InvalidRequestError
 from server.speech.foreign_fields import ALIASES, CLONING, MAX_NAME_CHARS, MAX_NAMES
-from server.speech.request import SpeechRequest, build, parse
+from server.speech.request import SpeechRequest
+from server.speech.request_parsing import build, parse
 
 GOOD = {"model": "tts-1", "input": "Hello", "voice": "alloy"}
 OPTIONAL = [name for name in SpeechRequest.model_fields if name != "input"]
