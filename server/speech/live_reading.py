@@ -212,7 +212,11 @@ class LiveReading(Reading):
             await self._end_text(Boundary.TEXT)
             if isinstance(part, tags.TagError):
                 raise InvalidRequestError(str(part), param="text")
-            self._ahead.append(part)
+            last = self._ahead[-1] if len(self._ahead) > 1 else None  # the first one may be heard already
+            if isinstance(last, tags.Silence):
+                self._ahead[-1] = tags.Silence(last.seconds + part.seconds)
+            else:
+                self._ahead.append(part)
             self._changed.set()
             return
         if part.voice != self._voice:

@@ -174,6 +174,13 @@ def test_silences_and_voices_part_the_text() -> None:
     assert max(map(len, heard.samples)) <= SILENCE_SECONDS * SAMPLE_RATE
 
 
+def test_silences_side_by_side_are_one() -> None:
+    said, heard = run(whole(["[1ms][0s]" * 500, " One"]))
+    assert said == ["One"]
+    assert len(heard.audio) == 3 * FRAME + round(0.5 * SAMPLE_RATE)
+    assert sum(not samples.any() for samples in heard.samples) <= 2, "the first one may be heard already"
+
+
 @pytest.mark.parametrize("wait", [False, True])
 def test_a_pause_is_as_long_whether_the_end_is_known_or_not_while_the_row_is_heard(
     monkeypatch: pytest.MonkeyPatch, wait: bool
