@@ -57,6 +57,7 @@ BYTES_A_SECOND = 48_000
 PATIENCE_SECONDS = 120.0
 ROWS_RUNNING = "qwen3_tts_rows_running{"
 FRAMES_MADE = "qwen3_tts_frame_seconds_count{"
+BARGE_IN_TRIES = 5
 MOST_FRAMES = 1
 """Codec frames that may be made behind an interruption."""
 
@@ -241,26 +242,45 @@ class Metrics:
 def barge_in(url: str, key: str | None, voice: str, granularity: str, how: str) -> tuple[float, float]:
     """Interrupt half a second into the sound.
 
+    The metrics are asked for right before the interruption and right behind it: where a frame was made between the two,
+    nobody knows on which side of it, so that the listener interrupts another time.
+
     Returns:
-        Seconds until no row runs, a look at the metrics included, and codec frames that were made in them: one more
-        than behind the interruption itself, where a frame began between the look before it and the interruption.
+        Seconds until no row runs, a look at the metrics included, and codec frames that were made in them, or one more
+        where it was never clear.
     """
-    with dialled(url, key, granularity, voice) as live, closing(Metrics(url, key)) as metrics:
-        metrics.look()  # the connection is there
+    for _ in range(BARGE_IN_TRIES):
+        seconds, most, least = interrupt(url, key, voice, granularity, how)
+        if most == least:
+            break
+    return seconds, most
+
+
+def interrupt(url: str, key: str | None, voice: str, granularity: str, how: str) -> tuple[float, float, float]:
+    """Interrupt once: the seconds until no row runs, and the most and the fewest frames that were made in them."""
+    with (
+        dialled(url, key, granularity, voice) as live,
+        closing(Metrics(url, key)) as before,
+        closing(Metrics(url, key)) as behind,
+    ):
+        for metrics in (before, behind):
+            metrics.look()  # the connection is there
         live.tell("input.text", text=TEXT)
         while not isinstance(live.socket.recv(PATIENCE_SECONDS), bytes):
             pass
         time.sleep(0.5)
-        metrics.ask()  # the interruption is on its way with it, and does not wait for the answer
+        before.ask()
         began = time.perf_counter()
         if how == "cancel":
             live.tell("input.cancel")
         else:
             live.socket.socket.shutdown(socket.SHUT_RDWR)
-        before = metrics.answer()[FRAMES_MADE]
-        while (look := metrics.look())[ROWS_RUNNING]:
+        behind.ask()
+        made = [metrics.answer()[FRAMES_MADE] for metrics in (before, behind)]
+        while (look := behind.look())[ROWS_RUNNING]:
             pass
-        return time.perf_counter() - began, look[FRAMES_MADE] - before
+        seconds = time.perf_counter() - began
+        return seconds, look[FRAMES_MADE] - made[0], look[FRAMES_MADE] - made[1]
 
 
 @contextmanager
@@ -379,7 +399,7 @@ def pace_of(case: Case) -> str:
 
 def amount(seconds: list[float]) -> str:
     """How many there are, and how long they are together."""
-    return f"{len(seconds)}: {sum(seconds):.2f} s" if seconds else "none"
+    return f"{len(seconds)} ({sum(seconds):.2f} s)" if seconds else "none"
 
 
 def verdicts(heard: dict[Case, list[Heard]], interrupted: dict[tuple[str, str], list[tuple[float, float]]]) -> str:

@@ -161,10 +161,10 @@ def test_what_is_wanted_is_told_of_the_worst_case() -> None:
     barge_ins["sentence", "cancel"] += [(0.05, 2.0)]
     lines = verdicts(cases, barge_ins).splitlines()[2:]
     assert [line.split(" | ")[-1] for line in lines] == ["no |"] * 3
-    assert "sentence, even, 20 tokens a second: 2: 0.40 s" in lines[1]
+    assert "sentence, even, 20 tokens a second: 2 (0.40 s)" in lines[1]
     told = table(cases).splitlines()
     assert "| sentence | even, 20 tokens a second | 0.30 |" in told[3]
-    assert "| 1: 0.50 s | 2: 0.40 s |" in told[3]
+    assert "| 1 (0.50 s) | 2 (0.40 s) |" in told[3]
 
 
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
