@@ -58,8 +58,7 @@ PATIENCE_SECONDS = 120.0
 ROWS_RUNNING = "qwen3_tts_rows_running{"
 FRAMES_MADE = "qwen3_tts_frame_seconds_count{"
 BARGE_IN_TRIES = 5
-MOST_FRAMES = 1
-"""Codec frames that may be made behind an interruption."""
+"""How often the listener interrupts where it was not clear how many frames were made behind the interruption."""
 
 Message = tuple[float, float | dict[str, Any]]
 """When it came, and the seconds of sound that it holds, or an event."""
@@ -422,12 +421,13 @@ def verdicts(heard: dict[Case, list[Heard]], interrupted: dict[tuple[str, str], 
         found = "; ".join(f"{case[0]}, {pace_of(case)}: {amount(gaps)}" for case, gaps in own.items() if gaps)
         count = sum(map(len, paced.values()))
         line("no gap that the text did not cause", found or f"none in {count} utterances", not found)
-    frames = [made for found in interrupted.values() for _, made in found]
-    if frames:
+    every = [one for found in interrupted.values() for one in found]
+    if every:
+        longest, most = max(seconds for seconds, _ in every), max(frames for _, frames in every)
         line(
-            f"no row makes more than {MOST_FRAMES} codec frame after an interruption",
-            f"{max(frames):g} at most in {len(frames)}",
-            max(frames) <= MOST_FRAMES,
+            "no row goes on after an interruption for more than one codec frame, or the 80 ms that one lasts",
+            f"{most:g} frames and {1000 * longest:.0f} ms at most in {len(every)}",
+            all(frames <= 1 or seconds <= FRAME_SECONDS for seconds, frames in every),
         )
     return "\n".join(lines)
 

@@ -150,15 +150,15 @@ def test_what_is_wanted_is_told_of_the_worst_case() -> None:
         ("sentence", "even", 20.0): [none, texts],
         ("token", "stall", 20.0): [heard(0.4), heard(0.58), heard(0.4)],
     }
-    barge_ins = {("sentence", "cancel"): [(0.05, 1.0), (0.06, 0.0)]}
+    barge_ins = {("sentence", "cancel"): [(0.05, 4.0), (0.2, 1.0)]}
     lines = verdicts(cases, barge_ins).splitlines()[2:]
     assert [line.split(" | ")[-1] for line in lines] == ["yes |"] * 3
     assert "3.8 in the slowest case, token, stall, 20 tokens a second" in lines[0]
     assert "none in 5 utterances" in lines[1]
-    assert "1 at most in 2" in lines[2]
+    assert "4 frames and 200 ms at most in 2" in lines[2]
     cases["sentence", "even", 20.0] += [ours, ours]
     cases["token", "stall", 20.0] = [heard(0.6)]
-    barge_ins["sentence", "cancel"] += [(0.05, 2.0)]
+    barge_ins["sentence", "cancel"] += [(0.09, 2.0)]
     lines = verdicts(cases, barge_ins).splitlines()[2:]
     assert [line.split(" | ")[-1] for line in lines] == ["no |"] * 3
     assert "sentence, even, 20 tokens a second: 2 (0.40 s)" in lines[1]
