@@ -14,7 +14,8 @@ from server.engine.bundle import open_prompts
 from server.engine.frames import Frames
 from server.engine.holdback import RowState
 from server.engine.job import Job, Sampling
-from server.engine.prompt import AUTO, Prompt
+from server.engine.manner import AUTO
+from server.engine.prompt import Prompt
 from server.engine.provider import open_bundle
 from server.engine.rows import Row
 from server.engine.sampling import RowSampler

@@ -1,8 +1,9 @@
 """Text that arrives while it is spoken: `python -m benchmarks.live`.
 
 A language model's words go into `WS /v1/audio/speech/stream` at its pace: evenly, in bursts, or with a stall, beside
-the same text at once. A player that begins at the first sound and plays on hears gaps where its audio is late. Prints a
-table of medians; each round has every way and pace once.
+the same text at once. A player that begins at the first sound and plays on hears gaps where its audio is late; those
+that the text has caused, which came too late itself, are told from the others (`benchmarks/listener.py`). Prints a
+table of all ways and paces, each of which every round has once, and one of what is wanted of them.
 
 A model that has not learnt to be given a text while it speaks is served as if it had (from a copy of its manifest):
 what it says with `token` is no speech then, and takes the time that speech takes.
@@ -11,40 +12,60 @@ what it says with `token` is no speech then, and takes the time that speech take
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import shutil
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 from websockets.sync.client import ClientConnection, connect
 
+from benchmarks.listener import (
+    FRAME_SECONDS,
+    REACTION_FRAMES,
+    Gap,
+    Listener,
+    Token,
+    certain,
+    frames_came,
+    unit_came,
+)
 from server.engine.tokenizer import TextTokenizer
 from server.manifest import MANIFEST_NAME, TOKENIZER, read_manifest
+from server.speech.live_plan import make_live_plan
+from server.speech.request_parsing import build
+from server.voices.profiles import load_profiles
 
 TEXT = (
     "Sure, I can help you with that. The early train was late again, so we shared a taxi and talked about the weather "
     "all the way. When we came to the station, nobody was there, and the doors were closed. Shall I look for another?"
 )
 STALL_SECONDS = 2.0
+AT_ONCE = "at once"
 BYTES_A_SECOND = 48_000
-FRAME_SECONDS = 0.08
-"""Of a codec frame."""
 PATIENCE_SECONDS = 120.0
 ROWS_RUNNING = "qwen3_tts_rows_running{"
 FRAMES_MADE = "qwen3_tts_frame_seconds_count{"
+BARGE_IN_TRIES = 5
+"""How often the listener interrupts where it was not clear how many frames were made behind the interruption."""
 
-Token = tuple[float, str]
-"""When it comes, in seconds from the first one, and its text."""
+Message = tuple[float, float | dict[str, Any]]
+"""When it came, and the seconds of sound that it holds, or an event."""
+Taken = Callable[[list[Token]], list[float]]
+"""Tells of a text, given when its tokens were sent, when a row could take each token of the model's."""
+Case = tuple[str, str, float]
+"""What is spoken at once, the pace of the text, and its tokens a second."""
 
 
 def tokens_of(text: str) -> list[str]:
@@ -60,11 +81,11 @@ def paced(pace: str, rate: float) -> list[Token]:
     """The text's tokens and when they come.
 
     Args:
-        pace: `even`, `bursts` (of eight), `stall` (once, in the middle of a sentence) or `at once`.
+        pace: `even`, `bursts` (of eight), `stall` (once, in the middle of a sentence) or `AT_ONCE`.
         rate: tokens a second.
     """
     pieces = tokens_of(TEXT)
-    if pace == "at once":
+    if pace == AT_ONCE:
         return [(0.0, TEXT)]
     times = [number / rate for number in range(len(pieces))]
     if pace == "bursts":
@@ -74,32 +95,35 @@ def paced(pace: str, rate: float) -> list[Token]:
     return list(zip(times, pieces, strict=True))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Heard:
     """One utterance, times in seconds from its first word.
 
     Attributes:
         first: when the first sound came.
-        after_third: the same, from the third word.
+        third: when the third word had come, or the last one of fewer.
         end: when the last sound came.
-        gaps: silence that a player made for want of audio.
-        own_gaps: of these, what passed while the text of what was missing was there.
+        gaps: silences that a player made for want of sound.
         audio: seconds of it.
         units: how many there were.
     """
 
     first: float
-    after_third: float
+    third: float
     end: float
-    gaps: float
-    own_gaps: float
+    gaps: tuple[Gap, ...]
     audio: float
     units: int
 
     @property
-    def in_frames(self) -> float:
+    def after_third(self) -> float:
         """From the third word to the first sound, in the time of a codec frame."""
-        return self.after_third / FRAME_SECONDS
+        return (self.first - self.third) / FRAME_SECONDS
+
+    @property
+    def own_gaps(self) -> list[Gap]:
+        """Those that the text did not cause, or not alone."""
+        return [gap for gap in self.gaps if gap.own]
 
 
 class Live:
@@ -114,54 +138,58 @@ class Live:
         """Send a message."""
         self.socket.send(json.dumps({"type": kind, **fields}))
 
-    def say(self, tokens: list[Token], began: float) -> None:
-        """Send tokens when they come, then the end."""
-        for at, piece in tokens:
-            time.sleep(max(0.0, began + at - time.perf_counter()))
-            self.tell("input.text", text=piece)
-        self.tell("input.done")
-
-    def hear(self, tokens: list[Token], needed: list[float]) -> Heard:
-        """Say tokens, and listen to the end.
-
-        Args:
-            tokens: when they come.
-            needed: when what each frame of a text is made of had come, where the text has no units.
-        """
+    def converse(self, tokens: list[Token]) -> tuple[list[Token], list[Message]]:
+        """Say tokens when they come, and listen to the end; returns when they were said, and what was heard."""
         began = time.perf_counter()
-        saying = threading.Thread(target=self.say, args=(tokens, began))
+        sent: list[Token] = []
+
+        def say() -> None:
+            for at, piece in tokens:
+                time.sleep(max(0.0, began + at - time.perf_counter()))
+                sent.append((time.perf_counter() - began, piece))
+                self.tell("input.text", text=piece)
+            self.tell("input.done")
+
+        saying = threading.Thread(target=say)
         saying.start()
-        played = gaps = own_gaps = first = audio = 0.0
-        complete, said = 0.0, 0
-        unit = -1
+        messages: list[Message] = []
         while True:
             message = self.socket.recv(PATIENCE_SECONDS)
             now = time.perf_counter() - began
-            if isinstance(message, str):
-                event = json.loads(message)
-                if event["type"] == "session.done":
-                    break
-                if event["type"] == "error":
-                    raise RuntimeError(event["message"])
-                if event["type"] == "audio.start":
-                    unit = event["sentence_index"]
-                    said += len("".join(event["sentence_text"].split()))
-                    complete = arrival(tokens, said)
+            if isinstance(message, bytes):
+                messages.append((now, len(message) / BYTES_A_SECOND))
                 continue
-            if needed:
-                complete = needed[min(round(audio / FRAME_SECONDS), len(needed) - 1)]
-            if not first:
-                first = played = now
-            if now > played:
-                gaps += now - played
-                own_gaps += now - max(played, min(now, complete))
-                played = now
-            seconds = len(message) / BYTES_A_SECOND
-            played += seconds
-            audio += seconds
+            event = json.loads(message)
+            if event["type"] == "error":
+                raise RuntimeError(event["message"])
+            messages.append((now, event))
+            if event["type"] == "session.done":
+                break
         saying.join()
-        third = tokens[min(2, len(tokens) - 1)][0]
-        return Heard(first, first - third, now, gaps, own_gaps, audio, unit + 1)
+        return sent, messages
+
+
+def reckoned(sent: list[Token], messages: list[Message], taken: Taken | None) -> Heard:
+    """What a listener has heard.
+
+    Args:
+        sent: when each token was sent.
+        messages: what came.
+        taken: when a row could take each token of the model's, where the text has no units; else None.
+    """
+    times = taken(sent) if taken else []
+    listener = Listener()
+    came, said, units = 0.0, 0, 0
+    for now, message in messages:
+        if isinstance(message, float):
+            listener.hear(now, message, frames_came(times, listener.audio + message) if taken else came)
+        elif message["type"] == "audio.start":
+            units += 1
+            said += len("".join(message["sentence_text"].split()))
+            came = unit_came(sent, said)
+    if listener.first is None:
+        raise RuntimeError("nothing was heard")
+    return Heard(listener.first, third_word(sent), listener.end, tuple(listener.gaps), listener.audio, units)
 
 
 @contextmanager
@@ -173,52 +201,85 @@ def dialled(url: str, key: str | None, granularity: str, voice: str) -> Iterator
         yield Live(connection, granularity, voice)
 
 
-def arrival(tokens: list[Token], letters: int) -> float:
-    """When so many characters, blanks not counted, were there, and the one that shows that a unit ends behind them."""
-    counts = accumulate(len("".join(piece.split())) for _, piece in tokens)
-    return next((at for (at, _), count in zip(tokens, counts, strict=True) if count > letters), tokens[-1][0])
+def third_word(tokens: list[Token]) -> float:
+    """When the third word of a text was there, or its last one."""
+    words = accumulate(piece.count(" ") for _, piece in tokens)
+    return next((at for (at, _), blanks in zip(tokens, words, strict=True) if blanks >= 2), tokens[-1][0])
 
 
-def needs(tokenizer: TextTokenizer, tokens: list[Token]) -> list[float]:
-    """When the text of each frame had come, where a token of the model's is fed with every frame."""
-    text = "".join(piece for _, piece in tokens)
-    times = [at for at, piece in tokens for _ in piece]
-    counts = (len(tokenizer.encode(text[: end + 1])) for end in range(len(text)))
-    return [at for at, count, before in _steps(times, counts) for _ in range(count - before)]
+class Metrics:
+    """A server's metrics, summed over its models; looked at over one connection."""
 
+    def __init__(self, url: str, key: str | None) -> None:
+        parts = urlsplit(url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.netloc, timeout=PATIENCE_SECONDS)
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
-def _steps(times: list[float], counts: Iterator[int]) -> Iterator[tuple[float, int, int]]:
-    before = 0
-    for at, count in zip(times, counts, strict=True):
-        if count > before:
-            yield at, count, before
-            before = count
+    def ask(self) -> None:
+        """Ask for them; `answer` waits for the answer."""
+        self._connection.request("GET", "/metrics", headers=self._headers)
+
+    def answer(self) -> dict[str, float]:
+        """The metrics that are looked at here."""
+        lines = self._connection.getresponse().read().decode().splitlines()
+        return {
+            name: sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+            for name in (ROWS_RUNNING, FRAMES_MADE)
+        }
+
+    def look(self) -> dict[str, float]:
+        """Ask, and wait."""
+        self.ask()
+        return self.answer()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
 
 
 def barge_in(url: str, key: str | None, voice: str, granularity: str, how: str) -> tuple[float, float]:
-    """Seconds from the listener's interruption, half a second into the sound, until no row runs, and frames made."""
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    with dialled(url, key, granularity, voice) as live, httpx.Client(base_url=url, headers=headers) as client:
-        metric(client, ROWS_RUNNING)  # the connection is there
+    """Interrupt half a second into the sound.
+
+    The metrics are asked for right before the interruption and right behind it: where a frame was made between the two,
+    nobody knows on which side of it, so that the listener interrupts another time.
+
+    Returns:
+        Seconds until no row runs, a look at the metrics included, and codec frames that were made in them, or one more
+        where it was never clear.
+    """
+    for _ in range(BARGE_IN_TRIES):
+        seconds, most, least = interrupt(url, key, voice, granularity, how)
+        if most == least:
+            break
+    return seconds, most
+
+
+def interrupt(url: str, key: str | None, voice: str, granularity: str, how: str) -> tuple[float, float, float]:
+    """Interrupt once: the seconds until no row runs, and the most and the fewest frames that were made in them."""
+    with (
+        dialled(url, key, granularity, voice) as live,
+        closing(Metrics(url, key)) as before,
+        closing(Metrics(url, key)) as behind,
+    ):
+        for metrics in (before, behind):
+            metrics.look()  # the connection is there
         live.tell("input.text", text=TEXT)
         while not isinstance(live.socket.recv(PATIENCE_SECONDS), bytes):
             pass
         time.sleep(0.5)
-        before = metric(client, FRAMES_MADE)
+        before.ask()
         began = time.perf_counter()
         if how == "cancel":
             live.tell("input.cancel")
         else:
             live.socket.socket.shutdown(socket.SHUT_RDWR)
-        while metric(client, ROWS_RUNNING):
+        behind.ask()
+        made = [metrics.answer()[FRAMES_MADE] for metrics in (before, behind)]
+        while (look := behind.look())[ROWS_RUNNING]:
             pass
-        return time.perf_counter() - began, metric(client, FRAMES_MADE) - before
-
-
-def metric(client: httpx.Client, name: str) -> float:
-    """A metric of all models."""
-    lines = client.get("/metrics").text.splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+        seconds = time.perf_counter() - began
+        return seconds, look[FRAMES_MADE] - made[0], look[FRAMES_MADE] - made[1]
 
 
 @contextmanager
@@ -266,50 +327,108 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     options = parser.parse_args(arguments)
-    cases = [("none", "at once", 0.0), *((way, "at once", 0.0) for way in options.granularities)]
+    cases: list[Case] = [("none", AT_ONCE, 0.0), *((way, AT_ONCE, 0.0) for way in options.granularities)]
     cases += [(way, pace, rate) for way in options.granularities for pace in options.paces for rate in options.rates]
-    heard: dict[tuple[str, str, float], list[Heard]] = {case: [] for case in cases}
+    heard: dict[Case, list[Heard]] = {case: [] for case in cases}
     interrupted: dict[tuple[str, str], list[tuple[float, float]]] = {
         (way, how): [] for way in options.granularities for how in ("cancel", "close")
     }
-    tokenizer = TextTokenizer(options.bundle / TOKENIZER) if "token" in options.granularities else None
+    taken = taken_by(options.bundle, options.voice) if "token" in options.granularities else None
     with server_for(options) as (url, key):
         with dialled(url, key, "none", options.voice) as live:
-            live.hear([(0.0, "One. Two.")], [])  # warms it up
+            live.converse([(0.0, "One. Two.")])  # warms it up
         for _ in range(options.rounds):
             for case in cases:
                 tokens = paced(case[1], case[2])
-                needed = needs(tokenizer, tokens) if tokenizer and case[0] == "token" else []
                 with dialled(url, key, case[0], options.voice) as live:
-                    heard[case].append(live.hear(tokens, needed))
+                    sent, messages = live.converse(tokens)
+                heard[case].append(reckoned(sent, messages, taken if case[0] == "token" else None))
             for (way, how), found in interrupted.items():
                 found.append(barge_in(url, key, options.voice, way, how))
     print(table(heard))
     for (way, how), found in interrupted.items():
-        times, frames = zip(*found, strict=True)
+        seconds, frames = zip(*found, strict=True)
         print(
-            f"Barge-in by {how}, {way}: no row runs after {1000 * median(times):.0f} ms and {median(frames):g} frames, "
-            f"{max(frames):g} at most (of {len(found)})."
+            f"Barge-in by {how}, {way}: no row runs after {1000 * median(seconds):.0f} ms and {median(frames):g} "
+            f"frames, {max(frames):g} at most (of {len(found)})."
         )
+    print(f"\n{verdicts(heard, interrupted)}")
 
 
-def table(heard: dict[tuple[str, str, float], list[Heard]]) -> str:
-    """Medians as a Markdown table, in seconds."""
+def taken_by(bundle: Path, voice: str) -> Taken:
+    """What tells when a row of a bundle's model could take each token of a text."""
+    manifest = read_manifest(bundle).model_copy(update={"whole_text": False})
+    plan = make_live_plan(build(input=TEXT, voice=voice), manifest, load_profiles(None))
+    return partial(certain, TextTokenizer(bundle / TOKENIZER), plan.voiced(None)[1])
+
+
+def table(heard: dict[Case, list[Heard]]) -> str:
+    """All cases as a Markdown table: medians of times in seconds, and the gaps of all rounds."""
     columns = (
-        "first sound from the first word",
-        "from the third",
-        "the same, in codec frames of 80 ms",
+        "what is spoken at once",
+        "text comes",
+        "first sound, from the first word",
+        f"from the third, in codec frames' time of 80 ms (wanted: {REACTION_FRAMES})",
         "last sound",
-        "gaps",
-        "gaps not of the text",
+        "gaps that the text caused",
+        "gaps that it did not cause (wanted: none)",
         "audio",
+        "units",
     )
-    names = ("first", "after_third", "in_frames", "end", "gaps", "own_gaps", "audio")
-    lines = [f"| what is spoken at once | text comes | {' | '.join(columns)} | units |", "|---" * 10 + "|"]
-    for (granularity, pace, rate), utterances in heard.items():
-        figures = [f"{median(getattr(one, name) for one in utterances):.2f}" for name in names]
-        comes = pace if pace == "at once" else f"{pace}, {rate:g} tokens a second"
-        lines.append(f"| {granularity} | {comes} | {' | '.join(figures)} | {utterances[-1].units} |")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for case, utterances in heard.items():
+        gaps = [gap for one in utterances for gap in one.gaps]
+        cells = [
+            case[0],
+            pace_of(case),
+            *(f"{median(getattr(one, name) for one in utterances):.2f}" for name in ("first", "after_third", "end")),
+            amount([gap.seconds for gap in gaps if not gap.own]),
+            amount([gap.own for gap in gaps if gap.own]),
+            f"{median(one.audio for one in utterances):.2f}",
+            str(utterances[-1].units),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def pace_of(case: Case) -> str:
+    """How the text of a case comes, in words."""
+    return case[1] if case[1] == AT_ONCE else f"{case[1]}, {case[2]:g} tokens a second"
+
+
+def amount(seconds: list[float]) -> str:
+    """How many there are, and how long they are together."""
+    return f"{len(seconds)} ({sum(seconds):.2f} s)" if seconds else "none"
+
+
+def verdicts(heard: dict[Case, list[Heard]], interrupted: dict[tuple[str, str], list[tuple[float, float]]]) -> str:
+    """What is wanted of texts that come over time, as a Markdown table: the worst of the cases."""
+    lines = ["| wanted | measured | met |", "|---" * 3 + "|"]
+
+    def line(wanted: str, measured: str, met: bool) -> None:
+        lines.append(f"| {wanted} | {measured} | {'yes' if met else 'no'} |")
+
+    paced = {case: utterances for case, utterances in heard.items() if case[1] != AT_ONCE}
+    if paced:
+        after = {case: median(one.after_third for one in utterances) for case, utterances in paced.items()}
+        slowest = max(after, key=lambda case: after[case])
+        line(
+            f"the first sound within {REACTION_FRAMES} codec frames' time of the third word",
+            f"{after[slowest]:.1f} in the slowest case, {slowest[0]}, {pace_of(slowest)}",
+            after[slowest] <= REACTION_FRAMES,
+        )
+        own = {case: [gap.own for one in utterances for gap in one.own_gaps] for case, utterances in paced.items()}
+        found = "; ".join(f"{case[0]}, {pace_of(case)}: {amount(gaps)}" for case, gaps in own.items() if gaps)
+        count = sum(map(len, paced.values()))
+        line("no gap that the text did not cause", found or f"none in {count} utterances", not found)
+    every = [one for found in interrupted.values() for one in found]
+    if every:
+        longest, most = max(seconds for seconds, _ in every), max(frames for _, frames in every)
+        line(
+            "no row goes on after an interruption for more than one codec frame, or the 80 ms that one lasts",
+            f"{most:g} frames and {1000 * longest:.0f} ms at most in {len(every)}",
+            all(frames <= 1 or seconds <= FRAME_SECONDS for seconds, frames in every),
+        )
     return "\n".join(lines)
 
 

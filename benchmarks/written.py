@@ -22,7 +22,7 @@ from server.cli.startup import engine_loader, open_bundles, open_pool, profiles_
 from server.config import Settings
 from server.errors import ApiError
 from server.metrics import Metrics
-from server.speech.request import build
+from server.speech.request_parsing import build
 from server.speech.service import SpeechService
 
 Audio = NDArray[np.float32]

@@ -19,7 +19,7 @@ from export.parity import TEXT, Tick
 from export.quantise import INT8, INT8_FINE, WeightFormat, quantise_graph
 from server.engine.bundle import OpenBundle, open_prompts
 from server.engine.job import Job, Sampling
-from server.engine.prompt import AUTO
+from server.engine.manner import AUTO
 from server.engine.reference import Reference
 from server.engine.synthesizer import Synthesizer
 from server.graphs.code_predictor import CodePredictor

@@ -24,7 +24,8 @@ from export.graphs.first_code import FirstCode
 from export.graphs.layers import empty_caches
 from export.graphs.talker import Talker as TorchTalker
 from export.graphs.validation import relative_error
-from server.engine.prompt import AUTO, PromptBuilder
+from server.engine.manner import AUTO
+from server.engine.prompt import PromptBuilder
 from server.engine.synthesizer import CHUNK_RAMP
 from server.graphs.code_predictor import forced_logits
 from server.graphs.codec_decoder import CodecDecoder

@@ -28,7 +28,8 @@ from server.cli.startup import (
 from server.config import Settings
 from server.errors import ApiError, InvalidRequestError
 from server.metrics import Metrics
-from server.speech.request import SpeechRequest, of_object
+from server.speech.request import SpeechRequest
+from server.speech.request_parsing import of_object
 
 if TYPE_CHECKING:
     pass

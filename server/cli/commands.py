@@ -28,7 +28,7 @@ from server.http import key_file
 from server.http.key_file import KeyFileError
 from server.manifest import BundleError
 from server.metrics import Metrics
-from server.speech.request import build
+from server.speech.request_parsing import build
 from server.voices import catalogue
 
 if TYPE_CHECKING:

@@ -6,14 +6,27 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any, Literal, Self
 
-from pydantic import BeforeValidator, ByteSize, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import ByteSize, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from server.config.addresses import ANY, IpNetwork, host_of, origin_of, resolves_to_loopback
-from server.config.values import Seconds, default_models_dir, switch, unquoted, words
+from server.config.addresses import resolves_to_loopback
+from server.config.values import (
+    Aliases,
+    Folder,
+    Host,
+    Hosts,
+    HostsOrAny,
+    Keys,
+    Memory,
+    Networks,
+    Origins,
+    Place,
+    Seconds,
+    Switch,
+    default_models_dir,
+)
 from server.errors import first_fault
 from server.manifest import Precision
 
@@ -39,7 +52,7 @@ class Settings(BaseSettings):
         validate_default=False,
     )
 
-    secret_api_key: Annotated[tuple[str, ...], NoDecode] = Field(
+    secret_api_key: Keys = Field(
         default=(),
         repr=False,
         description="API keys, comma-separated. Without one, here or in a file, the server listens on loopback only.",
@@ -56,7 +69,7 @@ class Settings(BaseSettings):
     max_requests_per_key: int = Field(
         default=0, ge=0, le=100_000, description="Speech requests that one key may have under way; 0 is no limit."
     )
-    api_key_in_query: Annotated[Literal["on", "off"], BeforeValidator(switch)] = Field(
+    api_key_in_query: Switch = Field(
         default="off",
         description="Whether a WebSocket's key may be in its address, ?api_key=KEY, for clients that can set neither "
         "its headers nor its subprotocols. Proxies write addresses into their logs.",
@@ -64,23 +77,23 @@ class Settings(BaseSettings):
     auth: Literal["on", "off"] = Field(
         default="on", description="`off` answers without a key, even where others can reach the server."
     )
-    host: str = Field(
+    host: Host = Field(
         default="",
         description="Address to listen on, or a name: then all its addresses. :: is IPv4 too.",
         json_schema_extra={"default": "0.0.0.0 with a key, else 127.0.0.1"},
     )
     port: int = Field(default=3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_origins: Origins = Field(
         default=(),
         description="Origins whose pages may call the API from a browser, comma-separated, such as "
         "https://app.example; * is every one.",
     )
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    allowed_hosts: HostsOrAny = Field(
         default=(),
         description="Names, comma-separated, by which browsers may reach a server that wants no key, beside localhost "
         "and KW_HOST, such as that of a proxy before it; * is every one.",
     )
-    trusted_proxies: Annotated[tuple[IpNetwork, ...], NoDecode] = Field(
+    trusted_proxies: Networks = Field(
         default=(),
         description="Addresses or networks of proxies, comma-separated, whose X-Forwarded-For the log believes.",
     )
@@ -104,15 +117,13 @@ class Settings(BaseSettings):
         description="Seconds that a text which is spoken as it comes, token by token, may fail to come before its row "
         "goes to others; what comes later begins anew. Where others wait for a row it is 1 second.",
     )
-    wyoming_uri: str | None = Field(
+    wyoming_uri: Place | None = Field(
         default=None,
         description="Where Home Assistant's protocol is spoken beside HTTP, such as tcp://0.0.0.0:10200. The protocol "
         "knows no keys: it is open to all who can reach it.",
     )
-    wyoming_announce: Annotated[Literal["on", "off"], BeforeValidator(switch)] = Field(
-        default="on", description="Whether the local network is told of it, by zeroconf."
-    )
-    models_dir: Path = Field(
+    wyoming_announce: Switch = Field(default="on", description="Whether the local network is told of it, by zeroconf.")
+    models_dir: Folder = Field(
         default_factory=default_models_dir,
         description="Folder that holds one folder per model bundle.",
         json_schema_extra={
@@ -126,12 +137,12 @@ class Settings(BaseSettings):
         "OWNER/NAME@PRECISION, the Hub repository that `qwen3-tts pull` had it from.",
         json_schema_extra={"default": "the first, in alphabetical order, that can be read"},
     )
-    pull: Annotated[Literal["on", "off"], BeforeValidator(switch)] = Field(
+    pull: Switch = Field(
         default="off",
         description="Whether the server fetches the bundle that KW_MODEL names as OWNER/NAME if it is not there yet. "
         "It answers meanwhile, and /readyz tells how far it is. HF_ENDPOINT and HF_TOKEN count.",
     )
-    model_aliases: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
+    model_aliases: Aliases = Field(
         default=(),
         description="More names of models, NAME=MODEL, comma-separated, such as tts-1-hd=qwen3_tts_1_7b_customvoice.",
     )
@@ -144,7 +155,7 @@ class Settings(BaseSettings):
         default=None,
         description='JSON file of voice profiles beside the built-in ones: {"profiles": {"ID": {"speaker": ...}}}.',
     )
-    voices_dir: Path | None = Field(
+    voices_dir: Folder | None = Field(
         default=None,
         description="Folder of cloned voices that are kept, a file each. Without one, each request brings its "
         "own recording.",
@@ -160,8 +171,11 @@ class Settings(BaseSettings):
         description="Whether who uploads a voice has to say that its speaker agreed; assumed takes the responsibility "
         "for all.",
     )
-    max_reference_seconds: Annotated[float, Field(ge=1, le=59)] = Field(
-        default=30, description="Seconds of a recording that a voice is cloned from. More take more memory and time."
+    max_reference_seconds: float = Field(
+        default=30,
+        ge=1,
+        le=59,
+        description="Seconds of a recording that a voice is cloned from. More take more memory and time.",
     )
     max_reference: ByteSize = Field(
         default=ByteSize(10_000_000),
@@ -170,15 +184,15 @@ class Settings(BaseSettings):
         description="Longest file of such a recording.",
         json_schema_extra={"default": "10MB"},
     )
-    reference_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    reference_hosts: Hosts = Field(
         default=(),
         description="Hosts, comma-separated, from which a recording's address, http or https, is fetched. Addresses "
         "that are not public count only where they are listed themselves: files.home,192.168.1.7.",
     )
-    reference_dir: Path | None = Field(
+    reference_dir: Folder | None = Field(
         default=None, description="Folder whose files a recording's address may name, as file://NAME."
     )
-    mark_synthetic: Annotated[Literal["on", "off"], BeforeValidator(switch)] = Field(
+    mark_synthetic: Switch = Field(
         default="on",
         description="Whether MP3, WAV, FLAC and Opus files say in their metadata that they are synthetic speech.",
     )
@@ -200,7 +214,7 @@ class Settings(BaseSettings):
         "affinity mask and its container's CPU quota. No more are started than it has processors.",
     )
     max_rows: int = Field(default=4, ge=1, le=1024, description="Requests computed side by side.")
-    stream: Annotated[Literal["on", "off"], BeforeValidator(switch)] = Field(
+    stream: Switch = Field(
         default="on",
         description="Whether audio is sent while it is made where a request does not say. off sends whole files, with "
         "their length.",
@@ -233,7 +247,7 @@ class Settings(BaseSettings):
         json_schema_extra={"default": "40MB"},
     )
 
-    model_memory: ByteSize | None = Field(
+    model_memory: Memory | None = Field(
         default=None,
         description="Memory that all loaded models may take together, such as 6GB, by the sizes of their graphs "
         "and of KV caches for KW_MAX_ROWS rows. A GPU's memory does not count. For another "
@@ -283,66 +297,6 @@ class Settings(BaseSettings):
             raise ValueError(f"{PREFIX}SECRET_API_KEY_FILE: {file}: {reason}") from None
         return {**values, "secret_api_key": kept}
 
-    @field_validator("secret_api_key", mode="before")
-    @classmethod
-    def _split_keys(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        keys = tuple(filter(None, map(unquoted, unquoted(value).split(","))))
-        if not keys:
-            raise ValueError("holds no key; leave it unset to run without one")
-        return keys
-
-    @field_validator("cors_origins", mode="before")
-    @classmethod
-    def _split_origins(cls, value: Any) -> Any:
-        return tuple(origin if origin == ANY else origin_of(origin) for origin in words(value))
-
-    @field_validator("host", mode="before")
-    @classmethod
-    def _one_host(cls, value: Any) -> Any:
-        return host_of(value) if isinstance(value, str) and value.strip() else ""
-
-    @field_validator("allowed_hosts", mode="before")
-    @classmethod
-    def _split_hosts(cls, value: Any) -> Any:
-        return tuple(host if host == ANY else host_of(host) for host in words(value))
-
-    @field_validator("reference_hosts", mode="before")
-    @classmethod
-    def _split_reference_hosts(cls, value: Any) -> Any:
-        return tuple(host_of(host) for host in words(value))
-
-    _split_proxies = field_validator("trusted_proxies", mode="before")(words)
-
-    @field_validator("model_aliases", mode="before")
-    @classmethod
-    def _split_aliases(cls, value: Any) -> Any:
-        pairs = tuple(tuple(part.strip() for part in pair.split("=")) for pair in words(value))
-        for pair in pairs:
-            if len(pair) != 2 or not all(pair):
-                raise ValueError(f"{'='.join(pair)} is not NAME=MODEL; write such pairs, comma-separated")
-        return pairs
-
-    @field_validator("wyoming_uri")
-    @classmethod
-    def _a_place(cls, value: str) -> str:
-        try:
-            place = urlsplit(value)
-            good = place.scheme == "tcp" and place.hostname and place.port is not None and not place.path.strip("/")
-        except ValueError:
-            good = False
-        if not good:
-            raise ValueError(f"{value} is not tcp://HOST:PORT")
-        return value
-
-    @field_validator("models_dir", "voices_dir", "reference_dir")
-    @classmethod
-    def _folder_exists(cls, value: Path) -> Path:
-        if not value.is_dir():
-            raise ValueError(f"{value} is not a folder")
-        return value
-
     @model_validator(mode="after")
     def _keep_strangers_out(self) -> Self:
         if not self.host or self.requires_key or self.auth == "off":
@@ -357,13 +311,6 @@ class Settings(BaseSettings):
                 f"set {PREFIX}SECRET_API_KEY or {PREFIX}API_KEYS_FILE, or {PREFIX}AUTH=off to serve everyone"
             )
         return self
-
-    @field_validator("model_memory")
-    @classmethod
-    def _some_memory(cls, value: ByteSize | None) -> ByteSize | None:
-        if value is not None and value <= 0:
-            raise ValueError("must be more than nothing; leave it unset for no limit")
-        return value
 
     @property
     def requires_key(self) -> bool:

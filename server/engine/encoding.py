@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engine.prompt import CloneError
+from server.engine.manner import CloneError
 from server.engine.reference import SAMPLE_RATE, Reference
 from server.graphs.encoders import codec_codes, speaker_embedding
 from server.graphs.pages import give_back_mapped, trim_heap

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from server.engine.job import Floats, Job, Sampling
-from server.engine.prompt import NO_TEXT, ROLE_IDS, Prompt, PromptBuilder, PromptError
+from server.engine.manner import ROLE_IDS, PromptError
+from server.engine.prompt import NO_TEXT, Prompt, PromptBuilder
 from server.engine.reference import Reference
 from server.engine.tokenizer import TextTokenizer
 
@@ -89,7 +90,7 @@ class LiveText:
         speaker, language, instruction, reference: as for `PromptBuilder.build`.
 
     Raises:
-        PromptError: as `PromptBuilder.manner`.
+        PromptError: as `Manners.of`.
     """
 
     def __init__(
@@ -102,7 +103,9 @@ class LiveText:
         reference: Reference | None = None,
     ) -> None:
         self._prompts = prompts
-        self._manner = prompts.manner(speaker=speaker, language=language, instruction=instruction, reference=reference)
+        self._manner = prompts.manners.of(
+            speaker=speaker, language=language, instruction=instruction, reference=reference
+        )
         self._openings = prompts.openings(self._manner)
         self._opened = False
         """Whether there is a prompt."""

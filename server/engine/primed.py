@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from hashlib import blake2b
 
-from server.engine.prompt import Codes
+from server.engine.manner import Codes
 from server.graphs.codec_decoder import FRAMES_AT_ONCE, CodecDecoder, CodecState
 
 KEPT_STATES = 8

@@ -16,42 +16,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from server.engine.manner import (
+    END_IDS,
+    ROLE_IDS,
+    Codes,
+    Floats,
+    Manner,
+    Manners,
+    PromptError,
+    Recording,
+    chat_ids,
+)
 from server.engine.reference import Reference
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.pages import MappedTable
-from server.manifest import PREDICTOR_TABLE, BundleError, Manifest, Speaker
+from server.manifest import PREDICTOR_TABLE, BundleError, Manifest
 
-Floats = NDArray[np.float32]
-Codes = NDArray[np.int64]
 Layout = Literal["whole", "streaming"]
-AUTO = "auto"
-ROLE_IDS = 3
-END_IDS = 5
-INSTRUCTION_SHARE = 0.5
-"""An instruction may take this part of a prompt's positions; the rest is there for text."""
-NO_CLONING = (
-    "{model} cannot clone voices; a Base model can: "
-    "qwen3-tts convert --model Qwen/Qwen3-TTS-12Hz-0.6B-Base --output models/qwen3_tts_0_6b_base"
-)
 NO_TEXT: Floats = np.zeros((0, 0), np.float32)
 """What follows a prompt that holds all of its text."""
-
-
-class PromptError(ValueError):
-    """A prompt that cannot be built: an unknown speaker or language, or a text too long for the model."""
-
-
-class CloneError(PromptError):
-    """A cloned voice that this model cannot speak with, or a recording that is none."""
-
-
-class InstructionError(PromptError):
-    """An instruction that leaves too little room for text."""
 
 
 @dataclass(frozen=True)
@@ -72,32 +59,6 @@ class Prompt:
     def key(self) -> bytes:
         """What tells one prefix from another."""
         return blake2b(self.embeddings[: self.prefix].tobytes()).digest()
-
-
-class Recording(NamedTuple):
-    """What a prompt holds of a recording: ids of its text, and its codec frames `[frames, groups]`."""
-
-    text: tuple[int, ...]
-    codes: Codes
-
-
-class Manner(NamedTuple):
-    """How a text is said, whatever it is: ids of the instruction, language and speaker on the codec side, and, of a
-    cloned voice, the speaker's embedding `[hidden]` and the recording."""
-
-    instructed: tuple[int, ...]
-    codec: tuple[int, ...]
-    voice: Floats | None = None
-    recording: Recording | None = None
-
-    @property
-    def positions(self) -> int:
-        """Of a prompt, those that are there whatever is said, in whichever layout."""
-        recorded = self.recording
-        return (
-            len(self.instructed) + ROLE_IDS + len(self.codec) + (self.voice is not None) + 1
-            + (len(recorded.text) + len(recorded.codes) if recorded else 0)
-        )  # fmt: skip
 
 
 class PromptBuilder:
@@ -130,7 +91,8 @@ class PromptBuilder:
         room = manifest.sizes.talker.max_positions - 1
         self.max_positions = room if max_positions is None else min(max_positions, room)
         """Positions that a prompt may take."""
-        self._most_instructed = int(INSTRUCTION_SHARE * self.max_positions)
+        self.manners = Manners(manifest, tokenizer, self.max_positions)
+        """The ways in which a text can be said."""
         self.pad: Floats = np.array(text_embedding[manifest.ids.tts_pad])
         """Text side of every position after the text, `[hidden]`."""
         self.im_start, self.text_end = manifest.ids.im_start, manifest.ids.tts_eos
@@ -163,15 +125,15 @@ class PromptBuilder:
         Raises:
             PromptError: unknown speaker or language, or more positions than a prompt may take.
             InstructionError: the instruction takes more than its share of them.
-            CloneError: as `manner`.
+            CloneError: as `Manners.of`.
         """
         ids = self._manifest.ids
         layout = layout or ("streaming" if self._manifest.clones and not self._manifest.whole_text else "whole")
         if self.tokenizer.surely_exceeds(text, self.max_positions):
             raise PromptError(f"the text alone takes more than the {self.max_positions} positions that are allowed")
-        chat = self._chat_ids(text)
+        chat = chat_ids(self.tokenizer, ids, text)
         role, body = chat[:ROLE_IDS], chat[ROLE_IDS:-END_IDS]
-        manner = self.manner(speaker=speaker, language=language, instruction=instruction, reference=reference)
+        manner = self.manners.of(speaker=speaker, language=language, instruction=instruction, reference=reference)
         # Counted before anything is embedded: an embedding takes kilobytes a position, and a request may ask for many.
         self.check_room(manner, len(body))
         recording = manner.recording
@@ -186,27 +148,6 @@ class PromptBuilder:
         begun = self._text[[ids.tts_pad] * len(frames)] + frames
         embeddings = np.concatenate([prefix, said, begun]).astype(np.float32, copy=False)
         return Prompt(embeddings, len(prefix) + len(read), spoken=recording.codes if recording else None)
-
-    def manner(
-        self, *, speaker: str | None, language: str, instruction: str | None, reference: Reference | None = None
-    ) -> Manner:
-        """How a text is said; the arguments and other errors are those of `build`.
-
-        Raises:
-            CloneError: the model clones no voices, or none but cloned ones and there is none, or the voice is not
-                of this model's sizes.
-        """
-        check_reference(self._manifest, speaker, reference)
-        codec = self._codec_prefix(speaker, language)
-        instructed = self._instruction_ids(instruction)
-        if len(instructed) > self._most_instructed:
-            raise InstructionError(
-                f"the instructions take {len(instructed)} positions; at most {self._most_instructed} are allowed"
-            )
-        if reference is None:
-            return Manner(tuple(instructed), tuple(codec))
-        voice = reference.speaker.astype(np.float32, copy=False)
-        return Manner(tuple(instructed), tuple(codec), voice, self._recording(reference))
 
     def check_room(self, manner: Manner, tokens: int) -> None:
         """See that so many tokens of text may be said in this manner, in whichever layout.
@@ -262,15 +203,6 @@ class PromptBuilder:
         begun = self._text[[ids.tts_pad] * (len(sides) - 1) + [ids.tts_bos]] + sides
         return np.concatenate([self._text[list(manner.instructed)], self._text[list(role)], begun])
 
-    def _recording(self, reference: Reference) -> Recording | None:
-        codes, text = reference.codes, reference.text
-        if codes is None or text is None:
-            return None
-        if self.tokenizer.surely_exceeds(text, self.max_positions):
-            raise PromptError(f"the text of the recording takes more than the {self.max_positions} positions allowed")
-        ids = self._chat_ids(text)  # the official package cuts both texts in the same way
-        return Recording(tuple(ids[ROLE_IDS:-END_IDS]), codes)
-
     def _frames(self, recording: Recording | None) -> Floats:
         """The codec side from the beginning of speech on: that id, and the frames of the recording, `[1 + frames,
         hidden]`."""
@@ -285,88 +217,3 @@ class PromptBuilder:
             rows = recording.codes[:, group] + (group - 1) * sizes.vocab_size
             frames = frames + self._predictor[rows.tolist()]
         return np.concatenate([begin, frames])
-
-    def _chat_ids(self, text: str) -> list[int]:
-        # The role and the text are tokenised in one piece, as a chat template does: a text that begins with a line
-        # break merges with the one before it, and the official package cuts role and body by count all the same.
-        ids, encode = self._manifest.ids, self.tokenizer.encode
-        said = [ids.im_start, *encode(f"assistant\n{text}"), ids.im_end, *encode("\n")]
-        return [*said, ids.im_start, *encode("assistant\n")]
-
-    def _instruction_ids(self, instruction: str | None) -> list[int]:
-        if not instruction or not self._manifest.follows_instructions:
-            return []
-        if self.tokenizer.surely_exceeds(instruction, self._most_instructed):
-            raise InstructionError(f"the instructions take more than the {self._most_instructed} positions allowed")
-        ids, encode = self._manifest.ids, self.tokenizer.encode
-        return [ids.im_start, *encode(f"user\n{instruction}"), ids.im_end, *encode("\n")]
-
-    def _codec_prefix(self, speaker: str | None, language: str) -> list[int]:
-        """Language and speaker on the codec side."""
-        ids = self._manifest.ids
-        voice = self._speaker(speaker)
-        language_id = self._language_id(language, voice.dialect if voice else None)
-        if language_id is None:
-            prefix = [ids.codec_nothink, ids.codec_think_bos, ids.codec_think_eos]
-        else:
-            prefix = [ids.codec_think, ids.codec_think_bos, language_id, ids.codec_think_eos]
-        return [*prefix, voice.id] if voice else prefix
-
-    def _speaker(self, speaker: str | None) -> Speaker | None:
-        speakers = self._manifest.speakers
-        if speaker is None:
-            return None
-        if speaker not in speakers:
-            raise PromptError(f"unknown speaker {speaker!r}; this model has: {', '.join(speakers) or 'none'}")
-        return speakers[speaker]
-
-    def _language_id(self, language: str, dialect: str | None) -> int | None:
-        languages = self._manifest.languages
-        if dialect and language.lower() in ("chinese", AUTO):
-            return languages[dialect]
-        if language == AUTO:
-            return None
-        if language not in languages:
-            raise PromptError(f"unknown language {language!r}; this model has: {', '.join([AUTO, *languages])}")
-        return languages[language]
-
-
-def check_reference(manifest: Manifest, speaker: str | None, reference: Reference | None) -> None:
-    """See that a model can speak with a voice.
-
-    Args:
-        manifest: of the model.
-        speaker: one of its own, or None.
-        reference: a cloned voice, or None.
-
-    Raises:
-        CloneError: it cannot, with what to do.
-    """
-    if reference is None:
-        if manifest.clones and speaker is None:
-            raise CloneError(f"{manifest.id} speaks with cloned voices only; give it a recording of a voice")
-        return
-    if not manifest.clones:
-        raise CloneError(NO_CLONING.format(model=manifest.id))
-    if speaker is not None:
-        raise CloneError("a cloned voice and a speaker were given; give one of them")
-    hidden, sizes = manifest.sizes.talker.hidden_size, manifest.sizes.code_predictor
-    if reference.speaker.shape != (hidden,) or not np.isfinite(reference.speaker).all():
-        raise CloneError(
-            f"the speaker embedding has the shape {list(reference.speaker.shape)}, and {manifest.id} takes {hidden} "
-            "finite numbers; it was made by a model of another size, so encode the recording again"
-        )
-    codes = reference.codes
-    if codes is not None and (
-        codes.ndim != 2
-        or codes.shape[1] != sizes.num_code_groups
-        or not len(codes)
-        or codes.min() < 0
-        or codes.max() >= sizes.vocab_size
-    ):
-        raise CloneError(
-            f"the codes of the recording have the shape {list(codes.shape)}, and {manifest.id} takes frames of "
-            f"{sizes.num_code_groups} codes from 0 to {sizes.vocab_size - 1}; encode the recording again"
-        )
-    if reference.text is not None and not reference.text.strip():
-        raise CloneError("the text of the recording is empty; say what is heard in it, or use the voice alone")

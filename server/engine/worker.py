@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from server.engine.bundle import OpenBundle
 from server.engine.job import Job, JobError, TextLateError
 from server.engine.live import LiveText
+from server.engine.manner import NO_CLONING, CloneError
 from server.engine.prefill import SLICE_POSITIONS, Prefill
-from server.engine.prompt import NO_CLONING, CloneError, Layout, Prompt
+from server.engine.prompt import Layout, Prompt
 from server.engine.provider import open_bundle
 from server.engine.reference import Reference
 from server.engine.scheduler import Scheduler
@@ -131,7 +132,7 @@ class Engine:
     def live_text(
         self, *, speaker: str | None, language: str, instruction: str | None, reference: Reference | None = None
     ) -> LiveText:
-        """A text for a `LiveJob`, none of which has come yet; see `PromptBuilder.manner` for the errors.
+        """A text for a `LiveJob`, none of which has come yet; see `Manners.of` for the errors.
 
         The first one takes a second to be ready, of a large vocabulary; later ones are so at once.
         """

@@ -27,6 +27,7 @@ from server.http.access import BrowserGuard, KeyLimit, KeyRing, key_of_subprotoc
 from server.http.capacity import OpenConnections, Turns, Uploads, connections_possible
 from server.http.connections import GuardedHttp
 from server.http.cors import allow_origins
+from server.http.doors import Doors, StreamLimits
 from server.http.error_answers import JsonErrors
 from server.http.routes.catalogue import catalogue_routes
 from server.http.routes.health import health_routes
@@ -35,16 +36,14 @@ from server.http.routes.speech import speech_routes
 from server.http.routes.speech_batch import speech_batch_routes
 from server.http.routes.speech_stream import speech_stream_routes
 from server.http.routes.voices import voice_routes
-from server.http.stream_session import Doors, StreamLimits
 from server.metrics import Metrics
 from server.models.pool import EnginePool
 from server.speech.cloning import References
 from server.speech.fetching import Sources
 from server.speech.keeping import Keeper
-from server.speech.plan import NO_LEXICON
 from server.speech.rendering import WholeFiles
 from server.speech.service import SpeechService
-from server.text.lexicon import Lexicon
+from server.text.lexicon import NO_LEXICON, Lexicon
 from server.voices.profiles import Profile
 from server.voices.saved import VoiceFolder
 

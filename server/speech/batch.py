@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.errors import InvalidRequestError
-from server.speech.request import SpeechRequest, of_object
+from server.speech.request import SpeechRequest
 from server.speech.request_body import json_object
+from server.speech.request_parsing import of_object
 
 MAX_ITEMS = 32
 """Of a batch, as in vLLM-Omni."""

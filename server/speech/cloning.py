@@ -17,7 +17,7 @@ import numpy as np
 
 from server import log
 from server.audio.recording import Recording, RecordingError, read_recording, text_notes, with_tail
-from server.engine.prompt import PromptError
+from server.engine.manner import PromptError
 from server.engine.reference import SAMPLE_RATE, Reference
 from server.errors import BusyError, InvalidRequestError, SpeechFailedError
 from server.manifest import Manifest

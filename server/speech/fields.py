@@ -140,4 +140,7 @@ TaskType = Annotated[
 ]
 Spoken = Annotated[Text, Field(max_length=MAX_TEXT_CHARS)]
 Embedding = Annotated[list[float], Field(min_length=1, max_length=MAX_EMBEDDING)]
-Lexicon = Annotated[dict[Word, Said | LexiconEntry], Field(max_length=MAX_LEXICON_ENTRIES)]
+_WORDS_SCHEMA = {"propertyNames": {"minLength": 1, "maxLength": MAX_WORD_CHARS, "pattern": NOT_BLANK}}
+Lexicon = Annotated[
+    dict[Word, Said | LexiconEntry], Field(max_length=MAX_LEXICON_ENTRIES, json_schema_extra=_WORDS_SCHEMA)
+]

@@ -24,7 +24,7 @@ from server.speech.cloning import Inline, Prepared
 from server.speech.fields import Seed, Spoken, Switch, Text
 from server.speech.foreign_fields import is_absent
 from server.speech.progress import made
-from server.speech.request import build
+from server.speech.request_parsing import build
 from server.speech.service import SpeechService
 from server.voices import catalogue
 from server.voices.profiles import built_in, normalised

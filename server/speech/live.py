@@ -23,7 +23,8 @@ from server.text.live import Granularity, Splitter, WholeCharacters
 from server.text.speakable import is_speakable
 
 LONG_CHARS = 1000
-"""What comes at once and is longer is cut in a thread: it may take the event loop's 20 ms."""
+"""What comes at once and is longer is cut into units in a thread, and comes apart at its tags in pieces of this length:
+more would take the event loop's 20 ms."""
 
 
 class LiveText:
@@ -41,9 +42,10 @@ class LiveText:
         self._characters, self._tags = WholeCharacters(), tags.TagStream()
         self._most = most_chars
         self._chars = 0
-        self._arrived: list[str] = []
-        self._speakable = False
-        """Whether there is something to say in it."""
+        self._arrived: deque[str] = deque()
+        """What has come and has not been cut, in pieces of at most `LONG_CHARS`."""
+        self._parts: list[tags.Part | tags.TagError] = []
+        """What has come apart at its tags and has not been given out."""
         self._units: deque[str] = deque()
         self._ended = self._over = False
         self._changed = asyncio.Event()
@@ -67,8 +69,7 @@ class LiveText:
                 param="text",
             )
         self._chars += len(text)
-        self._arrived.append(text)
-        self._speakable = self._speakable or is_speakable(text)
+        self._arrived.extend(text[start : start + LONG_CHARS] for start in range(0, len(text), LONG_CHARS))
         self._changed.set()
 
     def end(self) -> None:
@@ -96,23 +97,31 @@ class LiveText:
         return self._units.popleft()
 
     async def begins(self) -> bool:
-        """Wait for something to say; whether it comes before the text's end."""
-        while not self._speakable:
-            if self._ended:
+        """Wait for something to say, or a silence; whether it comes before the text's end."""
+        begun = any(map(_says_something, self._parts))
+        while not begun:
+            if (more := await self._next_parts()) is None:
                 return False
-            self._changed.clear()
-            await self._changed.wait()
+            self._parts += more
+            begun = any(map(_says_something, more))
         self.taken += 1
         return True
 
     async def parts(self) -> list[tags.Part | tags.TagError] | None:
-        """All that has come, apart at its tags, as soon as there is some; None at the text's end."""
+        """What has come, apart at its tags, as soon as there is some; None at the text's end."""
+        if self._parts:
+            parts, self._parts = self._parts, []
+            return parts
+        return await self._next_parts()
+
+    async def _next_parts(self) -> list[tags.Part | tags.TagError] | None:
+        """Take the tags out of the next piece of the text, and let others have their turn first."""
+        await asyncio.sleep(0)
         while not self._arrived and not self._ended:
             self._changed.clear()
             await self._changed.wait()
         if self._arrived:
-            text, self._arrived, self._speakable = "".join(self._arrived), [], False
-            return self._tags.feed(self._characters.feed(text))
+            return self._tags.feed(self._characters.feed(self._arrived.popleft()))
         if self._over:
             return None
         self._over = True
@@ -120,16 +129,18 @@ class LiveText:
 
     async def drop(self) -> None:
         """Drop what has come and what still comes, until the text has ended."""
+        self._over = True
         while True:
             self._arrived.clear()
-            self._speakable = False
+            self._parts.clear()
             if self._ended:
                 return
             self._changed.clear()
             await self._changed.wait()
 
     async def _cut(self) -> None:
-        text, self._arrived = "".join(self._arrived), []
+        text = "".join(self._arrived)
+        self._arrived.clear()
         ended = self._ended
         if len(text) > LONG_CHARS:
             self._units.extend(await asyncio.to_thread(self._splitter.feed, text))
@@ -217,14 +228,17 @@ class LiveSpeech:
         tagged = f"[voice:{self._voice}] {text}" if self._voice else text
         request = self._request.model_copy(update={"input": tagged})
         speech = await self._service.start(request)
-        for part in tags.parse(tagged):
-            self._voice = part.voice if isinstance(part, tags.Spoken) else self._voice
+        self._voice = tags.last_voice(text) or self._voice
         return Unit(text, request, speech)
 
     def _row_to_spare(self) -> bool:
         model = self._service.pool.bundles.resolve(self._request.model).id
         engine = self._service.pool.loaded().get(model)
         return engine is not None and engine.running + engine.waiting < engine.rows - 1
+
+
+def _says_something(part: tags.Part | tags.TagError) -> bool:
+    return not isinstance(part, tags.Spoken) or is_speakable(part.text)
 
 
 def _stop(begun: asyncio.Task[Unit | None]) -> None:

@@ -16,12 +16,14 @@ from functools import partial
 from server.audio.pcm import Samples
 from server.engine.job import Job, JobError
 from server.engine.live import LiveJob
-from server.engine.prompt import PromptError
+from server.engine.manner import PromptError
 from server.errors import InvalidRequestError
 from server.models.pool_entry import SpeechEngine
+from server.speech.delivery import Delivery
+from server.speech.live_plan import LivePlan
 from server.speech.pieces import VoicedChunk
-from server.speech.plan import Delivery, LivePlan, check_letters
 from server.speech.reading import CAPACITY, ChunkJob, Reading, chunk_seed, frames_of, is_judged, tokens_to_say
+from server.speech.wording import check_letters
 from server.text import tags
 from server.text.chunks import GOAL_TOKENS, MAX_TOKENS, Chunk
 from server.text.gradual import Gradual
@@ -92,13 +94,13 @@ class LiveReading(Reading):
     """
 
     def __init__(self, engine: SpeechEngine, plan: LivePlan, arriving: Arriving, patience: float) -> None:
-        super().__init__(engine, iter(()), _no_job, plan.plan.most_frames)
+        super().__init__(engine, plan.plan.most_frames)
         self._plan, self._voiced = plan.plan, plan.voiced
         self._arriving, self._patience = arriving, patience
         self._request = object()
         self._voice: str | None = None
-        self._delivery, manner = plan.voiced(None)
-        self._gradual = Gradual(manner)
+        self._delivery, preparation = plan.voiced(None)
+        self._gradual = Gradual(preparation)
         self._row: LiveRow | None = None
         """The row whose text comes."""
         self._unsaid = ""
@@ -117,7 +119,7 @@ class LiveReading(Reading):
         return super().progress
 
     async def begin(self) -> None:
-        """Wait for the first word, and hand its row to the engine; raises what `Reading.begin` does."""
+        """Wait for the first word, and hand its row to the engine; raises what `PlannedReading.begin` does."""
         self._feeding = asyncio.create_task(self._feed())
         try:
             await self._until(lambda: self._first is not None)
@@ -169,6 +171,7 @@ class LiveReading(Reading):
             while (parts := await self._next_parts()) is not None:
                 for part in parts:
                     await self._take(part)
+                    await asyncio.sleep(0)  # of a thousand characters some hundred may be tags
             await self._end_text(Boundary.TEXT)
         except Exception as error:
             self._error = error
@@ -202,20 +205,24 @@ class LiveReading(Reading):
     def _is_whole(self) -> bool:
         """Whether what has come, and is not over, ends with a sentence."""
         text = f"{self._row.text if self._row else ''}{self._gradual.held}"
-        return ends_whole(text, self._gradual.manner.language)
+        return ends_whole(text, self._gradual.preparation.language)
 
     async def _take(self, part: tags.Part | tags.TagError) -> None:
         if not isinstance(part, tags.Spoken):
             await self._end_text(Boundary.TEXT)
             if isinstance(part, tags.TagError):
                 raise InvalidRequestError(str(part), param="text")
-            self._ahead.append(part)
+            last = self._ahead[-1] if len(self._ahead) > 1 else None  # the first one may be heard already
+            if isinstance(last, tags.Silence):
+                self._ahead[-1] = tags.Silence(last.seconds + part.seconds)
+            else:
+                self._ahead.append(part)
             self._changed.set()
             return
         if part.voice != self._voice:
             await self._end_text(Boundary.SENTENCE if self._is_whole() else Boundary.CLAUSE)
-            self._delivery, manner = self._voiced(part.voice)
-            self._gradual, self._voice = Gradual(manner), part.voice
+            self._delivery, preparation = self._voiced(part.voice)
+            self._gradual, self._voice = Gradual(preparation), part.voice
         for start in range(0, len(part.text), AT_ONCE_CHARS):
             for text in self._gradual.feed(part.text[start : start + AT_ONCE_CHARS]):
                 await self._say(text)
@@ -245,7 +252,7 @@ class LiveReading(Reading):
     def _end_of_row(self, row: LiveRow, tokens: int) -> Boundary | None:
         """Where a row ends before so many tokens more; None if it goes on."""
         after = row.tokens + tokens
-        if after > GOAL_TOKENS and ends_whole(row.text, self._gradual.manner.language):
+        if after > GOAL_TOKENS and ends_whole(row.text, self._gradual.preparation.language):
             return Boundary.SENTENCE
         if after > MAX_TOKENS and row.text.endswith((",", ";", ":")):
             return Boundary.CLAUSE
@@ -307,7 +314,3 @@ class LiveReading(Reading):
         if self._row is not None:
             self._row.end(boundary)
             self._row = None
-
-
-def _no_job(voiced: VoicedChunk, number: int, attempt: int) -> Job:
-    raise NotImplementedError("a live reading makes its jobs itself")

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from server.engine.prompt import Prompt
 from server.models.pool_entry import SpeechEngine
-from server.speech.plan import Delivery, Part, Passage, Plan
+from server.speech.delivery import Delivery
+from server.speech.plan import Part, Passage, Plan
 from server.text import tags
 from server.text.chunks import Chunk, chunks
 from server.text.lines import PARAGRAPH, ends_sentence

@@ -1,10 +1,11 @@
-"""Reads a planned text out: its chunks are jobs of one engine, which are made side by side and heard in order."""
+"""Reads a text out: its chunks are jobs of one engine, which are made side by side and heard in order."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import count
@@ -15,11 +16,10 @@ import regex
 from server.audio.joins import Joiner
 from server.audio.pcm import Samples
 from server.audio.stretch import TimeStretch
-from server.engine.job import Job, JobError, RunawayError
-from server.engine.prompt import CloneError, InstructionError, PromptError
+from server.engine.job import Job, RunawayError
 from server.errors import InvalidRequestError
 from server.models.pool_entry import SpeechEngine
-from server.speech.pieces import Piece, VoicedChunk, pieces_of, prompt_of, smaller
+from server.speech.pieces import VoicedChunk
 from server.speech.plan import Plan
 from server.text import tags
 from server.text.chunks import MAX_TOKENS
@@ -73,32 +73,6 @@ class ChunkJob:
     job: Job
 
 
-def reading_of(plan: Plan, engine: SpeechEngine) -> Reading:
-    """Make the reading of a plan; `Reading.begin` starts it.
-
-    With an exact number of frames each part of speech is one chunk, so that its text must fit the model.
-    """
-    request = object()
-
-    def make_job(voiced: VoicedChunk, number: int, attempt: int = 0) -> Job:
-        text, delivery = voiced.chunk.text, voiced.delivery
-        prompt = prompt_of(engine, text, delivery)
-        tokens, repeats = tokens_to_say(engine, text) if is_judged(plan, engine) else (None, 0)
-        return Job(
-            prompt,
-            delivery.sampling,
-            chunk_seed(plan.seed, number, attempt),
-            frames_of(plan, engine, len(prompt)),
-            CAPACITY,
-            text_tokens=tokens,
-            repeated_tokens=repeats,
-            spare=number > 0 or attempt > 0,
-            request=request,
-        )
-
-    return Reading(engine, pieces_of(plan, engine), make_job, plan.most_frames)
-
-
 def frames_of(plan: Plan, engine: SpeechEngine, positions: int) -> int:
     """The most codec frames of a job whose prompt takes so many positions.
 
@@ -125,39 +99,26 @@ def tokens_to_say(engine: SpeechEngine, text: str) -> tuple[int, int]:
     return tokens, round(tokens * repeated(words) / len(words)) if words else 0
 
 
-class Reading:
-    """The pieces under way: the one that is heard, and as many chunks ahead of it as the engine has rows.
+class Reading(ABC):
+    """The pieces under way: the one that is heard, and those ahead of it, which a subclass begins.
 
     Only the chunk that is heard, or is the next to be heard, waits in the engine's queue like any other job. Chunks
-    further ahead take slots that no other job waits for.
+    further ahead take slots that no other job waits for. A chunk that ends with `Boundary.TEXT` ends a part of speech.
+    Silences keep their length to the sample at any speed.
 
     Args:
         engine: the engine that makes the jobs' audio.
-        pieces: at least one piece; they are taken as they are needed. A chunk that ends with `Boundary.TEXT` ends a
-            part of speech. Silences keep their length to the sample at any speed.
-        make_job: makes the job of a chunk, from the chunk, its number and the attempt, both counted from 0; it is
-            called in a thread. A chunk for which it raises a `PromptError` is cut into smaller ones.
         most_frames: the most codec frames of speech that are heard; None is no limit. It is not the budget of a job,
             because the guard takes a job that uses up its budget for one that does not end.
     """
 
-    def __init__(
-        self,
-        engine: SpeechEngine,
-        pieces: Iterator[Piece],
-        make_job: Callable[[VoicedChunk, int, int], Job],
-        most_frames: int | None = None,
-    ) -> None:
+    def __init__(self, engine: SpeechEngine, most_frames: int | None = None) -> None:
         self._engine = engine
         self._left = most_frames
         self.capped = False
         """Whether `most_frames` has ended the speech before its own end."""
-        self._pieces = pieces
-        self._make_job = make_job
         self.sample_rate = engine.manifest.sizes.codec.sample_rate
         self._frame_samples = engine.manifest.sizes.codec.samples_per_frame
-        self._cut: deque[VoicedChunk] = deque()
-        """Parts of a chunk that did not fit the model; they come before what is left of `pieces`."""
         self._ahead: deque[ChunkJob | tags.Silence] = deque()
         self._more = True
         self._stopped = False
@@ -183,38 +144,17 @@ class Reading:
         frames = current.job.frames if isinstance(current, ChunkJob) else 0
         return self._heard, frames, None if frames else self._engine.frames_made
 
+    @abstractmethod
     async def begin(self) -> None:
-        """Hand the first chunk to the engine; raises the errors of `make_job` and of `Engine.submit`."""
-        await self._submit_next()
+        """Hand the first chunk to the engine; raises why it cannot be said, and the errors of `Engine.submit`."""
 
-    async def _submit_next(self) -> None:
-        """Take pieces up to the next chunk, and hand its job to the engine."""
-        while self._more:
-            taken = await asyncio.to_thread(self._next)
-            if taken is None:
-                self._more = False
-            elif self._more:  # the reading may have been stopped meanwhile
-                self._ahead.append(taken)
-                if isinstance(taken, ChunkJob):
-                    self._engine.submit(taken.job)
-                    self._first = self._first or taken.job
-                    return
+    @abstractmethod
+    async def _look_ahead(self) -> None:
+        """Begin the pieces that are to be made ahead of the one that is heard."""
 
-    def _next(self) -> ChunkJob | tags.Silence | None:
-        piece = self._cut.popleft() if self._cut else next(self._pieces, None)
-        if not isinstance(piece, VoicedChunk):
-            return piece
-        number = next(self._numbers)
-        while True:
-            try:
-                return ChunkJob(piece, number, self._make_job(piece, number, 0))
-            except (InstructionError, CloneError):  # a shorter text would not help
-                raise
-            except PromptError:
-                if not (parts := smaller(piece, self._engine)):
-                    raise
-                piece, *others = parts
-                self._cut.extendleft(reversed(others))
+    @abstractmethod
+    async def _once_more(self, chunk_job: ChunkJob, attempt: int) -> Job:
+        """Make another job of a chunk, from another seed; raises `JobError` if the speech was stopped meanwhile."""
 
     async def __aiter__(self) -> AsyncIterator[Samples]:
         """Yield the samples `[n]` of all pieces, with their pauses."""
@@ -301,26 +241,9 @@ class Reading:
             self._engine.submit(job)
             job.promote()
 
-    async def _once_more(self, chunk_job: ChunkJob, attempt: int) -> Job:
-        """Make another job of a chunk."""
-        job = await asyncio.to_thread(self._make_job, chunk_job.voiced, chunk_job.number, attempt)
-        if self._stopped:
-            raise JobError("the speech was stopped")
-        return job
-
     async def _await_following(self) -> None:
         """Wait until it is known what follows the piece that is heard, if anything does."""
         await self._look_ahead()
-
-    async def _look_ahead(self) -> None:
-        while self._more and sum(isinstance(piece, ChunkJob) for piece in self._ahead) <= self._engine.rows:
-            if self._left is not None and len(self._ahead) > 1 and self._frames_ahead() >= self._left:
-                return
-            await self._submit_next()
-
-    def _frames_ahead(self) -> int:
-        """Count the frames that have been made of the chunks behind the one that is heard."""
-        return sum(piece.job.frames for piece in list(self._ahead)[1:] if isinstance(piece, ChunkJob))
 
     def stop(self) -> None:
         """Cancel every job, and begin no other; it may be called after the end too."""

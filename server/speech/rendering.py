@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from server.audio.encoders import Encoder
 from server.engine.job import TextLateError
-from server.engine.prompt import PromptError
+from server.engine.manner import PromptError
 from server.errors import ApiError, BusyError, InvalidRequestError, NoProgressError, SpeechFailedError
 from server.metrics import Outcome
 from server.models.memory import human_size
@@ -59,7 +59,16 @@ class WholeFiles:
 
 
 class Speech:
-    """Speech under way: a reading, and the file that it is encoded to. Its owner must `stop` it."""
+    """Speech under way: a reading, and the file that it is encoded to. Its owner must `stop` it.
+
+    Args:
+        reading: has been begun, or is about to be.
+        encoder: of the file.
+        plan: what is read.
+        on_stop: closes the encoder, and gives back whatever else the speech holds; it may be called again.
+        model: id of the bundle that speaks.
+        repeatable: whether the same request would make the same speech.
+    """
 
     def __init__(
         self,
@@ -186,7 +195,6 @@ class Speech:
         return body
 
     def stop(self) -> None:
-        """Cancel the jobs, and release encoder and engine; it may be called after the end too."""
+        """Cancel the jobs, and give back what the speech has held; it may be called after the end too."""
         self._reading.stop()
-        self._encoder.close()
         self._on_stop()

@@ -7,27 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import NamedTuple
 
 from server import log
 from server.audio.encoders import MARK, Encoder, MissingCodecError, make_encoder
-from server.engine.prompt import CloneError, InstructionError, PromptError
+from server.engine.manner import CloneError, InstructionError, PromptError
+from server.engine.reference import Reference
 from server.engine.scheduler import QueueFull
 from server.engine.worker import EngineStopped
 from server.errors import BusyError, InvalidRequestError, ModelRestartingError
 from server.manifest import Manifest
-from server.models.pool import EnginePool
-from server.speech.cloning import References, asked_for, bundle_for
+from server.models.catalogue import Bundle
+from server.models.pool import EnginePool, Lease
+from server.models.pool_entry import SpeechEngine
+from server.speech.cloning import Cloned, References, asked_for, bundle_for
+from server.speech.delivery import Deliveries
 from server.speech.fetching import Sources
+from server.speech.live_plan import check_live, make_live_plan
 from server.speech.live_reading import Arriving, LiveReading
-from server.speech.plan import NO_LEXICON, Passage, Plan, check_live, delivery_of, make_live_plan, make_plan
-from server.speech.reading import Reading, reading_of
+from server.speech.plan import Passage, Plan, make_plan
+from server.speech.planned_reading import reading_of
+from server.speech.reading import Reading
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
-from server.text.lexicon import Lexicon
+from server.text.lexicon import NO_LEXICON, Lexicon
 from server.voices import languages
 from server.voices.profiles import Profile
 from server.voices.saved import SavedVoice, VoiceFolder
@@ -39,6 +46,30 @@ LONG_CHARS = 10_000
 """Texts of more than this are prepared one after the other: each takes a core for a second or so. Shorter texts are
 too, beside a long one. More at once would be ready no sooner, and the event loop waits for every thread that computes
 in Python."""
+
+
+class _Opening(NamedTuple):
+    """What a speech that is about to begin has: what its request means, and what has to be given back.
+
+    Attributes:
+        cloned: the cloned voice that is asked for, None where it is one of the model's own.
+        bundle: what speaks.
+        encoder: of its file.
+        lease: of the bundle's engine.
+        held: gives back encoder, lease, and whatever else is taken for it.
+    """
+
+    cloned: Cloned | None
+    bundle: Bundle
+    encoder: Encoder
+    lease: Lease
+    held: ExitStack
+
+    def speech(self, reading: Reading, plan: Plan, notes: tuple[str, ...], *, repeatable: bool) -> Speech:
+        """The speech of a reading, which gives back all that is held when it is stopped."""
+        speech = Speech(reading, self.encoder, plan, self.held.close, model=self.bundle.id, repeatable=repeatable)
+        speech.reference_notes = notes
+        return speech
 
 
 class SpeechService:
@@ -89,31 +120,19 @@ class SpeechService:
             UnknownModelError, ModelLoadingError, ModelUnavailableError: as `Bundles` and `EnginePool` have it.
             BusyError: the engine's queue is full, or too many wait for the model.
         """
-        cloned = asked_for(request, self.voices, self.pool.bundles)
-        bundle = bundle_for(cloned, request.model, self.pool.bundles)
-        encoder = self._encoder(request, bundle.manifest.sizes.codec.sample_rate)
         self._check_length("input", request.input)
-        self._check_length("instructions", request.instructions or "")
-        lease = self.pool.lease(bundle)
-        held = ExitStack()
-        held.callback(lease.release)
-        try:
+        with self._opening(request) as opening:
+            cloned, bundle = opening.cloned, opening.bundle
             planned = await self._prepare(request, bundle.manifest, cloned=cloned is not None)
-            reference = None if cloned is None else await self.references.prepare(cloned)
-            engine = await lease.engine(patient=wait)
-            if reference is not None:
-                planned = planned.spoken_by(await self.references.encode(reference, bundle.id, engine))
+            engine, voice, notes = await self._voiced(opening, patient=wait)
+            if voice is not None:
+                planned = planned.spoken_by(voice)
             if not any(isinstance(part, Passage) for part in planned.parts):  # it has no job that would wait
                 await self._silences.acquire()
-                held.callback(self._silences.release)
+                opening.held.callback(self._silences.release)
             reading = reading_of(planned, engine)
-            repeatable = request.seed is not None
-            speech = Speech(reading, encoder, planned, held.close, model=bundle.id, repeatable=repeatable)
-            speech.reference_notes = reference.notes if reference else ()
+            speech = opening.speech(reading, planned, notes, repeatable=request.seed is not None)
             await _begin(reading, whole=planned.exact_frames is not None)
-        except BaseException:
-            held.close()
-            raise
         return speech
 
     async def start_live(self, request: SpeechRequest, arriving: Arriving) -> Speech:
@@ -126,35 +145,53 @@ class SpeechService:
         Raises:
             ApiError: as for `start`.
         """
-        cloned = asked_for(request, self.voices, self.pool.bundles)
-        bundle = bundle_for(cloned, request.model, self.pool.bundles)
-        encoder = self._encoder(request, bundle.manifest.sizes.codec.sample_rate)
-        self._check_length("instructions", request.instructions or "")
-        lease = self.pool.lease(bundle)
-        held = ExitStack()
-        held.callback(lease.release)
-        try:
+        with self._opening(request) as opening:
+            cloned = opening.cloned
             planned = make_live_plan(
                 request,
-                bundle.manifest,
+                opening.bundle.manifest,
                 self.profiles,
                 self._lexicon,
                 cloned=cloned is not None,
                 saved=self._saved(request),
             )
-            reference = None if cloned is None else await self.references.prepare(cloned)
-            engine = await lease.engine(patient=False)
-            if reference is not None:
-                planned = planned.spoken_by(await self.references.encode(reference, bundle.id, engine))
+            engine, voice, notes = await self._voiced(opening)
+            if voice is not None:
+                planned = planned.spoken_by(voice)
             reading = LiveReading(engine, planned, arriving, self._text_seconds)
-            repeatable = request.seed is not None
-            speech = Speech(reading, encoder, planned.plan, held.close, model=bundle.id, repeatable=repeatable)
-            speech.reference_notes = reference.notes if reference else ()
+            speech = opening.speech(reading, planned.plan, notes, repeatable=request.seed is not None)
             await _begin(reading, whole=False)
+        return speech
+
+    @contextmanager
+    def _opening(self, request: SpeechRequest) -> Iterator[_Opening]:
+        """What the speech of a request takes beside its text; it is given back if the speech cannot be begun."""
+        cloned = asked_for(request, self.voices, self.pool.bundles)
+        bundle = bundle_for(cloned, request.model, self.pool.bundles)
+        held = ExitStack()
+        try:
+            encoder = self._encoder(request, bundle.manifest.sizes.codec.sample_rate)
+            held.callback(encoder.close)
+            self._check_length("instructions", request.instructions or "")
+            lease = self.pool.lease(bundle)
+            held.callback(lease.release)
+            yield _Opening(cloned, bundle, encoder, lease, held)
         except BaseException:
             held.close()
             raise
-        return speech
+
+    async def _voiced(
+        self, opening: _Opening, *, patient: bool = False
+    ) -> tuple[SpeechEngine, Reference | None, tuple[str, ...]]:
+        """The engine, the cloned voice if one was asked for, and notes on its recording.
+
+        The recording is read before the engine is loaded.
+        """
+        prepared = None if opening.cloned is None else await self.references.prepare(opening.cloned)
+        engine = await opening.lease.engine(patient=patient)
+        if prepared is None:
+            return engine, None, ()
+        return engine, await self.references.encode(prepared, opening.bundle.id, engine), prepared.notes
 
     def check(self, request: SpeechRequest, *, live: bool = False) -> str | None:
         """Check whether requests like this one could be spoken, whatever their text is.
@@ -175,8 +212,8 @@ class SpeechService:
         self._check_length("instructions", request.instructions or "")
         if live:
             check_live(request, manifest)
-        delivery = delivery_of(request, manifest, self.profiles, cloned=cloned is not None)
-        return languages.code(delivery.language)
+        deliveries = Deliveries(request, manifest, self.profiles, cloned=cloned is not None)
+        return languages.code(deliveries.own.language)
 
     def _saved(self, request: SpeechRequest) -> Callable[[str], SavedVoice | None]:
         """What finds the cloned voices that are kept and that who asks may speak with."""

@@ -50,7 +50,7 @@ Prepare = Callable[[str, bool, bool], Prepared]
 """Prepares a part, which begins a line or not, and ends one or not."""
 
 
-class Manner(NamedTuple):
+class Preparation(NamedTuple):
     """How the parts of a text are prepared.
 
     Attributes:
@@ -70,11 +70,11 @@ class Gradual:
     """One text in the making, without tags.
 
     Args:
-        manner: how it is prepared, until it is changed.
+        preparation: how it is prepared.
     """
 
-    def __init__(self, manner: Manner) -> None:
-        self.manner = manner
+    def __init__(self, preparation: Preparation) -> None:
+        self.preparation = preparation
         self.letters = Letters(0, 0)
         """Of what has been prepared."""
         self._held = ""
@@ -109,23 +109,23 @@ class Gradual:
 
     def _certain(self) -> int:
         """Where the next part ends: with its sentence, or as far as what is held is certain; 0 if it does not yet."""
-        held, manner = self._held, self.manner
+        held, preparation = self._held, self.preparation
         if len(held) > MOST_HELD:
             return blank if (blank := held.rfind(" ")) > 0 else len(held)
-        if manner.spelt:
+        if preparation.spelt:
             places = [found.start() for found in _SPELT.finditer(held)]
             ends = [end for end in self._sentence_ends() if _CAPITAL.match(held, end)]
         else:
             places = [found.start() for found in _BETWEEN_WORDS.finditer(held)]
             ends = [place for place in places if _ENDED.search(held, max(0, place - _CLOSING), place)]
         for place in (*ends, *reversed(places)):
-            if is_speakable(held[:place]) and not manner.lexicon.may_go_on(f"{held[:place]}{_blank(held[place])}"):
+            if is_speakable(held[:place]) and not preparation.lexicon.may_go_on(f"{held[:place]}{_blank(held[place])}"):
                 return place
         return 0
 
     def _sentence_ends(self) -> Iterator[int]:
         if _NEW_SENTENCE.search(self._held):
-            for cut in cuts(self._held, self.manner.language):
+            for cut in cuts(self._held, self.preparation.language):
                 if cut.boundary >= Boundary.SENTENCE:
                     yield cut.offset
 
@@ -134,7 +134,7 @@ class Gradual:
         part, self._held = self._held[:stop], self._held[rest:]
         if part[:1].isspace() and not self._begins_line:
             self._joint = " "
-        done = self.manner.prepare(part, self._begins_line, ends_line)
+        done = self.preparation.prepare(part, self._begins_line, ends_line)
         self.letters = Letters(self.letters.all + done.letters.all, self.letters.foreign + done.letters.foreign)
         said: list[str] = []
         if done.text:

@@ -70,7 +70,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Dictionaries in the order in which they count; `Lexicon()` replaces nothing."""
+    """Dictionaries in the order in which they count."""
 
     _layers: tuple[_Layer, ...] = ()
 
@@ -135,6 +135,10 @@ class Lexicon:
         return next((say for layer in self._layers if (say := layer.say(word)) is not None), None)
 
 
+NO_LEXICON = Lexicon()
+"""The dictionary that replaces nothing."""
+
+
 def lexicon_of(entries: Mapping[str, object]) -> Lexicon:
     """A dictionary of entries as JSON has them: `{"WORD": "say", "WORD": {"say": "...", "any_case": true}}`.
 
@@ -146,7 +150,7 @@ def lexicon_of(entries: Mapping[str, object]) -> Lexicon:
     if len(entries) > MAX_ENTRIES:
         raise LexiconError(f"a lexicon has at most {MAX_ENTRIES} entries, and this one has {len(entries)}")
     read = {_word(word): _pronunciation(word, entry) for word, entry in entries.items()}
-    return Lexicon((_Layer(read),)) if read else Lexicon()
+    return Lexicon((_Layer(read),)) if read else NO_LEXICON
 
 
 def _word(word: str) -> str:

@@ -8,6 +8,7 @@ import regex
 
 from server.text.sentences import UNSPACED, Boundary, cuts
 from server.text.speakable import is_speakable
+from server.text.tags import says_something
 
 Granularity = Literal["none", "sentence", "clause", "token"]
 """`token` has no units: the text goes to the model as it comes."""
@@ -80,9 +81,9 @@ def ends_whole(text: str, language: str | None) -> bool:
 class Splitter:
     """Cuts one text into units, in order; joined they are the text up to white space.
 
-    A unit has something to say: signs alone go with what follows. One is cut off as soon as there is more text behind
-    its boundary, since `3.` may go on as `3.14`; `settle` is for a text that has stopped coming. The text may be cut
-    into calls of `feed` anywhere, also within a surrogate pair.
+    A unit has something to say: signs and voice tags alone go with what follows. One is cut off as soon as there is
+    more text behind its boundary, since `3.` may go on as `3.14`; `settle` is for a text that has stopped coming. The
+    text may be cut into calls of `feed` anywhere, also within a surrogate pair.
 
     Args:
         granularity: what a unit is; `none` makes one of all the text.
@@ -113,7 +114,7 @@ class Splitter:
                 units += self._take(MOST_HELD if blank < 0 else blank, drop=True)
             elif place is None:
                 break
-            elif is_speakable(self._text[: place.start()]) and (taken := self._cut(self._text[: place.end()])):
+            elif says_something(self._text[: place.start()]) and (taken := self._cut(self._text[: place.end()])):
                 units += taken
             else:
                 self._looked_at = place.start() + 1 + place.start() // _PATIENCE
@@ -154,7 +155,7 @@ class Splitter:
     def _take(self, length: int, *, drop: bool = False) -> list[str]:
         """The beginning of what is held, as a unit; nothing where it has nothing to say, and then `drop` removes it."""
         unit = self._text[:length].strip()
-        speakable = is_speakable(unit)
+        speakable = says_something(unit)
         if speakable or drop:
             self._text, self._looked_at = self._text[length:], 0
         return [unit] if speakable else []

@@ -31,14 +31,16 @@ and what `[pause]` is."""
 
 _SECONDS = r"(?:[0-9]++(?:[.,][0-9]++)?|[.,][0-9]++)"
 _UNIT = r"(?:ms(?:ecs?)?|milliseconds?|s(?:ecs?)?|seconds?)"
+_VOICE = r"\[\s*+voice\s*+:\s*+(?P<voice>[^\[\]\s][^\[\]\r\n]{0,255}+)\]"
 _TAG = re.compile(
     r"\[\s*+(?:(?:pause|silence|silent|break)(?:\s*+[:=]\s*+|\s++))?"
     rf"(?P<seconds>{_SECONDS})\s*+(?P<unit>{_UNIT})\s*+\]"
     r"|(?P<pause>\[\s*+pause\s*+\])"
-    r"|\[\s*+voice\s*+:\s*+(?P<voice>[^\[\]\s][^\[\]\r\n]{0,255}+)\]"
+    rf"|{_VOICE}"
     r"|<break(?P<attributes>(?:\s++[a-z:]++\s*+=\s*+(?:\"[^\"<>]*+\"|'[^'<>]*+'))*+)\s*+(?:/>|>(?:\s*+</break\s*+>)?)",
     re.IGNORECASE,
 )
+_VOICE_TAG = re.compile(_VOICE, re.IGNORECASE)
 _BEGUN = regex.compile(_TAG.pattern, regex.IGNORECASE)
 """The same, of which the beginning can be found."""
 _LONGEST = 300
@@ -115,6 +117,17 @@ def parse(text: str, markup: Callable[[str], str] | None = None) -> list[Part]:
     if not end:
         return [Spoken(text)]
     return _tidy([*parts, Spoken(text[end:], voice)])
+
+
+def says_something(text: str) -> bool:
+    """Whether a text has something to say, or a silence: a voice's name in a tag is not said."""
+    return is_speakable(_VOICE_TAG.sub("", text))
+
+
+def last_voice(text: str) -> str | None:
+    """The name in the last voice tag of a text, which holds for what follows; None where there is none."""
+    named = _VOICE_TAG.findall(text)
+    return named[-1].strip() if named else None
 
 
 class TagStream:

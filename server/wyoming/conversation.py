@@ -27,9 +27,10 @@ from server.metrics import Metrics
 from server.speech import telling
 from server.speech.live import LiveSpeech, LiveText, Unit
 from server.speech.progress import Patience, made
-from server.speech.request import DEFAULT, SpeechRequest, of_object
+from server.speech.request import DEFAULT, SpeechRequest
+from server.speech.request_parsing import of_object
 from server.speech.service import SpeechService
-from server.text.live import Granularity
+from server.text.live import Granularity, WholeCharacters
 from server.wyoming.events import EventError, read_event
 
 WIDTH = 2
@@ -195,7 +196,7 @@ class Conversation:
         if Describe.is_type(event.type):
             await self._write(self._doors.info())
         elif Ping.is_type(event.type):
-            await self._write(Pong(text=Ping.from_event(event).text))
+            await self._write(Pong(text=_whole_characters(Ping.from_event(event).text)))
         elif SelectProgram.is_type(event.type):
             self._model = self._doors.service.pool.bundles.resolve(_text_of(event, "name")).id
         elif SynthesizeStart.is_type(event.type):
@@ -307,6 +308,12 @@ def _text_of(event: Event, name: str) -> str:
     if not isinstance(value, str):
         raise InvalidRequestError(f"{event.type} has no {name}", param=name)
     return value
+
+
+def _whole_characters(text: object) -> str | None:
+    """A text that can be sent: half a character, which JSON may hold, is replaced, and what is no text is left out."""
+    characters = WholeCharacters()
+    return characters.feed(text) + characters.end() if isinstance(text, str) else None
 
 
 def _milliseconds(size: int, rate: int) -> int:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from server.audio.joins import Joiner
 from server.engine.job import Job
 from server.engine.live import Grown
-from server.engine.prompt import Prompt, PromptError, check_reference
+from server.engine.manner import PromptError, check_reference
+from server.engine.prompt import Prompt
 from server.engine.reference import Reference
 from server.engine.scheduler import QueueFull
 from server.graphs.checking import verify_files

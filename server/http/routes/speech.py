@@ -21,7 +21,8 @@ from server.metrics import UNKNOWN, Metrics
 from server.speech import telling
 from server.speech.progress import Patience, made
 from server.speech.rendering import Speech, WholeFiles
-from server.speech.request import SpeechRequest, parse
+from server.speech.request import SpeechRequest
+from server.speech.request_parsing import parse
 from server.speech.service import SpeechService
 from server.speech.telling import CAPPED
 

@@ -13,7 +13,7 @@ from sanic import Blueprint, Request
 from sanic.response import HTTPResponse
 
 from server.errors import ApiError, InvalidRequestError, KeyLimitError
-from server.http.stream_session import Doors
+from server.http.doors import Doors
 from server.metrics import UNKNOWN, Outcome
 from server.speech import telling
 from server.speech.batch import Item, parse_batch

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sanic import Blueprint, Request
 
 from server import log
-from server.errors import StoppingError
-from server.http.stream_session import Doors, Session
+from server.errors import StoppingError, TooManyConnectionsError
+from server.http.doors import Doors
+from server.http.stream_session import Session
 from server.http.websocket import WebSocket
 
 
 def speech_stream_routes(doors: Doors) -> Blueprint:
     """The route over what `doors` has."""
     blueprint = Blueprint("speech_stream")
+    sessions: set[Session] = set()
+
+    @contextmanager
+    def one_more(session: Session) -> Iterator[None]:
+        """Count a session while it lasts."""
+        if len(sessions) >= doors.limits.sockets:
+            raise TooManyConnectionsError("there are too many WebSockets; try again soon")
+        sessions.add(session)
+        try:
+            yield
+        finally:
+            sessions.discard(session)
 
     async def stream(request: Request) -> None:
         if request.app.ctx.draining:
             raise StoppingError("the server is stopping; try again soon")
         session = Session(doors, str(request.id), request.ctx.key, request.app.ctx.turns, caller=request.ctx.caller)
-        with doors.one_more(session):
+        with one_more(session):
             socket = await WebSocket.accept(request, doors.limits.message_bytes)
             began = asyncio.get_running_loop().time()
             doors.metrics.answered(101)
@@ -48,7 +63,7 @@ def speech_stream_routes(doors: Doors) -> Blueprint:
 
     @blueprint.before_server_stop
     async def leave(*_: Any) -> None:
-        for session in tuple(doors.sessions):
+        for session in tuple(sessions):
             session.leave()
 
     return blueprint

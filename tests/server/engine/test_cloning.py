@@ -16,8 +16,8 @@ from server.engine import encoding
 from server.engine.bundle import OpenBundle
 from server.engine.job import Job, Sampling
 from server.engine.live import LiveJob
+from server.engine.manner import CloneError, PromptError
 from server.engine.primed import KEPT_STATES, PrimedStates
-from server.engine.prompt import CloneError, PromptError
 from server.engine.provider import open_bundle
 from server.engine.reference import Reference
 from server.engine.worker import Engine

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from server.engine.bundle import OpenBundle
 from server.engine.job import Job, JobError, Sampling, TextLateError
 from server.engine.live import LiveJob, StableTokens
-from server.engine.prompt import PromptError
+from server.engine.manner import PromptError
 from server.engine.provider import open_bundle
 from server.engine.synthesizer import CHUNK_RAMP
 from server.engine.tokenizer import TextTokenizer

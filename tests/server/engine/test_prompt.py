@@ -12,7 +12,8 @@ from tokenizers import Encoding
 
 from benchmarks.hostile import Process
 from server.engine.bundle import CODEC_TABLE, TEXT_TABLE, TOKENIZER
-from server.engine.prompt import InstructionError, PromptBuilder, PromptError
+from server.engine.manner import InstructionError, PromptError
+from server.engine.prompt import PromptBuilder
 from server.engine.tokenizer import TextTokenizer
 from server.manifest import read_manifest
 from tests.bundles import RANDOM_BUNDLE

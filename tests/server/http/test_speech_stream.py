@@ -153,6 +153,33 @@ def test_a_tag_changes_the_voice_of_the_sentences_that_follow(
     assert fake_server.events("prompt")[-1]["speaker"] == "serena"
 
 
+@pytest.mark.parametrize("granularity", ["sentence", "clause", "token"])
+def test_a_voice_tag_alone_is_no_sentence(
+    fake_server: RunningServer, connection: ClientConnection, granularity: str
+) -> None:
+    tell(connection, "session.config", **{**CONFIG, "split_granularity": granularity})
+    for text in ("[voice:ryan]", " [voice: ryan] \n", "... [voice:ryan]\n\n🙂"):
+        say(connection, text)
+        events, _ = hear(connection)
+        assert (kinds(events), events[0]["total_sentences"]) == (["session.done"], 0)
+    before = len(fake_server.events("live_text" if granularity == "token" else "prompt"))
+    say(connection, "[voice:ryan]\n\n", "So it is. [voice:vivian]")
+    events, _ = hear(connection)
+    assert (kinds(events), events[-1]["total_sentences"]) == (["audio.start", "audio.done", "session.done"], 1)
+    made = fake_server.events("live_text" if granularity == "token" else "prompt")[before:]
+    assert {event["speaker"] for event in made} == {"ryan"}
+
+
+def test_a_voice_named_behind_the_last_word_of_a_sentence_speaks_the_next(
+    fake_server: RunningServer, connection: ClientConnection
+) -> None:
+    before = len(fake_server.events("prompt"))
+    say(connection, "One [voice:ryan]. [1ms] Two. Three [voice:vivian][1ms]. Four.")
+    hear(connection)
+    speakers = [event["speaker"] for event in fake_server.events("prompt")[before:]]
+    assert [speaker for speaker, _ in groupby(speakers)] == ["serena", "ryan", "vivian"]
+
+
 def test_nothing_said_is_no_sentences(connection: ClientConnection) -> None:
     for index in range(2):
         tell(connection, "input.done")
@@ -214,6 +241,18 @@ def test_what_is_wrong_with_a_text_in_tokens_is_said_and_the_next_one_is_spoken(
     assert hear(connection)[0][-1]["total_sentences"] == 0
     say(connection, "One")
     assert hear(connection)[0][-1]["total_sentences"] == 1
+
+
+def test_max_new_tokens_bounds_each_unit(connection: ClientConnection) -> None:
+    tell(connection, "session.config", **{**TOKEN, "split_granularity": "sentence", "max_new_tokens": 3})
+    say(connection, "The first one. The second one.")
+    events, audio = hear(connection)
+    done = [event for event in events if event["type"] == "audio.done"]
+    assert [(event["finish_reason"], event["total_bytes"]) for event in done] == [("length", 3 * FRAME_BYTES)] * 2
+    tell(connection, "session.config", **{**TOKEN, "max_new_tokens": 3})
+    say(connection, "The first one.", " The second one.")
+    events, audio = hear(connection)
+    assert (events[-1]["total_sentences"], len(audio)) == (1, 3 * FRAME_BYTES), "the unit is all of the text"
 
 
 def test_whole_files_where_audio_is_not_streamed(connection: ClientConnection) -> None:
@@ -359,6 +398,42 @@ def test_an_emoji_may_be_cut_in_two(connection: ClientConnection) -> None:
     connection.send(r'{"type": "input.text", "text": "\ude42."}')
     tell(connection, "input.done")
     assert hear(connection, "audio.start")[0][0]["sentence_text"] == "One 🙂."
+
+
+@pytest.mark.parametrize("granularity", ["none", "sentence", "clause", "token"])
+def test_half_a_character_is_replaced_wherever_it_stands(connection: ClientConnection, granularity: str) -> None:
+    tell(connection, "session.config", **{**CONFIG, "split_granularity": granularity})
+    for half in (r"\ud83d", r"\ude42"):
+        for text, units in ((half, 0), (f"{half}{half} \\n", 0), (f"{half}One {half}.", 1), (f"One{half}", 1)):
+            for piece in (text, half):
+                connection.send(f'{{"type": "input.text", "text": "{piece}"}}')
+            tell(connection, "input.done")
+            events, _ = hear(connection)
+            assert kinds(events) == ["audio.start", "audio.done"] * units + ["session.done"]
+            if units and granularity != "token":
+                assert "\ufffd" in events[0]["sentence_text"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        r'"type": "\ud800"',
+        r'"type": "session.config", "exact_frames": 2, "\ud800": 1',
+        *(
+            rf'"type": "session.config", "exact_frames": 2, "{name}": "\ud800"'
+            for name in (
+                *("voice", "model", "language", "instructions", "response_format", "speed", "seed", "ref_audio"),
+                *("ref_text", "task_type", "split_granularity", "stream_audio", "word_timestamps", "text_format"),
+            )
+        ),
+        r'"type": "session.config", "exact_frames": 2, "lexicon": {"\ud800": "\udc00"}',
+    ],
+)
+def test_half_a_character_in_any_field_ends_no_conversation(connection: ClientConnection, fields: str) -> None:
+    connection.send(f"{{{fields}}}")
+    say(connection, "One.")
+    events, _ = hear(connection)
+    assert events[-1]["total_sentences"] == 1
 
 
 def test_what_is_counted_and_logged(fake_server: RunningServer) -> None:

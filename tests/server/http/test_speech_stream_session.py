@@ -16,7 +16,8 @@ from server.cli.startup import open_pool
 from server.config import Settings
 from server.http.access import KeyLimit
 from server.http.capacity import Turns
-from server.http.stream_session import Doors, Session, StreamLimits
+from server.http.doors import Doors, StreamLimits
+from server.http.stream_session import Session
 from server.http.websocket import Bounded, WebSocket
 from server.metrics import Metrics
 from server.models.catalogue import Bundles, find
@@ -123,6 +124,27 @@ def test_an_utterance_that_has_failed_can_be_ended_otherwise(how: str) -> None:
             assert [event["type"] for event in socket.sent] == ["error", "session.done"]
             assert socket.sent[1].get("cancelled", False) is (how == "input.cancel")
             assert socket.closed is (how == "session.close")
+
+    run(play())
+
+
+def test_each_utterance_that_is_cancelled_is_told_so() -> None:
+    async def play() -> None:
+        pool = Pool()
+        async with conversation(service_of(pool), Turns(A_ROUND)) as socket:
+            for text in ("One. Two", "Three.", ""):
+                socket.tell("input.text", text=text)
+                socket.tell("input.done")
+            socket.tell("input.text", text="Four")
+            await until(lambda: pool.waiting, "the first one waits for the model, and the others for the first")
+            socket.tell("input.cancel")
+            await until(lambda: len(socket.sent) == 4, "each of them is over")
+            ends = [event for event in socket.sent if event["type"] == "session.done"]
+            assert [(end["utterance_index"], end["total_sentences"]) for end in ends] == [(i, 0) for i in range(4)]
+            assert all(end.get("cancelled") for end in ends)
+            socket.tell("input.done")
+            await until(lambda: len(socket.sent) == 5, "the next one is over")
+            assert "cancelled" not in socket.sent[-1]
 
     run(play())
 

@@ -6,14 +6,17 @@ import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
+import pytest
+
 from server.cli.startup import open_pool
 from server.config import Settings
 from server.metrics import Metrics
 from server.models.catalogue import Bundles, find
 from server.models.pool import EnginePool
-from server.speech.live import LiveSpeech, LiveText
+from server.speech.live import LONG_CHARS, LiveSpeech, LiveText
 from server.speech.request import SpeechRequest
 from server.speech.service import SpeechService
+from server.text.tags import Part, Spoken, TagError, TagStream
 from tests.server.clock import settle, until
 from tests.server.fakes import FakeEngine, write_bundle
 
@@ -50,6 +53,57 @@ def test_a_unit_made_ahead_is_let_go_however_often_the_one_who_hears_is_cancelle
                 await asyncio.sleep(0)
             await asyncio.wait([hearing])
             await until(lambda: not users(pool), "nothing is left that uses the engine")
+
+    asyncio.run(play())
+
+
+def test_a_text_of_many_tags_is_taken_apart_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    feed = TagStream.feed
+
+    def noted(stream: TagStream, text: str) -> list[Part | TagError]:
+        lengths.append(len(text))
+        return feed(stream, text)
+
+    monkeypatch.setattr(TagStream, "feed", noted)
+
+    async def play() -> None:
+        text = LiveText("token", "en", 100_000)
+        text.feed("[voice:a]" * 10_000 + "So")
+        text.end()
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        assert await text.begins()
+        counting.cancel()
+        assert await text.parts() == [Spoken("So", "a")]
+        assert await text.parts() == []
+        assert await text.parts() is None
+        assert sum(lengths) == 90_002
+        assert max(lengths) <= LONG_CHARS
+        assert turns >= len(lengths) - 1
+
+    asyncio.run(play())
+
+
+def test_what_is_dropped_says_nothing_once_its_text_has_ended() -> None:
+    async def play() -> None:
+        text = LiveText("token", "en", 1000)
+        text.feed("One two [paus")
+        assert await text.begins()
+        dropping = asyncio.create_task(text.drop())
+        await settle()
+        text.feed(" three")
+        text.end()
+        await dropping
+        assert not await text.begins()
+        assert await text.parts() is None
 
     asyncio.run(play())
 

@@ -12,14 +12,14 @@ import pytest
 from server.audio.joins import KEPT_AFTER_SECONDS
 from server.engine.job import Job, RunawayError
 from server.engine.live import LiveJob
-from server.engine.prompt import PromptError
+from server.engine.manner import PromptError
 from server.engine.scheduler import QueueFull
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
 from server.metrics import NoEvents
 from server.speech.live import LiveText
+from server.speech.live_plan import make_live_plan
 from server.speech.live_reading import AT_ONCE_CHARS, SETTLE_SECONDS, YIELD_SECONDS, LiveReading
-from server.speech.plan import make_live_plan
 from server.speech.reading import PAUSE_SECONDS, SILENCE_SECONDS
 from server.speech.request import SpeechRequest
 from server.speech.stall_timeout import stall_timeout
@@ -172,6 +172,13 @@ def test_silences_and_voices_part_the_text() -> None:
     quiet = np.flatnonzero(heard.audio == 0)
     assert quiet[0] == 3 * FRAME, "the silence begins where the first row ends, to the sample"
     assert max(map(len, heard.samples)) <= SILENCE_SECONDS * SAMPLE_RATE
+
+
+def test_silences_side_by_side_are_one() -> None:
+    said, heard = run(whole(["[1ms][0s]" * 500, " One"]))
+    assert said == ["One"]
+    assert len(heard.audio) == 3 * FRAME + round(0.5 * SAMPLE_RATE)
+    assert sum(not samples.any() for samples in heard.samples) <= 2, "the first one may be heard already"
 
 
 @pytest.mark.parametrize("wait", [False, True])

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from server.engine.job import Sampling
-from server.engine.prompt import InstructionError, Prompt
+from server.engine.manner import InstructionError
+from server.engine.prompt import Prompt
 from server.manifest import Manifest
+from server.speech.delivery import Delivery
 from server.speech.pieces import VoicedChunk, pieces_of, smaller
-from server.speech.plan import Delivery, Part, Passage, Plan
+from server.speech.plan import Part, Passage, Plan
 from server.text.chunks import Chunk
 from server.text.sentences import Boundary
 from server.text.tags import Silence

@@ -16,8 +16,9 @@ from server.errors import InvalidRequestError
 from server.manifest import Manifest, read_manifest
 from server.models.pool import Lease
 from server.models.pool_entry import SpeechEngine
-from server.speech.plan import Passage, Plan, check_live, make_live_plan, make_plan
-from server.speech.request import build
+from server.speech.live_plan import check_live, make_live_plan
+from server.speech.plan import Passage, Plan, make_plan
+from server.speech.request_parsing import build
 from server.speech.service import SpeechService
 from server.text.lexicon import lexicon_of
 from server.voices.profiles import Profile, ProfileSampling

@@ -14,11 +14,13 @@ import pytest
 
 from server.audio.joins import FADE_SECONDS
 from server.engine.job import Job, JobError, RunawayError, Sampling
-from server.engine.prompt import CloneError, InstructionError, Prompt, PromptError
+from server.engine.manner import CloneError, InstructionError, PromptError
+from server.engine.prompt import Prompt
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
+from server.speech.delivery import Delivery
 from server.speech.pieces import VoicedChunk
-from server.speech.plan import Delivery
+from server.speech.planned_reading import PlannedReading
 from server.speech.reading import MAX_ATTEMPTS, PAUSE_SECONDS, Reading, chunk_seed
 from server.text import tags
 from server.text.chunks import Chunk, chunks
@@ -108,7 +110,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 def test_later_chunks_that_are_ready_first_are_heard_in_their_turn() -> None:
     async def test() -> None:
         engine = HandEngine(rows=3)
-        reading = Reading(engine, numbered(4), make_job)
+        reading = PlannedReading(engine, numbered(4), make_job)
         await reading.begin()
         task = asyncio.create_task(heard(reading))
         engine.jobs[0].put(level(0), 1)
@@ -131,7 +133,7 @@ def test_as_many_ahead_as_there_are_rows_and_only_what_is_heard_is_no_spare_job(
             ahead.append(len(engine.jobs) - ended)
             return make_job(voiced, number, attempt)
 
-        reading = Reading(engine, numbered(9), make)
+        reading = PlannedReading(engine, numbered(9), make)
         await reading.begin()
         task = asyncio.create_task(heard(reading))
         for number in range(9):
@@ -157,7 +159,7 @@ def test_a_first_chunk_that_waits_takes_no_place_for_others() -> None:
             begun.append(number)
             return make_job(voiced, number, attempt)
 
-        reading = Reading(engine, numbered(4), make)
+        reading = PlannedReading(engine, numbered(4), make)
         await reading.begin()
         samples = aiter(reading)
         first = asyncio.ensure_future(anext(samples))
@@ -174,7 +176,7 @@ def test_a_first_chunk_that_waits_takes_no_place_for_others() -> None:
 def test_a_chunk_that_comes_to_be_heard_while_it_waits_wakes_the_engine() -> None:
     async def test() -> None:
         engine = HandEngine(rows=1)
-        reading = Reading(engine, numbered(2), make_job)
+        reading = PlannedReading(engine, numbered(2), make_job)
         await reading.begin()
         task = asyncio.create_task(heard(reading))
         engine.jobs[0].put(level(0), 1)
@@ -195,7 +197,7 @@ def test_a_chunk_that_comes_to_be_heard_while_it_waits_wakes_the_engine() -> Non
 def test_pauses_are_those_of_what_ends(boundary: Boundary) -> None:
     async def test() -> None:
         engine = HandEngine(rows=2)
-        reading = Reading(engine, numbered(3, boundary), make_job)
+        reading = PlannedReading(engine, numbered(3, boundary), make_job)
         await reading.begin()
         task = asyncio.create_task(heard(reading))
         engine.jobs[0].put(level(0), 1)
@@ -215,7 +217,7 @@ def test_pauses_are_those_of_what_ends(boundary: Boundary) -> None:
 def test_a_single_chunk_is_heard_as_it_is() -> None:
     async def test() -> None:
         engine = HandEngine(rows=2)
-        reading = Reading(engine, numbered(1), make_job)
+        reading = PlannedReading(engine, numbered(1), make_job)
         await reading.begin()
         (job,) = engine.jobs
         parts = [np.zeros(FRAME, np.float32), level(3), np.zeros(FRAME, np.float32)]
@@ -231,7 +233,7 @@ def test_a_single_chunk_is_heard_as_it_is() -> None:
 def test_an_error_of_a_later_chunk_comes_after_what_was_said_before_it() -> None:
     async def test() -> None:
         engine = HandEngine(rows=4)
-        reading = Reading(engine, numbered(5), make_job)
+        reading = PlannedReading(engine, numbered(5), make_job)
         await reading.begin()
         engine.jobs[0].put(level(0), 1)
         samples: list[np.ndarray] = []
@@ -263,7 +265,7 @@ def test_a_chunk_that_cannot_be_made_ends_the_reading() -> None:
 
     async def test() -> None:
         engine = HandEngine(rows=2)
-        reading = Reading(engine, numbered(4), fail_at_two)
+        reading = PlannedReading(engine, numbered(4), fail_at_two)
         await reading.begin()
         engine.jobs[0].put(level(0), 1)
         with pytest.raises(ValueError, match="too long"):
@@ -283,7 +285,7 @@ def test_stopping_ends_every_job_and_begins_no_other() -> None:
                 held.wait(TIMEOUT)
             return make_job(voiced, number, attempt)
 
-        reading = Reading(engine, numbered(9), slow)
+        reading = PlannedReading(engine, numbered(9), slow)
         await reading.begin()
         engine.jobs[0].put(level(0), 1)
         task = asyncio.create_task(heard(reading))
@@ -353,7 +355,7 @@ def test_a_book_takes_bounded_memory(rows: int) -> None:
 
     async def test() -> None:
         engine = BusyEngine(rows)
-        reading = Reading(
+        reading = PlannedReading(
             engine, (VoicedChunk(chunk, DELIVERY) for chunk in chunks(text, "en", engine.count_tokens)), make_job
         )
         try:
@@ -388,7 +390,7 @@ RUNAWAY = RunawayError("no speech")
 def test_a_chunk_that_nobody_has_heard_is_made_again() -> None:
     async def test() -> None:
         engine = HandEngine(rows=3)
-        reading = Reading(engine, numbered(3), make_job)
+        reading = PlannedReading(engine, numbered(3), make_job)
         await reading.begin()
         listening = asyncio.create_task(heard(reading))
         first = engine.jobs[0]
@@ -413,7 +415,7 @@ def test_a_chunk_that_nobody_has_heard_is_made_again() -> None:
 def test_a_chunk_that_is_no_speech_again_ends_the_reading() -> None:
     async def test() -> None:
         engine = HandEngine(rows=1)
-        reading = Reading(engine, numbered(1), make_job)
+        reading = PlannedReading(engine, numbered(1), make_job)
         await reading.begin()
         listening = asyncio.create_task(heard(reading))
         for count in range(1, MAX_ATTEMPTS + 1):
@@ -428,7 +430,7 @@ def test_a_chunk_that_is_no_speech_again_ends_the_reading() -> None:
 def test_a_chunk_that_was_heard_in_part_is_not_made_again() -> None:
     async def test() -> None:
         engine = HandEngine(rows=1)
-        reading = Reading(engine, numbered(1), make_job)
+        reading = PlannedReading(engine, numbered(1), make_job)
         await reading.begin()
         samples = aiter(reading)
         engine.jobs[0].put(level(0), 1)
@@ -446,7 +448,7 @@ def test_a_chunk_that_was_heard_in_part_is_not_made_again() -> None:
 def test_a_silence_comes_in_pieces() -> None:
     async def test() -> None:
         silence = tags.Silence(Decimal("2.50001"))
-        reading = Reading(HandEngine(rows=1), iter([silence]), make_job)
+        reading = PlannedReading(HandEngine(rows=1), iter([silence]), make_job)
         await reading.begin()
         sizes = [len(samples) async for samples in reading]
         assert sizes == [SAMPLE_RATE, SAMPLE_RATE, SAMPLE_RATE // 2]
@@ -491,7 +493,7 @@ def test_a_chunk_that_does_not_fit_the_model_is_cut_further(first: str) -> None:
             return job
 
         pieces = (VoicedChunk(Chunk(text, 9, end), DELIVERY) for text, end in zip(texts, boundaries, strict=True))
-        reading = Reading(engine, pieces, make)
+        reading = PlannedReading(engine, pieces, make)
         await reading.begin()
         assert order(await heard(reading)) == list(range(len(made)))
         assert " ".join(voiced.chunk.text for voiced in made) == " ".join(texts)
@@ -520,7 +522,9 @@ def test_a_model_that_no_text_fits_is_told_at_once(error: Exception, calls: int)
             tried.append(voiced.chunk.text)
             raise error
 
-        reading = Reading(HandEngine(rows=1), iter([VoicedChunk(Chunk("word", 1, Boundary.TEXT), DELIVERY)]), make)
+        reading = PlannedReading(
+            HandEngine(rows=1), iter([VoicedChunk(Chunk("word", 1, Boundary.TEXT), DELIVERY)]), make
+        )
         with pytest.raises(type(error)):
             await reading.begin()
         assert len(tried) == calls
@@ -539,7 +543,7 @@ def test_each_voice_has_its_own_speed_and_no_sample_is_lost_between() -> None:
             VoicedChunk(Chunk("Two.", 1, Boundary.WORD), slow),
             VoicedChunk(Chunk("Three.", 1, Boundary.TEXT), DELIVERY),
         ]
-        reading = Reading(engine, iter(voiced), make_job)
+        reading = PlannedReading(engine, iter(voiced), make_job)
         await reading.begin()
         task = asyncio.create_task(heard(reading))
         engine.jobs[0].put(level(0), 1)
@@ -561,7 +565,7 @@ def test_only_an_end_that_the_budget_made_fades_out(max_frames: int, fades: bool
         def make(voiced: VoicedChunk, number: int, attempt: int) -> Job:
             return Job(NO_PROMPT, SAMPLING, 1, max_frames, CAPACITY)
 
-        reading = Reading(engine, iter([*numbered(1), *after]), make)
+        reading = PlannedReading(engine, iter([*numbered(1), *after]), make)
         await reading.begin()
         engine.jobs[0].frames = 1
         engine.jobs[0].put(level(0), 1)
@@ -578,7 +582,7 @@ def test_only_an_end_that_the_budget_made_fades_out(max_frames: int, fades: bool
 def test_a_cap_ends_the_reading_and_every_job() -> None:
     async def test() -> None:
         engine = HandEngine(rows=3)
-        reading = Reading(engine, numbered(6), make_job, most_frames=4)
+        reading = PlannedReading(engine, numbered(6), make_job, most_frames=4)
         await reading.begin()
         task = asyncio.create_task(heard(reading))
         engine.jobs[0].put(level(0), 1)
@@ -604,7 +608,7 @@ def test_a_cap_ends_the_reading_and_every_job() -> None:
 def test_a_cap_that_the_speech_does_not_pass_is_no_end(most: int | None) -> None:
     async def test() -> None:
         engine = HandEngine(rows=2)
-        reading = Reading(engine, numbered(1), make_job, most_frames=most)
+        reading = PlannedReading(engine, numbered(1), make_job, most_frames=most)
         await reading.begin()
         engine.jobs[0].put(np.tile(level(0), 3), 3)
         engine.jobs[0].frames = 3
@@ -619,7 +623,7 @@ def test_a_cap_that_the_speech_does_not_pass_is_no_end(most: int | None) -> None
 def test_no_chunk_is_begun_that_the_cap_leaves_no_room_for() -> None:
     async def test() -> None:
         engine = HandEngine(rows=4)
-        reading = Reading(engine, numbered(9), make_job, most_frames=5)
+        reading = PlannedReading(engine, numbered(9), make_job, most_frames=5)
         await reading.begin()
         task = asyncio.create_task(heard(reading))
         engine.jobs[0].put(level(0), 1)
@@ -642,7 +646,7 @@ def test_a_stretched_speech_is_capped_in_frames_of_the_model() -> None:
     async def test() -> None:
         engine = HandEngine(rows=1)
         fast = [voiced._replace(delivery=replace(DELIVERY, speed=2.0)) for voiced in numbered(1)]
-        reading = Reading(engine, iter(fast), make_job, most_frames=10)
+        reading = PlannedReading(engine, iter(fast), make_job, most_frames=10)
         await reading.begin()
         engine.jobs[0].put(np.tile(level(0), 30), 30)
         assert len(np.concatenate(await heard(reading))) == 5 * FRAME

@@ -7,17 +7,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import pytest
 
-from server.engine.prompt import CloneError
-from server.errors import BusyError, InvalidRequestError
+from server.audio.encoders import Encoder, PcmEncoder
+from server.engine.manner import CloneError
+from server.errors import ApiError, BusyError, InvalidRequestError
 from server.manifest import Manifest
 from server.models.pool import Lease
 from server.models.pool_entry import SpeechEngine
 from server.speech import service as service_module
 from server.speech.request import SpeechRequest
+from server.speech.request_parsing import build
 from server.speech.service import LONG_CHARS, SpeechService
 from tests.server.clock import settle, until
 from tests.server.fakes import manifest_of
@@ -110,6 +112,45 @@ def test_a_request_that_is_wrong_waits_for_no_model_and_gives_its_place_back() -
         with pytest.raises(InvalidRequestError):
             asyncio.run(service_of(pool).start(request_of(text)))
     assert (pool.waiting, pool.places) == (0, 1)
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("fault", ["instructions", "place", "plan", "client"])
+def test_the_encoder_of_speech_that_does_not_begin_is_closed(
+    monkeypatch: pytest.MonkeyPatch, live: bool, fault: str
+) -> None:
+    encoders: list[Encoder] = []
+
+    class Noted(PcmEncoder):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    def make(*_: object) -> Encoder:
+        encoders.append(Noted())
+        return encoders[0]
+
+    monkeypatch.setattr(service_module, "make_encoder", make)
+    pool = Pool(places=0 if fault == "place" else 1)
+    fields = {"instructions": {"instructions": "x" * 20 * LONG_CHARS}, "plan": {"top_k": 1_000_000}}.get(fault, {})
+    request = build(model="model", input="Hello.", **fields)
+
+    async def arriving() -> None:
+        return None
+
+    async def play() -> None:
+        service = service_of(pool)
+        starting = asyncio.create_task(service.start_live(request, arriving) if live else service.start(request))
+        if fault == "client":
+            await until(lambda: pool.waiting, "the request waits for the model")
+            starting.cancel()
+        await asyncio.wait([starting])
+        assert starting.cancelled() or isinstance(starting.exception(), ApiError)
+
+    asyncio.run(play())
+    (encoder,) = encoders
+    assert cast(Noted, encoder).closed
 
 
 def test_a_place_is_held_while_a_request_waits_for_its_model() -> None:

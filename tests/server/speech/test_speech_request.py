@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from server.errors import InvalidRequestError
 from server.speech.foreign_fields import ALIASES, CLONING, MAX_NAME_CHARS, MAX_NAMES
-from server.speech.request import SpeechRequest, build, parse
+from server.speech.request import SpeechRequest
+from server.speech.request_parsing import build, parse
+from server.text.lexicon import LexiconError, lexicon_of
 
 GOOD = {"model": "tts-1", "input": "Hello", "voice": "alloy"}
 OPTIONAL = [name for name in SpeechRequest.model_fields if name != "input"]
@@ -302,6 +305,15 @@ def test_what_is_told_of_other_fields_is_bounded_and_harmless(fields: dict[str, 
         assert name.isprintable()
         assert len(name) <= MAX_NAME_CHARS
         assert not set(name) & set(', \r\n"')
+
+
+@pytest.mark.parametrize("word", ["", " ", "\x0b", "\u3000\n"])
+def test_a_word_of_blanks_is_refused_by_the_schema_of_a_lexicon_too(word: str) -> None:
+    with pytest.raises(LexiconError, match="a word is empty"):
+        lexicon_of({word: "say"})
+    words = SpeechRequest.model_json_schema()["properties"]["lexicon"]["propertyNames"]
+    assert not re.search(words["pattern"], word)
+    assert re.search(words["pattern"], f"{word}x")
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])

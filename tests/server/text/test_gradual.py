@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from server.text.alphabet import adapted
-from server.text.gradual import MOST_HELD, Gradual, Manner
+from server.text.gradual import MOST_HELD, Gradual, Preparation
 from server.text.lexicon import Lexicon, lexicon_of
 from server.text.lines import PARAGRAPH
 from server.text.locators import spoken_links
@@ -91,7 +91,7 @@ def prepared(text: str, begins_line: bool, ends_line: bool, *, spelt: bool, lexi
 
 
 def parts_of(parts: list[str], *, spelt: bool, lexicon: Lexicon = NO_WORDS) -> list[str]:
-    gradual = Gradual(Manner(partial(prepared, spelt=spelt, lexicon=lexicon), lexicon, spelt, "en"))
+    gradual = Gradual(Preparation(partial(prepared, spelt=spelt, lexicon=lexicon), lexicon, spelt, "en"))
     return [said for part in parts for said in gradual.feed(part)] + gradual.end()
 
 

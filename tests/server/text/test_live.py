@@ -60,7 +60,8 @@ def test_nothing_is_lost_or_depends_on_the_pieces(parts: list[str], step: int, g
     assert units == units_of(text, granularity, len(text) or 1, None)
     said, whole = "".join("".join(units).split()), "".join(text.split())
     assert whole.startswith(said)
-    assert not any(character.isalnum() for character in whole[len(said) :])
+    left = whole[len(said) :].replace("[voice:a,b]", "")
+    assert not any(character.isalnum() for character in left)
 
 
 def test_a_sentence_waits_for_the_first_sign_of_the_next() -> None:
@@ -81,6 +82,17 @@ def test_a_text_that_stops_coming_is_settled_only_where_a_sentence_may_end() -> 
     for text, settled in (("Hello.", ["Hello."]), (" Ask Dr.", []), (" Smith", []), ("?", ["Ask Dr. Smith?"])):
         assert splitter.feed(text) == []
         assert splitter.settle() == settled
+
+
+@pytest.mark.parametrize("granularity", UNITS)
+@pytest.mark.parametrize("step", [1, 1000])
+def test_a_voice_tag_alone_goes_with_what_follows(granularity: Granularity, step: int) -> None:
+    assert units_of("[voice:ann]\n\n [voice: bob] ... ", granularity, step) == []
+    assert units_of("[voice:ann]\nThis is on her mind.", granularity, step) == ["[voice:ann]\nThis is on her mind."]
+    assert units_of("[1s]", granularity, step) == ["[1s]"]
+    units = units_of("It is so very late now. [voice:ann]", granularity, step)
+    assert units[0].startswith("It is so very late now.")
+    assert len(units) == 1
 
 
 def test_no_cut_within_a_tag() -> None:

@@ -10,7 +10,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.text.tags import MAX_SILENCE_SECONDS, STRENGTHS, Part, Silence, Spoken, TagError, TagStream, parse, samples
+from server.text.tags import (
+    MAX_SILENCE_SECONDS,
+    STRENGTHS,
+    Part,
+    Silence,
+    Spoken,
+    TagError,
+    TagStream,
+    last_voice,
+    parse,
+    samples,
+    says_something,
+)
 
 
 def silence(seconds: str) -> Silence:
@@ -251,6 +263,22 @@ def test_a_text_that_arrives_over_time_comes_apart_as_the_whole(parts: list[str]
     assert sum((part.seconds for part in whole if isinstance(part, Silence)), Decimal(0)) == sum(
         (part.seconds for part in said), Decimal(0)
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "voice"),
+    [
+        ("[voice:ann]", False, "ann"),
+        ("[voice: ann ] [VOICE:bob]...\n", False, "bob"),
+        ("[voice:ann] so [voice: bob]", True, "bob"),
+        ("[voice:ann] [1s]", True, "ann"),
+        ("[voice:]", True, None),
+        ("so", True, None),
+        ("🙂", False, None),
+    ],
+)
+def test_what_is_said_beside_voice_tags(text: str, says: bool, voice: str | None) -> None:
+    assert (says_something(text), last_voice(text)) == (says, voice)
 
 
 def test_only_what_may_be_a_tag_is_held_back() -> None:

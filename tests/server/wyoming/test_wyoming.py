@@ -109,6 +109,17 @@ def test_it_describes_itself(server: RunningServer) -> None:
     talk(server, conversation)
 
 
+def test_half_a_character_is_replaced(server: RunningServer) -> None:
+    async def conversation(client: AsyncClient) -> None:
+        assert client._writer is not None
+        client._writer.write(rb'{"type": "ping", "data": {"text": "\ud800"}}' + b"\n")
+        assert Pong.from_event((await hear(client, Pong))[-1]).text == "\ufffd"
+        client._writer.write(rb'{"type": "synthesize", "data": {"text": "One \ud800."}}' + b"\n")
+        assert len(audio_of(await hear(client))) == 2 * FRAME_BYTES
+
+    talk(server, conversation)
+
+
 def test_a_text(server: RunningServer) -> None:
     async def conversation(client: AsyncClient) -> None:
         for voice in (None, SynthesizeVoice(name="ryan"), SynthesizeVoice(language="de")):
