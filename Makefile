@@ -65,7 +65,7 @@ check-deploy:
 test-clients: $(VENV)/.test-$(RUNTIME) tests/node/node_modules
 	$(BIN)/python -m pytest $(CLIENT_TESTS)
 
-# Ray, in an environment of its own: 700 megabytes, so that `test` is without it. It has wheels for Python up to 3.13.
+# Ray, in an environment of its own: a gigabyte, so that `test` is without it. It has wheels for Python up to 3.13.
 test-ray: $(VENV)/.test-$(RUNTIME) .cache/ray-venv/.made
 	tests/ray/alone $(BIN)/python -m pytest $(RAY_TESTS)
 
