@@ -8,7 +8,8 @@ LOCKED := --constraint constraints.txt
 SERVER_TESTS := tests/server/
 SOCKET_TESTS := tests/server/http/ tests/server/wyoming/ tests/web/
 CLIENT_TESTS := tests/clients/
-OTHER_TESTS := $(filter-out $(SERVER_TESTS) $(SOCKET_TESTS) $(CLIENT_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
+RAY_TESTS := tests/ray/
+OTHER_TESTS := $(filter-out $(SERVER_TESTS) $(SOCKET_TESTS) $(CLIENT_TESTS) $(RAY_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
 # An NVIDIA driver decides which of the two ONNX Runtimes is installed: both have one import name, so only one may be.
 HAS_CUDA := $(and $(shell command -v nvidia-smi 2>/dev/null),$(filter x86_64,$(shell uname -m)))
 RUNTIME := $(if $(HAS_CUDA),cuda,cpu)
@@ -20,7 +21,7 @@ CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/wh
 TORCH = $(PIP) install $(CPU_TORCH) torch==2.13.0
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test test-models test-server test-sockets test-without-torch test-clients check check-deploy format lock tools test-tools export-tools random-model tiny-model clean
+.PHONY: serve test test-models test-server test-sockets test-without-torch test-clients test-ray check check-deploy format lock tools test-tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
@@ -63,6 +64,15 @@ check-deploy:
 # them. Their versions are in tests/clients/packages.toml.
 test-clients: $(VENV)/.test-$(RUNTIME) tests/node/node_modules
 	$(BIN)/python -m pytest $(CLIENT_TESTS)
+
+# Ray, in an environment of its own: a gigabyte, so that `test` is without it. It has wheels for Python up to 3.13.
+test-ray: $(VENV)/.test-$(RUNTIME) .cache/ray-venv/.made
+	tests/ray/alone $(BIN)/python -m pytest $(RAY_TESTS)
+
+.cache/ray-venv/.made: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .cache/ray-venv
+	.cache/ray-venv/bin/python -m pip --disable-pip-version-check --quiet install $(LOCKED) -e '.[cpu,formats,ray]'
+	touch $@
 
 # The newest versions that pyproject.toml allows, for every Python and platform at once.
 lock: $(VENV)/.made

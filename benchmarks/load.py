@@ -1,7 +1,7 @@
 """A server under load: `python -m benchmarks.load callers`, and so on with the other scenarios.
 
 Real HTTP clients stream from `python -m server`, which is started on a free port with a full-size random int8 bundle
-unless `--bundle` or `--url` says otherwise. Prints a table and writes a plot.
+unless `--bundle` or `--url` says otherwise. Prints a table and writes a plot. `replicas` starts servers of its own.
 """
 
 from __future__ import annotations
@@ -201,6 +201,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--plot", type=Path, default=Path(f".cache/benchmarks/load-{name}.png"), help="PNG file")
         for option, default in scenario.defaults.items():
             command.add_argument(f"--{option}", type=int, default=default, help=f"{_HELP[option]} (default: {default})")
+    about = "One server, several behind nginx, and with --ray several on Ray Serve, in turns; on the embedded model."
+    command = commands.add_parser("replicas", help=about, description=about)
+    command.add_argument("--replicas", type=int, nargs="+", default=[1, 2], help="how many (default: 1 2)")
+    command.add_argument("--ray", action="store_true", help="also on Ray Serve, which `make test-ray` installs")
+    command.add_argument("--callers", type=int, help="at once (default: as many as all replicas have rows)")
+    for option, default in (("frames", 50), ("requests", 10), ("rounds", 3)):
+        command.add_argument(f"--{option}", type=int, default=default, help=f"{_HELP[option]} (default: {default})")
     return parser.parse_args(arguments)
 
 
@@ -250,6 +257,11 @@ async def run(options: argparse.Namespace, url: str, key: str | None) -> tuple[L
 def main(arguments: list[str] | None = None) -> None:
     """Run a scenario, print its table, write its plot."""
     options = parse(arguments)
+    if options.scenario == "replicas":
+        from benchmarks import scaled  # needs nginx
+
+        scaled.main(options)
+        return
     if options.bundle is None and (options.url is None or options.scenario == "long"):
         from benchmarks.checkpoints import full_size_bundle  # needs what the tests need
 

@@ -69,16 +69,18 @@ def free_ports(number: int) -> list[int]:
 
 
 @contextmanager
-def running_nginx(folder: Path, port: int, replicas: list[int]) -> Iterator[None]:
-    """Run nginx with our configuration on a port, before these replicas."""
-    upstreams = iter(replicas)
-    text = re.sub(r"(?<=server 127\.0\.0\.1:)\d+", lambda _: str(next(upstreams)), CONFIG.read_text("utf-8"))
+def running_nginx(folder: Path, port: int, replicas: list[int]) -> Iterator[int]:
+    """Run nginx with our configuration on a port, before these replicas; yields its process id."""
+    upstream = re.compile(r"(?:( +server 127\.0\.0\.1:)\d+(.*\n))+")
+    text = upstream.sub(
+        lambda found: "".join(f"{found[1]}{each}{found[2]}" for each in replicas), CONFIG.read_text("utf-8")
+    )
     config, main = folder / "replicas.conf", folder / "nginx.conf"
     config.write_text(re.sub(r"listen \d+;", f"listen 127.0.0.1:{port};", text), "utf-8")
     main.write_text(MAIN.format(folder=folder, header=REPLICA_HEADER, config=config), "utf-8")
     process = subprocess.Popen(["nginx", "-e", folder / "error.log", "-p", folder, "-c", main])
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait()

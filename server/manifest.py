@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from server.errors import first_fault
 
@@ -34,7 +35,26 @@ Size = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Id = Annotated[int, Field(ge=0)]
 Name = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=128)]
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9])(?:\..*)?", re.IGNORECASE | re.ASCII)
+"""https://learn.microsoft.com/windows/win32/fileio/naming-a-file"""
+
+
+def is_device(name: str) -> bool:
+    """Whether Windows takes a file or folder of this name, with any ending, for a device, so that it cannot be made."""
+    return bool(_DEVICE.fullmatch(name))
+
+
+def _for_every_system(name: str) -> str:
+    if is_device(name) or name.endswith("."):
+        raise ValueError(f"{name!r} cannot be a file's name on Windows")
+    return name
+
+
+FileName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=128),
+    AfterValidator(_for_every_system),
+]
 """A file of the folder itself: no separator, no drive, not hidden, and so never `..`."""
 Alphabet = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\n\r]*$")]
 """Distinct characters in any order; a blank among them stands for every white space."""

@@ -27,6 +27,8 @@ class StandInHub:
         writer: the token that may write.
         gated: file requests without this token are refused as the Hub refuses a gated repository.
         broken: answer HTTP 500 to everything.
+        retry_after: answer HTTP 429 with this header to everything.
+        description: what is told of the repository, whatever JSON that is; None is the truth.
         stall: send half of this path's bytes, set `stalled`, and wait for `go` before the rest.
         corrupt: of these paths the first byte is sent wrong once.
         cut: for a path, break the connection once after that many bytes of it.
@@ -38,6 +40,8 @@ class StandInHub:
     writer: str = "hf_writer"
     gated: str | None = None
     broken: bool = False
+    retry_after: str | None = None
+    description: Any = None
     stall: str | None = None
     corrupt: set[str] = field(default_factory=set)
     cut: dict[str, int] = field(default_factory=dict)
@@ -97,6 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.state.requests.append((self.command, path, self.headers.get("Range")))
         if self.state.broken:
             self._send(500, {}, b"")
+        elif self.state.retry_after is not None:
+            self._send(429, {"Retry-After": self.state.retry_after}, b"")
         elif path.startswith("/api/models/"):
             self._describe(path.removeprefix("/api/models/"))
         elif path.startswith(f"/{self.state.repo}/resolve/"):
@@ -112,6 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "RepoNotFound")
         elif revision not in ("", "main", COMMIT):
             self._refuse(404, "RevisionNotFound")
+        elif self.state.description is not None:
+            self._tell(self.state.description)
         else:
             found = {
                 p.relative_to(self.state.folder).as_posix(): p for p in self.state.folder.rglob("*") if p.is_file()
@@ -163,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
                 place.unlink()
         self._tell({"success": True, "commitOid": COMMIT, "commitUrl": f"{self.state.url}/{self.state.repo}/commit/1"})
 
-    def _tell(self, answer: dict[str, Any]) -> None:
+    def _tell(self, answer: Any) -> None:
         self._send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
 
     def _file(self, name: str, *, body: bool) -> None:

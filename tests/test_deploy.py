@@ -121,6 +121,59 @@ def test_pods_are_scaled_by_a_metric_that_the_adapter_makes(metrics: dict[str, s
     assert 0 < int(metric["pods"]["target"]["averageValue"]) < int(rows)
 
 
+# Ray
+
+
+def ray_application(config: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The only application of a configuration of Ray Serve, and its only deployment."""
+    (application,) = config["applications"]
+    (deployment,) = application["deployments"]
+    return application, deployment
+
+
+def test_ray_lets_a_replica_have_what_it_takes() -> None:
+    application, deployment = ray_application(load("deploy", "ray", "serve.yaml"))
+    module, _, name = application["import_path"].partition(":")
+    source = (ROOT / f"{module.replace('.', '/')}.py").read_text("utf-8")
+    assert re.search(rf'^{name} = serve\.deployment\(name="{deployment["name"]}"\)', source, re.MULTILINE)
+    options = deployment["ray_actor_options"]
+    settings = options["runtime_env"]["env_vars"]
+    rows, queue = int(settings["KW_MAX_ROWS"]), int(settings["KW_MAX_QUEUE"])
+    assert deployment["max_ongoing_requests"] == rows + queue
+    assert 0 < deployment["autoscaling_config"]["target_ongoing_requests"] <= rows
+    assert int(settings["KW_THREADS"]) == options["num_cpus"]
+    assert deployment["graceful_shutdown_timeout_s"] > float(DEFAULTS["KW_DRAIN_SECONDS"])
+
+
+def test_the_ray_of_kubernetes_has_the_same_application_and_room_for_it() -> None:
+    service = load("deploy", "kubernetes", "rayservice.yaml")["spec"]
+    config = yaml.safe_load(service["serveConfigV2"])
+    served = load("deploy", "ray", "serve.yaml")
+    del served["http_options"]
+    assert config == served
+    _, deployment = ray_application(config)
+    cluster = service["rayClusterConfig"]
+    (workers,) = cluster["workerGroupSpecs"]
+    scaling, pod = deployment["autoscaling_config"], workers["template"]["spec"]
+    assert (workers["minReplicas"], workers["maxReplicas"]) == (scaling["min_replicas"], scaling["max_replicas"])
+    (worker,) = pod["containers"]
+    assert float(worker["resources"]["limits"]["cpu"]) == deployment["ray_actor_options"]["num_cpus"]
+    assert pod["terminationGracePeriodSeconds"] > deployment["graceful_shutdown_timeout_s"]
+    key = deployment["ray_actor_options"]["runtime_env"]["env_vars"]["KW_SECRET_API_KEY_FILE"]
+    assert [mount["mountPath"] for mount in worker["volumeMounts"]] == [str(PurePosixPath(key).parent)]
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    assert head["image"] == worker["image"]
+
+
+def test_everybody_means_the_same_ray() -> None:
+    (locked,) = re.findall(r"^ray==([\d.]+)", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    image = (DEPLOY / "ray" / "Dockerfile").read_text("utf-8")
+    assert f"rayproject/ray:{locked}-py" in image
+    assert load("deploy", "kubernetes", "rayservice.yaml")["spec"]["rayClusterConfig"]["rayVersion"] == locked
+    (extra,) = PROJECT["project"]["optional-dependencies"]["ray"][-1:]
+    assert extra.startswith("ray[data,serve]")
+
+
 # Settings, ports, times
 
 

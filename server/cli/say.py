@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from server.speech.rendering import Speech
@@ -10,8 +11,19 @@ from server.speech.request import SpeechRequest
 from server.speech.service import SpeechService
 
 
-async def write(service: SpeechService, request: SpeechRequest, output: Path) -> Speech:
+async def write(
+    service: SpeechService,
+    request: SpeechRequest,
+    output: Path,
+    whole: Callable[[Speech, int], object] = lambda speech, size: None,
+) -> Speech:
     """Write a request's speech to `output`, which is complete or stays as it was.
+
+    Args:
+        service: makes the speech.
+        request: what is said.
+        output: the file.
+        whole: hears of the speech and the bytes of its file, once they are on the disk and before they have that name.
 
     Raises:
         ApiError: as for `SpeechService.start` and `Speech.whole`.
@@ -20,9 +32,10 @@ async def write(service: SpeechService, request: SpeechRequest, output: Path) ->
     try:
         speech = await service.start(request, wait=True)
         try:
-            unfinished.write_bytes(await speech.whole())
+            size = unfinished.write_bytes(await speech.whole())
         finally:
             speech.stop()
+        whole(speech, size)
         unfinished.replace(output)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from server import config, log
-from server.cli.startup import USAGE_ERROR, CommandError, engine_loader, start_process, tell_of
+from server.cli.startup import USAGE_ERROR, CommandError, Started, engine_loader, start_process, tell_of
 from server.cli.wyoming import open_wyoming
 from server.config import Settings
 from server.config.addresses import NO_ORIGIN
@@ -36,21 +36,12 @@ def serve(arguments: argparse.Namespace, settings: Settings) -> None:
 
 def run_server(settings: Settings, load: Loader) -> None:
     """Serve until a signal ends it."""
-    from server.http import app, lifecycle
+    from server.http import lifecycle
     from server.models import memory
 
     started = start_process(settings, load)
-    bundles, profiles, lexicon, metrics, pool, arrival = started
-    for name in config.unknown_variables():
-        level = logging.WARNING if config.may_hold_a_secret(name) else logging.INFO
-        log.event("unknown_setting", level=level, variable=name)
-    if NO_ORIGIN in settings.cors_origins:
-        reason = "sandboxed frames of every page have the origin null; all of them may call the API"
-        log.event("cors_origin_null", level=logging.WARNING, reason=reason)
-    try:
-        served = app.create_app(settings, pool, profiles, metrics, lexicon)
-    except KeyFileError as error:
-        raise CommandError(f"{config.PREFIX}API_KEYS_FILE: {error}", USAGE_ERROR) from None
+    profiles, metrics = started.profiles, started.metrics
+    served = open_app(settings, started)
     try:
         sockets = listening.listen(settings.address, settings.port)
     except OSError as error:
@@ -58,13 +49,11 @@ def run_server(settings: Settings, load: Loader) -> None:
         raise CommandError(f"cannot listen on {settings.address} port {settings.port}: {reason}") from None
     if settings.wyoming_uri is not None:
         _add_wyoming(served, open_wyoming(settings, served.ctx.service, profiles, metrics), settings.drain_seconds)
-    if arrival is not None:
-        _add_arrival(served, arrival)
     memory.spare_what_is_loaded()
     lifecycle.serve(
         served,
         sockets,
-        lambda: _announce(settings, bundles, profiles, sockets),
+        lambda: _announce(settings, started.bundles, profiles, sockets),
         settings.drain_seconds,
         settings.drain_delay_seconds,
     )
@@ -73,6 +62,29 @@ def run_server(settings: Settings, load: Loader) -> None:
         # Ending Python beneath a thread that is still in native code may crash; there is nothing left to do.
         sys.stderr.flush()
         os._exit(0)
+
+
+def open_app(settings: Settings, started: Started) -> Sanic[Any, Any]:
+    """Make the app of what this process has been started with, and log what the operator should know of its settings.
+
+    Raises:
+        CommandError: the file of keys cannot be used.
+    """
+    from server.http import app
+
+    for name in config.unknown_variables():
+        level = logging.WARNING if config.may_hold_a_secret(name) else logging.INFO
+        log.event("unknown_setting", level=level, variable=name)
+    if NO_ORIGIN in settings.cors_origins:
+        reason = "sandboxed frames of every page have the origin null; all of them may call the API"
+        log.event("cors_origin_null", level=logging.WARNING, reason=reason)
+    try:
+        served = app.create_app(settings, started.pool, started.profiles, started.metrics, started.lexicon)
+    except KeyFileError as error:
+        raise CommandError(f"{config.PREFIX}API_KEYS_FILE: {error}", USAGE_ERROR) from None
+    if started.arrival is not None:
+        _add_arrival(served, started.arrival)
+    return served
 
 
 def _add_wyoming(served: Sanic[Any, Any], server: WyomingServer, drain_seconds: float) -> None:

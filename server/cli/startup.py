@@ -21,6 +21,7 @@ from server.manifest import BundleError
 from server.metrics import EngineEvents, Metrics
 from server.models.catalogue import Bundle, Bundles, find
 from server.models.names import HubBundle, hub_bundle
+from server.models.origin import other_origin
 from server.models.pool_entry import Loader
 from server.speech.fetching import Sources
 from server.speech.lexicon_file import load_lexicon
@@ -155,6 +156,10 @@ def open_bundles(settings: Settings, awaited: Bundle | None = None) -> Bundles:
     if model is not None and found and not names & set(ids):
         fetch = f"; `qwen3-tts pull {on_hub}` fetches it, or the server with {config.PREFIX}PULL=on" if on_hub else ""
         raise CommandError(f"{config.PREFIX}MODEL: no model {model!r}; there are {', '.join(ids)}{fetch}", USAGE_ERROR)
+    for bundle in found:
+        if on_hub and bundle.id == model and (other := other_origin(bundle.folder, on_hub.repo)):
+            message = f"{config.PREFIX}MODEL: the model {model} that is there came from {other}"
+            raise CommandError(f"{message}; `qwen3-tts pull --force {on_hub}` replaces it", USAGE_ERROR)
     open_with = partial(Bundles, found, model, settings.precision, exact=on_hub is not None)
     bundles = open_with()
     aliases = dict(settings.model_aliases)

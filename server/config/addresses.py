@@ -102,13 +102,14 @@ class ClientAddresses:
         """Return the address of a client; behind trusted proxies it is the last address that is not one of theirs.
 
         Args:
-            peer: the address at the other end of the connection; IPv6 may be in brackets.
+            peer: the address at the other end of the connection; IPv6 may be in brackets. Empty is a Unix domain
+                socket, at whose other end is a part of this server that tells the address in the header.
             forwarded: the values of the headers `X-Forwarded-For`.
         """
         peer = without_port(peer)
-        if not self._trusts(peer):
-            return peer or None
-        return self._first_stranger(reversed(",".join(forwarded).split(",")), peer)
+        if peer and not self._trusts(peer):
+            return peer
+        return self._first_stranger(reversed(",".join(forwarded).split(",")), peer) or None
 
     def _first_stranger(self, hops: Iterable[str], peer: str) -> str:
         """Walk back from the peer until an address is not trusted, or until a hop is not an address."""
@@ -128,7 +129,7 @@ class ClientAddresses:
             return False
         try:
             found = ipaddress.ip_address(address)
-        except ValueError:  # a Unix socket
+        except ValueError:
             return False
         if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:  # dual-stack sockets show IPv4 peers so
             found = found.ipv4_mapped

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -41,48 +43,103 @@ def serve(
     """
     # Sanic needs the selector's loop on Windows, where asyncio would choose another one.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        runner.run(_serve(app, sockets, on_listening, drain_seconds, delay_seconds))
+        runner.run(_serve_until_signal(app, sockets, on_listening, drain_seconds, delay_seconds))
 
 
-async def _serve(
+class ServerThread:
+    """Serves in a thread of its own, in a process whose main thread and signals belong to somebody else.
+
+    Args:
+        app: what is served.
+        sockets: that it is served on.
+        drain_seconds: that requests under way have to finish.
+    """
+
+    def __init__(self, app: Sanic[Any, Any], sockets: Sequence[socket.socket], drain_seconds: float) -> None:
+        self._app, self._sockets, self._drain_seconds = app, sockets, drain_seconds
+        self._listens: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve; it waits until the sockets are listened to, and raises what keeps them from that."""
+        self._thread.start()
+        self._listens.result()
+
+    def stop(self) -> None:
+        """Let requests under way finish, and wait until they have or their time is over."""
+        loop, stop = self._listens.result()
+        with suppress(RuntimeError):  # the loop is closed: it has stopped already
+            loop.call_soon_threadsafe(stop.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(self._serve())
+        except BaseException as error:
+            if self._listens.done():
+                raise
+            self._listens.set_exception(error)
+
+    async def _serve(self) -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        await _serve(
+            self._app, self._sockets, lambda: self._listens.set_result((loop, stop)), stop, self._drain_seconds
+        )
+
+
+async def _serve_until_signal(
     app: Sanic[Any, Any],
     sockets: Sequence[socket.socket],
     on_listening: Callable[[], None],
     drain_seconds: float,
     delay_seconds: float,
 ) -> None:
-    limit_accept_errors(asyncio.get_running_loop())
     # Sanic's own `run` accepts requests before it handles signals: a stop between the two would kill it or be lost.
     stop, at_once = asyncio.Event(), asyncio.Event()
-    app.ctx.at_once = at_once
     with _on_stop_signal(lambda: (at_once if stop.is_set() else stop).set()):
-        not_yet = {"start_serving": False}
-        servers: list[Any] = [
-            await app.create_server(
-                sock=sock, protocol=GuardedProtocol, backlog=ACCEPTED_AT_A_TIME, asyncio_server_kwargs=not_yet
-            )
-            for sock in sockets
-        ]
-        server = servers[0]  # fires the app's events, which are the same for all servers
-        await server.startup()
-        await server.before_start()
-        for each in servers:
-            await each.start_serving()
-        for sock in sockets:
-            sock.listen(BACKLOG)  # asyncio takes as many for the system to keep as it is to accept at a time
-        await server.after_start()
-        on_listening()
-        await stop.wait()
-        if delay_seconds:
-            app.ctx.leaving = True
-            log.event("leaving", seconds=float(delay_seconds))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(at_once.wait(), delay_seconds)
-        app.ctx.draining = True
-        log.event("draining", seconds=float(drain_seconds))
-        await server.before_stop()
-        await _drain(servers, sockets, drain_seconds, at_once)
-        await server.after_stop()
+        await _serve(app, sockets, on_listening, stop, drain_seconds, delay_seconds, at_once)
+
+
+async def _serve(
+    app: Sanic[Any, Any],
+    sockets: Sequence[socket.socket],
+    on_listening: Callable[[], None],
+    stop: asyncio.Event,
+    drain_seconds: float,
+    delay_seconds: float = 0,
+    at_once: asyncio.Event | None = None,
+) -> None:
+    """Serve until `stop` is set, then drain; `at_once` ends that early."""
+    limit_accept_errors(asyncio.get_running_loop())
+    app.ctx.at_once = at_once = at_once or asyncio.Event()
+    not_yet = {"start_serving": False}
+    servers: list[Any] = [
+        await app.create_server(
+            sock=sock, protocol=GuardedProtocol, backlog=ACCEPTED_AT_A_TIME, asyncio_server_kwargs=not_yet
+        )
+        for sock in sockets
+    ]
+    server = servers[0]  # fires the app's events, which are the same for all servers
+    await server.startup()
+    await server.before_start()
+    for each in servers:
+        await each.start_serving()
+    for sock in sockets:
+        sock.listen(BACKLOG)  # asyncio takes as many for the system to keep as it is to accept at a time
+    await server.after_start()
+    on_listening()
+    await stop.wait()
+    if delay_seconds:
+        app.ctx.leaving = True
+        log.event("leaving", seconds=float(delay_seconds))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(at_once.wait(), delay_seconds)
+    app.ctx.draining = True
+    log.event("draining", seconds=float(drain_seconds))
+    await server.before_stop()
+    await _drain(servers, sockets, drain_seconds, at_once)
+    await server.after_stop()
 
 
 @contextmanager

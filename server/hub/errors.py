@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 import importlib
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -31,10 +34,37 @@ from server.models.fetching import FetchError
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _PASSING_STATUS = (408, 425, 429)
+_LONGEST_WAIT = 86_400.0
+"""Seconds; an answer that asks for more is not believed."""
 
 
 class HubError(FetchError):
     """What the Hub does not give or take; the message says why and what to do."""
+
+
+@contextmanager
+def understood(repo: str) -> Iterator[None]:
+    """Turn what huggingface_hub raises where it cannot read an answer into `HubError`.
+
+    It takes an answer apart without a look at what it is: a list in place of an object is a `TypeError`.
+
+    Args:
+        repo: Hub id of the repository that is asked.
+
+    Raises:
+        HubError: the answer is not of the Hub's shape.
+    """
+    try:
+        yield
+    except (HFValidationError, HfHubHTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError):
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        if isinstance(error, _transport_errors()):
+            raise
+        raise HubError(
+            f"{endpoint()} answered for {repo} what no Hub answers ({type(error).__name__}); check HF_ENDPOINT, which "
+            "may lead to another server or to a proxy's own page"
+        ) from error
 
 
 @contextmanager
@@ -120,10 +150,24 @@ def _answered(repo: str, error: Any, access: str) -> HubError:
     status = error.response.status_code if error.response is not None else 0
     if status in (401, 403):
         return HubError(f"{endpoint()} refuses {repo} (HTTP {status}); set HF_TOKEN to a token that may {access} it")
+    wait = None if error.response is None else _retry_after(error.response.headers.get("Retry-After"))
+    when = "later" if wait is None else f"in {math.ceil(wait)} s"
     return HubError(
-        f"{endpoint()} answered HTTP {status or 'without a status'} for {repo}; try again later",
+        f"{endpoint()} answered HTTP {status or 'without a status'} for {repo}; try again {when}",
         passing=status >= 500 or status in _PASSING_STATUS,
+        retry_after=wait,
     )
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Read the header of this name (RFC 9110, section 10.2.3), seconds or a date; None where it is neither."""
+    if value is None:
+        return None
+    try:
+        asked = float(value) if value.strip().isdecimal() else parsedate_to_datetime(value).timestamp() - time.time()
+    except ValueError:
+        return None
+    return min(max(asked, 0.0), _LONGEST_WAIT)
 
 
 def _absent(repo: str, error: LocalEntryNotFoundError, access: str) -> HubError:

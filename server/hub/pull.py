@@ -18,10 +18,11 @@ from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from server.graphs.checking import STAMP_NAME, verify_once
-from server.hub.errors import HubError, hub_errors
+from server.hub.errors import HubError, hub_errors, understood
 from server.manifest import MANIFEST_NAME, BundleError, Manifest, read_manifest, sha256_of
 from server.models.fetching import Progress
 from server.models.names import HubBundle
+from server.models.origin import note_origin, other_origin
 
 _LONGEST_MANIFEST = 1 << 22  # bytes
 _ROOM = 64 << 20
@@ -51,8 +52,8 @@ class Pull:
 
     @property
     def is_there(self) -> bool:
-        """Whether the bundle lies in its place already."""
-        return (self.target / MANIFEST_NAME).is_file()
+        """Whether the bundle lies in its place already, and not another repository's of the same name."""
+        return (self.target / MANIFEST_NAME).is_file() and other_origin(self.target, self._wanted.repo) is None
 
     def progress(self) -> Progress:
         """Tell how much of the bundle is on the disk."""
@@ -86,6 +87,11 @@ class Pull:
 
     def _check_place(self) -> None:
         """See that nothing is lost where the bundle goes."""
+        if other := other_origin(self.target, self._wanted.repo):
+            raise HubError(
+                f"the models folder has a {self.target.name} that came from {other}; move it away, or replace it: "
+                f"qwen3-tts pull --force {self._wanted}"
+            )
         if self.target.is_dir() and any(self.target.iterdir()):
             raise HubError(
                 f"the models folder has a {self.target.name} that is no bundle ({MANIFEST_NAME} is missing); move it "
@@ -100,8 +106,9 @@ class Pull:
                 "bundle there"
             )
         repo = self._wanted.repo
-        info = HfApi().model_info(repo, revision=self._revision, files_metadata=True)
-        sizes = {file.rfilename: file.size for file in info.siblings or ()}
+        with understood(repo):
+            info = HfApi().model_info(repo, revision=self._revision, files_metadata=True)
+            sizes = {file.rfilename: None if file.size is None else int(file.size) for file in info.siblings or ()}
         folder = self._folder_of(sizes)
         if (sizes[folder + MANIFEST_NAME] or 0) > _LONGEST_MANIFEST:
             raise HubError(f"{repo}: {folder + MANIFEST_NAME} is too long to be a manifest")
@@ -128,6 +135,7 @@ class Pull:
         for path in place.iterdir():
             if path.name not in (*manifest.files, MANIFEST_NAME, STAMP_NAME):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        note_origin(place, repo, info.sha)
         return place
 
     def _folder_of(self, names: Iterable[str]) -> str:

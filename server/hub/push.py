@@ -18,7 +18,7 @@ from huggingface_hub import (
 
 from server.graphs.checking import verify_files
 from server.hub.card import MARK, model_card
-from server.hub.errors import HubError, endpoint, hub_errors
+from server.hub.errors import HubError, endpoint, hub_errors, understood
 from server.hub.pull import Tell
 from server.manifest import MANIFEST_NAME, BundleError, Manifest, Precision, read_manifest
 
@@ -63,8 +63,9 @@ def push(folder: Path, repo: str, *, license_id: str | None, private: bool, tell
     prefix = f"{manifest.precision}/"
     with hub_errors(repo, access="write"), TemporaryDirectory() as scratch:
         api = HfApi()
-        api.create_repo(repo, private=private, exist_ok=True)
-        there = {file.rfilename for file in api.model_info(repo).siblings or ()}
+        with understood(repo):
+            api.create_repo(repo, private=private, exist_ok=True)
+            there = {file.rfilename for file in api.model_info(repo).siblings or ()}
         files = {prefix + name: folder / name for name in (*manifest.files, MANIFEST_NAME)}
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(name, path) for name, path in files.items()
@@ -78,7 +79,8 @@ def push(folder: Path, repo: str, *, license_id: str | None, private: bool, tell
             tell(f"{repo} has a {CARD_NAME} that was written by somebody: it stays as it is")
         size = sum(entry.size for entry in manifest.files.values())
         tell(f"{folder.name}: {len(files)} files, {size / 1e6:,.1f} MB, to {endpoint()}/{repo}")
-        commit = api.create_commit(repo, operations, commit_message=f"Bundle {manifest.id}, {manifest.precision}")
+        with understood(repo):
+            commit = api.create_commit(repo, operations, commit_message=f"Bundle {manifest.id}, {manifest.precision}")
     return str(commit.commit_url)
 
 

@@ -15,7 +15,9 @@ from server.models.threads import DaemonThreads
 
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 300.0
-"""What failed for now is tried again after 5, 10, 20, ... up to 300 seconds."""
+"""What failed for now is tried again after 5, 10, 20, ... up to 300 seconds, or later where the Hub asks for that."""
+LONGEST_ASKED_SECONDS = 3600.0
+"""The Hub counts requests over five minutes; an answer that asks for more than an hour is taken for a mistake."""
 
 
 class Arrival:
@@ -64,14 +66,15 @@ class Arrival:
                     self._give_up(str(error))
                     return
                 self._fetching.trouble = str(error)
+                wait = max(delay, min(error.retry_after or 0.0, LONGEST_ASKED_SECONDS))
             except Exception as error:  # a stranger to us: told, so that nobody waits for what will not come
                 self._give_up(f"fetching it failed ({type(error).__name__})")
                 log.event("fetch_error", level=logging.ERROR, model=bundle.id, error=repr(error))
                 return
             log.event(
-                "fetch_retry", level=logging.WARNING, model=bundle.id, seconds=delay, reason=self._fetching.trouble
+                "fetch_retry", level=logging.WARNING, model=bundle.id, seconds=wait, reason=self._fetching.trouble
             )
-            await asyncio.sleep(delay)
+            await asyncio.sleep(wait)
             delay = min(2.0 * delay, LONGEST_RETRY_SECONDS)
         log.event("model_fetched", model=bundle.id, seconds=loop.time() - started)
         bundle.arrive()

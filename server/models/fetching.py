@@ -14,11 +14,13 @@ class FetchError(ValueError):
     Args:
         message: what is wrong and what to do.
         passing: whether the same may succeed later without anybody's doing.
+        retry_after: seconds that whoever refused it asks to wait before it is tried again; None is as one likes.
     """
 
-    def __init__(self, message: str, *, passing: bool = False) -> None:
+    def __init__(self, message: str, *, passing: bool = False, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.passing = passing
+        self.retry_after = retry_after
 
 
 class Progress(NamedTuple):

@@ -6,12 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import get_args
 
-from server.manifest import DEFAULT_PRECISION, Precision
+from server.manifest import DEFAULT_PRECISION, Precision, is_device
 
 OPENAI_MODELS = ("gpt-4o-mini-tts", "tts-1", "tts-1-hd")
 """OpenAI's names, which mean the default model, as Kokoro's name and Kokoro Web's names for its precisions do."""
 
-_HUB_BUNDLE = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\w+))?", re.ASCII)
+_PART = r"[A-Za-z0-9](?:[\w.-]*\w)?"
+"""Of a Hub id; none ends in a dot or a hyphen."""
+_HUB_BUNDLE = re.compile(rf"({_PART}/{_PART})(?:@(\w+))?", re.ASCII)
 _BETWEEN = re.compile(r"[\s._-]+")
 _DEFAULTS = re.compile(
     r"(?:default|none)?"
@@ -39,10 +41,12 @@ def bundle_id(name: str, precision: Precision) -> str:
     """Return the id that a bundle of a checkpoint gets.
 
     `Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice` and `bf16` give `qwen3_tts_0_6b_customvoice_bf16`; the default precision adds
-    nothing.
+    nothing. It is a folder's name, so that it is none which Windows takes for a device: `me/con` gives `con_model`.
     """
     words = re.findall(r"[a-z0-9]+", name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower())
     model = "_".join(word for word in words if word != "12hz") or "model"
+    if is_device(model):
+        model += "_model"
     return model if precision == DEFAULT_PRECISION else f"{model}_{precision}"
 
 

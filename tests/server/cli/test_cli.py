@@ -16,7 +16,7 @@ import soundfile
 
 from server import __main__ as command
 from server import config
-from server.cli import batch, commands, serve, voices
+from server.cli import batch, commands, serve, tasks, voices
 from server.http.access import KeyRing
 from tests.server.audio.recordings import recorded
 from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, write_bundle
@@ -295,7 +295,7 @@ def test_batch_ends_a_text_where_its_line_ends_and_takes_the_longest_id(models: 
     assert command.main(["batch", str(texts), "-o", str(folder)]) == 0
     made = {str(entry["file"]): entry["input"] for entry in manifest_of(folder)}
     assert made == {"00001.wav": "One.\u2028Two.\x0cThree.\u0085Four.", "00002.wav": "Five."}
-    longest = "\u00e9" * (batch.MAX_ID_BYTES // 2)
+    longest = "\u00e9" * (tasks.MAX_ID_BYTES // 2)
     requests = tmp_path / "requests.jsonl"
     requests.write_text(json.dumps({"id": longest, "input": "x"}) + "\n")
     assert command.main(["batch", str(requests), "-o", str(folder)]) == 0

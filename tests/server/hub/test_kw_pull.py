@@ -11,6 +11,8 @@ from server.cli.startup import CommandError, open_bundles, open_pull
 from server.config import Settings
 from server.graphs.checking import verify_files
 from server.manifest import read_manifest
+from server.models.catalogue import Bundle
+from server.models.origin import note_origin
 from tests.hub_server import COMMIT, StandInHub
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
@@ -92,6 +94,24 @@ def test_the_precision_in_the_name_of_a_repository_counts_before_that_of_the_set
     assert open_bundles(chosen).default().id == "voice"
     plain = Settings(models_dir=tmp_path, model=REPO, precision="bf16")
     assert open_bundles(plain).default().id == "voice_bf16"
+
+
+def test_a_bundle_of_another_repository_of_that_name_is_not_served_for_it(
+    hub: StandInHub, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note_origin(write_bundle(models, ID), "you/Voice", None)
+    for name, value in settings(hub, models).items():
+        monkeypatch.setenv(name, value)
+    chosen = config.load()
+    pull = open_pull(chosen)
+    assert pull is not None
+    for awaited in (None, Bundle(pull.target, 0)):
+        with pytest.raises(
+            CommandError, match=f"KW_MODEL: the model {ID} that is there came from you/Voice; "
+        ) as caught:
+            open_bundles(chosen, awaited)
+        assert f"pull --force {REPO}@fp32" in str(caught.value)
+    assert open_bundles(chosen.model_copy(update={"model": ID})).default().id == ID
 
 
 @pytest.mark.parametrize("model", [None, "other"])

@@ -26,6 +26,7 @@ from server.hub.errors import HubError
 from server.hub.pull import Pull
 from server.manifest import MANIFEST_NAME, read_manifest
 from server.models.names import HubBundle
+from server.models.origin import ORIGIN_NAME
 from tests.hub_server import StandInHub
 from tests.server.fakes import write_bundle
 from tests.server.hub.conftest import BLOCK, LARGE, LARGE_BYTES, REPO, add_file, use
@@ -64,7 +65,7 @@ def test_a_bundle_is_fetched_verified_and_put_in_its_place(hub: StandInHub, mode
     assert folder == models / ID
     verify_files(folder, read_manifest(folder))
     listed = {*read_manifest(folder).files, MANIFEST_NAME}
-    assert {path.name for path in folder.iterdir()} == {*listed, STAMP_NAME}
+    assert {path.name for path in folder.iterdir()} == {*listed, STAMP_NAME, ORIGIN_NAME}
     assert list(models.iterdir()) == [folder]
     assert hub.fetched() == {f"fp32/{name}" for name in listed}
     assert f"{len(listed) - 1} files, 1.6 MB" in told[0]
@@ -86,7 +87,8 @@ def test_a_single_bundle_may_lie_at_the_top(hub: StandInHub, models: Path) -> No
         path.rename(hub.folder / path.name)
     (hub.folder / "picture.png").write_bytes(b"not wanted")
     folder = pull(models)
-    assert {path.name for path in folder.iterdir()} == {*read_manifest(folder).files, MANIFEST_NAME, STAMP_NAME}
+    known = {*read_manifest(folder).files, MANIFEST_NAME, STAMP_NAME, ORIGIN_NAME}
+    assert {path.name for path in folder.iterdir()} == known
     assert not {"README.md", "picture.png"} & hub.fetched()
     assert "holds a bundle of precision fp32, not int8; ask for me/Voice@fp32" in str(refused(models, "int8"))
 
@@ -213,6 +215,8 @@ def edit(hub: StandInHub, **changes: Any) -> None:
         ({"format": 99}, "has format 99"),
         ({"precision": "int8"}, "holds a bundle of precision int8, not fp32"),
         ({"files": {"../evil": {"size": 1, "sha256": "0" * 64}}}, "does not fit this version"),
+        ({"files": {"nul.onnx": {"size": 1, "sha256": "0" * 64}}}, "'nul.onnx' cannot be a file's name on Windows"),
+        ({"files": {"talker.": {"size": 1, "sha256": "0" * 64}}}, "'talker.' cannot be a file's name on Windows"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused_before_the_rest_comes(
@@ -251,6 +255,68 @@ def test_a_repository_that_is_unknown_or_a_hub_that_fails(hub: StandInHub, model
     hub.broken = True
     error = refused(models)
     assert error.passing and "answered HTTP 500" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds", "says"),
+    [
+        ("17", 17, "try again in 17 s"),
+        ("Fri, 31 Dec 2100 23:59:59 GMT", 86_400, "try again in 86400 s"),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0, "try again in 0 s"),
+        ("9" * 400, 86_400, "try again in 86400 s"),
+        ("soon", None, "try again later"),
+    ],
+)
+def test_a_hub_that_is_asked_too_often_says_when_to_come_again(
+    hub: StandInHub, models: Path, header: str, seconds: float | None, says: str
+) -> None:
+    hub.retry_after = header
+    error = refused(models)
+    assert error.passing and error.retry_after == seconds
+    assert f"answered HTTP 429 for {REPO}; {says}" in str(error)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        "hello",
+        17,
+        {},
+        {"id": REPO, "siblings": 5},
+        {"id": REPO, "siblings": [{"size": 1}]},
+        {"id": REPO, "sha": "x", "tags": [], "siblings": [{"rfilename": "fp32/manifest.json", "size": [1]}]},
+    ],
+)
+def test_an_answer_that_is_json_and_no_answer_of_a_hub_is_told(hub: StandInHub, models: Path, answer: Any) -> None:
+    hub.description = answer
+    error = refused(models)
+    assert not error.passing
+    assert f"{hub.url} answered for {REPO} what no Hub answers" in str(error) and "check HF_ENDPOINT" in str(error)
+    assert hub.fetched() == set()
+
+
+def test_a_manifest_that_is_json_and_no_object_is_told(hub: StandInHub, models: Path) -> None:
+    (hub.folder / "fp32" / MANIFEST_NAME).write_text("[]")
+    assert "manifest.json does not fit this version" in str(refused(models))
+
+
+def test_two_repositories_of_one_name_are_not_taken_for_each_other(hub: StandInHub, models: Path) -> None:
+    folder = pull(models)
+    other, same = HubBundle("you/Voice", "fp32"), HubBundle("ME/voice", "fp32")
+    assert not Pull(other, models).is_there
+    assert Pull(same, models).is_there  # the Hub takes names in any case
+    before = (folder / LARGE).read_bytes()
+    with pytest.raises(HubError, match=f"has a {ID} that came from {REPO}; move it away, or replace it: .* {other}"):
+        Pull(other, models).run()
+    assert (folder / LARGE).read_bytes() == before
+    hub.repo = other.repo
+    add_file(hub.folder / "fp32", LARGE, os.urandom(LARGE_BYTES))
+    Pull(other, models).run(again=True)
+    assert (folder / LARGE).read_bytes() != before
+    assert not Pull(HubBundle(REPO, "fp32"), models).is_there and Pull(other, models).is_there
+    (folder / ORIGIN_NAME).write_text("[")  # as good as none: it may be a bundle of one's own
+    assert Pull(HubBundle(REPO, "fp32"), models).is_there
 
 
 def test_without_network(hub: StandInHub, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

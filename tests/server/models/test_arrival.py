@@ -14,7 +14,7 @@ import pytest
 from server.errors import ModelFetchingError, ModelUnavailableError
 from server.manifest import read_manifest
 from server.metrics import EngineEvents, Metrics
-from server.models.arrival import FIRST_RETRY_SECONDS, Arrival
+from server.models.arrival import FIRST_RETRY_SECONDS, LONGEST_ASKED_SECONDS, Arrival
 from server.models.catalogue import Bundle, Bundles, find
 from server.models.fetching import FetchError, Progress
 from server.models.pool import EnginePool, PoolLimits
@@ -105,6 +105,26 @@ async def test_what_passes_is_tried_again_at_longer_and_longer_times(tmp_path: P
         await until(lambda: not waiting.arrival.at_work, "its thread has ended")
         with pytest.raises(ModelFetchingError, match="the last try failed: no network"):
             waiting.pool.check_ready()
+        await skip(delay - 1)
+        assert waiting.fetch.tries == number
+        await skip(1.5)
+    await until(lambda: waiting.pool.loaded(), "it is loaded")
+    await waiting.pool.close()
+
+
+@on_skipping_loop
+async def test_a_hub_that_asks_for_a_pause_gets_one(tmp_path: Path) -> None:
+    asked = FIRST_RETRY_SECONDS + 60
+    errors = [
+        FetchError("429", passing=True, retry_after=asked),
+        FetchError("429", passing=True, retry_after=1e9),
+        None,
+    ]
+    waiting = Waiting(tmp_path, *errors)
+    waiting.arrival.start()
+    for number, delay in enumerate((asked, LONGEST_ASKED_SECONDS), 1):
+        await until(lambda number=number: waiting.fetch.tries == number and waiting.bundle.fetching, "a try has failed")
+        await until(lambda: not waiting.arrival.at_work, "its thread has ended")
         await skip(delay - 1)
         assert waiting.fetch.tries == number
         await skip(1.5)

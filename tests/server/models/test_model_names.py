@@ -153,6 +153,10 @@ def test_aliases_of_unknown_models_or_named_like_a_model_are_refused(
         ("some/where/My Voice (v2)/", "my_voice_v2"),
         ("qwen3_tts_random", "qwen3_tts_random"),
         ("语音", "model"),
+        ("me/CON", "con_model"),
+        ("me/nul.", "nul_model"),
+        ("me/Com1", "com1_model"),
+        ("me/console", "console"),
     ],
 )
 def test_bundle_ids(name: str, expected: str) -> None:
@@ -178,7 +182,21 @@ def test_a_repository_of_bundles_and_where_its_bundle_comes_to(
 
 
 @pytest.mark.parametrize(
-    "name", ["tts", "a/b/c", "../models", "/models/tts", "./tts", "me/..", "me/tts@", ".me/tts", ""]
+    "name",
+    [
+        "tts",
+        "a/b/c",
+        "../models",
+        "/models/tts",
+        "./tts",
+        "me/..",
+        "me/tts@",
+        ".me/tts",
+        "me/tts.",
+        "me/tts-",
+        "me./tts",
+        "",
+    ],
 )
 def test_other_names_are_of_no_repository(name: str) -> None:
     assert hub_bundle(name) is None

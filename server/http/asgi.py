@@ -1,0 +1,337 @@
+"""The server as an ASGI application, for an engine such as Ray Serve that runs those.
+
+Sanic has an ASGI mode of its own. It lacks most of what this server relies on: the limits on bodies and their deadline,
+the check of the key before a body is read, WebSockets, draining, and connections that can be broken off. So the server
+runs as it always does, in a thread, on a socket of the Unix domain that nobody else can reach, and the application is
+its only client: it hands requests over to it and answers back. When its client leaves, it closes its connection to the
+server, which then does what it does for anybody who leaves.
+
+ASGI is https://asgi.readthedocs.io/en/latest/specs/www.html.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote
+
+import h11
+from sanic import Sanic
+from websockets.asyncio.client import ClientConnection, unix_connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, ProtocolError
+from websockets.frames import CloseCode
+from websockets.http11 import Response
+from websockets.typing import Subprotocol
+
+from server.errors import ApiError, InvalidRequestError, ModelUnavailableError, StoppingError
+from server.http.error_answers import body_of_error
+from server.http.lifecycle import ServerThread
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+READ_BYTES = 1 << 16
+READY_SECONDS = 0.1
+"""How often the server is asked at its start whether it is ready."""
+_OF_CONNECTION = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect")
+)
+"""Headers that hold for one connection, and are not handed on (RFC 9110, section 7.6.1)."""
+_OF_HANDSHAKE = frozenset(
+    (b"host", b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions", b"sec-websocket-protocol")
+)
+_CLIENT = b"x-forwarded-for"
+_NO_CODE, _LOST = 1005, 1006
+"""Codes of a WebSocket that ended without saying why, or without an end; neither can be sent."""
+
+
+class BrokenOff(Exception):
+    """The server broke off its answer, which has begun; the engine shall do so too."""
+
+
+class NotReady(Exception):
+    """The server cannot speak.
+
+    Args:
+        message: why.
+        passing: whether it may be able to soon, without anybody's doing.
+    """
+
+    def __init__(self, message: str, *, passing: bool) -> None:
+        super().__init__(message)
+        self.passing = passing
+
+
+class AsgiApplication:
+    """Serves a Sanic app to an ASGI engine, from the engine's lifespan event of its start to that of its end.
+
+    Args:
+        app: the app.
+        drain_seconds: that requests under way have to finish at the end.
+        left_out: names of headers, in lower case, that answers shall not have since the engine adds them itself.
+    """
+
+    def __init__(self, app: Sanic[Any, Any], drain_seconds: float, left_out: Collection[bytes] = ()) -> None:
+        self._left_out = _OF_CONNECTION | frozenset(left_out)
+        self._folder = TemporaryDirectory(prefix="qwen3-tts-")  # which only this user may look into
+        self._path = str(Path(self._folder.name) / "http")
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listening.bind(self._path)
+        self._server = ServerThread(app, [listening], drain_seconds)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what one scope stands for: the application's life, a request, or a WebSocket."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._request(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+        else:
+            raise ValueError(f"there is no scope {scope['type']}")
+
+    # Its life
+
+    async def start(self) -> None:
+        """Begin to serve, and wait until the default model is ready.
+
+        Raises:
+            NotReady: it will not be without somebody's doing.
+        """
+        await asyncio.to_thread(self._server.start)
+        while True:
+            try:
+                return await self.check_ready()
+            except NotReady as error:
+                if not error.passing:
+                    raise
+            await asyncio.sleep(READY_SECONDS)
+
+    async def stop(self) -> None:
+        """Drain, and end."""
+        await asyncio.to_thread(self._server.stop)
+        self._folder.cleanup()
+
+    async def check_ready(self) -> None:
+        """Ask `/readyz`.
+
+        Raises:
+            NotReady: it is not.
+        """
+        heard: list[Message] = []
+        asked = asyncio.Event()
+
+        async def receive() -> Message:
+            if asked.is_set():
+                await asyncio.Event().wait()  # this client does not leave
+            asked.set()
+            return {"type": "http.request"}
+
+        async def send(message: Message) -> None:
+            heard.append(message)
+
+        await self._request({"method": "GET", "raw_path": b"/readyz", "headers": []}, receive, send)
+        if heard[0]["status"] == 200:
+            return
+        told = json.loads(b"".join(message["body"] for message in heard[1:]))
+        raise NotReady(told["message"], passing=told["error"]["code"] != ModelUnavailableError.code)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            event = (await receive())["type"]
+            try:
+                await (self.start() if event == "lifespan.startup" else self.stop())
+            except Exception as error:
+                await send({"type": f"{event}.failed", "message": str(error)})
+                return
+            await send({"type": f"{event}.complete"})
+            if event == "lifespan.shutdown":
+                return
+
+    # A request
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand over a request and its answer; whoever ends first, the client or the server, ends both."""
+        try:
+            head = _head_of(scope)
+        except h11.LocalProtocolError as error:
+            await _refuse(InvalidRequestError(f"the request is malformed: {error}"), send)
+            return
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._path)
+        except OSError:
+            await _refuse(StoppingError("the server is stopping"), send)
+            return
+        connection = h11.Connection(h11.CLIENT)
+        answering = asyncio.create_task(self._answer(connection, reader, send))
+        asking = asyncio.create_task(_ask(connection, writer, head, receive))
+        try:
+            await asyncio.wait([answering, asking], return_when=asyncio.FIRST_COMPLETED)
+            await (answering if answering.done() else asking)
+        finally:
+            answering.cancel()
+            asking.cancel()
+            writer.transport.abort()
+            await asyncio.gather(answering, asking, return_exceptions=True)
+
+    async def _answer(self, connection: h11.Connection, reader: asyncio.StreamReader, send: Send) -> None:
+        begun = False
+        try:
+            while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+                if event is h11.NEED_DATA:
+                    connection.receive_data(await reader.read(READ_BYTES))
+                elif isinstance(event, h11.Response):
+                    headers = self._kept(event.headers)
+                    await send({"type": "http.response.start", "status": event.status_code, "headers": headers})
+                    begun = True
+                elif isinstance(event, h11.Data):
+                    await send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})
+        except (h11.RemoteProtocolError, ConnectionError) as error:
+            if begun:
+                raise BrokenOff("the server broke off its answer") from error
+            await _refuse(StoppingError("the server is stopping"), send)
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _kept(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+        return [(name.lower(), value) for name, value in headers if name.lower() not in self._left_out]
+
+    # A WebSocket
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hold a conversation with the server for a client, until either ends it."""
+        await receive()  # the event websocket.connect, which says nothing
+        headers = _forwarded(scope)
+        host = dict(headers).get(b"host", b"localhost").decode("latin-1")
+        try:
+            server = await unix_connect(
+                self._path,
+                f"ws://{host}{_target_of(scope).decode('ascii')}",
+                additional_headers=[
+                    (name.decode("latin-1"), value.decode("latin-1"))
+                    for name, value in headers
+                    if name not in _OF_HANDSHAKE
+                ],
+                subprotocols=[Subprotocol(name) for name in scope.get("subprotocols", ())] or None,
+                user_agent_header=None,
+                compression=None,
+                max_size=None,
+                ping_interval=None,
+                proxy=None,
+            )
+        except InvalidStatus as error:
+            await self._deny(scope, error.response, send)
+            return
+        except (InvalidURI, ValueError, OSError):
+            await send({"type": "websocket.close", "code": CloseCode.INTERNAL_ERROR})
+            return
+        told = [(b"x-request-id", server.response.headers["x-request-id"].encode())] if server.response else []
+        answer = self._kept(told)
+        await send({"type": "websocket.accept", "subprotocol": server.subprotocol, "headers": answer})
+        hearing = asyncio.create_task(_hear(server, send))
+        speaking = asyncio.create_task(_speak(server, receive))
+        try:
+            await asyncio.wait([hearing, speaking], return_when=asyncio.FIRST_COMPLETED)
+            await (hearing if hearing.done() else speaking)
+        finally:
+            hearing.cancel()
+            speaking.cancel()
+            server.transport.abort()
+            await asyncio.gather(hearing, speaking, return_exceptions=True)
+
+    async def _deny(self, scope: Scope, response: Response, send: Send) -> None:
+        """Hand over why there is no WebSocket, as far as the engine can say so."""
+        if "websocket.http.response" not in (scope.get("extensions") or ()):
+            await send({"type": "websocket.close", "code": CloseCode.POLICY_VIOLATION})
+            return
+        kept = self._kept((name.encode(), value.encode()) for name, value in response.headers.raw_items())
+        await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": kept})
+        await send({"type": "websocket.http.response.body", "body": bytes(response.body or b""), "more_body": False})
+
+
+def _target_of(scope: Scope) -> bytes:
+    """Path and query that the server is asked for; what the engine has mounted the application under is left out."""
+    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    path, root = raw.partition(b"?")[0], quote(scope.get("root_path", "")).encode().rstrip(b"/")
+    if root and path.startswith(root + b"/"):
+        path = path[len(root) :]
+    query: bytes = scope.get("query_string", b"")
+    return path + b"?" + query if query else path
+
+
+def _forwarded(scope: Scope) -> Headers:
+    """The headers of a request that are handed on, with the client's address at the end of its way here."""
+    headers = [(name.lower(), value) for name, value in scope["headers"] if name.lower() not in _OF_CONNECTION]
+    if client := scope.get("client"):
+        hops = [*(value for name, value in headers if name == _CLIENT), str(client[0]).encode()]
+        headers = [pair for pair in headers if pair[0] != _CLIENT] + [(_CLIENT, b", ".join(hops))]
+    return headers
+
+
+def _head_of(scope: Scope) -> h11.Request:
+    headers = _forwarded(scope)
+    names = {name for name, _ in headers}
+    if b"host" not in names:  # HTTP/1.0 needs none
+        headers.append((b"host", b"localhost"))
+    if b"content-length" not in names and any(name.lower() == b"transfer-encoding" for name, _ in scope["headers"]):
+        headers.append((b"transfer-encoding", b"chunked"))
+    headers.append((b"connection", b"close"))
+    return h11.Request(method=scope["method"], target=_target_of(scope), headers=headers)
+
+
+async def _ask(connection: h11.Connection, writer: asyncio.StreamWriter, head: h11.Request, receive: Receive) -> None:
+    """Send a request; return when its client has left."""
+    writer.write(connection.send(head) or b"")
+    while (message := await receive())["type"] != "http.disconnect":
+        # The server may answer before the body has ended, and read no more of it.
+        with suppress(ConnectionError, h11.LocalProtocolError):
+            if body := message.get("body", b""):
+                writer.write(connection.send(h11.Data(data=body)) or b"")
+                await writer.drain()
+            if not message.get("more_body", False):
+                writer.write(connection.send(h11.EndOfMessage()) or b"")
+
+
+async def _refuse(error: ApiError, send: Send) -> None:
+    """Answer without the server."""
+    headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+    headers.append((b"content-type", b"application/json"))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(body_of_error(error)).encode(), "more_body": False})
+
+
+async def _hear(server: ClientConnection, send: Send) -> None:
+    """Send on what the server says; return when it has ended the conversation."""
+    try:
+        while True:
+            message = await server.recv()
+            kind = "text" if isinstance(message, str) else "bytes"
+            await send({"type": "websocket.send", kind: message})
+    except ConnectionClosed:
+        code = server.close_code
+        if code is None or code == _LOST:
+            code = CloseCode.INTERNAL_ERROR
+        elif code == _NO_CODE:
+            code = CloseCode.NORMAL_CLOSURE
+        await send({"type": "websocket.close", "code": int(code), "reason": server.close_reason or ""})
+
+
+async def _speak(server: ClientConnection, receive: Receive) -> None:
+    """Hand over what the client says; return when it has ended the conversation."""
+    while (message := await receive())["type"] == "websocket.receive":
+        with suppress(ConnectionClosed):
+            text: str | None = message.get("text")
+            await server.send(message["bytes"] if text is None else text)
+    code = message.get("code") or _NO_CODE
+    with suppress(ProtocolError, ConnectionClosed):  # such as a code that cannot be sent
+        if code != _LOST:
+            await server.close(CloseCode.NORMAL_CLOSURE if code == _NO_CODE else code, message.get("reason") or "")
