@@ -18,6 +18,13 @@ def frame_reads(manifest: Manifest) -> list[WeightReads] | None:
     return known if len(known) == len(reads) else None
 
 
+def cache_reads(manifest: Manifest, positions: float) -> WeightReads:
+    """Return what the talker's attention reads of its float32 KV cache for one frame of one row behind so many
+    positions."""
+    talker = manifest.sizes.talker
+    return WeightReads(once=round(positions) * talker.num_layers * 2 * talker.num_kv_heads * talker.head_dim * 4)
+
+
 class FloorProbe:
     """Reads as many bytes as a frame does, in as many passes over working sets of the same size.
 

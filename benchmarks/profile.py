@@ -27,30 +27,29 @@ from server.graphs.talker import Talker
 from server.manifest import Manifest, read_manifest
 
 RUNS, SHOWN = 8, 8
-PAST = 64
-"""Positions behind which the talker decodes."""
 _CONTAINERS = ("Loop", "If")
 """Their time is that of the nodes inside them."""
 
 Call = Callable[[], object]
 
 
-def calls(name: str, session: ort.InferenceSession, manifest: Manifest, rows: int) -> tuple[Call, int]:
-    """A call of one graph with some rows, and for how many codec frames of each it is."""
+def calls(name: str, session: ort.InferenceSession, manifest: Manifest, rows: int, past: int) -> tuple[Call, int]:
+    """A call of one graph with some rows, and for how many codec frames of each it is; the talker decodes behind so
+    many positions."""
     sizes, random = manifest.sizes, np.random.default_rng(0)
     width, groups = sizes.talker.hidden_size, sizes.code_predictor.num_code_groups
     hidden = random.standard_normal((rows, width), np.float32)
     if name == "talker":
-        short = sizes.talker.model_copy(update={"max_positions": 2 * PAST})
+        short = sizes.talker.model_copy(update={"max_positions": past + 1})
         talker = Talker(session, sizes.model_copy(update={"talker": short}), slots=rows)
-        lengths = np.full(rows, PAST, np.int32)
+        lengths = np.full(rows, past, np.int32)
         return lambda: talker.decode(0, hidden, lengths), 1
     if name == "code_predictor":
         state = FrameState(HostMemory(), sizes, rows)
         state.logits.write(0, random.standard_normal((rows, sizes.talker.vocab_size), np.float32))
         state.hidden.write(0, hidden)
         predictor = CodePredictor(session, state)
-        one = Controls(PAST, temperature=0.9, top_k=50, predictor_temperature=0.9, predictor_top_k=50)
+        one = Controls(past, temperature=0.9, top_k=50, predictor_temperature=0.9, predictor_top_k=50)
         controls = control_buffer([one] * rows, list(random.random((rows, groups), np.float32)))
         return lambda: predictor.run(0, controls), 1
     decoder, frames = CodecDecoder(session), CHUNK_RAMP[-1]
@@ -59,7 +58,7 @@ def calls(name: str, session: ort.InferenceSession, manifest: Manifest, rows: in
     return lambda: decoder.decode(codes, states), frames
 
 
-def node_times(folder: Path, name: str, rows: int, threads: int) -> dict[str, tuple[float, float]]:
+def node_times(folder: Path, name: str, rows: int, threads: int, past: int) -> dict[str, tuple[float, float]]:
     """How many nodes of a kind run for a codec frame of each row, and the milliseconds that they take together."""
     manifest = read_manifest(folder)
     with TemporaryDirectory() as temporary:
@@ -69,7 +68,7 @@ def node_times(folder: Path, name: str, rows: int, threads: int) -> dict[str, tu
         options.add_session_config_entry("session.force_spinning_stop", "1")
         path = folder / manifest.graphs[name].file
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        call, frames = calls(name, session, manifest, rows)
+        call, frames = calls(name, session, manifest, rows, past)
         for _ in range(RUNS):
             call()
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
@@ -83,11 +82,11 @@ def node_times(folder: Path, name: str, rows: int, threads: int) -> dict[str, tu
     return dict(found)
 
 
-def table(folder: Path, rows: int, threads: int) -> str:
+def table(folder: Path, rows: int, threads: int, past: int) -> str:
     """Every graph's most expensive kinds of nodes."""
     lines = [f"| {rows} row{'s' * (rows > 1)} | nodes a frame | ms a frame | share |", "|---|---|---|---|"]
     for name in ("talker", "code_predictor", "codec_decoder"):
-        times = node_times(folder, name, rows, threads)
+        times = node_times(folder, name, rows, threads, past)
         whole = sum(milliseconds for _, milliseconds in times.values())
         count = sum(count for count, _ in times.values())
         lines.append(f"| **{name}** | {count:.0f} | {whole:.1f} | |")
@@ -101,11 +100,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, required=True, help="folder of a bundle")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8], help="side by side")
+    parser.add_argument("--past", type=int, default=200, help="positions that the talker looks back (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU kernels (default: %(default)s)")
     options = parser.parse_args()
-    print(f"{options.bundle.name}, {options.threads} threads; {machine()}")
+    print(f"{options.bundle.name}, {options.threads} threads, {options.past} positions; {machine()}")
     for rows in options.rows:
-        print("\n" + table(options.bundle, rows, options.threads))
+        print("\n" + table(options.bundle, rows, options.threads, options.past))
 
 
 if __name__ == "__main__":

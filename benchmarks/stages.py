@@ -15,11 +15,11 @@ from pathlib import Path
 from statistics import median
 from typing import get_args
 
-from benchmarks.floor import FloorProbe, frame_reads
+from benchmarks.floor import FloorProbe, cache_reads, frame_reads
 from benchmarks.stopwatch import Stopwatch, timed_bundle
 from server.bench.measure import Rss, measure, rss
 from server.bench.report import report
-from server.bench.speak import Run, speak
+from server.bench.speak import TEXT, Run, speak, text_of
 from server.engine.provider import open_bundle
 from server.engine.synthesizer import CHUNK_RAMP, Synthesizer
 from server.graphs.cores import thread_count
@@ -35,8 +35,8 @@ class Stages:
         seconds: of every graph call in `runs`, by name: talker, code predictor, codec decoder.
         runs: requests of one row, whose voice had been used before.
         together: by the number of rows, a run of so many rows for each of `runs`.
-        floor: bytes that talker and code predictor read for a frame, and the median seconds that merely reading them
-            took; None where the manifest does not say what is read.
+        floor: bytes that talker and code predictor read for a frame in the middle of a run, its KV cache among them,
+            and the median seconds that merely reading them took; None where the manifest does not say what is read.
         memory: of this process, once all rows had spoken; None where the operating system does not tell.
     """
 
@@ -48,27 +48,30 @@ class Stages:
     memory: Rss | None
 
 
-def measure_stages(folder: Path, *, threads: int, frames: int, requests: int, rows: Sequence[int] = ()) -> Stages:
+def measure_stages(
+    folder: Path, *, threads: int, frames: int, requests: int, tokens: int | None = None, rows: Sequence[int] = ()
+) -> Stages:
     """Measure a bundle on the CPU; the arguments are those of `server.bench.measure.measure`, and `rows` is the numbers
     of rows to be measured besides one."""
     threads = thread_count(threads)
     bundle = open_bundle(folder, provider="cpu", threads=threads, slots=max([1, *rows]))
     watch = Stopwatch()
     alone, side_by_side = Synthesizer(timed_bundle(bundle, watch)), Synthesizer(bundle)
-    speak(bundle, alone, frames, 0)
+    text = TEXT if tokens is None else text_of(bundle, tokens)
+    middle = speak(bundle, alone, frames, 0, text=text).middle
     for number in rows:
-        speak(bundle, side_by_side, frames, 0, rows=number)
+        speak(bundle, side_by_side, frames, 0, rows=number, text=text)
     watch.seconds.clear()
     memory = rss()  # before the probe takes some
     reads = frame_reads(bundle.manifest)
-    probe = FloorProbe(reads, threads) if reads else None
+    probe = FloorProbe([*reads, cache_reads(bundle.manifest, middle)], threads) if reads else None
     between = probe.run if probe else lambda: None
     runs: list[Run] = []
     together: dict[int, list[Run]] = {number: [] for number in rows}
     for seed in range(1, requests + 1):
-        runs.append(speak(bundle, alone, frames, seed, between=between))
+        runs.append(speak(bundle, alone, frames, seed, text=text, between=between))
         for number, several in together.items():
-            several.append(speak(bundle, side_by_side, frames, seed, rows=number, between=between))
+            several.append(speak(bundle, side_by_side, frames, seed, rows=number, text=text, between=between))
     floor = (probe.bytes_read, median(probe.seconds)) if probe else None
     return Stages(bundle.manifest, dict(watch.seconds), runs, together, floor, memory)
 
@@ -99,7 +102,7 @@ def _floor(found: Stages) -> Iterator[tuple[str, str]]:
         return
     size, seconds = found.floor
     codes = [a + b for a, b in zip(found.seconds["talker"], found.seconds["code predictor"], strict=False)]
-    yield "weights read a frame, talker + code predictor", f"{size / 1e9:.2f} GB"
+    yield "weights and KV cache read a frame, talker + code predictor", f"{size / 1e9:.2f} GB"
     yield "read bandwidth in this run", f"{size / 1e9 / seconds:.1f} GB/s"
     yield "floor: that many bytes at that bandwidth", f"{1e3 * seconds:.1f} ms a frame"
     yield "talker + code predictor against the floor", f"{median(codes) / seconds:.2f} x"
@@ -128,7 +131,8 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="folder of a bundle (default: a random one of full size)")
     parser.add_argument("--size", choices=["0.6b", "1.7b"], default="0.6b", help="of the random one")
     parser.add_argument("--precision", choices=get_args(Precision), default="int8", help="of the random one")
-    parser.add_argument("--frames", type=int, default=50, help="codec frames a request (default: %(default)s, 4 s)")
+    parser.add_argument("--frames", type=int, default=100, help="codec frames a request (default: %(default)s, 8 s)")
+    parser.add_argument("--tokens", type=int, default=60, help="of a request's text (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=3, help="how many (default: %(default)s)")
     parser.add_argument("--rows", type=int, nargs="+", default=[], help="also so many requests side by side")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU kernels (default: %(default)s)")
@@ -137,7 +141,7 @@ def main() -> None:
         from benchmarks.checkpoints import full_size_bundle  # needs what the tests need
 
         options.bundle = full_size_bundle(options.size, options.precision)
-    how = {"threads": options.threads, "frames": options.frames, "requests": options.requests}
+    how = {name: getattr(options, name) for name in ("threads", "frames", "requests", "tokens")}
     print(report(measure(options.bundle, provider="cpu", **how)))
     print(f"\n{table(measure_stages(options.bundle, rows=options.rows, **how))}")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import psutil
 
-from server.bench.speak import Run, speak
+from server.bench.speak import TEXT, Run, speak, text_of
 from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.cores import thread_count
@@ -34,6 +34,7 @@ class Measured:
         manifest: the bundle's manifest.
         provider: the execution provider that computed.
         threads: number of threads of the CPU kernels.
+        tokens: of the text of a request.
         opening: seconds that opening the bundle took.
         opened: memory once the bundle was open; None where the operating system does not tell.
         spoken: memory after a first request; None likewise.
@@ -44,6 +45,7 @@ class Measured:
     manifest: Manifest
     provider: str
     threads: int
+    tokens: int
     opening: float
     opened: Rss | None
     spoken: Rss | None
@@ -79,6 +81,7 @@ def measure(
     threads: int,
     frames: int,
     requests: int,
+    tokens: int | None = None,
     progress: Callable[[str], object] = lambda doing: None,
 ) -> Measured:
     """Measure a bundle.
@@ -89,6 +92,7 @@ def measure(
         threads: threads of the CPU kernels; 0 is one for each core that this process may use.
         frames: codec frames of a request at most.
         requests: how many requests are measured, after one that warms up.
+        tokens: of the text of a request, or a few more; None is those of `TEXT`.
         progress: is told what is being done.
 
     Raises:
@@ -103,12 +107,14 @@ def measure(
     opened = rss()
     synthesizer = Synthesizer(bundle)
     progress("warming up")
-    speak(bundle, synthesizer, frames, 0)
+    text = TEXT if tokens is None else text_of(bundle, tokens)
+    speak(bundle, synthesizer, frames, 0, text=text)
     spoken = rss()
     runs: list[Run] = []
     new_voice: list[Run] = []
     for seed in range(1, requests + 1):
         progress(f"request {seed} of {requests}")
-        new_voice.append(speak(bundle, Synthesizer(bundle), 1, seed))
-        runs.append(speak(bundle, synthesizer, frames, seed))
-    return Measured(bundle.manifest, bundle.provider, threads, opening, opened, spoken, runs, new_voice)
+        new_voice.append(speak(bundle, Synthesizer(bundle), 1, seed, text=text))
+        runs.append(speak(bundle, synthesizer, frames, seed, text=text))
+    said = bundle.prompts.count_tokens(text)
+    return Measured(bundle.manifest, bundle.provider, threads, said, opening, opened, spoken, runs, new_voice)

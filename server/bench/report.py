@@ -43,7 +43,7 @@ def report(measured: Measured) -> str:
     manifest, requests = measured.manifest, len(measured.runs)
     title = (
         f"{manifest.id}, {manifest.precision}, {measured.provider}, {measured.threads} threads, "
-        f"{requests} requests of {round(measured.frames / requests)} frames, warm; "
+        f"{requests} requests of {measured.tokens} tokens and {round(measured.frames / requests)} frames, warm; "
         f"{machine()}, ONNX Runtime {onnxruntime.__version__}"
     )
     known, new = (1e3 * median(run.first_audio for run in runs) for runs in (measured.runs, measured.new_voice))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from server.engine.bundle import OpenBundle
@@ -28,6 +29,7 @@ class Run:
         wall: from the start until the end.
         frames: codec frames that all rows made together.
         step_seconds: what each step took; a step makes one frame of every row.
+        positions: of a row's prompt.
     """
 
     prefill: float
@@ -35,6 +37,12 @@ class Run:
     wall: float
     frames: int
     step_seconds: list[float]
+    positions: int
+
+    @property
+    def middle(self) -> float:
+        """Positions behind which the frame in the middle was made."""
+        return self.positions + len(self.step_seconds) / 2
 
     @property
     def steady_seconds(self) -> float:
@@ -64,6 +72,14 @@ class TimedJob(Job):
         super().put(pcm, frames)
 
 
+def text_of(bundle: OpenBundle, tokens: int) -> str:
+    """The words of `TEXT`, again and again, until they have at least so many tokens."""
+    words, text = cycle(TEXT.split()), ""
+    while bundle.prompts.count_tokens(text) < tokens:
+        text = f"{text} {next(words)}".lstrip()
+    return text
+
+
 def speak(
     bundle: OpenBundle,
     synthesizer: Synthesizer,
@@ -71,9 +87,10 @@ def speak(
     seed: int,
     *,
     rows: int = 1,
+    text: str = TEXT,
     between: Callable[[], object] = lambda: None,
 ) -> Run:
-    """Speak `TEXT` in some rows side by side, until the first of them ends.
+    """Speak a text in some rows side by side, until the first of them ends.
 
     Args:
         bundle: a bundle with at least as many slots.
@@ -81,12 +98,13 @@ def speak(
         frames: codec frames of a row at most.
         seed: different seeds give different speech.
         rows: how many rows start together.
+        text: what each of them says.
         between: is called after every step, off the clock.
     """
     sampling = Sampling.of(bundle.manifest.generation)
     speaker = next(iter(bundle.manifest.speakers), None)
     start = time.perf_counter()
-    prompt = bundle.prompts.build(TEXT, speaker=speaker, language="auto", instruction=None)
+    prompt = bundle.prompts.build(text, speaker=speaker, language="auto", instruction=None)
     jobs = [TimedJob(prompt, sampling, seed * rows + row, frames, frames + STEADY_CHUNK) for row in range(rows)]
     running = [synthesizer.start(job, slot) for slot, job in enumerate(jobs)]
     prefill = wall = time.perf_counter() - start
@@ -98,4 +116,4 @@ def speak(
         first_audio = first_audio or wall + jobs[0].heard[0][0] - start
         wall += seconds[-1]
         between()
-    return Run(prefill, first_audio, wall, sum(job.frames for job in jobs), seconds)
+    return Run(prefill, first_audio, wall, sum(job.frames for job in jobs), seconds, len(prompt))

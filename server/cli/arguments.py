@@ -17,7 +17,7 @@ from server.speech.request import SpeechRequest
 Command = Callable[[argparse.Namespace, Settings], None]
 
 MAX_BENCH_COUNT = 1024
-"""The largest number of frames, requests or threads that `bench` takes."""
+"""The largest number of frames, tokens, requests or threads that `bench` takes."""
 
 
 def _count(text: str) -> int:
@@ -117,6 +117,7 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
     bench = command(commands, "bench", "measure how fast a model is on this machine")
     bench.add_argument("--frames", type=_count, default=50, help="codec frames a request, 80 ms each (%(default)s)")
     bench.add_argument("--requests", type=_count, default=3, help="requests to measure (%(default)s)")
+    bench.add_argument("--tokens", type=_count, help="tokens of the text of a request; by default a short sentence")
     bench.add_argument("--threads", type=_count, help="CPU threads; by default KW_THREADS")
     for each in (say, batch, listing, bench):
         each.add_argument("--model", help="a model from `qwen3-tts models`; by default the default model")

@@ -104,6 +104,7 @@ def bench(arguments: argparse.Namespace, settings: Settings) -> None:
             threads=settings.threads if arguments.threads is None else arguments.threads,
             frames=arguments.frames,
             requests=arguments.requests,
+            tokens=arguments.tokens,
             progress=lambda doing: print(f"{bundle.id}: {doing}", file=sys.stderr),
         )
     except (BundleError, ProviderError) as error:

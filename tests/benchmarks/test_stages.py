@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks.stages as stages
-from benchmarks.floor import FloorProbe, frame_reads
+from benchmarks.floor import FloorProbe, cache_reads, frame_reads
 from benchmarks.stages import Stages, measure_stages, table
 from server.bench.measure import Rss
 from server.bench.speak import RAMP_FRAMES, Run, speak
@@ -27,8 +27,8 @@ def cells(text: str) -> dict[str, str]:
 
 def found(**changes: object) -> Stages:
     """Two requests of two frames: 10 + 20 + 5 ms a frame, 5 ms else, 40 ms of prefill."""
-    run = Run(prefill=0.04, first_audio=0.08, wall=0.12, frames=2, step_seconds=[0.04, 0.04])
-    four = Run(prefill=0.16, first_audio=0.2, wall=0.32, frames=8, step_seconds=[0.08, 0.08])
+    run = Run(prefill=0.04, first_audio=0.08, wall=0.12, frames=2, step_seconds=[0.04, 0.04], positions=30)
+    four = Run(prefill=0.16, first_audio=0.2, wall=0.32, frames=8, step_seconds=[0.08, 0.08], positions=30)
     graph = {"file": "codec_decoder.onnx", "precision": "fp32", "reads": {"once": 420_000_000}}
     made = Stages(
         manifest=Manifest.model_validate(
@@ -52,7 +52,7 @@ def test_the_table_says_what_was_measured() -> None:
         "steady frame, all stages": "40.0 ms",
         "prefill": "40 ms",
         "TTFA in steady frames": "2.0",
-        "weights read a frame, talker + code predictor": "0.60 GB",
+        "weights and KV cache read a frame, talker + code predictor": "0.60 GB",
         "read bandwidth in this run": "30.0 GB/s",
         "floor: that many bytes at that bandwidth": "20.0 ms a frame",
         "talker + code predictor against the floor": "1.50 x",
@@ -77,6 +77,20 @@ def test_the_probe_reads_what_a_frame_reads() -> None:
     assert probe.bytes_read == 1600 + 160 + 15 * 320
     probe.run()
     assert len(probe.seconds) == 1
+
+
+def test_the_floor_counts_the_cache_behind_the_middle_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    probed: list[list[WeightReads]] = []
+    monkeypatch.setattr(stages, "FloorProbe", lambda reads, threads: probed.append(reads) or FloorProbe(reads, threads))
+    measured = measure_stages(RANDOM_BUNDLE, threads=1, frames=4, requests=1, tokens=30)
+    (run,), manifest = measured.runs, measured.manifest
+    talker = manifest.sizes.talker
+    assert run.positions > 30
+    assert cache_reads(manifest, 1).total == 2 * talker.num_layers * talker.num_kv_heads * talker.head_dim * 4
+    expected = (
+        sum(one.total for one in frame_reads(manifest) or []) + (run.positions + 2) * cache_reads(manifest, 1).total
+    )
+    assert sum(one.total for one in probed[0]) == expected
 
 
 def test_an_older_bundle_is_measured_without_its_floor(tmp_path: Path) -> None:

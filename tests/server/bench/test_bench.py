@@ -13,7 +13,7 @@ import server.bench.measure as bench
 from server import __main__ as command
 from server.bench.measure import Measured, Rss, measure
 from server.bench.report import report, verdict
-from server.bench.speak import RAMP_FRAMES, STEADY_CHUNK, Run, speak
+from server.bench.speak import RAMP_FRAMES, STEADY_CHUNK, Run, speak, text_of
 from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.manifest import Manifest, Precision
@@ -50,11 +50,12 @@ def test_the_verdict_says_how_far_from_real_time_and_what_may_help(rtf: float, p
 
 def measured(**changes: object) -> Measured:
     """Two requests of two frames, with 80 ms of audio a frame."""
-    run = Run(prefill=0.04, first_audio=0.08, wall=0.12, frames=2, step_seconds=[0.04, 0.04])
+    run = Run(prefill=0.04, first_audio=0.08, wall=0.12, frames=2, step_seconds=[0.04, 0.04], positions=30)
     found = Measured(
         manifest=Manifest.model_validate(manifest_of("custom")),
         provider="cpu",
         threads=2,
+        tokens=20,
         opening=3.0,
         opened=Rss(900_000_000, 1_000_000_000),
         spoken=Rss(1_100_000_000, 1_200_000_000),
@@ -66,7 +67,7 @@ def measured(**changes: object) -> Measured:
 
 def test_the_report_says_what_was_measured() -> None:
     text = report(measured())
-    assert text.startswith("custom, fp32, cpu, 2 threads, 2 requests of 2 frames, warm; ")
+    assert text.startswith("custom, fp32, cpu, 2 threads, 2 requests of 20 tokens and 2 frames, warm; ")
     assert text.endswith("\n\nReal time on this machine: yes, 1.3 times faster.")
     assert cells(text) == {
         "RTF (wall / audio, below 1 is faster than real time)": "0.75",
@@ -80,9 +81,9 @@ def test_the_report_says_what_was_measured() -> None:
 
 def test_steady_frames_are_those_of_full_chunks() -> None:
     ramp, steady, rest = [9.0] * RAMP_FRAMES, [1.0] * (STEADY_CHUNK - 1) + [3.0], [9.0] * (STEADY_CHUNK - 1)
-    long = Run(0, 0, 0, 0, [*ramp, *steady, *steady, *rest])
+    long = Run(0, 0, 0, 0, [*ramp, *steady, *steady, *rest], 0)
     assert long.steady_seconds == pytest.approx((STEADY_CHUNK + 2) / STEADY_CHUNK)
-    assert Run(0, 0, 0, 0, [1.0, 2.0, 3.0]).steady_seconds == 2
+    assert Run(0, 0, 0, 0, [1.0, 2.0, 3.0], 0).steady_seconds == 2
 
 
 def test_rows_speak_side_by_side() -> None:
@@ -91,6 +92,17 @@ def test_rows_speak_side_by_side() -> None:
     run = speak(bundle, Synthesizer(bundle), 3, 7, rows=3, between=lambda: steps.append(1))
     assert (run.frames, len(run.step_seconds), len(steps)) == (9, 3, 3)
     assert 0 < run.prefill < run.first_audio < run.wall
+
+
+def test_a_text_has_as_many_tokens_as_are_asked_for_or_a_word_more() -> None:
+    bundle = open_bundle(RANDOM_BUNDLE, provider="cpu", threads=1, slots=1)
+    for tokens in (1, 15, 120):
+        text = text_of(bundle, tokens)
+        assert bundle.prompts.count_tokens(text) >= tokens > bundle.prompts.count_tokens(text.rpartition(" ")[0])
+    run = speak(bundle, Synthesizer(bundle), 4, 0, text=text)
+    prompt = bundle.prompts.build(text, speaker=next(iter(bundle.manifest.speakers)), language="auto", instruction=None)
+    assert run.positions == len(prompt) > 120
+    assert run.middle == run.positions + 2
 
 
 def test_memory_is_noted_once_opened_and_after_the_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +128,8 @@ def test_the_command_needs_no_more_than_the_server() -> None:
         RANDOM_BUNDLE.name,
         "--frames",
         "3",
+        "--tokens",
+        "40",
         "--requests",
         "2",
         "--threads",
@@ -127,7 +141,9 @@ def test_the_command_needs_no_more_than_the_server() -> None:
         [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("qwen3_tts_random, fp32, cpu, 1 threads, 2 requests of 3 frames, warm; ")
+    assert done.stdout.startswith(
+        "qwen3_tts_random, fp32, cpu, 1 threads, 2 requests of 40 tokens and 3 frames, warm; "
+    )
     table = cells(done.stdout)
     assert set(table) == set(cells(report(measured())))
     rtf = float(table["RTF (wall / audio, below 1 is faster than real time)"])
@@ -163,7 +179,7 @@ def test_what_cannot_be_measured_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "options", [["--frames", "0"], ["--frames", "many"], ["--requests", "-1"], ["--threads", "1025"]]
+    "options", [["--frames", "0"], ["--tokens", "many"], ["--requests", "-1"], ["--threads", "1025"]]
 )
 def test_counts_are_checked(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
