@@ -70,8 +70,9 @@ def export_graph(name: str, config: GraphConfig, folder: Path, *, validate: bool
     Raises:
         ValueError: ONNX Runtime's outputs differ from the module's, see `validate_graph`.
     """
-    export_models({name: (config.module, config)}, folder, opset=OPSET, device="cpu")
     path = folder / f"{name}.onnx"
+    data_path(path).unlink(missing_ok=True)  # of an export before: a graph that holds its weights leaves it there
+    export_models({name: (config.module, config)}, folder, opset=OPSET, device="cpu")
     if validate:
         validate_graph(path, config)
     if not data_path(path).exists():

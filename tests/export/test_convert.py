@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from safetensors.torch import load_file, save_file
@@ -20,9 +21,11 @@ from safetensors.torch import load_file, save_file
 import export
 from export.convert import main
 from export.graphs import validation
+from export.graphs.graph import with_subgraphs
 from export.publish import describe_graph
 from export.stages import STAGES
 from server.graphs.checking import verify_files
+from server.graphs.external_data import external_data
 from server.manifest import Manifest, read_manifest
 from tests.hub_server import COMMIT, REPO, StandInHub
 
@@ -73,6 +76,19 @@ def test_the_bundle_is_whole(made: tuple[Path, str]) -> None:
     assert {"tokenizer.json", "text_embedding.npy", "codec_embedding.npy"} < there
     assert set(manifest.graphs) == {"talker", "code_predictor", "codec_decoder"}
     assert sum((bundle / name).stat().st_size for name in there) < 5_000_000
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_weights_lie_beside_the_graphs_and_nothing_else_does(bundle_of: Callable[..., Path], precision: str) -> None:
+    bundle = bundle_of("short", precision)
+    graphs = [graph.file for graph in read_manifest(bundle).graphs.values()]
+    assert {path.name for path in bundle.glob("*_data")} == {f"{name}_data" for name in graphs}
+    for name in graphs:
+        assert external_data(bundle / name) == {f"{name}_data"}
+        stored = onnx.load(bundle / name, load_external_data=False).graph
+        inside = [len(tensor.raw_data) for graph in with_subgraphs(stored) for tensor in graph.initializer]
+        assert max(inside) <= 1024
+        assert (bundle / name).stat().st_size < 64e6
 
 
 def test_the_manifest_tells_what_the_checkpoint_holds(made: tuple[Path, str]) -> None:
