@@ -82,12 +82,23 @@ def table(found: Stages) -> str:
     return "\n".join(["| stage | measured |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
+def parts_in_float32(manifest: Manifest) -> str:
+    """Say what the conversion left in float32, as it decides for users, or that nobody knows."""
+    if manifest.graphs["codec_decoder"].precision == "fp32":
+        return "all"
+    chosen = manifest.parity.get("codec_decoder")
+    if chosen is None:
+        return "not told by this exporter, which forced random weights into 8 bits; convert the checkpoint again"
+    return ", ".join(chosen["in_float32"]) or "none"
+
+
 def _stages(found: Stages) -> Iterator[tuple[str, str]]:
     made = sum(run.frames for run in found.runs)
     stages = {name: 1e3 * sum(found.seconds[name]) / made for name in ("talker", "code predictor", "codec decoder")}
     for name, milliseconds in stages.items():
         note = f" (chunks of {CHUNK_RAMP})" if name == "codec decoder" else ""
         yield name, f"{milliseconds:.1f} ms a frame{note}"
+    yield "parts of the codec decoder in float32", parts_in_float32(found.manifest)
     rest = 1e3 * sum(run.wall - run.prefill for run in found.runs) / made - sum(stages.values())
     yield "everything else", f"{rest:.1f} ms a frame"
     steady = median(run.steady_seconds for run in found.runs)

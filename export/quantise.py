@@ -124,7 +124,7 @@ def quantise_matrix(weight: np.ndarray, weight_format: WeightFormat) -> tuple[np
 
 def quantise_graph(
     model: onnx.ModelProto,
-    weight_format: WeightFormat,
+    weight_format: WeightFormat | None,
     stored_as: int = TensorProto.FLOAT,
     formats_by_prefix: Mapping[str, WeightFormat] | None = None,
 ) -> None:
@@ -132,7 +132,7 @@ def quantise_graph(
 
     Args:
         model: with its weights.
-        weight_format: bits and block size of all but the heads.
+        weight_format: bits and block size of all but the heads; None leaves them as they are.
         stored_as: `TensorProto.FLOAT` or `BFLOAT16`; scales take the same type.
         formats_by_prefix: formats of other nodes, by what their names begin with.
 
@@ -149,6 +149,8 @@ def quantise_graph(
                 start = next((start for start in formats_by_prefix if node.name.startswith(start)), "")
                 unused.discard(start)
                 wanted = HEADS if node.output[0].startswith("logits") else formats_by_prefix.get(start, weight_format)
+                if wanted is None:
+                    continue
                 formats[node.input[1]] = wanted.fitting(matrices[node.input[1]].dims[0])
                 node.CopyFrom(_quantised_product(node, matrices[node.input[1]].dims, formats[node.input[1]], stored_as))
         kept = []

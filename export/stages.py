@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from export.calibration import LOUDEST_NOISE, Quietest, export_quantised, spoken_codes
+from export.calibration import spoken_codes
 from export.checkpoint import Checkpoint, CheckpointError
+from export.codec_precision import Chosen, export_quantised
 from export.encoders_parity import encode_sample
 from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnnxConfig
 from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
@@ -61,6 +62,7 @@ class Conversion:
         alphabet: the only characters that the model was trained on; None where it reads any.
         whole_text: whether the model was trained on no text that comes while it speaks.
         validate: whether each exported graph is compared with its PyTorch module.
+        chosen: how the codec decoder computes, where that was to be chosen; it goes into the manifest.
         parity: what the parity stage found; it goes into the manifest and the closing table.
         notes: what the user should know of, beside the closing table.
         tick: a stage's progress: so much done, of so much.
@@ -75,6 +77,7 @@ class Conversion:
     alphabet: str | None = None
     whole_text: bool = False
     validate: bool = True
+    chosen: Chosen | None = None
     parity: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tick: Callable[[int, int], None] = lambda done, total: None
@@ -183,8 +186,9 @@ def _codec_decoder(context: Conversion) -> None:
         manifest = context.manifest()
         voice = encode_sample(context.checkpoint).voice if manifest.clones else None
         codes = spoken_codes(context.output, manifest, context.tick, voice)
-        found = export_quantised(load, codes, context.output, always=context.noise, validate=context.validate)
-        context.notes += _what_stays(found)
+        rate = manifest.sizes.codec.sample_rate
+        context.chosen = export_quantised(load, codes, context.output, rate, validate=context.validate)
+        context.notes += _what_is_slower(context.chosen)
         path = context.output / "codec_decoder.onnx"
     else:
         config = CodecDecoderOnnxConfig(load())
@@ -199,16 +203,12 @@ def _codec_decoder(context: Conversion) -> None:
         save_graph(model, path)
 
 
-def _what_stays(found: Quietest) -> list[str]:
-    """What the user should know of a codec decoder that is not wholly in 8 bits."""
-    kept = [f"{len(found.float_blocks)} of its blocks"] if found.float_blocks else []
-    kept += ["its matrices"] if found.matrices is None else []
-    if not kept:
+def _what_is_slower(chosen: Chosen) -> list[str]:
+    """What the user should know of a codec decoder that is not as fast as it could be."""
+    if not chosen.in_float32:
         return []
-    return [
-        f"{' and '.join(kept)} stay in float32 in the codec decoder, and slower: in 8 bits they would add noise of "
-        f"more than {LOUDEST_NOISE:.0f} dB of the speech"
-    ]
+    parts = ", ".join(map(str, chosen.in_float32))
+    return [f"of the codec decoder these parts stay in float32, and slower: {parts}; in 8 bits one would hear noise"]
 
 
 def _encoders(context: Conversion) -> None:
@@ -223,6 +223,9 @@ def _encoders(context: Conversion) -> None:
 
 def _parity(context: Conversion) -> None:
     check_bundle(context, context.manifest())
+    if context.chosen:
+        in_float32, noise = map(str, context.chosen.in_float32), round(context.chosen.noise, 1)
+        context.parity["codec_decoder"] = {"in_float32": list(in_float32), "noise_to_mask_db": noise}
     if not context.validate:
         context.parity |= {"validation": "off"}
         context.notes.append("--no-validate: no graph was compared with its PyTorch module; the table above stands")

@@ -153,30 +153,53 @@ class CodecDecoder(nn.Module):
         decoder.quantizer.rvq_rest.prepare()
         return decoder.eval()
 
+    @property
+    def blocks(self) -> list[Any]:
+        """The upsampling blocks, or what stands for them; the first is `decoder[1]`."""
+        return list(self.decoder)[1:-2]
+
     def states(self) -> list[StateSpec]:
         """The carried tensors, in the order in which `past` holds them."""
-        first, *blocks, _, last = self.decoder
+        specs = self.front_states()
+        for index, block in enumerate(self.blocks):
+            specs += block.states(f"block.{index}")
+        return specs + self.tail_states()
+
+    def front_states(self) -> list[StateSpec]:
+        """Those of `front`."""
         specs = self.pre_conv.states("pre_conv") + self.pre_transformer.states("transformer")
         for index, (transposed, convnext) in enumerate(self.upsample):
             specs += transposed.states(f"upsample.{index}") + convnext.dwconv.states(f"convnext.{index}")
-        specs += first.states("first")
-        for index, block in enumerate(blocks):
-            specs += block.states(f"block.{index}")
-        return specs + last.states("last")
+        first: list[StateSpec] = self.decoder[0].states("first")
+        return specs + first
+
+    def tail_states(self) -> list[StateSpec]:
+        """Those of `tail`."""
+        last: list[StateSpec] = self.decoder[-1].states("last")
+        return last
 
     def forward(self, codes: Tensor, position: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
         stream = Stream(past)
+        hidden = self.front(codes, position, stream)
+        for block in self.blocks:
+            hidden = block(hidden, stream)
+        return self.tail(hidden, stream), *stream.next
+
+    def front(self, codes: Tensor, position: Tensor, stream: Stream) -> Tensor:
+        """Codes to what the first upsampling block is given, `[rows, decoder_dim, steps]`."""
         hidden = self.quantizer.rvq_first(codes[..., :1]) + self.quantizer.rvq_rest(codes[..., 1:])
         hidden = self.pre_conv(hidden, stream).transpose(1, 2)
         hidden = self.pre_transformer(hidden, position, stream).transpose(1, 2)
         for transposed, convnext in self.upsample:
             hidden = convnext(transposed(hidden, stream), stream)
-        first, *blocks, snake, last = self.decoder
-        hidden = first(hidden, stream)
-        for block in blocks:
-            hidden = block(hidden, stream)
-        waveform = last(snake(hidden), stream).clamp(-1, 1)
-        return waveform.squeeze(1), *stream.next
+        first: Tensor = self.decoder[0](hidden, stream)
+        return first
+
+    def tail(self, hidden: Tensor, stream: Stream) -> Tensor:
+        """What the last upsampling block gives to samples, `[rows, samples]`."""
+        *_, snake, last = self.decoder
+        waveform: Tensor = last(snake(hidden), stream).clamp(-1, 1).squeeze(1)
+        return waveform
 
 
 @torch.inference_mode()

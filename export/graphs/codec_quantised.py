@@ -1,6 +1,6 @@
 """The codec decoder for a CPU that multiplies bytes: channels last, residual units in 8 bits, the rest as products.
 
-`quantise_decoder` puts these in the place of the decoder's own layers. What a unit's convolutions take and give is
+`replace_parts` puts these in the place of the decoder's own layers. What a unit's convolutions take and give is
 quantised channel by channel, with scales that are fixed when the bundle is made: a sample depends neither on the chunk
 that it is decoded in nor on the other rows, but for roundings of the float32 parts. Transposed and plain convolutions
 become one matrix product each, over a window of steps; `export.quantise` stores their matrices in 8 bits.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +38,22 @@ LEVELS = 127
 WEIGHT_LEVELS = 63
 """7 bits: two products of 8 bits would overflow the 16-bit sums of processors without VNNI."""
 _SMALLEST = 1e-6
+
+
+class Part(NamedTuple):
+    """A part of the decoder that is in 8 bits or in float32: the front is block 0. Of an upsampling block, whose number
+    is that of its place in `decoder.decoder`, layer 0 is the transposed convolution, and the others are its units."""
+
+    block: int
+    layer: int
+
+    def __str__(self) -> str:
+        if self == FRONT:
+            return "front"
+        return f"block {self.block} {f'unit {self.layer}' if self.layer else 'upsampling'}"
+
+
+FRONT = Part(0, 0)
 
 
 @dataclass(frozen=True)
@@ -76,21 +92,43 @@ def observe(decoder: CodecDecoder, codes: Sequence[NDArray[np.int64]]) -> dict[i
     }
 
 
-def quantise_decoder(decoder: CodecDecoder, ranges: Mapping[int, list[UnitRanges]], chosen: Collection[int]) -> None:
+def parts_of(decoder: CodecDecoder) -> list[Part]:
+    """All parts, in order."""
+    blocks = enumerate(decoder.blocks, 1)
+    return [FRONT, *(Part(number, layer) for number, block in blocks for layer in range(len(block.block) - 1))]
+
+
+def replace_parts(
+    decoder: CodecDecoder, ranges: Mapping[int, list[UnitRanges]], in_float32: Collection[Part] = ()
+) -> None:
     """Put, in place, the layers of this module into a decoder.
 
     Args:
         decoder: with its weights, in float32.
         ranges: of the residual units of each upsampling block, by the block's number.
-        chosen: blocks whose residual units compute in 8 bits; the others stay as they are.
+        in_float32: parts that stay as they are, as far as the layout of their block allows.
     """
-    decoder.pre_conv = ConvAsProduct(decoder.pre_conv)
-    decoder.upsample = nn.ModuleList(
-        nn.ModuleList([UpsampleAsProduct(transposed), convnext]) for transposed, convnext in decoder.upsample
-    )
-    decoder.decoder[0] = ConvAsProduct(decoder.decoder[0])
-    for number in chosen:
-        decoder.decoder[number] = QuantisedBlock(decoder.decoder[number], ranges[number])
+    in_bytes = {part.block for part in parts_of(decoder) if part not in in_float32}
+    if FRONT not in in_float32:
+        decoder.pre_conv = ConvAsProduct(decoder.pre_conv)
+        decoder.upsample = nn.ModuleList(
+            nn.ModuleList([UpsampleAsProduct(transposed), convnext]) for transposed, convnext in decoder.upsample
+        )
+        decoder.decoder[0] = ConvAsProduct(decoder.decoder[0])
+    for number, block in enumerate(decoder.blocks, 1):
+        if number in in_bytes:
+            decoder.decoder[number] = ChannelsLastBlock(number, block, ranges[number], in_float32)
+
+
+class Product(nn.Module):
+    """`x @ matrix`: `[..., inputs]` to `[..., outputs]`."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.matrix = _constant(matrix)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.matrix
 
 
 class ConvAsProduct(nn.Module):
@@ -99,7 +137,7 @@ class ConvAsProduct(nn.Module):
     def __init__(self, convolution: CausalConv) -> None:
         super().__init__()
         weight = convolution.conv.weight.detach()
-        self.matrix = _constant(weight.permute(2, 1, 0).flatten(0, 1))
+        self.product = Product(weight.permute(2, 1, 0).flatten(0, 1))
         self.bias = convolution.conv.bias
         self.inputs, (self.dilation,) = convolution.conv.in_channels, convolution.conv.dilation
         self.context = convolution.context
@@ -113,7 +151,7 @@ class ConvAsProduct(nn.Module):
         windows = [
             whole[:, start : start - self.context or None] for start in range(0, self.context + 1, self.dilation)
         ]
-        return (torch.cat(windows, 2) @ self.matrix + self.bias).transpose(1, 2)
+        return (self.product(torch.cat(windows, 2)) + self.bias).transpose(1, 2)
 
 
 class UpsampleAsProduct(nn.Module):
@@ -131,7 +169,7 @@ class UpsampleAsProduct(nn.Module):
             raise ValueError(f"a transposed convolution of kernel {kernel} and stride {stride} is no single product")
         self.context = kernel // stride - 1
         halves = weight.unflatten(2, (-1, stride)).permute(2, 0, 3, 1)
-        self.matrix = _constant(halves.reshape(self.inputs * (self.context + 1), stride * self.outputs))
+        self.product = Product(halves.reshape(self.inputs * (self.context + 1), stride * self.outputs))
         self.bias = _constant(transposed.conv.bias.detach().repeat(stride))
 
     def states(self, name: str) -> list[StateSpec]:
@@ -146,7 +184,22 @@ class UpsampleAsProduct(nn.Module):
         if self.context:
             whole = stream.extend(x, 1, self.context)
             x = torch.cat((x, whole[:, : -self.context]), 2)
-        return SplitSteps.apply(x @ self.matrix + self.bias, self.outputs)
+        return SplitSteps.apply(self.product(x) + self.bias, self.outputs)
+
+
+class FloatUnit(nn.Module):
+    """A residual unit in float32 among others whose channels are last."""
+
+    def __init__(self, unit: ResidualUnit) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def states(self, name: str) -> list[StateSpec]:
+        """Past inputs of the dilated convolution."""
+        return self.unit.conv1.states(name)
+
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        return self.unit(x.transpose(1, 2), stream).transpose(1, 2)
 
 
 class QuantisedUnit(nn.Module):
@@ -189,14 +242,19 @@ class QuantisedUnit(nn.Module):
         return LookUp.apply(table, MergeSteps.apply(values, self.channels))
 
 
-class QuantisedBlock(nn.Module):
-    """An upsampling block with quantised residual units; shapes as `UpsampleBlock`."""
+class ChannelsLastBlock(nn.Module):
+    """An upsampling block with quantised residual units, but for those in float32; shapes as `UpsampleBlock`."""
 
-    def __init__(self, block: UpsampleBlock, ranges: list[UnitRanges]) -> None:
+    def __init__(
+        self, number: int, block: UpsampleBlock, ranges: Sequence[UnitRanges], in_float32: Collection[Part]
+    ) -> None:
         super().__init__()
         self.snake, transposed, *units = block.block
         self.upsample = UpsampleAsProduct(transposed)
-        self.units = nn.ModuleList(QuantisedUnit(unit, one) for unit, one in zip(units, ranges, strict=True))
+        self.units = nn.ModuleList(
+            FloatUnit(unit) if Part(number, layer) in in_float32 else QuantisedUnit(unit, ranges[layer - 1])
+            for layer, unit in enumerate(units, 1)
+        )
 
     def states(self, name: str) -> list[StateSpec]:
         """The carried tensors of the transposed convolution, then those of each unit."""

@@ -48,6 +48,7 @@ def test_the_table_says_what_was_measured() -> None:
         "talker": "10.0 ms a frame",
         "code predictor": "20.0 ms a frame",
         "codec decoder": "5.0 ms a frame (chunks of (1, 2, 4, 8))",
+        "parts of the codec decoder in float32": "all",
         "everything else": "5.0 ms a frame",
         "steady frame, all stages": "40.0 ms",
         "prefill": "40 ms",
@@ -61,6 +62,17 @@ def test_the_table_says_what_was_measured() -> None:
         "4 rows together": "50.0 frames a second, 2.00 times one row's",
         "RSS after all rows": "1.25 GB, at most 1.30",
     }
+
+
+def test_the_table_says_how_the_codec_decoder_was_converted() -> None:
+    def said(**parity: object) -> str:
+        graph = {"file": "codec_decoder.onnx", "precision": "int8", "inputs": [], "outputs": []}
+        manifest = Manifest.model_validate(manifest_of("custom", graphs={"codec_decoder": graph}, parity=parity))
+        return cells(table(found(manifest=manifest)))["parts of the codec decoder in float32"]
+
+    assert said(codec_decoder={"in_float32": []}) == "none"
+    assert said(codec_decoder={"in_float32": ["block 3 unit 1", "block 4 unit 2"]}) == "block 3 unit 1, block 4 unit 2"
+    assert "forced" in said()
 
 
 def test_what_was_not_measured_is_not_claimed() -> None:
