@@ -25,8 +25,8 @@ from server.models.catalogue import Bundle
 from server.models.pool import EnginePool
 from server.voices import languages
 from server.voices.catalogue import own_voices_of, voices_of
+from server.voices.folder import VoiceFolder
 from server.voices.profiles import Profile
-from server.voices.saved import VoiceFolder
 
 FORMATS = ("objects", "names")
 
