@@ -22,8 +22,9 @@ from server.graphs.session import Provider, ProviderError, choose_provider
 from server.manifest import CLONING_GRAPHS, TABLES, Manifest
 from server.models.threads import DaemonThreads
 
-ENCODING_BYTES = 1_000_000_000
-"""What encoding a recording takes for activations, at most: of a minute, by encoders of the published sizes."""
+ENCODING_BYTES = 500_000_000
+"""What encoding a recording takes for activations, at most: of a minute, by encoders of the published sizes, whose
+growth `python -m benchmarks.clone --seconds 59` shows. Half a minute takes half as much."""
 WORTH_TRIMMING_BYTES = 2 << 20
 """Growth of the process in bytes below which memory is not trimmed."""
 COLLECT_AFTER = (700, 5, 1)
