@@ -35,9 +35,10 @@ LABEL org.opencontainers.image.title="qwen3-tts-edge" \
     org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH=/opt/qwen3-tts/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY deploy/healthcheck.py /opt/healthcheck.py
-# Bundles are mounted at /srv/models; the embedded model is served while there are none. A volume that is made for it
-# takes over owner and mode, and whatever user id the container is given, its group is 0 where nothing else is said.
-RUN install --directory --mode=0775 --owner=10001 --group=0 /srv/models
+# Bundles are mounted at /srv/models; the embedded model is served while there are none. Cloned voices are kept in
+# /srv/voices, where KW_VOICES_DIR says so. A volume that is made for either takes over owner and mode, and whatever user
+# id the container is given, its group is 0 where nothing else is said.
+RUN install --directory --mode=0775 --owner=10001 --group=0 /srv/models /srv/voices
 WORKDIR /srv
 USER 10001:0
 EXPOSE 3000 10200

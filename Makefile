@@ -61,8 +61,9 @@ check-deploy:
 	PYTHON=$(PYTHON) deploy/check.sh
 
 # Real clients, each in an environment of its own under .cache/clients: 2.7 gigabytes, so that `test` is without
-# them. Their versions are in tests/clients/packages.toml.
-test-clients: $(VENV)/.test-$(RUNTIME) tests/node/node_modules
+# them. Their versions are in tests/clients/packages.toml. Those that clone voices speak with a small Base model, which is
+# converted here.
+test-clients: tools
 	$(BIN)/python -m pytest $(CLIENT_TESTS)
 
 # Ray, in an environment of its own: a gigabyte, so that `test` is without it. It has wheels for Python up to 3.13.

@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import dashboard, image
 from server import __version__, config
+from server.http.capacity import Uploads
 from server.metrics import EngineEvents, EngineLoad, Metrics
 from tests.bundles import TINY_BUNDLE
 from tests.sources import ROOT
@@ -211,6 +212,25 @@ def test_nginx_is_more_patient_than_the_server() -> None:
     waits = dict(re.findall(r"^\s*(proxy_send_timeout|send_timeout) (\d+)s;", text, re.MULTILINE))
     assert len(waits) == 2
     assert min(map(float, waits.values())) > float(DEFAULTS["KW_REQUEST_TIMEOUT"])
+
+
+def test_nginx_takes_the_largest_body_that_the_server_takes() -> None:
+    text = (DEPLOY / "nginx.conf").read_text("utf-8")
+    (megabytes,) = re.findall(r"^\s*client_max_body_size (\d+)m;", text, re.MULTILINE)
+    longest = Uploads(config.Settings().max_reference).longest
+    assert int(megabytes) << 20 > longest
+    (said,) = re.findall(r"says its limit: (\d+) MB", text)
+    assert int(said) * 1_000_000 >= longest > (int(said) - 1) * 1_000_000
+
+
+def test_voices_survive_a_container() -> None:
+    compose = load("compose.yaml")
+    server = compose["services"]["server"]
+    folder = server["environment"]["KW_VOICES_DIR"]
+    assert f"voices:{folder}" in server["volumes"]
+    assert "voices" in compose["volumes"]
+    made = re.search(r"^RUN install --directory --mode=0775 --owner=10001 (.*)$", DOCKERFILE, re.MULTILINE)[1]
+    assert folder in made.split()
 
 
 def test_nobody_reads_one_replica_s_metrics_through_nginx() -> None:

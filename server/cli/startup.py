@@ -27,8 +27,8 @@ from server.speech.fetching import Sources
 from server.speech.lexicon_file import load_lexicon
 from server.text.lexicon import Lexicon, LexiconError
 from server.voices import catalogue as voices
+from server.voices.folder import VoiceFolder
 from server.voices.profiles import Profile, ProfileError, load_profiles
-from server.voices.saved import VoiceFolder
 
 if TYPE_CHECKING:
     from server.hub.pull import Pull

@@ -22,7 +22,8 @@ from server.cli.startup import (
 from server.config import Settings
 from server.metrics import Metrics
 from server.voices import catalogue
-from server.voices.saved import SavedVoice, VoiceFolder
+from server.voices.folder import VoiceFolder
+from server.voices.saved import SavedVoice
 
 
 def voices(arguments: argparse.Namespace, settings: Settings) -> None:

@@ -95,5 +95,5 @@ def open_wyoming(
         timeout=settings.request_timeout,
         text_chars=settings.max_input_chars,
     )
-    doors = Doors(service, metrics, lambda: information(service.pool.bundles, profiles), limits)
+    doors = Doors(service, metrics, lambda: information(service.pool.bundles, profiles, service.voices), limits)
     return WyomingServer(doors, sockets, announce=settings.wyoming_announce == "on")

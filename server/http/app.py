@@ -44,8 +44,8 @@ from server.speech.keeping import Keeper
 from server.speech.rendering import WholeFiles
 from server.speech.service import SpeechService
 from server.text.lexicon import NO_LEXICON, Lexicon
+from server.voices.folder import VoiceFolder
 from server.voices.profiles import Profile
-from server.voices.saved import VoiceFolder
 
 API_PREFIXES = ("/v1", "/api/v1")
 """The first is what OpenAI's clients expect, the second what Kokoro Web's clients expect."""

@@ -130,6 +130,8 @@ class VoiceList(_Answer):
     voices: list[Voice]
     uploaded_voices: list[VoiceCard] = []
     """Those of them that were uploaded, and may be used by who asks."""
+    keeps_voices: bool
+    """Whether voices can be uploaded."""
 
 
 class VoiceNames(_Answer):

@@ -6,19 +6,25 @@ import asyncio
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
+import numpy as np
 import psutil
 from pydantic import ByteSize
 
+from server.engine.primed import MOST_HELD
 from server.graphs.caches import cache_bytes
 from server.graphs.control_groups import memory_limit
 from server.graphs.garbage import collect_garbage
 from server.graphs.pages import trim_heap, tune_heap
 from server.graphs.session import Provider, ProviderError, choose_provider
-from server.manifest import TABLES, Manifest
+from server.manifest import CLONING_GRAPHS, TABLES, Manifest
 from server.models.threads import DaemonThreads
 
+ENCODING_BYTES = 500_000_000
+"""What encoding a recording takes for activations, at most: of a minute, by encoders of the published sizes, whose
+growth `python -m benchmarks.clone --seconds 59` shows. Half a minute takes half as much."""
 WORTH_TRIMMING_BYTES = 2 << 20
 """Growth of the process in bytes below which memory is not trimmed."""
 COLLECT_AFTER = (700, 5, 1)
@@ -73,18 +79,41 @@ class Bounds:
 
 
 def model_bytes(manifest: Manifest, bounds: Bounds) -> int:
-    """Give an upper bound, in bytes, on the host memory of a model: its files and the KV caches of its longest rows.
+    """Give an upper bound, in bytes, on the host memory of a model: its files, the KV caches of its longest rows, and
+    what cloned voices take.
 
-    A model usually takes less, because a cache takes memory only as far as its row has got. The embedding tables do
-    not count, because nothing of them stays in memory. A model in a GPU's memory takes none of the host's.
+    A model usually takes less, because a cache takes memory only as far as its row has got, and encoders only while a
+    recording is encoded. The embedding tables do not count, because nothing of them stays in memory. A model in a GPU's
+    memory takes none of the host's, but for its encoders, which compute on the CPU.
     """
     if bounds.on_gpu(manifest):
+        return _encoder_bytes(manifest)
+    return _file_bytes(manifest) + cache_bytes(manifest, bounds.rows, bounds.positions) + cloning_bytes(manifest)
+
+
+def cloning_bytes(manifest: Manifest) -> int:
+    """Give an upper bound, in bytes, on what cloned voices take in host memory beside files and KV caches: the codec
+    decoder's states behind their recordings, and the activations of the encoders."""
+    if not manifest.clones:
         return 0
-    return _file_bytes(manifest) + cache_bytes(manifest, bounds.rows, bounds.positions)
+    carried = (spec for spec in manifest.graphs["codec_decoder"].inputs if spec.name.startswith("past."))
+    state = sum(
+        np.dtype(spec.dtype).itemsize * prod(size for size in spec.shape if isinstance(size, int)) for spec in carried
+    )
+    return MOST_HELD * state + ENCODING_BYTES
 
 
 def _file_bytes(manifest: Manifest) -> int:
     return sum(entry.size for name, entry in manifest.files.items() if name not in TABLES)
+
+
+def _encoder_bytes(manifest: Manifest) -> int:
+    """What the encoders take while a recording is encoded: their files, and activations."""
+    if not manifest.clones:
+        return 0
+    files = {manifest.graphs[name].file for name in CLONING_GRAPHS}
+    weights = sum(entry.size for name, entry in manifest.files.items() if name.removesuffix("_data") in files)
+    return weights + ENCODING_BYTES
 
 
 def check_memory(manifest: Manifest, bounds: Bounds, machine: Machine) -> str | None:
@@ -98,16 +127,18 @@ def check_memory(manifest: Manifest, bounds: Bounds, machine: Machine) -> str | 
     if bounds.on_gpu(manifest):
         return None
     files, caches = _file_bytes(manifest), cache_bytes(manifest, bounds.rows, bounds.positions)
-    one_row = cache_bytes(manifest, 1, bounds.positions)
+    one_row, cloning = cache_bytes(manifest, 1, bounds.positions), cloning_bytes(manifest)
     if one_row > machine.total:
         raise MemoryShortage(
             f"{manifest.id} needs {human_size(one_row)} for the KV cache of one row, and this machine has "
             f"{human_size(machine.total)}: lower KW_MAX_FRAMES, or choose another model or machine"
         )
-    if files + caches <= machine.available:
+    if files + caches + cloning <= machine.available:
         return None
+    voices = f"{human_size(cloning)} for cloned voices, " if cloning else ""
+    together = human_size(files + caches + cloning)
     return (
-        f"{manifest.id} may need up to {human_size(files + caches)}: {human_size(files)} of files and "
+        f"{manifest.id} may need up to {together}: {human_size(files)} of files, {voices}and "
         f"{human_size(caches)} of KV caches for KW_MAX_ROWS={bounds.rows}, each {human_size(one_row)} at its longest; "
         f"{human_size(machine.available)} are available. If that runs out, lower KW_MAX_ROWS or KW_MAX_FRAMES, or "
         "convert the checkpoint to a smaller precision"

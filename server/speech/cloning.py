@@ -26,7 +26,8 @@ from server.models.names import HOW_TO_CLONE, means_default
 from server.models.pool_entry import SpeechEngine
 from server.speech.fetching import Sources, file_of
 from server.speech.request import SpeechRequest
-from server.voices.saved import SavedVoice, VoiceFolder
+from server.voices.folder import VoiceFolder
+from server.voices.saved import SavedVoice
 
 KEPT_REFERENCES = 32
 """Encoded references that are kept for requests that bring the same recording again, such as the sentences of a

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from server.audio.pcm import Samples
 from server.audio.recording import RecordingError, as_recording
 from server.engine.reference import SAMPLE_RATE
-from server.errors import InvalidRequestError, VoiceExistsError
+from server.errors import InvalidRequestError
 from server.models.catalogue import Bundle
 from server.models.names import HOW_TO_CLONE
 from server.speech.cloning import Inline, Prepared
@@ -27,12 +27,13 @@ from server.speech.progress import made
 from server.speech.request_parsing import build
 from server.speech.service import SpeechService
 from server.voices import catalogue
-from server.voices.profiles import built_in, normalised
 from server.voices.saved import MAX_DESCRIPTION_CHARS, NAME, NAMES, Facts, SavedVoice, Sizes
 
 MAX_CONSENT_CHARS = 200
 FILE_FIELD = "audio_sample"
 """The upload's field of a form, as OpenAI and vLLM-Omni call it."""
+WITHOUT_TEXT = "without ref_text the voice is the speaker embedding alone, which is less like the speaker"
+"""A note of an upload as OpenAI's SDK makes it, and vLLM-Omni's clients may."""
 _ALIASES = {
     "speaker_description": "description",
     "text": "ref_text",
@@ -68,8 +69,9 @@ class VoiceOrder(BaseModel):
     )
     ref_text: Spoken | None = Field(
         None,
-        description="Every word that is said in the recording, and nothing else; of a voice that is designed, what it "
-        "is to say for a sample, some 10 s.",
+        description="Every word that is said in the recording, and nothing else; without it the speaker embedding "
+        "alone is kept, which is less like the speaker. Of a voice that is designed, what it is to say for a sample, "
+        "some 10 s.",
         examples=["What is said in the recording."],
     )
     description: Annotated[Text, Field(max_length=MAX_DESCRIPTION_CHARS)] = Field(
@@ -177,7 +179,7 @@ class Keeper:
             shared=order.shared,
             consent="" if designed else order.consent or "assumed",
             designed=designed,
-            notes=prepared.notes,
+            notes=prepared.notes if reference.text or order.x_vector_only_mode else (*prepared.notes, WITHOUT_TEXT),
         )
         voice = SavedVoice(facts, reference)
         await asyncio.to_thread(service.voices.add, voice)
@@ -198,9 +200,10 @@ class Keeper:
                 + ("; not both" if recorded else ""),
                 param="instructions" if recorded else FILE_FIELD,
             )
-        if order.ref_text is None and (designed or not order.x_vector_only_mode):
+        wants_text = designed or (order.x_vector_only_mode is False and "x_vector_only_mode" in order.model_fields_set)
+        if order.ref_text is None and wants_text:
             what = "what the designed voice is to say for a sample" if designed else "every word of the recording"
-            other = "" if designed else ", or x_vector_only_mode true, which is less like the speaker"
+            other = "" if designed else ", or leave x_vector_only_mode out, which is less like the speaker"
             raise InvalidRequestError(f"ref_text is missing: send {what}{other}", param="ref_text")
         if not designed and order.consent is None and self._consent == "ask":
             raise InvalidRequestError(
@@ -208,23 +211,8 @@ class Keeper:
                 "id of a recorded consent; an operator who answers for all speakers sets KW_VOICE_CONSENT=assumed",
                 param="consent",
             )
-        if self._is_reserved(order.name):
-            raise VoiceExistsError(f"{order.name} is a voice of the server itself; choose another name", param="name")
         self._service.voices.check(order.name, caller)
         return designed
-
-    def _is_reserved(self, name: str) -> bool:
-        known = {
-            *self._service.profiles,
-            *built_in().aliases,
-            *built_in().speakers,
-            catalogue.DESIGN,
-            "default",
-            "none",
-        }
-        manifests = (bundle.manifest_or_none for bundle in self._service.pool.bundles.all())
-        known |= {speaker for manifest in manifests if manifest for speaker in manifest.speakers}
-        return normalised(name) in map(normalised, known)
 
     def _base(self, name: str | None) -> Bundle:
         """The bundle that encodes a voice."""

@@ -35,9 +35,10 @@ from server.speech.reading import Reading
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
 from server.text.lexicon import NO_LEXICON, Lexicon
-from server.voices import languages
+from server.voices import catalogue, languages
+from server.voices.folder import VoiceFolder
 from server.voices.profiles import Profile
-from server.voices.saved import SavedVoice, VoiceFolder
+from server.voices.saved import SavedVoice
 
 SILENCES = 2
 """How many requests of nothing but silence are encoded side by side, since encoders take memory and threads."""
@@ -99,6 +100,7 @@ class SpeechService:
     ) -> None:
         self.pool = pool
         self.voices = voices or VoiceFolder(None)
+        self.voices.reserve(self._is_own_voice)
         self.references = references or References(Sources(10_000_000))
         self._mark = mark
         self.profiles = profiles
@@ -214,6 +216,16 @@ class SpeechService:
             check_live(request, manifest)
         deliveries = Deliveries(request, manifest, self.profiles, cloned=cloned is not None)
         return languages.code(deliveries.own.language)
+
+    def sample_rate(self, request: SpeechRequest) -> int:
+        """Samples per second of the speech of a request; the errors are those of `check`."""
+        cloned = asked_for(request, self.voices, self.pool.bundles)
+        return bundle_for(cloned, request.model, self.pool.bundles).manifest.sizes.codec.sample_rate
+
+    def _is_own_voice(self, name: str) -> bool:
+        """Whether a name means a voice of the server itself, so that no cloned one can have it."""
+        manifests = (bundle.manifest_or_none for bundle in self.pool.bundles.all())
+        return catalogue.is_own(name, filter(None, manifests), self.profiles)
 
     def _saved(self, request: SpeechRequest) -> Callable[[str], SavedVoice | None]:
         """What finds the cloned voices that are kept and that who asks may speak with."""

@@ -13,7 +13,7 @@ empty name mean what OpenAI's first name means.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -107,6 +107,13 @@ def left_out(manifest: Manifest, profiles: Mapping[str, Profile]) -> dict[str, s
 def default_voice(manifest: Manifest) -> str:
     """Return the voice of a request that names none, which is what OpenAI's first name means in this model."""
     return _heard(_FIRST, manifest).speaker or DESIGN
+
+
+def is_own(name: str, manifests: Iterable[Manifest], profiles: Mapping[str, Profile]) -> bool:
+    """Whether a name, in any spelling, means a voice that some of these models has, or may have, without cloning."""
+    speakers = (speaker for manifest in manifests for speaker in manifest.speakers)
+    known = {*_DEFAULTS, DESIGN, *built_in().speakers, *built_in().aliases, *profiles, *speakers}
+    return normalised(name) in map(normalised, known)
 
 
 class Choice(NamedTuple):

@@ -222,6 +222,7 @@ class Conversation:
             rate = self._doors.service.pool.bundles.resolve(self._model).manifest.sizes.codec.sample_rate
             request = of_object({"model": self._model, "input": ANY_TEXT, "response_format": "pcm", **fields})
             text = _ComingText(granularity, self._doors.service.check(request), most)
+            rate = self._doors.service.sample_rate(request)  # a cloned voice may be spoken by another model
             if not in_chunks:
                 text.feed(_text_of(event, "text"))
                 text.end()

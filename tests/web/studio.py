@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 from playwright.sync_api import Locator, Page, Route, expect
 
@@ -57,12 +59,13 @@ def write(page: Page, text: str, **settings: object) -> None:
         page.locator(f"#{name}").fill(str(value))
 
 
-def make_exactly(page: Page) -> None:
-    """Turn the form's most frames into exactly so many, for an engine that would end sooner."""
+def make_exactly(page: Page, frames: int | None = None) -> None:
+    """Turn the form's most frames into exactly so many, or into `frames`, for an engine that would end elsewhere."""
 
     def insist(route: Route) -> None:
         order = route.request.post_data_json
-        order["exact_frames"] = order.pop("max_new_tokens", None)
+        most = order.pop("max_new_tokens", None)
+        order["exact_frames"] = frames or most
         route.continue_(post_data=json.dumps(order))
 
     page.route("**/v1/audio/speech", insist)
@@ -73,6 +76,11 @@ def speak(page: Page, text: str, **settings: object) -> None:
     write(page, text, **settings)
     page.get_by_role("button", name="Speak", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Done: ")
+
+
+def pcm_of(wav: bytes) -> bytes:
+    """The samples of a WAV file of 16 bits."""
+    return soundfile.read(io.BytesIO(wav), dtype="int16")[0].tobytes()
 
 
 def download(page: Page, audio_format: str) -> tuple[str, bytes]:

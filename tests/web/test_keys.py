@@ -22,7 +22,7 @@ def test_the_page_asks_refuses_and_opens(open_page: OpenPage, keyed_server: Runn
     expect(panel).to_be_visible()
     write(page, "Hello")
     page.get_by_role("button", name="Speak", exact=True).click()
-    expect(panel.get_by_role("alert")).to_have_text("To speak, enter the key first.")
+    expect(panel.get_by_role("alert")).to_have_text("Enter the key first.")
     expect(page.get_by_label("API key", exact=True)).to_be_focused()
 
     use_key(page, "wrong")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.server.audio.recordings import recorded
 from tests.server.running import RunningServer
 from tests.web.conftest import OpenPage
 from tests.web.studio import speak, text_of
 
-PATHS = ("/", "/developers")
+PATHS = ("/", "/voices", "/developers")
 PHONE = {"width": 360, "height": 740}
 FOCUS = """() => {
   const element = document.activeElement;
@@ -30,14 +31,48 @@ TABBABLE = """() => {
 }"""
 
 
+@pytest.fixture(params=PATHS)
+def path(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def server(path: str, request: pytest.FixtureRequest) -> RunningServer:
+    """One on which all of the page is there."""
+    return request.getfixturevalue("cloning_server" if path == "/voices" else "slow_server")
+
+
 def wait_for_lists(page: Page) -> None:
-    expect(page.locator("#voices > *").nth(2)).to_be_attached()
+    if page.url.endswith("/voices"):
+        expect(page.locator("#voice")).to_be_visible()
+    else:
+        expect(page.locator("#voices > *").nth(2)).to_be_attached()
 
 
-@pytest.mark.parametrize("path", PATHS)
+def take_recording(page: Page) -> None:
+    page.locator("#audio_sample").set_input_files({"name": "a.wav", "mimeType": "audio/wav", "buffer": recorded()})
+    expect(page.get_by_role("button", name="Play the part")).to_be_enabled()
+
+
+def keep_voice(page: Page) -> None:
+    take_recording(page)
+    page.get_by_label("What is said in the part").fill("https://" + "verylongword" * 40)
+    page.get_by_label("Name", exact=True).fill("n" * 64)
+    page.get_by_label("Description").fill("d" * 200)
+    page.get_by_label("the speaker knows").check()
+    page.get_by_role("button", name="Keep the voice").click()
+    expect(page.locator("#kept li")).to_have_count(1)
+
+
+def delete_voice(page: Page) -> None:
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete: ").click()
+    expect(page.locator("#kept li")).to_have_count(0)
+
+
 @pytest.mark.parametrize("width", [320, 360, 768])
-def test_no_page_scrolls_sideways(open_page: OpenPage, slow_server: RunningServer, path: str, width: int) -> None:
-    page = open_page(slow_server, path, viewport={"width": width, "height": 740})
+def test_no_page_scrolls_sideways(open_page: OpenPage, server: RunningServer, path: str, width: int) -> None:
+    page = open_page(server, path, viewport={"width": width, "height": 740})
     wait_for_lists(page)
     assert page.evaluate("scrollY") == 0
     if path == "/":
@@ -45,14 +80,21 @@ def test_no_page_scrolls_sideways(open_page: OpenPage, slow_server: RunningServe
         page.get_by_label("Speak as I type").check()
         speak(page, "https://" + "verylongword" * 40, max_new_tokens=3)
         page.get_by_label("Download format").select_option("opus")
+    elif path == "/voices":
+        keep_voice(page)
+        take_recording(page)
     else:
         page.get_by_role("button", name="Make a key").click()
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    if path == "/voices":
+        delete_voice(page)
 
 
-def test_a_phone_needs_no_zoom(open_page: OpenPage, slow_server: RunningServer) -> None:
-    page = open_page(slow_server, viewport=PHONE, has_touch=True, is_mobile=True)
+def test_a_phone_needs_no_zoom(open_page: OpenPage, server: RunningServer, path: str) -> None:
+    page = open_page(server, path, viewport=PHONE, has_touch=True, is_mobile=True)
     wait_for_lists(page)
+    if path == "/voices":
+        take_recording(page)
     fingers = page.locator("button, input:not([type=radio], [type=checkbox]), label.check, select").filter(visible=True)
     small = fingers.evaluate_all(
         "all => all.filter((one) => one.getBoundingClientRect().height < 32).map((one) => one.outerHTML)"
@@ -62,14 +104,17 @@ def test_a_phone_needs_no_zoom(open_page: OpenPage, slow_server: RunningServer) 
     fields = page.locator("input:not([type=radio], [type=checkbox], [type=range]), select, textarea")
     sizes = fields.evaluate_all("all => all.map((field) => getComputedStyle(field).fontSize)")
     assert min(float(size.removesuffix("px")) for size in sizes) >= 16
+
+
+def test_a_phone_speaks(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server, viewport=PHONE, has_touch=True, is_mobile=True)
     page.get_by_role("textbox", name="Text", exact=True).fill("Hello")
     page.get_by_role("button", name="Speak", exact=True).tap()
     expect(page.locator("#status")).to_contain_text("Done: ")
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_the_page_is_as_bright_as_the_person_likes(open_page: OpenPage, slow_server: RunningServer, path: str) -> None:
-    page = open_page(slow_server, path, color_scheme="light")
+def test_the_page_is_as_bright_as_the_person_likes(open_page: OpenPage, server: RunningServer, path: str) -> None:
+    page = open_page(server, path, color_scheme="light")
     ground = "getComputedStyle(document.body).backgroundColor"
     letters = "getComputedStyle(document.body).color"
 
@@ -82,11 +127,8 @@ def test_the_page_is_as_bright_as_the_person_likes(open_page: OpenPage, slow_ser
     assert brightness(ground) < 200 < 600 < brightness(letters)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_tab_reaches_everything_and_shows_where_it_is(
-    open_page: OpenPage, slow_server: RunningServer, path: str
-) -> None:
-    page = open_page(slow_server, path)
+def test_tab_reaches_everything_and_shows_where_it_is(open_page: OpenPage, server: RunningServer, path: str) -> None:
+    page = open_page(server, path)
     wait_for_lists(page)
     if path == "/":
         speak(page, "Hello", max_new_tokens=2)
@@ -94,6 +136,10 @@ def test_tab_reaches_everything_and_shows_where_it_is(
         wait_for_lists(page)
         expect(page.locator("#recent li")).to_have_count(1)
         page.locator("#advanced").evaluate("details => (details.open = true)")
+    elif path == "/voices":
+        keep_voice(page)
+        page.reload()  # with a voice in the list, and the focus nowhere
+        take_recording(page)
     wanted = page.evaluate(TABBABLE)
     reached = []
     for _ in range(len(wanted) + 1):
@@ -105,6 +151,8 @@ def test_tab_reaches_everything_and_shows_where_it_is(
         assert focus["seen"], focus
         reached.append(focus["at"])
     assert reached == wanted
+    if path == "/voices":
+        delete_voice(page)
 
 
 def test_the_studio_by_keyboard_alone(open_page: OpenPage, slow_server: RunningServer) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from tests.server.running import RunningServer
 from tests.web.conftest import OpenPage
-from tests.web.studio import download, played, record_playing, speak, text_of, write
+from tests.web.studio import download, pcm_of, played, record_playing, speak, text_of, write
 
 FRAMES = 30
 """At most: random weights end where they like."""
@@ -66,9 +66,9 @@ def test_a_take_is_saved_as_wav_and_pcm_from_its_samples_and_else_made_again(
     name, wav = download(page, "wav")
     assert name == "eric-8.wav"
     pcm = ask(real_server, seed=8, response_format="pcm")
-    assert wav[44:] == pcm
-    assert ask(real_server, seed=8, response_format="wav").endswith(pcm)
-    assert download(page, "pcm") == ("eric-8.pcm", wav[44:])
+    assert pcm_of(wav) == pcm
+    assert ask(real_server, seed=8, response_format="wav") == wav, "the mark that it is synthetic is there too"
+    assert download(page, "pcm") == ("eric-8.pcm", pcm)
     assert asked == []
 
     page.get_by_label("Download format").select_option("flac")
@@ -76,7 +76,7 @@ def test_a_take_is_saved_as_wav_and_pcm_from_its_samples_and_else_made_again(
     name, flac = download(page, "flac")
     samples, rate = soundfile.read(io.BytesIO(flac), dtype="int16")
     assert (name, rate) == ("eric-8.flac", 24000)
-    assert samples.tobytes() == wav[44:]
+    assert samples.tobytes() == pcm
     assert download(page, "flac")[1] == flac
     assert len(asked) == 1  # a file that was made is kept
 
@@ -86,9 +86,9 @@ def test_a_random_seed_is_shown_and_its_file_made_from_it(open_page: OpenPage, r
     speak(page, "Hello there.", max_new_tokens=FRAMES)
     wav = download(page, "wav")[1]
     name, flac = download(page, "flac")
-    assert soundfile.read(io.BytesIO(flac), dtype="int16")[0].tobytes() == wav[44:]
+    assert soundfile.read(io.BytesIO(flac), dtype="int16")[0].tobytes() == pcm_of(wav)
     seed = int(name.removeprefix("eric-").removesuffix(".flac"))
-    assert ask(real_server, seed=seed, response_format="pcm") == wav[44:]
+    assert ask(real_server, seed=seed, response_format="pcm") == pcm_of(wav)
 
 
 def test_playing_can_be_paused_and_moved(open_page: OpenPage, real_server: RunningServer) -> None:
@@ -96,7 +96,7 @@ def test_playing_can_be_paused_and_moved(open_page: OpenPage, real_server: Runni
     speak(page, "Hello there.", max_new_tokens=FRAMES, seed=LONG_SEED)
     wave, position = page.locator("#wave"), page.get_by_label("Position")
     expect(wave).to_have_attribute("data-state", "idle")
-    total = (len(download(page, "wav")[1]) - 44) // 2
+    total = len(download(page, "pcm")[1]) // 2
     assert total > 24000
     record_playing(page)
     position.press("End")
@@ -139,7 +139,7 @@ def test_recent_results_survive_a_reload(open_page: OpenPage, real_server: Runni
     page.locator("#voices input[value=ryan]").check()
     speak(page, "The second one.", max_new_tokens=FRAMES, seed=2, temperature=0.5)
     wav = download(page, "wav")[1]
-    seconds = (len(wav) - 44) / 48000
+    seconds = len(pcm_of(wav)) / 48000
     page.reload()
     rows = page.locator("#recent li")
     expect(rows).to_have_count(2)

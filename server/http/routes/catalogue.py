@@ -25,8 +25,8 @@ from server.models.catalogue import Bundle
 from server.models.pool import EnginePool
 from server.voices import languages
 from server.voices.catalogue import own_voices_of, voices_of
+from server.voices.folder import VoiceFolder
 from server.voices.profiles import Profile
-from server.voices.saved import VoiceFolder
 
 FORMATS = ("objects", "names")
 
@@ -100,7 +100,7 @@ def catalogue_routes(pool: EnginePool, profiles: Mapping[str, Profile], kept: Vo
                 voices.append(as_voice(saved, speaking))
                 cards.append(card_of(saved))
         names = [voice.id for voice in voices]
-        answer: VoiceNames | VoiceList = VoiceList(voices=voices, uploaded_voices=cards)
+        answer: VoiceNames | VoiceList = VoiceList(voices=voices, uploaded_voices=cards, keeps_voices=kept.keeps)
         if shape == "names":
             answer = VoiceNames(voices=names, uploaded_voices=cards)
         return json(answer.model_dump())

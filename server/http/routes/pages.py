@@ -1,4 +1,5 @@
-"""Pages for people: GET `/`, `/developers` and their parts in `/web/`; Swagger UI and `/openapi.json` under the API.
+"""Pages for people: GET `/`, `/voices`, `/developers` and their parts in `/web/`; under the API Swagger UI and
+`/openapi.json`.
 
 All files come from `server/http/web` and `server/http/swagger`. The pages name each other and their parts relatively,
 so that they also work behind a proxy that adds a prefix. Every route is public, because the pages ask for a key
@@ -19,7 +20,7 @@ from server.http.routes.methods import get_and_head
 from server.http.static_file import TYPES, StaticFile
 
 WEB = Path(__file__).resolve().parent.parent / "web"
-PAGES = {"/": "index.html", "/developers": "developers.html"}
+PAGES = {"/": "index.html", "/voices": "voices.html", "/developers": "developers.html"}
 SWAGGER = WEB.with_name("swagger")
 SWAGGER_PAGE = "index.html"
 
@@ -35,17 +36,14 @@ _SWAGGER_POLICY = (
 
 
 def page_routes() -> Blueprint:
-    """Make the routes of the studio and the page for developers."""
+    """Make the routes of the studio, of the page of cloned voices, and of the one for developers."""
     blueprint = Blueprint("pages")
     files = _read(WEB, _WEB_POLICY)
     for path, name in PAGES.items():
         _add_page(blueprint, path, files.pop(name))
+        if path != "/":
+            _remove_slash(blueprint, path)
     _add_parts(blueprint, WEB.name, files)
-
-    @get_and_head(blueprint, "/developers/", strict_slashes=True, ctx_public=True)
-    async def remove_slash(request: Request) -> HTTPResponse:
-        return HTTPResponse(status=308, headers={"location": "../developers"})
-
     return blueprint
 
 
@@ -74,6 +72,14 @@ def _add_page(blueprint: Blueprint, path: str, page: StaticFile) -> None:
     @get_and_head(blueprint, path, name=f"page_{path.strip('/')}", strict_slashes=True, ctx_public=True)
     async def show_page(request: Request) -> HTTPResponse:
         return page.answer(request)
+
+
+def _remove_slash(blueprint: Blueprint, path: str) -> None:
+    """Send who asks for a page with a slash behind its path to the page."""
+
+    @get_and_head(blueprint, f"{path}/", name=f"slash_{path.strip('/')}", strict_slashes=True, ctx_public=True)
+    async def remove_slash(request: Request) -> HTTPResponse:
+        return HTTPResponse(status=308, headers={"location": f"..{path}"})
 
 
 def _add_parts(blueprint: Blueprint, folder: str, files: Mapping[str, StaticFile]) -> None:

@@ -23,7 +23,8 @@ from server.manifest import Manifest
 from server.speech.keeping import FILE_FIELD, Keeper, read_order
 from server.speech.request_body import json_object
 from server.voices.catalogue import Voice
-from server.voices.saved import SavedVoice, VoiceFolder
+from server.voices.folder import VoiceFolder
+from server.voices.saved import SavedVoice
 
 MOST_PARTS = 64
 """Of a form."""

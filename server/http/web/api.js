@@ -36,18 +36,19 @@ export function setKey(value, remember = false) {
   }
 }
 
-async function ask(path, { body, signal } = {}) {
+async function ask(path, { body, method = body ? "POST" : "GET", signal } = {}) {
+  const json = body && !(body instanceof FormData);
   const headers = new Headers();
   try {
     if (key) headers.set("authorization", `Bearer ${key}`);
   } catch {
     throw new ApiError("This is no API key: it holds characters that cannot be sent.", { status: 401 });
   }
-  if (body) headers.set("content-type", "application/json");
+  if (json) headers.set("content-type", "application/json");
   let response;
   try {
     response = await fetch(`${API}/${path}`, {
-      method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal, cache: "no-store",
+      method, headers, body: json ? JSON.stringify(body) : body, signal, cache: "no-store",
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
@@ -74,10 +75,16 @@ export async function listModels() {
   }
 }
 
+/** List the voices of a model, and those that are kept. */
 export async function listVoices(model) {
   const query = model ? `?model=${encodeURIComponent(model)}` : "";
-  return (await (await ask(`audio/voices${query}`)).json()).voices;
+  return await (await ask(`audio/voices${query}`)).json();
 }
+
+/** Have the server keep a voice; `fields` is a form with its recording. */
+export const keepVoice = async (fields, signal) => (await ask("audio/voices", { body: fields, signal })).json();
+
+export const deleteVoice = (name) => ask(`audio/voices/${encodeURIComponent(name)}`, { method: "DELETE" });
 
 /** Ask the server whether it accepts the key; throws an ApiError if it does not. */
 export async function tryKey() {
@@ -100,11 +107,13 @@ export async function speechFile(body, signal) {
   return await (await ask("audio/speech", { body: { ...body, stream: false }, signal })).blob();
 }
 
-/** Fetch speech while it is made; returns its seed, and its samples as Int16Arrays that arrive one by one. */
+/** Fetch speech while it is made; returns its samples as Int16Arrays that arrive one by one, and what else is told of it. */
 export async function speechStream(request, signal) {
   const body = { ...request, response_format: "pcm", stream: true };
   const response = await ask("audio/speech", { body, signal });
-  return { seed: Number(response.headers.get("x-seed")), parts: samples(response.body.getReader()) };
+  const { headers } = response;
+  const notes = headers.get("x-reference-notes") ?? "";
+  return { seed: Number(headers.get("x-seed")), notes, parts: samples(response.body.getReader()) };
 }
 
 async function* samples(reader) {

@@ -49,7 +49,7 @@ function voiceRow(listed) {
 
 async function showVoices() {
   const id = model.value;
-  const listed = await listVoices(id);
+  const { voices: listed } = await listVoices(id);
   if (id !== model.value) return;
   voice.replaceChildren(...listed.map(({ id }) => make("option", { value: id }, id)));
   byId("voices").replaceChildren(...listed.map(voiceRow));

@@ -111,6 +111,11 @@ export class Player {
     return Math.min(Math.max(0, this.#cursor / SAMPLE_RATE - Math.max(0, ahead)), this.duration);
   }
 
+  /** Whether audio plays, or playing waits for more samples. */
+  get isPlaying() {
+    return ["playing", "waiting"].includes(this.state);
+  }
+
   /** "idle", "playing", "paused", or "waiting" if the samples arrive too slowly. */
   get state() {
     if (this.#shouldPlay) return this.#sources.size ? "playing" : "waiting";

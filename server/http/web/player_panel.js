@@ -2,7 +2,7 @@
 
 import { byId, clock, make, seconds } from "./dom.js";
 import { Player } from "./player.js";
-import { pcmFile, wavFile } from "./wav.js";
+import { MARK, pcmFile, wavFile } from "./wav.js";
 import { Waveform } from "./waveform.js";
 
 const canvas = byId("wave");
@@ -33,7 +33,7 @@ export class PlayerPanel {
 
   /** Whether audio plays, or playing waits for more samples. */
   get isPlaying() {
-    return ["playing", "waiting"].includes(this.#player.state);
+    return this.#player.isPlaying;
   }
 
   get duration() {
@@ -90,9 +90,9 @@ export class PlayerPanel {
   }
 
   /** Returns the take as a file, or null if the server has to make it. */
-  async file(wanted) {
-    if (wanted === "wav") return wavFile(this.samples);
-    if (wanted === "pcm") return await pcmFile(this.samples);
+  file(wanted) {
+    if (wanted === "wav") return wavFile(this.samples, { mark: MARK });
+    if (wanted === "pcm") return pcmFile(this.samples);
     return this.#files.get(wanted) ?? null;
   }
 
@@ -162,7 +162,7 @@ export class PlayerPanel {
     seek.setAttribute("aria-valuetext", `${seconds(position)} of ${seconds(duration)}`);
     canvas.dataset.state = state;
     byId("time").textContent = `${clock(position)} / ${clock(duration)}`;
-    this.#wave.draw(this.samples, position, this.#arriving);
+    this.#wave.draw(this.samples, 0, position, this.#arriving);
     this.#showHelp();
     if (going && !this.#drawing) {
       this.#drawing = requestAnimationFrame(() => {

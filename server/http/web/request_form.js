@@ -47,17 +47,6 @@ export function findMistake() {
   return null;
 }
 
-/** Mark the field that an error is about and focus it; null removes all marks. */
-export function markField(param) {
-  form.querySelectorAll("[aria-invalid]").forEach((field) => field.removeAttribute("aria-invalid"));
-  const field = param && byId(param);
-  if (!field) return;
-  field.setAttribute("aria-invalid", "true");
-  const details = field.closest("details");
-  if (details) details.open = true;
-  field.focus();
-}
-
 /** Fill the form from the body of a request. */
 export async function fillForm(request) {
   const { elements } = form;
@@ -91,7 +80,7 @@ export async function showModels() {
 
 /** Show what the chosen model can do, and which voices it has. */
 export async function showModel() {
-  const { id, description, problem, instructions, languages = ["auto"] } = model();
+  const { id, description, problem, instructions, cloning, languages = ["auto"] } = model();
   byId("model-help").textContent = problem ?? description ?? "";
   const language = form.elements.language.value;
   form.elements.language.replaceChildren(...languages.map((name) => make("option", { value: name }, capital(name))));
@@ -100,8 +89,9 @@ export async function showModel() {
   form.elements.instructions.disabled = ignored;
   byId("instructions-help").textContent = ignored ? "This model does not follow instructions." : "How to say it, in your own words.";
   showVoices([]); // so that an error does not leave the voices of another model
-  const voices = await listVoices(id);
+  const { voices } = await listVoices(id);
   if (id !== model().id) return;
   showVoices(voices);
+  if (cloning && !voices.length) byId("voice-count").textContent = "It speaks with cloned voices only: make one under Voices.";
   if (voices.length === 1 && instructions) byId("advanced").open = true;
 }

@@ -1,13 +1,14 @@
 // The studio: it sends the form to the server, plays the speech while it arrives, and saves files.
 
-import { hasKey, speechFile, speechStream } from "./api.js";
-import { byId, seconds, sentence, waited } from "./dom.js";
+import { speechFile, speechStream } from "./api.js";
+import { byId, seconds } from "./dom.js";
 import { askForKey, startKeys } from "./key.js";
 import { converse, finishTyped, holdTyped, skipTyped, startLive } from "./live.js";
 import { chooseVoice, chosenVoice, startVoices } from "./picker.js";
 import { PlayerPanel } from "./player_panel.js";
 import { keepTake, startRecent } from "./recent.js";
-import { fillForm, findMistake, markField, readRequest, showCounts, showModel, showModels } from "./request_form.js";
+import { fillForm, findMistake, readRequest, showCounts, showModel, showModels } from "./request_form.js";
+import { abort, clearErrors, isRunning, runAlone, setStatus, showError, showLoading, showingErrors, startWork, whenLoaded } from "./work.js";
 
 const SAMPLE_FRAMES = 150; // codec frames of 80 ms
 const SAMPLE_TEXTS = {
@@ -21,76 +22,20 @@ const form = byId("request");
 const speakButton = byId("speak");
 const player = new PlayerPanel(showButtons);
 
-let running = null; // the AbortController of the request under way, or null
 let typed; // the take of what was typed last
 
-const setStatus = (text) => (byId("status").textContent = text);
-
-const isBusy = () => running !== null || player.isPlaying;
+const isBusy = () => isRunning() || player.isPlaying;
 
 function showButtons() {
   speakButton.textContent = isBusy() ? "Stop" : "Speak";
   byId("sample").disabled = !chosenVoice();
 }
 
-function showError(error) {
-  setStatus("");
-  if (error.status === 401) {
-    askForKey(hasKey() ? sentence(error.message) : "To speak, enter the key first.");
-    return;
-  }
-  const again = error.status === 429 && error.retryAfter ? ` Try again in ${error.retryAfter} seconds.` : "";
-  byId("error").textContent = sentence(error.message) + again;
-  markField(error.param);
-}
-
-function clearErrors() {
-  byId("error").textContent = "";
-  markField(null);
-}
-
 function stop() {
   holdTyped();
-  running?.abort();
-  running = null;
+  abort();
   player.pause();
   showButtons();
-}
-
-/** Run work that asks the server, and stop what is under way. Errors are shown; stopping is not an error. */
-async function runAlone(work) {
-  running?.abort();
-  clearErrors();
-  const mine = (running = new AbortController());
-  showButtons();
-  try {
-    await work(mine.signal);
-  } catch (error) {
-    if (mine.signal.aborted) {
-      if (running === null) setStatus("Stopped.");
-    } else if (error.status === undefined) {
-      showError({ message: "The page made a mistake; the browser's console says more." });
-      throw error;
-    } else showError(error);
-  } finally {
-    if (running === mine) running = null;
-    showButtons();
-  }
-}
-
-const showLoading = () => setStatus("The model is being loaded …");
-
-/** Start a stream; while the model is being loaded, wait and ask again. */
-async function startWhenLoaded(request, signal) {
-  for (;;) {
-    try {
-      return await speechStream(request, signal);
-    } catch (error) {
-      if (error.code !== "model_loading") throw error;
-      showLoading();
-      await waited(1000 * Math.max(1, error.retryAfter), signal);
-    }
-  }
 }
 
 async function finish(take) {
@@ -104,7 +49,7 @@ async function speak(request, { sample = false } = {}) {
     const take = { request, sample, created: Date.now(), voice: chosenVoice()?.name ?? request.voice, whole: false };
     player.prepare();
     setStatus(sample ? "Asking for a sample …" : "Waiting for the first sound …");
-    const speech = await startWhenLoaded(request, signal);
+    const speech = await whenLoaded(() => speechStream(request, signal), signal);
     signal.throwIfAborted();
     take.seed = speech.seed;
     player.open(take);
@@ -188,7 +133,7 @@ function speakSample() {
 /** Save the take as a file: WAV and PCM are built from the samples here, other formats are made by the server. */
 async function download() {
   const format = byId("response_format").value;
-  const ready = await player.file(format);
+  const ready = player.file(format);
   if (ready) return player.save(ready, format);
   const { take } = player;
   await runAlone(async (signal) => {
@@ -205,18 +150,6 @@ function insertPause() {
   field.focus();
   field.setRangeText("[0.5s]", field.selectionStart, field.selectionEnd, "end");
   field.dispatchEvent(new Event("input", { bubbles: true }));
-}
-
-/** Run work that fills the form, and show its errors. */
-async function showingErrors(work) {
-  clearErrors();
-  try {
-    await work();
-  } catch (error) {
-    if (error.status === undefined) throw error;
-    showError(error);
-  }
-  showButtons();
 }
 
 const showAll = () =>
@@ -239,6 +172,7 @@ byId("pause-tag").addEventListener("click", insertPause);
 byId("sample").addEventListener("click", speakSample);
 byId("download").addEventListener("click", download);
 
+startWork(showButtons);
 startKeys((message) => {
   setStatus(message);
   showAll();

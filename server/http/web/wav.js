@@ -2,29 +2,31 @@
 
 import { SAMPLE_RATE } from "./api.js";
 
-const HEADER_BYTES = 44;
+/** What the server's files say of speech too, in the same words. */
+export const MARK =
+  "Synthetic speech, made by a machine (qwen3-tts-edge); http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia";
 
-export function wavFile(samples) {
-  const bytes = 2 * samples.length;
-  const view = new DataView(new ArrayBuffer(HEADER_BYTES + bytes));
-  const text = (at, letters) => [...letters].forEach((letter, i) => view.setUint8(at + i, letter.charCodeAt(0)));
-  text(0, "RIFF");
-  view.setUint32(4, HEADER_BYTES - 8 + bytes, true);
-  text(8, "WAVEfmt ");
-  view.setUint32(16, 16, true);
-  view.setUint16(20, 1, true); // PCM
-  view.setUint16(22, 1, true); // mono
-  view.setUint32(24, SAMPLE_RATE, true);
-  view.setUint32(28, 2 * SAMPLE_RATE, true);
-  view.setUint16(32, 2, true);
-  view.setUint16(34, 16, true);
-  text(36, "data");
-  view.setUint32(40, bytes, true);
-  samples.forEach((sample, i) => view.setInt16(HEADER_BYTES + 2 * i, sample, true));
-  return new Blob([view], { type: "audio/wav" });
+const number = (value, bytes) => Uint8Array.from({ length: bytes }, (_, i) => value >>> (8 * i));
+
+/** A part of the file: its name, its size and its content, whose length is even. */
+const chunk = (name, ...content) => [name, number(content.reduce((sum, { length }) => sum + length, 0), 4), ...content];
+
+/** Samples as bytes: signed 16 bit, little-endian. */
+function bytesOf(samples) {
+  const view = new DataView(new ArrayBuffer(2 * samples.length));
+  samples.forEach((sample, i) => view.setInt16(2 * i, sample, true));
+  return new Uint8Array(view.buffer);
 }
 
-/** Returns the samples alone as a file: signed 16 bit, little-endian. */
-export async function pcmFile(samples) {
-  return new Blob([await wavFile(samples).slice(HEADER_BYTES).arrayBuffer()], { type: "audio/pcm" });
+/** Returns a WAV file; `mark` is a comment in it, in ASCII. */
+export function wavFile(samples, { rate = SAMPLE_RATE, mark = "" } = {}) {
+  const shape = [1, 1].map((one) => number(one, 2)); // PCM, one channel
+  const format = chunk("fmt ", ...shape, number(rate, 4), number(2 * rate, 4), number(2, 2), number(16, 2));
+  const ended = mark.padEnd(mark.length + 2 - (mark.length % 2), "\0");
+  const comment = mark ? chunk("LIST", "INFO", ...chunk("ICMT", ended)) : [];
+  const parts = ["WAVE", ...format, ...comment, ...chunk("data", bytesOf(samples))];
+  return new Blob(chunk("RIFF", ...parts), { type: "audio/wav" });
 }
+
+/** Returns the samples alone as a file. */
+export const pcmFile = (samples) => new Blob([bytesOf(samples)], { type: "audio/pcm" });

@@ -1,4 +1,4 @@
-// Draws samples as bars; bars that have been played have another colour.
+// Draws samples as bars; those of one part, such as what has been played, have another colour.
 
 import { SAMPLE_RATE } from "./api.js";
 
@@ -21,7 +21,8 @@ export class Waveform {
     this.#measured = 0;
   }
 
-  draw(samples, played, growing) {
+  /** Draw samples; `from` and `to` are the seconds between which the part is. */
+  draw(samples, from, to, growing) {
     this.#addPeaks(samples);
     const { clientWidth: width, clientHeight: height } = this.#canvas;
     const scale = devicePixelRatio;
@@ -30,16 +31,17 @@ export class Waveform {
     const pen = this.#canvas.getContext("2d");
     pen.scale(scale, scale);
     const style = getComputedStyle(this.#canvas);
-    const ahead = style.getPropertyValue("--wave");
-    const behind = style.getPropertyValue("--accent");
+    const outside = style.getPropertyValue("--wave");
+    const inside = style.getPropertyValue("--accent");
     const bars = Math.floor((width + GAP) / (BAR + GAP));
     const floor = growing ? (SHORTEST_SECONDS * SAMPLE_RATE) / this.#window : 1;
     const perBar = Math.max(this.#peaks.length, floor) / bars;
     for (let bar = 0; bar < bars; bar++) {
-      const from = Math.floor(bar * perBar);
-      const peak = Math.max(0, ...this.#peaks.slice(from, Math.max(from + 1, Math.floor((bar + 1) * perBar))));
+      const first = Math.floor(bar * perBar);
+      const peak = Math.max(0, ...this.#peaks.slice(first, Math.max(first + 1, Math.floor((bar + 1) * perBar))));
       const tall = Math.max(BAR, peak * height);
-      pen.fillStyle = (bar + 0.5) * perBar * this.#window < played * SAMPLE_RATE ? behind : ahead;
+      const time = ((bar + 0.5) * perBar * this.#window) / SAMPLE_RATE;
+      pen.fillStyle = from <= time && time < to ? inside : outside;
       pen.beginPath();
       pen.roundRect(bar * (BAR + GAP), (height - tall) / 2, BAR, tall, BAR / 2);
       pen.fill();

@@ -30,6 +30,8 @@ several_apps = test_sanic.several_apps
 
 PUBLIC = {
     "/",
+    "/voices",
+    "/voices/",
     "/developers",
     "/developers/",
     "/web/<name:str>",

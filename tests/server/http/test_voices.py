@@ -17,6 +17,7 @@ import pytest
 from websockets.sync.client import connect
 
 from server.audio.encoders import MARK
+from server.speech.keeping import WITHOUT_TEXT
 from tests.server.answers import GOOD, PREFIXES, check_error
 from tests.server.audio.recordings import RATE, recorded, swelling, written
 from tests.server.fakes import FRAME, write_bundle
@@ -311,7 +312,8 @@ def test_a_key_keeps_so_many(client: httpx.Client) -> None:
         ({"name": "Alloy"}, 409, "voice_exists", "name"),
         ({"name": "serena_meditation"}, 409, "voice_exists", "name"),
         ({"name": "design"}, 409, "voice_exists", "name"),
-        ({"ref_text": ""}, 400, "invalid_value", "ref_text"),
+        ({"ref_text": "", "x_vector_only_mode": "false"}, 400, "invalid_value", "ref_text"),
+        ({"name": "none"}, 409, "voice_exists", "name"),
         ({"model": "custom"}, 400, "invalid_value", "model"),
         ({"model": "nothing"}, 404, "model_not_found", "model"),
         ({"instructions": "An old sailor."}, 400, "invalid_value", "instructions"),
@@ -359,6 +361,29 @@ def test_a_voice_is_uploaded_as_json(client: httpx.Client, server: RunningServer
     assert not told["in_context"]
     speak(client, voice="anna", input="One.")
     assert server.events("prompt")[-1]["cloned"]["frames"] is None
+
+
+def test_an_upload_without_its_text_keeps_the_speaker_embedding_alone(client: httpx.Client) -> None:
+    told = upload(client, ref_text="").json()
+    assert not told["in_context"]
+    assert told["notes"] == [WITHOUT_TEXT]
+    assert upload(client, "wanted", ref_text="", x_vector_only_mode="true").json()["notes"] == []
+
+
+def test_a_file_of_the_name_of_a_speaker_does_not_speak_for_it(client: httpx.Client, server: RunningServer) -> None:
+    upload(client)
+    kept = server.scratch / "voices"  # type: ignore[attr-defined]
+    content = (kept / "anna.safetensors").read_bytes()
+    assert content.count(b"anna") == 1
+    (kept / "ryan.safetensors").write_bytes(content.replace(b"anna", b"ryan"))
+    try:
+        speak(client, voice="ryan", model="custom")
+        assert server.events("prompt")[-1]["speaker"] == "ryan"
+        assert [voice["name"] for voice in client.get(VOICES).json()["uploaded_voices"]] == ["anna"]
+        (told,) = [line for line in server.log if " voice_left_out " in line]
+        assert "ryan.safetensors" in told
+    finally:
+        (kept / "ryan.safetensors").unlink()
 
 
 def test_a_voice_is_designed_once_and_kept(client: httpx.Client, server: RunningServer) -> None:

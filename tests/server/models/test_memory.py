@@ -9,6 +9,7 @@ import onnxruntime as ort
 import pytest
 
 from server import __main__ as command
+from server.engine.primed import KEPT_STATES
 from server.graphs.session import CUDA_PROVIDER, Provider
 from server.manifest import CODEC_TABLE, TEXT_TABLE, FileEntry, Manifest
 from server.metrics import EngineEvents, Metrics
@@ -42,6 +43,39 @@ def test_a_row_counts_at_the_longest_that_it_may_get() -> None:
     position = 2 * 28 * 8 * 128 * 4
     assert memory.model_bytes(manifest(GB), Bounds(3, 1024 + 2048)) == GB + 3 * 3072 * position
     assert memory.model_bytes(manifest(GB), Bounds(3, 100_000)) == GB + 3 * 8192 * position
+
+
+STATE = [("past.key", (4, 71, 16)), ("past.conv", (40, 6))]
+"""What a codec decoder carries from frame to frame, `[rows, ...]`."""
+
+
+def base() -> Manifest:
+    """A model that clones voices."""
+    made = manifest_of("base", model_type="base")
+    state = [{"name": name, "dtype": "float32", "shape": ["rows", *shape]} for name, shape in STATE]
+    codes = {"name": "codes", "dtype": "int64", "shape": ["rows", "frames", 16]}
+    made["graphs"]["codec_decoder"]["inputs"] = [codes, *state]
+    sizes = {"talker.onnx": 5, "speaker_encoder.onnx": 30, "codec_encoder.onnx": 1, "codec_encoder.onnx_data": 200}
+    made["files"] = {name: {"size": size, "sha256": "0" * 64} for name, size in sizes.items()}
+    return Manifest.model_validate(made)
+
+
+def test_cloned_voices_take_states_and_what_encoding_takes() -> None:
+    state = 4 * (4 * 71 * 16 + 40 * 6)
+    cloning = (KEPT_STATES + 1) * state + memory.ENCODING_BYTES
+    row = 2 * 1 * 1 * 3072 * 16 * 4
+    assert memory.model_bytes(base(), Bounds(2, 3072)) == 236 + 2 * row + cloning
+    small = Machine(total=GB, available=cloning)
+    warning = memory.check_memory(base(), Bounds(2, 3072), small)
+    assert warning is not None
+    assert f"{memory.human_size(cloning)} for cloned voices, and" in warning
+    assert memory.check_memory(base(), Bounds(2, 3072), small._replace(available=4 * GB)) is None
+
+
+def test_the_encoders_of_a_model_on_a_gpu_compute_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
+    made = base().model_copy(update={"precision": "bf16"})
+    assert memory.model_bytes(made, Bounds(2, 3072, "cuda")) == 231 + memory.ENCODING_BYTES
 
 
 def real_0_6b() -> Manifest:
@@ -105,7 +139,7 @@ def test_what_may_not_fit_is_told_with_figures() -> None:
     assert warning is not None
     for said in (
         "8.5GB",
-        "1.0GB of files",
+        "1.0GB of files, and ",
         "7.5GB of KV caches",
         "KW_MAX_ROWS=4",
         "1.9GB",

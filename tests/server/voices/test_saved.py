@@ -16,7 +16,8 @@ from server import log
 from server.engine.reference import Reference
 from server.errors import NotYourVoiceError, TooManyVoicesError, UnknownVoiceError, VoiceExistsError
 from server.manifest import Manifest
-from server.voices.saved import Facts, SavedVoice, Sizes, VoiceFolder, write_voice
+from server.voices.folder import VoiceFolder
+from server.voices.saved import Facts, SavedVoice, Sizes, write_voice
 from tests.server.fakes import manifest_of
 
 SIZES = Sizes(hidden=4, groups=16, codebook=2048)
@@ -207,7 +208,24 @@ def test_a_bad_file_costs_itself_alone(content: bytes, tmp_path: Path, monkeypat
     folder = VoiceFolder(tmp_path)
     assert [found.name for found in folder.voices(None)] == ["bob"]
     assert [found.name for found in folder.voices(None)] == ["bob"]
-    assert told == ["voice_unreadable anna.safetensors"]
+    assert told == ["voice_left_out anna.safetensors"]
+
+
+def test_a_file_whose_name_means_another_voice_is_left_out_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(log, "event", lambda name, **fields: told.append(f"{name} {fields['file']} {fields['reason']}"))
+    for name in ("Alloy", "anna"):
+        (tmp_path / f"{name}.safetensors").write_bytes(write_voice(voice(name)))
+    folder = VoiceFolder(tmp_path)
+    folder.reserve(lambda name: name.lower() == "alloy")
+    for _ in range(3):
+        assert folder.find("alloy", None) is None
+        assert [found.name for found in folder.all()] == ["anna"]
+    assert told == ["voice_left_out Alloy.safetensors Alloy is a voice of the server itself, which goes before it"]
+    with pytest.raises(VoiceExistsError, match="of the server itself"):
+        folder.add(voice("alloy"))
 
 
 def test_the_good_file_is_read(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -32,6 +33,9 @@ from wyoming.tts import (
 from zeroconf import ServiceStateChange
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
+from server.engine.reference import Reference
+from server.voices.folder import VoiceFolder
+from server.voices.saved import Facts, SavedVoice, Sizes
 from server.wyoming.events import EVENT_BYTES
 from server.wyoming.server import SERVICE, WyomingServer, announce
 from tests.server.fakes import write_bundle
@@ -118,6 +122,44 @@ def test_half_a_character_is_replaced(server: RunningServer) -> None:
         assert len(audio_of(await hear(client))) == 2 * FRAME_BYTES
 
     talk(server, conversation)
+
+
+def test_cloned_voices_that_need_no_key(tmp_path: Path) -> None:
+    """They are listed with the models that can speak with them, and spoken with wherever the model is left open."""
+    kept = VoiceFolder(tmp_path / "voices")
+    (tmp_path / "voices").mkdir()
+    sizes = Sizes(hidden=4, groups=16, codebook=2048)
+    owned: dict[str, dict[str, Any]] = {
+        "mine": {"owner": "me"},
+        "ours": {"owner": "me", "shared": True},
+        "all": {},
+    }
+    for name, facts in owned.items():
+        about = Facts(name=name, text="Said.", created=1, model="base", sizes=sizes, description="warm", **facts)
+        kept.add(SavedVoice(about, Reference(np.ones(4, np.float32), np.ones((5, 16), np.int64), "Said.")))
+    write_bundle(tmp_path / "models", "custom", **SHORT)
+    write_bundle(tmp_path / "models", "base", model_type="base", **SHORT)
+
+    async def conversation(client: AsyncClient) -> None:
+        await tell(client, Describe())
+        info = Info.from_event((await hear(client, Info))[-1])
+        told = {program.name: {voice.name: voice for voice in program.voices} for program in info.tts}
+        assert set(told["base"]) == {"all", "ours"}
+        assert not {"all", "ours"} & set(told["custom"])
+        assert told["base"]["ours"].description == "ours: warm"
+        assert told["base"]["ours"].languages == ["zh", "en", "de"]
+        for name in ("ours", "all"):
+            await tell(client, Synthesize("Hello.", voice=SynthesizeVoice(name=name)))
+            assert len(audio_of(await hear(client))) == 2 * FRAME_BYTES
+            assert it.events("prompt")[-1]["cloned"]["text"] == "Said."
+        await tell(client, Synthesize("Hello.", voice=SynthesizeVoice(name="mine")))
+        refused = Error.from_event((await hear(client, Error))[-1])
+        assert "voice" in refused.text
+
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_VOICES_DIR": str(tmp_path / "voices")}
+    with run_server(FAKE, tmp_path, KW_WYOMING_URI="tcp://127.0.0.1:0", **settings) as it:
+        it.wait_ready()
+        talk(it, conversation)
 
 
 def test_a_text(server: RunningServer) -> None:

@@ -1,0 +1,230 @@
+"""The folder of the cloned voices that are kept, with a file of each.
+
+A file is written whole or not at all. Files that come and go are noticed, so that a folder can be filled by hand, and
+by several servers.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from server import log
+from server.errors import NotYourVoiceError, TooManyVoicesError, UnknownVoiceError, VoiceExistsError
+from server.voices.saved import (
+    MAX_NAME_CHARS,
+    MAX_VOICE_BYTES,
+    NAME,
+    SUFFIX,
+    SavedVoice,
+    VoiceFileError,
+    read_voice,
+    write_voice,
+)
+
+_WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+_UNFINISHED_SECONDS = 600.0
+"""A file that cannot be read and was written to so lately may be one that is still being copied: the folder's time does
+not tell when that has ended."""
+_UNSETTLED_SECONDS = 2.0
+"""A folder that changed so lately is read again even if its time is the same, since clocks of file systems are coarse.
+"""
+
+
+class VoiceFolder:
+    """The voices of a folder, which may change at any time.
+
+    Args:
+        path: the folder; None keeps no voices.
+        most: of all voices.
+        most_of_one: of those of one owner, and of those without an owner.
+    """
+
+    def __init__(self, path: Path | None, most: int = 1000, most_of_one: int = 100) -> None:
+        self._path, self._most, self._most_of_one = path, most, most_of_one
+        self._is_reserved: Callable[[str], bool] = lambda name: False
+        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._seen: tuple[int, int] | None = None
+        self._files: dict[str, tuple[tuple[int, ...], SavedVoice | None]] = {}
+        """By a file's name: what it was when it was read, and its voice, if it has one."""
+        self._voices: Mapping[str, SavedVoice] = {}
+        """By name in lower case."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a folder."""
+        return self._path is not None
+
+    def reserve(self, is_reserved: Callable[[str], bool]) -> None:
+        """Leave out voices whose names mean others, before any voice is asked for; files of such names are told."""
+        self._is_reserved = is_reserved
+
+    def voices(self, caller: str | None) -> list[SavedVoice]:
+        """The voices that somebody may speak with, by name."""
+        return [voice for voice in self.all() if voice.visible(caller)]
+
+    def all(self) -> list[SavedVoice]:
+        """Every voice, by name, whosever it is."""
+        self._refresh()
+        return [voice for _, voice in sorted(self._voices.items())]
+
+    def find(self, name: str, caller: str | None) -> SavedVoice | None:
+        """The voice of this name, in any case, if there is one that somebody may speak with."""
+        if not NAME.fullmatch(name.strip()):
+            return None
+        self._refresh()
+        voice = self._voices.get(name.strip().lower())
+        return voice if voice is not None and voice.visible(caller) else None
+
+    def check(self, name: str, owner: str | None) -> None:
+        """See that a voice of this name may be added; it costs nothing.
+
+        Raises:
+            VoiceExistsError: there is one of this name, whosever it is, or the name is reserved.
+            TooManyVoicesError: there are as many as there may be.
+        """
+        if self._is_reserved(name):
+            raise VoiceExistsError(f"{name} is a voice of the server itself; choose another name", param="name")
+        self._refresh()
+        if name.lower() in self._voices:
+            raise _taken(name)
+        if len(self._voices) >= self._most:
+            raise TooManyVoicesError(f"there are {self._most} voices, as many as are kept here; delete one first")
+        if sum(voice.facts.owner == owner for voice in self._voices.values()) >= self._most_of_one:
+            whose = "without an owner" if owner is None else "of this key"
+            raise TooManyVoicesError(
+                f"there are {self._most_of_one} voices {whose}, as many as are kept here; delete one first"
+            )
+
+    def add(self, voice: SavedVoice) -> None:
+        """Keep a voice; it writes to the disk, so that it has to be called in a thread.
+
+        Raises:
+            VoiceExistsError, TooManyVoicesError: as for `check`.
+            OSError: the file cannot be written.
+            ValueError: the voice is too large for a file.
+        """
+        content = write_voice(voice)
+        if len(content) > MAX_VOICE_BYTES:
+            raise ValueError("the voice is too large to be kept")
+        assert self._path is not None
+        with self._lock:
+            self.check(voice.name, voice.facts.owner)
+            _write_new(self._path / f"{voice.name}{SUFFIX}", content, voice.name)
+            self._seen = None
+        self._refresh()
+
+    def remove(self, name: str, caller: str | None, *, by_operator: bool = False) -> None:
+        """Delete a voice.
+
+        Args:
+            name: of the voice.
+            caller: who asks, by the digest of a key.
+            by_operator: whether it may be anybody's.
+
+        Raises:
+            UnknownVoiceError: there is none that the caller knows of.
+            NotYourVoiceError: it is not the caller's.
+            OSError: the file cannot be removed.
+        """
+        self._refresh()
+        voice = self._voices.get(name.strip().lower())
+        if voice is None or not (by_operator or voice.visible(caller)):
+            raise UnknownVoiceError(f"there is no voice {name[:MAX_NAME_CHARS]} that was uploaded", param="voice")
+        if not by_operator and voice.facts.owner != caller:
+            raise NotYourVoiceError(f"the voice {voice.name} belongs to another key, or to everybody", param="voice")
+        assert self._path is not None
+        with self._lock:
+            (self._path / f"{voice.name}{SUFFIX}").unlink(missing_ok=True)
+            self._seen = None
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Read what has changed in the folder since it was read last."""
+        if self._path is not None:
+            with self._reading:  # else a slow thread might put back what it has found before another one
+                self._read(self._path)
+
+    def _read(self, folder: Path) -> None:
+        try:
+            found = folder.stat()
+        except OSError as error:
+            if self._voices:
+                log.event("voices_unreadable", level=logging.ERROR, reason=error.strerror)
+            self._seen, self._files, self._voices = None, {}, {}
+            return
+        now = (found.st_mtime_ns, found.st_ino)
+        if now == self._seen:
+            return
+        files = {}
+        for path in sorted(folder.glob(f"[!.]*{SUFFIX}"))[: 2 * self._most]:
+            state: tuple[int, ...] = ()
+            try:
+                about = path.stat()
+                state = (about.st_mtime_ns, about.st_ino, about.st_size)
+                known = self._files.get(path.name)
+                files[path.name] = known if known and known[0] == state else (state, self._of_file(path))
+            except FileNotFoundError:
+                continue
+            except (VoiceFileError, OSError) as error:
+                log.event("voice_left_out", level=logging.ERROR, file=path.name, reason=error)
+                files[path.name] = (state, None)
+        self._files = files
+        self._voices = {voice.name.lower(): voice for _, voice in files.values() if voice is not None}
+        clock = time.time()
+        unread = [state[0] / 1e9 for state, voice in files.values() if state and voice is None]
+        settled = clock - found.st_mtime > _UNSETTLED_SECONDS and clock - max(unread, default=0) > _UNFINISHED_SECONDS
+        self._seen = now if settled else None
+
+    def _of_file(self, path: Path) -> SavedVoice:
+        """Read a file whose voice is not left out."""
+        voice = read_voice(path)
+        if self._is_reserved(voice.name):
+            raise VoiceFileError(f"{voice.name} is a voice of the server itself, which goes before it")
+        return voice
+
+
+def _write_new(path: Path, content: bytes, name: str) -> None:
+    """Write a file that is not there yet, whole or not at all."""
+    handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(made)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        _place(temporary, path)
+    except FileExistsError:
+        raise _taken(name) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Give a file its name, unless another one has it.
+
+    Raises:
+        FileExistsError: another one has it.
+    """
+    if sys.platform == "win32":
+        temporary.rename(path)  # fails there if the file exists
+        return
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS:
+            raise
+        if path.exists():
+            raise FileExistsError(error.errno, str(path)) from None
+        temporary.rename(path)
+
+
+def _taken(name: str) -> VoiceExistsError:
+    return VoiceExistsError(f"there is a voice {name} already; delete it first or choose another name", param="name")

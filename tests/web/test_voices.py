@@ -1,0 +1,343 @@
+"""The page of cloned voices in Chromium, whose microphone hears a file."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from server.models.names import HOW_TO_CLONE
+from tests.server.audio.recordings import RATE, recorded, swelling, written
+from tests.server.fakes import FRAME
+from tests.server.running import KEY, RunningServer, wait_until
+from tests.web.conftest import MICROPHONE_SECONDS, OpenPage
+from tests.web.studio import make_exactly, played, record_playing, use_key
+
+TEXT = "This is what is said in the recording, word for word."
+TAIL = RATE // 2
+DROP = """async (bytes) => {
+  const data = new DataTransfer();
+  data.items.add(new File([Uint8Array.from(atob(bytes), (sign) => sign.charCodeAt(0))], "voice.wav"));
+  for (const kind of ["dragover", "drop"]) {
+    const event = new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true });
+    document.querySelector("#drop").dispatchEvent(event);
+    if (!event.defaultPrevented) throw new Error(`the browser would open the file at ${kind}`);
+  }
+}"""
+
+HURRY = """() => {
+  window.AudioWorkletNode = class extends AudioWorkletNode {
+    constructor(...how) {
+      super(...how);
+      const loud = { data: new Float32Array(this.context.sampleRate).fill(0.1) };
+      Object.defineProperty(this, "port", { value: {
+        set onmessage(hear) { if (hear) setTimeout(() => { for (let i = 0; i < 25; i++) hear(loud); }); },
+      } });
+    }
+  };
+}"""
+"""Script after which a microphone hears 25 s at once."""
+
+
+def choose(page: Page, body: bytes, name: str = "voice.wav") -> None:
+    """Choose a file as the recording."""
+    page.locator("#audio_sample").set_input_files({"name": name, "mimeType": "audio/wav", "buffer": body})
+
+
+def part_of(page: Page) -> tuple[float, float]:
+    """Start and end of the part, in seconds."""
+    start, end = (page.get_by_label(f"{which} of the part").input_value() for which in ("Start", "End"))
+    return float(start), float(end)
+
+
+def wait_for_recording(page: Page, seconds: float) -> None:
+    """Wait until a recording of this length has been taken."""
+    expect(page.locator("#time")).to_have_text(re.compile(rf" of {seconds:.{2 if seconds < 10 else 1}f} s"))
+
+
+def fill(page: Page, name: str = "anna") -> None:
+    """All that a voice needs beside its recording."""
+    page.get_by_label("What is said in the part").fill(TEXT)
+    page.get_by_label("Name", exact=True).fill(name)
+    page.get_by_label("Description").fill("Warm")
+    page.get_by_label(re.compile("the speaker knows")).check()
+
+
+def keep(page: Page) -> None:
+    page.get_by_role("button", name="Keep the voice").click()
+
+
+def delete(page: Page, name: str) -> None:
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name=f"Delete: {name}").click()
+
+
+def test_a_voice_is_recorded_trimmed_heard_kept_spoken_with_and_deleted(
+    open_page: OpenPage, base_server: RunningServer
+) -> None:
+    page = open_page(base_server, "/voices", permissions=["microphone"])
+    make_exactly(page, 6)
+    expect(page.get_by_text("None yet.")).to_be_visible()
+    page.get_by_role("button", name="Record", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Recording.")
+    level = page.get_by_label("Level of the microphone")
+    wait_until(lambda: 0.7 < level.evaluate("meter => meter.value") < 1, "the level shows the voice")
+    elapsed = page.locator("#time")
+    wait_until(lambda: float((elapsed.text_content() or "0").split()[0]) > 4.5, "so much is recorded")
+    page.get_by_role("button", name="Stop recording").click()
+    expect(elapsed).to_contain_text(" of ")
+    expect(level).to_be_hidden()
+
+    begin, end = part_of(page)
+    start = page.get_by_label("Start of the part")
+    for _ in range(4):
+        start.press("ArrowRight")
+    assert part_of(page) == pytest.approx((begin + 0.2, end), abs=0.06)
+    record_playing(page)
+    page.get_by_role("button", name="Play the part").click()
+    wait_until(lambda: page.evaluate("window.played.length"), "the part is played")
+    samples, _, _ = played(page)
+    begin, end = part_of(page)
+    assert len(samples) == pytest.approx((end - begin) * RATE, abs=0.06 * RATE)
+    assert np.abs(samples).mean() / 32768 == pytest.approx(np.abs(swelling(MICROPHONE_SECONDS)).mean(), rel=0.2)
+
+    fill(page)
+    page.get_by_role("button", name="Hear the voice").click()
+    expect(page.locator("#status")).to_have_text("Done: 0.48 s of audio.")
+    keep(page)
+    expect(page.locator("#status")).to_contain_text("The voice anna is kept.")
+    row = page.locator("#kept li")
+    expect(row).to_contain_text("annaWarmfrom ")
+    page.reload()
+    row.get_by_role("button", name="Hear: anna").click()
+    expect(page.locator("#status")).to_have_text("Done: 0.48 s of audio.")
+    page.get_by_role("link", name="Studio", exact=True).click()
+    expect(page.locator("#voices input[value=anna]")).to_be_checked()
+    page.get_by_role("link", name="Voices").click()
+    delete(page, "anna")
+    expect(row).to_have_count(0)
+    expect(page.locator("#status")).to_have_text("The voice anna is deleted.")
+    expect(page.get_by_role("heading", name="Kept voices")).to_be_focused()
+
+
+def test_a_file_is_dropped_and_its_part_is_what_is_sent(open_page: OpenPage, cloning_server: RunningServer) -> None:
+    page = open_page(cloning_server, "/voices")
+    begun = len(cloning_server.events("encoding"))
+    expect(page.locator("#voice")).to_be_visible()
+    silence = np.zeros((2 * 48_000, 2), np.float32)
+    body = written(np.concatenate((silence, swelling(5, 48_000, 2), silence)), 48_000)
+    page.evaluate(DROP, base64.b64encode(body).decode())
+    wait_for_recording(page, 9)
+    assert part_of(page) == pytest.approx((1.9, 7.1), abs=0.06)
+    fill(page, "dropped")
+    page.get_by_role("button", name="Hear the voice").click()
+    expect(page.locator("#status")).to_contain_text("Done: ")
+    keep(page)
+    expect(page.locator("#status")).to_contain_text("The voice dropped is kept.")
+    (encoded,) = cloning_server.events("encoding")[begun:]  # what was heard is what is kept
+    assert encoded["text"] == TEXT
+    assert encoded["samples"] - TAIL == pytest.approx(5.2 * RATE, abs=0.01 * RATE)
+    spoken = cloning_server.events("prompt")[-1]["cloned"]["speaker"]
+    loudness = np.abs(swelling(5, 48_000, 2)).mean()  # both channels are heard
+    assert spoken[1] == pytest.approx(loudness, rel=0.2)
+    for name, value in {"Name": "", "What is said in the part": "", "Description": ""}.items():
+        expect(page.get_by_label(name, exact=True)).to_have_value(value)
+    expect(page.get_by_label("Start of the part")).to_be_hidden()
+    delete(page, "dropped")
+    expect(page.locator("#kept li")).to_have_count(0)
+
+
+def test_the_part_is_moved_by_the_pointer(open_page: OpenPage, cloning_server: RunningServer) -> None:
+    page = open_page(cloning_server, "/voices")
+    choose(page, written(swelling(30)))
+    wait_for_recording(page, 30)
+    assert part_of(page) == pytest.approx((0, 20), abs=0.06)
+    box = page.locator(".trim").bounding_box()
+    assert box
+
+    def x_of(seconds: float) -> float:
+        return box["x"] + 12 + (box["width"] - 24) * seconds / 30
+
+    def pull(begin: float, end: float) -> None:
+        page.mouse.move(x_of(begin), box["y"] + 40)
+        page.mouse.down()
+        page.mouse.move(x_of(end), box["y"] + 40, steps=4)
+        page.mouse.up()
+
+    pull(20, 26)
+    assert part_of(page) == pytest.approx((6, 26), abs=0.3), "the start follows where the part would be too long"
+    pull(6, 25)
+    assert part_of(page) == pytest.approx((25, 28), abs=0.3), "and the end where it would be too short"
+    start = page.get_by_label("Start of the part")
+    expect(start).to_have_attribute("aria-valuetext", re.compile(r"^2[45]\.\d s of 30"))
+    page.get_by_role("button", name="Play the part").click()
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Play the part")).to_be_visible()
+
+
+def test_nothing_is_kept_before_all_is_there(open_page: OpenPage, cloning_server: RunningServer) -> None:
+    page = open_page(cloning_server, "/voices")
+    asked: list[str] = []
+    page.on("request", lambda request: request.method == "POST" and asked.append(request.url))
+    error, consent = page.get_by_role("alert").filter(visible=True), page.get_by_label(re.compile("the speaker knows"))
+
+    def refused(words: str, field: str) -> None:
+        for name in ("Keep the voice", "Hear the voice"):
+            page.get_by_role("button", name=name).click()
+            expect(error).to_contain_text(words)
+            expect(page.locator(f"#{field}")).to_be_focused()
+            expect(page.locator(f"#{field}")).to_have_attribute("aria-invalid", "true")
+
+    refused("Record the voice, or choose a file", "audio_sample")
+    choose(page, recorded())
+    wait_for_recording(page, 3)
+    refused("every word that is said", "ref_text")
+    fill(page)
+    consent.uncheck()
+    refused("the speaker agrees", "consent")
+    consent.check()
+    assert asked == []
+    page.get_by_label("Name", exact=True).fill("../anna")
+    keep(page)
+    expect(error).to_contain_text("Name must be there, of letters, digits")
+    expect(page.get_by_label("Name", exact=True)).to_be_focused()
+    page.get_by_label("Name", exact=True).fill("Alloy")
+    keep(page)
+    expect(error).to_contain_text("Alloy")
+    expect(page.locator("#kept li")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (recorded(seconds=2), "The recording lasts 2.00 s; 3 to 20 s are needed."),
+        (b"no audio", "The browser cannot read this file"),
+        (b"", "The browser cannot read this file"),
+        (recorded() + bytes(50_000_000), "The file is larger than 50 MB"),
+    ],
+    ids=["short", "text", "empty", "large"],
+)
+def test_a_file_that_is_no_recording_is_refused(
+    open_page: OpenPage, cloning_server: RunningServer, body: bytes, words: str
+) -> None:
+    page = open_page(cloning_server, "/voices")
+    choose(page, recorded())
+    wait_for_recording(page, 3)
+    page.evaluate(DROP, base64.b64encode(body).decode())
+    expect(page.get_by_role("alert").filter(visible=True)).to_contain_text(words)
+    wait_for_recording(page, 3)  # what was there stays
+
+
+def test_what_the_server_says_of_a_recording_is_shown(open_page: OpenPage, cloning_server: RunningServer) -> None:
+    page = open_page(cloning_server, "/voices")
+    choose(page, recorded())
+    fill(page, "doubtful")
+    page.get_by_label("What is said in the part").fill("No.")
+    page.get_by_label("Sentence to hear it by").press("Enter")
+    expect(page.locator("#notes")).to_contain_text("ref_text is little for 3.0 s of speech")
+    expect(page.locator("#kept li")).to_have_count(0)  # Enter in the sentence keeps nothing
+    keep(page)
+    expect(page.locator("#kept li")).to_contain_text("ref_text is little")
+    choose(page, recorded())
+    fill(page, "doubtful")
+    keep(page)
+    expect(page.locator("#error")).to_contain_text("There is a voice doubtful already")
+    expect(page.get_by_label("Name", exact=True)).to_be_focused()
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Delete: doubtful").click()
+    expect(page.locator("#kept li")).to_have_count(1)
+    delete(page, "doubtful")
+    expect(page.locator("#kept li")).to_have_count(0)
+
+
+def test_a_microphone_that_is_refused_is_told(open_page: OpenPage, cloning_server: RunningServer) -> None:
+    page = open_page(cloning_server, "/voices")
+    page.get_by_role("button", name="Record", exact=True).click()
+    expect(page.locator("#error")).to_contain_text("This page may not use the microphone")
+    page.evaluate("() => { Object.defineProperty(navigator, 'mediaDevices', { value: undefined }); }")
+    page.get_by_role("button", name="Record", exact=True).click()
+    expect(page.locator("#error")).to_contain_text("over HTTPS only")
+
+
+def test_a_recording_is_given_up_by_escape_and_ends_by_itself(
+    open_page: OpenPage, cloning_server: RunningServer
+) -> None:
+    page = open_page(cloning_server, "/voices", permissions=["microphone"])
+    page.evaluate(
+        """() => {
+          const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+          navigator.mediaDevices.getUserMedia = async (wanted) => (window.stream = await ask(wanted));
+        }"""
+    )
+    page.get_by_role("button", name="Record", exact=True).click()
+    expect(page.locator("#status")).to_contain_text("Recording.")
+    page.keyboard.press("Escape")
+    expect(page.locator("#status")).to_have_text("Stopped.")
+    assert page.evaluate("window.stream.getTracks()[0].readyState") == "ended"
+    expect(page.get_by_label("Start of the part")).to_be_hidden()
+    page.evaluate(HURRY)
+    page.get_by_role("button", name="Record", exact=True).click()
+    wait_for_recording(page, 20)
+    assert page.evaluate("window.stream.getTracks()[0].readyState") == "ended"
+
+
+@pytest.mark.parametrize("bare", [True, False], ids=["without a model that clones", "without a folder"])
+def test_a_server_that_cannot_says_what_is_missing(
+    open_page: OpenPage, slow_server: RunningServer, cloning_server: RunningServer, bare: bool
+) -> None:
+    def without_folder(route: Route) -> None:
+        route.fulfill(json={**route.fetch().json(), "keeps_voices": False})
+
+    page = open_page(slow_server if bare else cloning_server, "/voices")
+    if bare:
+        expect(page.get_by_role("region", name="No model here clones voices")).to_be_visible()
+        command = page.locator("#none-clones code").text_content() or ""
+        assert command and HOW_TO_CLONE.endswith(command)
+        expect(page.locator("#voice")).to_be_hidden()
+        return
+    page.route("**/v1/audio/voices", without_folder)
+    page.reload()
+    expect(page.get_by_role("button", name="Keep the voice")).to_be_disabled()
+    expect(page.locator("#keeps-none")).to_contain_text("KW_VOICES_DIR")
+
+
+def test_a_voice_is_its_keys_unless_it_is_shared(open_page: OpenPage, keyed_server: RunningServer) -> None:
+    page = open_page(keyed_server, "/voices")
+    choose(page, recorded())
+    fill(page, "mine")
+    keep(page)
+    expect(page.get_by_role("alert").filter(visible=True)).to_have_text("Enter the key first.")
+    use_key(page, KEY)
+    expect(page.locator("#status")).to_have_text("The server takes the key.")
+    keep(page)
+    expect(page.locator("#kept li")).to_contain_text("for this key")
+    choose(page, recorded())
+    fill(page, "ours")
+    page.get_by_label("Others than this key may speak with it too").check()
+    keep(page)
+    expect(page.locator("#kept li")).to_have_count(2)
+    expect(page.locator("#kept li").last).to_contain_text("for everybody")
+    page.get_by_role("button", name="Forget the API key").click()
+    expect(page.locator("#kept strong")).to_have_text(["ours"])
+    use_key(page, KEY)
+    for name in ("ours", "mine"):
+        delete(page, name)
+        expect(page.locator("#status")).to_have_text(f"The voice {name} is deleted.")
+
+
+def test_a_speech_by_the_voice_can_be_stopped(open_page: OpenPage, cloning_server: RunningServer) -> None:
+    page = open_page(cloning_server, "/voices")
+    make_exactly(page, 2000)
+    choose(page, recorded())
+    fill(page)
+    page.get_by_role("button", name="Hear the voice").click()
+    expect(page.locator("#status")).to_have_text("Speaking.")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator("#status")).to_have_text("Stopped.")
+    dropped = cloning_server.wait_event("dropped")
+    assert 0 < dropped["frames"] * FRAME < 2000 * FRAME
+    expect(page.get_by_role("button", name="Hear the voice")).to_be_focused()
