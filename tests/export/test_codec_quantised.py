@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,6 +32,7 @@ from export.graphs.codec_quantised import (
     observe,
     quantise_decoder,
 )
+from export.graphs.graph import export_graph
 from export.graphs.streaming import CausalConv, CausalConvTranspose, Stream
 from export.quantise import INT8, INT8_FINE
 from server.graphs.codec_decoder import CodecDecoder as Graph
@@ -153,6 +156,26 @@ def codes(load: Callable[[], CodecDecoder]) -> list[np.ndarray]:
     return [draw.integers(config["codebook_size"], size=(12, config["num_quantizers"])) for _ in range(3)]
 
 
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("exports")
+
+
+@pytest.fixture
+def exported_once(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export each decoder once for all tests: an export takes seconds, and as much in 8 bits gives the same graph."""
+
+    def export(name: str, config: Any, folder: Path, **how: bool) -> Path:
+        units = sum(isinstance(module, QuantisedUnit) for module in config.module.modules())
+        kept = exports / f"{units} {how}"
+        if not kept.exists():
+            export_graph(name, config, kept, **how)
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        return folder / f"{name}.onnx"
+
+    monkeypatch.setattr(calibration, "export_graph", export)
+
+
 def test_ranges_are_what_speech_reaches(load: Callable[[], CodecDecoder], codes: list[np.ndarray]) -> None:
     decoder = load()
     alone = [observe(decoder, [one]) for one in codes]
@@ -164,6 +187,7 @@ def test_ranges_are_what_speech_reaches(load: Callable[[], CodecDecoder], codes:
                 torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_the_graph_computes_what_the_module_says(
     load: Callable[[], CodecDecoder], codes: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +208,7 @@ def test_the_graph_computes_what_the_module_says(
     assert noise_db(found, wanted) < -30
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_noise_decides(
     load: Callable[[], CodecDecoder],
     codes: list[np.ndarray],
@@ -216,6 +241,7 @@ def test_noise_decides(
         assert found == Quietest(pytest.approx(noise, abs=MARGIN), blocks, how)
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_finer_scales_are_taken_where_they_are_enough(
     load: Callable[[], CodecDecoder],
     codes: list[np.ndarray],
