@@ -39,6 +39,11 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
     return outcome
 
 
+def fetch(method: str, url: str | httpx.URL, **more: Any) -> httpx.Response:
+    """Ask on a connection of its own, as `httpx.request` does, which would read all the system's certificates first."""
+    return httpx.request(method, url, timeout=PATIENCE_SECONDS, verify=False, **more)
+
+
 def clean_environment(**variables: str) -> dict[str, str]:
     """The environment less whatever KW_ settings the machine has, plus these.
 
