@@ -62,10 +62,10 @@ class Forked:
 
 def _serve(log: Connection, arguments: list[str], environment: dict[str, str], folder: str) -> None:
     """Run the fake server; what it logs goes to `log`."""
-    from tests.server import fake_server
-
     os.dup2(log.fileno(), 2)
     log.close()
+    from tests.server import fake_server
+
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
