@@ -117,6 +117,9 @@ class CheckpointShape:
 
 
 _SMALL = CheckpointShape(name="0.6B-like")
+_BRIEF: dict[str, Any] = {"code_groups": 6, "ranks": 768}
+"""Of shapes that differ from the one above in something else: each code of a frame is a step of the code predictor, and
+the whole vocabulary takes seconds to write."""
 _BASE = CheckpointShape(
     name="Base",
     model_type="base",
@@ -142,8 +145,9 @@ SHAPES = {
             model_size="1b7",
             talker=StackShape(hidden=96, layers=3, heads=4, kv_heads=2, head_dim=32, mlp=160),
             shards=3,
+            **_BRIEF,
         ),
-        replace(_SMALL, name="VoiceDesign", model_type="voice_design", model_size="1b7", speakers=()),
+        replace(_SMALL, name="VoiceDesign", model_type="voice_design", model_size="1b7", speakers=(), **_BRIEF),
         CheckpointShape(
             name="odd",
             model_size="1b7",
@@ -173,7 +177,7 @@ SHAPES = {
                 rates=(4, 3, 2),
                 ratios=(2,),
             ),
-            ranks=768,
+            **_BRIEF,
         ),
         CheckpointShape(
             name="tiny",

@@ -18,6 +18,8 @@ from uuid import uuid4
 
 import httpx
 
+from tests.server.forked import CAN_FORK, Forked
+
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-test-key"
 PATIENCE_SECONDS = 60.0
@@ -37,6 +39,11 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
     return outcome
 
 
+def fetch(method: str, url: str | httpx.URL, **more: Any) -> httpx.Response:
+    """Ask on a connection of its own, as `httpx.request` does, which would read all the system's certificates first."""
+    return httpx.request(method, url, timeout=PATIENCE_SECONDS, verify=False, **more)
+
+
 def clean_environment(**variables: str) -> dict[str, str]:
     """The environment less whatever KW_ settings the machine has, plus these.
 
@@ -49,11 +56,14 @@ def clean_environment(**variables: str) -> dict[str, str]:
 class RunningServer:
     """A server process, its log, and the fake engine's events."""
 
-    def __init__(self, process: subprocess.Popen[str], events: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str] | Forked, events: Path) -> None:
         self.process = process
         self.log: list[str] = []
         self._looked_at = 0
         self._events = events
+        self._noted: dict[str, list[dict[str, Any]]] = {}
+        self._read_to = 0
+        self._reading = threading.Lock()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -109,8 +119,15 @@ class RunningServer:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """What the fake engine noted under this name so far."""
-        lines = self._events.read_text().splitlines() if self._events.exists() else []
-        return [event for event in map(json.loads, lines) if event["event"] == name]
+        with self._reading:
+            if self._events.exists():
+                with self._events.open("rb") as file:
+                    file.seek(self._read_to)
+                    while (line := file.readline()).endswith(b"\n"):
+                        self._read_to += len(line)
+                        event = json.loads(line)
+                        self._noted.setdefault(event["event"], []).append(event)
+            return list(self._noted.get(name, ()))
 
     def wait_event(self, name: str, **fields: Any) -> dict[str, Any]:
         """The first event of this name with these fields, as soon as there is one."""
@@ -134,7 +151,10 @@ class RunningServer:
 def run_server(
     program: tuple[str, ...], scratch: Path, folder: Path = ROOT, /, **variables: str
 ) -> Iterator[RunningServer]:
-    """Run a server on a free loopback port, from a working directory; whatever happens it is gone afterwards."""
+    """Run a server on a free loopback port, from a working directory; whatever happens it is gone afterwards.
+
+    The fake one is forked, where the system can do that; any other program is a Python of its own.
+    """
     events = scratch / "events.jsonl"
     environment = clean_environment(
         **{
@@ -145,9 +165,13 @@ def run_server(
             **variables,
         }
     )
-    process = subprocess.Popen(
-        [sys.executable, *program], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
-    )
+    process: subprocess.Popen[str] | Forked
+    if CAN_FORK and program[: len(FAKE)] == FAKE:
+        process = Forked(program[len(FAKE) :], environment, folder)
+    else:
+        process = subprocess.Popen(
+            [sys.executable, *program], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
+        )
     try:
         yield RunningServer(process, events)
     finally:

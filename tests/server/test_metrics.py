@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
 from tests.server.http.test_leaving import raw_request
-from tests.server.running import FAKE, RunningServer, run_server, wait_until
+from tests.server.running import FAKE, RunningServer, fetch, run_server, wait_until
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def read(client: httpx.Client) -> dict[tuple[str, ...], float]:
 
 
 def test_metrics_need_a_key(server: RunningServer) -> None:
-    check_error(httpx.get(f"{server.url}/metrics"), 401, "invalid_api_key")
+    check_error(fetch("GET", f"{server.url}/metrics"), 401, "invalid_api_key")
 
 
 def test_requests_are_counted_by_model_format_and_outcome(server: RunningServer) -> None:
@@ -99,7 +99,7 @@ def test_requests_are_counted_by_model_format_and_outcome(server: RunningServer)
 def test_answers_are_counted_by_status(server: RunningServer) -> None:
     with server.client() as client:
         before = {key[1]: value for key, value in read(client).items() if key[0] == "http_answers_total"}
-        assert httpx.get(f"{server.url}/v1/models").status_code == 401
+        assert fetch("GET", f"{server.url}/v1/models").status_code == 401
         assert client.get("/nowhere").status_code == 404
         assert client.put("/v1/models").status_code == 405
         assert client.post("/v1/audio/speech", content=iter([bytes(3 << 20)])).status_code == 413

@@ -9,12 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from server.http.access import KeyRing
-from tests.server.running import KEY, PATIENCE_SECONDS, ROOT, RunningServer, clean_environment
+from tests.server.running import KEY, PATIENCE_SECONDS, ROOT, RunningServer, clean_environment, fetch
 from tests.web.conftest import OpenPage
 
 COMMANDS = {"curl": ["bash", "example"], "python": [sys.executable, "example"], "node": ["node", "example.mjs"]}
@@ -128,7 +127,7 @@ def test_the_lists_are_the_servers(open_page: OpenPage, slow_server: RunningServ
     expect(page.locator("#models th")).to_have_text(["custom", "design"])
     expect(page.locator("#models tr").first).to_contain_text("ignores them")
     expect(page.locator("#models tr").last).to_contain_text("follows them")
-    voices = httpx.get(f"{slow_server.url}/v1/audio/voices").json()["voices"]
+    voices = fetch("GET", f"{slow_server.url}/v1/audio/voices").json()["voices"]
     expect(page.locator("#voices th")).to_have_text([voice["id"] for voice in voices])
     page.get_by_label("Model", exact=True).select_option("design")
     expect(page.locator("#voices th").first).to_have_text("design")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 
-import httpx
 import numpy as np
 import soundfile
 from playwright.sync_api import expect
 
-from tests.server.running import RunningServer
+from tests.server.running import RunningServer, fetch
 from tests.web.conftest import OpenPage
 from tests.web.studio import download, pcm_of, played, record_playing, speak, text_of, write
 
@@ -21,7 +20,7 @@ LONG_SEED = 5
 
 def ask(server: RunningServer, **fields: object) -> bytes:
     body = {"model": "qwen3_tts_random", "input": "Hello there.", "voice": "eric", "max_new_tokens": FRAMES, **fields}
-    response = httpx.post(f"{server.url}/v1/audio/speech", json={**body, "stream": False}, timeout=60)
+    response = fetch("POST", f"{server.url}/v1/audio/speech", json={**body, "stream": False})
     assert response.status_code == 200, response.text
     return response.content
 

@@ -15,7 +15,7 @@ import pytest
 from server.audio.pcm import to_s16le
 from tests.server.answers import GOOD, PREFIXES, check_error
 from tests.server.fakes import FRAME, tone, write_bundle
-from tests.server.running import FAKE, KEY, RunningServer, run_server, wait_until
+from tests.server.running import FAKE, KEY, RunningServer, fetch, run_server, wait_until
 
 SPEECH = "/v1/audio/speech"
 FREE = {key: value for key, value in GOOD.items() if key != "exact_frames"}
@@ -190,7 +190,7 @@ def test_superfluous_slashes_are_ignored_in_paths(client: httpx.Client, server: 
     assert client.get(f"{prefix}//audio/voices?model=tiny").json() == client.get(f"{prefix}/audio/voices").json()
     # What follows the question mark is no path.
     check_error(client.get(f"{prefix}//audio/voices?model=a//b"), 404, "model_not_found", "model")
-    check_error(httpx.get(f"{server.url}{prefix}//models"), 401, "invalid_api_key")
+    check_error(fetch("GET", f"{server.url}{prefix}//models"), 401, "invalid_api_key")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_superfluous_slashes_are_ignored_in_paths(client: httpx.Client, server: 
     ],
 )
 def test_azures_header_is_a_key(server: RunningServer, headers: dict[str, str], status: int) -> None:
-    response = httpx.post(f"{server.url}{SPEECH}?api-version=2025-04-01-preview", json=GOOD, headers=headers)
+    response = fetch("POST", f"{server.url}{SPEECH}?api-version=2025-04-01-preview", json=GOOD, headers=headers)
     assert response.status_code == status
 
 

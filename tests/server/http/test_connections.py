@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 
 from server.http.capacity import LEAST_CONNECTIONS, RESERVED_DESCRIPTORS, connections_possible, limit_accept_errors
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
 from tests.server.http.test_leaving import raw_request
-from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, run_server, wait_until
+from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, fetch, run_server, wait_until
 
 HEAD = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 SMUGGLED = b"GET /livez?smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -100,7 +99,7 @@ def test_a_small_body_that_nobody_wants_keeps_the_connection(server: RunningServ
 @pytest.mark.parametrize("path", ["/nowhere", "/v1/models", "/v1/audio/speech"])
 def test_an_answer_is_read_whole_behind_a_large_body(server: RunningServer, path: str) -> None:
     for _ in range(5):
-        answer = httpx.post(server.url + path, content=bytes(3 << 20))
+        answer = fetch("POST", server.url + path, content=bytes(3 << 20))
         assert answer.status_code in (401, 404, 405)
 
 
@@ -236,13 +235,13 @@ def test_the_oldest_idle_connection_makes_room(small: RunningServer) -> None:
         idle[0].sendall(HEAD + b"\r\n")
         assert idle[0].recv(1 << 16).startswith(b"HTTP/1.1 200 ")
         idle[1].sendall(HEAD)  # half a request is none
-        assert httpx.get(f"{small.url}/livez").status_code == 200
+        assert fetch("GET", f"{small.url}/livez").status_code == 200
         wait_until(lambda: is_closed(idle[2]), "the one that never asked is closed")
-        assert httpx.get(f"{small.url}/livez").status_code == 200
+        assert fetch("GET", f"{small.url}/livez").status_code == 200
         assert not is_closed(idle[0]) or not is_closed(idle[1])
         for _ in range(20):
             stack.enter_context(connect(small))
-            assert httpx.get(f"{small.url}/livez").status_code == 200
+            assert fetch("GET", f"{small.url}/livez").status_code == 200
     assert len([line for line in small.log if " WARNING connections_full " in line]) == 1
     assert not [line for line in small.log if " ERROR " in line]
 
@@ -254,11 +253,11 @@ def test_requests_under_way_are_not_closed_for_a_new_one(small: RunningServer) -
             connection.sendall(raw_request(seed=seed, exact_frames=4000))
             small.wait_event("submitted", seed=seed)
         for _ in range(10):
-            response = httpx.get(f"{small.url}/livez")
+            response = fetch("GET", f"{small.url}/livez")
             assert (response.status_code, response.json()["error"]["code"]) == (503, "too_many_connections")
             assert int(response.headers["retry-after"]) > 0
         assert not any(map(is_closed, busy))
-    wait_until(lambda: httpx.get(f"{small.url}/livez").status_code == 200, "there is room again")
+    wait_until(lambda: fetch("GET", f"{small.url}/livez").status_code == 200, "there is room again")
 
 
 def test_as_many_connections_as_there_are_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +295,7 @@ def test_a_server_with_few_descriptors_goes_on(tmp_path: Path) -> None:
             stack.enter_context(connect(server))
         wait_until(lambda: any(" cannot_accept " in line for line in server.log), "it is told")
         stack.close()
-        assert httpx.get(f"{server.url}/livez", timeout=PATIENCE_SECONDS).status_code == 200
+        assert fetch("GET", f"{server.url}/livez").status_code == 200
         assert len([line for line in server.log if "cannot_accept" in line]) <= 3
         assert len(server.log) < 100
 
@@ -308,7 +307,7 @@ def test_half_a_head_when_the_server_stops(tmp_path: Path) -> None:
         server.wait_ready()
         with connect(server) as connection:
             connection.sendall(HEAD)
-            check_error(httpx.post(f"{server.url}/v1/audio/speech", json=GOOD), 401, "invalid_api_key")
+            check_error(fetch("POST", f"{server.url}/v1/audio/speech", json=GOOD), 401, "invalid_api_key")
             assert server.stop() == 0
     assert not [line for line in server.log if " ERROR " in line]
 

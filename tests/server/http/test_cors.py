@@ -12,7 +12,7 @@ import pytest
 from server.http.schemas import SPEECH_HEADERS
 from tests.server.answers import GOOD, PREFIXES, check_error
 from tests.server.fakes import write_bundle
-from tests.server.running import FAKE, RunningServer, run_server
+from tests.server.running import FAKE, RunningServer, fetch, run_server
 
 OURS = "https://app.example"
 ROUTES = {
@@ -38,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 def preflight(server: RunningServer, path: str, origin: str = OURS) -> httpx.Response:
     asks = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,x-stainless-os"}
-    return httpx.options(server.url + path, headers={"origin": origin, **asks})
+    return fetch("OPTIONS", server.url + path, headers={"origin": origin, **asks})
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -70,7 +70,7 @@ def test_a_page_reads_the_answer_and_our_headers(server: RunningServer, stream: 
     ("path", "status", "code"), [("/v1/models", 401, "invalid_api_key"), ("/nowhere", 404, "not_found")]
 )
 def test_a_page_reads_errors(server: RunningServer, path: str, status: int, code: str) -> None:
-    response = httpx.get(server.url + path, headers={"origin": OURS})
+    response = fetch("GET", server.url + path, headers={"origin": OURS})
     check_error(response, status, code)
     assert response.headers["access-control-allow-origin"] == OURS
 
@@ -79,7 +79,7 @@ def test_a_page_reads_errors(server: RunningServer, path: str, status: int, code
 def test_other_origins_get_no_permission(server: RunningServer, origin: str) -> None:
     for response in (
         preflight(server, "/v1/audio/speech", origin),
-        httpx.get(f"{server.url}/v1/audio/voices", headers={"origin": origin}),
+        fetch("GET", f"{server.url}/v1/audio/voices", headers={"origin": origin}),
     ):
         assert response.is_success
         assert not [name for name in response.headers if name.startswith("access-control")]
@@ -89,7 +89,7 @@ def test_other_origins_get_no_permission(server: RunningServer, origin: str) -> 
 @pytest.mark.parametrize("wanted", ["a b", "a,", ",a", "a;b", "a: b", "a,,b", "\x85a"])
 def test_only_a_list_of_names_is_repeated(server: RunningServer, wanted: str) -> None:
     asks = {"access-control-request-headers": wanted.encode("latin-1")}
-    response = httpx.options(f"{server.url}/v1/audio/speech", headers={"origin": OURS.encode(), **asks})
+    response = fetch("OPTIONS", f"{server.url}/v1/audio/speech", headers={"origin": OURS.encode(), **asks})
     assert response.headers["access-control-allow-headers"] == "authorization, content-type"
 
 

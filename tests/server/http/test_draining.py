@@ -11,7 +11,7 @@ import pytest
 
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
-from tests.server.running import FAKE, RunningServer, run_server, wait_until
+from tests.server.running import FAKE, RunningServer, fetch, run_server, wait_until
 
 LONG = {**GOOD, "exact_frames": 2000}
 BROKEN = (httpx.RemoteProtocolError, httpx.ReadError)
@@ -94,7 +94,7 @@ def test_connections_that_are_open_learn_that_the_server_drains(tmp_path: Path) 
             check_error(refused, 503, "stopping")
             assert int(refused.headers["retry-after"]) > 0
             with pytest.raises(httpx.ConnectError):
-                httpx.get(f"{server.url}/livez")
+                fetch("GET", f"{server.url}/livez")
             next(parts)  # the stream goes on
             assert server.stop() == 0  # a second signal ends it at once
             with pytest.raises(BROKEN):
@@ -109,9 +109,9 @@ def test_all_goes_on_while_balancers_learn_that_the_server_leaves(tmp_path: Path
         server.process.send_signal(signal.SIGTERM)
         log_line(server, " leaving ")
         for path in ("/readyz", "/health"):
-            answer = httpx.get(server.url + path)
+            answer = fetch("GET", server.url + path)
             assert (answer.status_code, answer.json()["status"]) == (503, "draining")
-        assert httpx.get(f"{server.url}/livez").status_code == 200
+        assert fetch("GET", f"{server.url}/livez").status_code == 200
         answer = client.post("/v1/audio/speech", json=GOOD)
         assert (answer.status_code, answer.headers["connection"]) == (200, "keep-alive")
         assert not any(" draining " in line for line in server.log)

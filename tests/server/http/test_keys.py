@@ -13,7 +13,7 @@ from server.http import key_file
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
 from tests.server.http.test_leaving import raw_request
-from tests.server.running import FAKE, KEY, RunningServer, run_server, wait_until
+from tests.server.running import FAKE, KEY, RunningServer, fetch, run_server, wait_until
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ def server(tmp_path: Path, keys: Path, alice: str) -> Iterator[RunningServer]:
 
 def speak(server: RunningServer, key: str, **fields: object) -> httpx.Response:
     bearer = {"authorization": f"Bearer {key}"}
-    return httpx.post(f"{server.url}/v1/audio/speech", json={**GOOD, **fields}, headers=bearer)
+    return fetch("POST", f"{server.url}/v1/audio/speech", json={**GOOD, **fields}, headers=bearer)
 
 
 def counted(server: RunningServer) -> set[str]:
     """What the metrics say of keys."""
-    text = httpx.get(f"{server.url}/metrics", headers={"authorization": f"Bearer {KEY}"}).text
+    text = fetch("GET", f"{server.url}/metrics", headers={"authorization": f"Bearer {KEY}"}).text
     return {line for line in text.splitlines() if line.startswith("qwen3_tts_key_requests_total")}
 
 
@@ -83,7 +83,7 @@ def test_one_key_cannot_take_every_row(server: RunningServer, alice: str) -> Non
         response = speak(server, KEY)
         check_error(response, 429, "key_limit")
         assert int(response.headers["retry-after"]) > 0
-        assert httpx.get(f"{server.url}/v1/models", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
+        assert fetch("GET", f"{server.url}/v1/models", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
         with socket.create_connection(("127.0.0.1", server.port)) as other:
             other.sendall(raw_request(seed=2).replace(KEY.encode(), alice.encode()))
             server.wait_event("submitted", seed=2)

@@ -12,7 +12,7 @@ import pytest
 from server import __version__
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import manifest_of, write_bundle
-from tests.server.running import FAKE, RunningServer, run_server, wait_until
+from tests.server.running import FAKE, RunningServer, fetch, run_server, wait_until
 
 
 def ask(server: RunningServer, **fields: object) -> httpx.Response:
@@ -198,7 +198,7 @@ def test_without_a_key_the_log_says_loopback_only(tmp_path: Path) -> None:
     with run_server(FAKE, tmp_path, **settings) as server:
         server.wait_ready()
         assert server.url.startswith("http://127.0.0.1:")
-        assert httpx.post(f"{server.url}/v1/audio/speech", json=GOOD).status_code == 200
+        assert fetch("POST", f"{server.url}/v1/audio/speech", json=GOOD).status_code == 200
         assert any("loopback only" in line and "KW_SECRET_API_KEY" in line for line in server.log)
         assert any("unknown_setting variable=KW_PROT" in line for line in server.log)
 

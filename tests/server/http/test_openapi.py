@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -30,7 +29,7 @@ from server.voices.catalogue import Voice
 from server.voices.saved import MAX_TEXT_CHARS
 from tests.server.answers import PREFIXES
 from tests.server.fakes import FakeEngine, write_bundle
-from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, run_server
+from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, fetch, run_server
 
 MAX_INPUT_CHARS = 1000
 DOCUMENT = openapi.document(max_input_chars=MAX_INPUT_CHARS, needs_key=True)
@@ -134,7 +133,7 @@ def test_it_is_valid_openapi() -> None:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_it_is_served_to_everyone(fake_server: RunningServer, prefix: str) -> None:
-    response = httpx.get(f"{fake_server.url}{prefix}/openapi.json")
+    response = fetch("GET", f"{fake_server.url}{prefix}/openapi.json")
     assert response.headers["content-type"] == "application/json"
     expected = openapi.document(max_input_chars=100_000, needs_key=True)
     assert response.json() == expected

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.server.fakes import write_bundle
-from tests.server.running import FAKE, KEY, RunningServer, run_server
+from tests.server.running import FAKE, KEY, RunningServer, fetch, run_server
 
 BEARER = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
 
@@ -66,19 +66,19 @@ def check_mp3(response: httpx.Response) -> None:
 
 @pytest.mark.parametrize("base", ["/v1", "/api/v1"])
 def test_open_webui_speaks(server: RunningServer, base: str) -> None:
-    check_mp3(httpx.post(f"{server.url}{base}/audio/speech", json=OPEN_WEBUI, headers=OPEN_WEBUI_HEADERS))
+    check_mp3(fetch("POST", f"{server.url}{base}/audio/speech", json=OPEN_WEBUI, headers=OPEN_WEBUI_HEADERS))
     extra = {**OPEN_WEBUI, "response_format": "wav", "language": "English"}
-    spoken = httpx.post(f"{server.url}{base}/audio/speech", json=extra, headers=OPEN_WEBUI_HEADERS)
+    spoken = fetch("POST", f"{server.url}{base}/audio/speech", json=extra, headers=OPEN_WEBUI_HEADERS)
     assert spoken.headers["content-type"] == "audio/wav"
 
 
 @pytest.mark.parametrize("base", ["/v1", "/api/v1"])
 def test_open_webui_fills_its_lists_without_a_key(server: RunningServer, base: str) -> None:
-    voices = httpx.get(f"{server.url}{base}/audio/voices").raise_for_status().json()
+    voices = fetch("GET", f"{server.url}{base}/audio/voices").raise_for_status().json()
     names = {voice["id"]: voice["name"] for voice in voices.get("voices", [])}
     assert names["ryan"] == "Ryan"
     assert all(names.values())
-    models = httpx.get(f"{server.url}{base}/audio/models").raise_for_status().json()
+    models = fetch("GET", f"{server.url}{base}/audio/models").raise_for_status().json()
     assert "custom" in [model["id"] for model in models.get("models", [])]
 
 
@@ -90,14 +90,16 @@ def test_every_voice_that_open_webui_lists_speaks(server: RunningServer) -> None
 
 
 def test_open_webui_shows_our_words(server: RunningServer) -> None:
-    wrong = httpx.post(f"{server.url}/v1/audio/speech", json={**OPEN_WEBUI, "voice": "x"}, headers=OPEN_WEBUI_HEADERS)
+    wrong = fetch(
+        "POST", f"{server.url}/v1/audio/speech", json={**OPEN_WEBUI, "voice": "x"}, headers=OPEN_WEBUI_HEADERS
+    )
     assert wrong.status_code == 400
     assert "voices are" in wrong.json()["error"].get("message", "")
 
 
 def test_sillytaverns_requests_are_answered(server: RunningServer) -> None:
-    check_mp3(httpx.post(f"{server.url}/v1/audio/speech", json=SILLYTAVERN, headers=BEARER))
-    without = httpx.post(f"{server.url}/v1/audio/speech", json=SILLYTAVERN, headers=NO_KEY)
+    check_mp3(fetch("POST", f"{server.url}/v1/audio/speech", json=SILLYTAVERN, headers=BEARER))
+    without = fetch("POST", f"{server.url}/v1/audio/speech", json=SILLYTAVERN, headers=NO_KEY)
     assert without.status_code == 401
     assert "API key" in without.text
 
@@ -106,13 +108,13 @@ def test_sillytavern_without_a_key(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "custom", generation={"max_new_tokens": 3})
     with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_SECRET_API_KEY="") as server:
         server.wait_ready()
-        check_mp3(httpx.post(f"{server.url}/v1/audio/speech", json=SILLYTAVERN, headers=NO_KEY))
+        check_mp3(fetch("POST", f"{server.url}/v1/audio/speech", json=SILLYTAVERN, headers=NO_KEY))
 
 
 def test_kokoro_webs_requests_are_answered(server: RunningServer) -> None:
-    check_mp3(httpx.post(f"{server.url}/api/v1/audio/speech", json=KOKORO_WEB, headers=BEARER))
+    check_mp3(fetch("POST", f"{server.url}/api/v1/audio/speech", json=KOKORO_WEB, headers=BEARER))
     for kind in ("", "_fp16", "_quantized", "_uint8", "_uint8f16", "_q4", "_q4f16"):
         fields = {**KOKORO_WEB, "model": f"model{kind}", "exact_frames": 1}
-        check_mp3(httpx.post(f"{server.url}/api/v1/audio/speech", json=fields, headers=BEARER))
-    page = httpx.get(f"{server.url}/api/v1/index.html")
+        check_mp3(fetch("POST", f"{server.url}/api/v1/audio/speech", json=fields, headers=BEARER))
+    page = fetch("GET", f"{server.url}/api/v1/index.html")
     assert page.headers["content-type"].startswith("text/html")

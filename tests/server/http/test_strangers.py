@@ -24,7 +24,7 @@ from server.models.catalogue import Bundles
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import FakeEngine, write_bundle
 from tests.server.http import test_sanic
-from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, run_server, wait_until
+from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, fetch, run_server, wait_until
 
 several_apps = test_sanic.several_apps
 
@@ -75,7 +75,7 @@ def test_every_route_wants_a_key_but_these(fake_server: RunningServer, tmp_path:
     for path, method in found:
         url = fake_server.url + re.sub("<.*?>", "x", path)
         for headers in ({}, {"authorization": "Bearer sk-wrong"}, {"authorization": "Basic b3RoZXI6"}):
-            answer = httpx.request(method, url, headers=headers)
+            answer = fetch(method, url, headers=headers)
             public = path in PUBLIC and method in {"GET", "HEAD"}
             assert (answer.status_code == 401) is not public, (method, path, answer.status_code)
             if not public:
@@ -127,7 +127,7 @@ def keyless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
 def ask(server: RunningServer, method: str = "POST", path: str = "/v1/audio/speech", **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value.replace("OWN", str(server.port)) for name, value in headers.items()}
     body = None if method == "GET" else GOOD
-    return httpx.request(method, server.url + path, json=body, headers=named)
+    return fetch(method, server.url + path, json=body, headers=named)
 
 
 @pytest.mark.parametrize(
@@ -206,11 +206,11 @@ def test_a_server_without_a_key_that_is_for_everyone_has_no_name(tmp_path: Path)
     settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_SECRET_API_KEY": "", "KW_AUTH": "off"}
     with run_server(FAKE, tmp_path, **settings, KW_HOST="0.0.0.0") as server:
         url = f"http://127.0.0.1:{server.port}/livez"
-        assert httpx.get(url, headers={"host": "speech.example"}).status_code == 200
+        assert fetch("GET", url, headers={"host": "speech.example"}).status_code == 200
     with run_server(FAKE, tmp_path, **settings) as server:
-        check_error(httpx.get(f"{server.url}/livez", headers={"host": "speech.example"}), 403, "forbidden")
+        check_error(fetch("GET", f"{server.url}/livez", headers={"host": "speech.example"}), 403, "forbidden")
     with run_server(FAKE, tmp_path, **settings, KW_ALLOWED_HOSTS="*") as server:
-        assert httpx.get(f"{server.url}/livez", headers={"host": "speech.example"}).status_code == 200
+        assert fetch("GET", f"{server.url}/livez", headers={"host": "speech.example"}).status_code == 200
 
 
 def test_the_log_says_who_asked_and_what_was_wrong(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_the_log_says_who_asked_and_what_was_wrong(tmp_path: Path) -> None:
     settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_TRUSTED_PROXIES": "127.0.0.1"}
     with run_server(FAKE, tmp_path, **settings) as server, server.client() as client:
         server.wait_ready()
-        httpx.get(f"{server.url}/v1/models", headers={"x-request-id": "stranger"})
+        fetch("GET", f"{server.url}/v1/models", headers={"x-request-id": "stranger"})
         forwarded = {"x-forwarded-for": "1.2.3.4, 203.0.113.9", "x-request-id": "wrong"}
         client.post("/v1/audio/speech", json={**GOOD, "voice": "private words"}, headers=forwarded)
         client.post("/v1/audio/speech", json={**GOOD, "voice": "private words*a*b"}, headers={"x-request-id": "mix"})
@@ -286,6 +286,6 @@ def test_every_address_of_a_name_answers(tmp_path: Path) -> None:
     with run_server(FAKE, tmp_path, KW_MODELS_DIR=str(tmp_path / "models"), KW_HOST="LocalHost") as server:
         server.wait_ready()
         for host in ("127.0.0.1", "[::1]"):
-            assert httpx.get(f"http://{host}:{server.port}/livez").status_code == 200
+            assert fetch("GET", f"http://{host}:{server.port}/livez").status_code == 200
         assert any(f"also=http://[::1]:{server.port} " in line for line in server.log)
         assert server.stop() == 0

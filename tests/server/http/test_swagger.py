@@ -11,7 +11,7 @@ import pytest
 from server.http.routes.pages import SWAGGER
 from server.http.routes.pages import SWAGGER_PAGE as PAGE
 from tests.server.answers import PREFIXES, check_error
-from tests.server.running import RunningServer
+from tests.server.running import RunningServer, fetch
 
 PARTS = ("swagger-ui.css", "swagger-ui-bundle.js", "start.js")
 
@@ -45,23 +45,23 @@ def test_a_file_that_has_not_changed_since_is_not_sent_again(visitor: httpx.Clie
 def test_each_file_has_a_date_and_a_tag_of_its_own(fake_server: RunningServer) -> None:
     tags = set()
     for name in (PAGE, *PARTS):
-        response = httpx.get(f"{fake_server.url}/v1/{'' if name == PAGE else 'swagger/'}{name}")
+        response = fetch("GET", f"{fake_server.url}/v1/{'' if name == PAGE else 'swagger/'}{name}")
         modified = int((SWAGGER / name).stat().st_mtime)
         assert parsedate_to_datetime(response.headers["last-modified"]).timestamp() == modified
         tags.add(response.headers["etag"])
         known = {"if-none-match": response.headers["etag"], "if-modified-since": "Thu, 01 Jan 1970 00:00:00 GMT"}
-        assert httpx.get(response.url, headers=known).status_code == 304
+        assert fetch("GET", response.url, headers=known).status_code == 304
     assert len(tags) == 1 + len(PARTS)
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Jan 1970 00:00:00 GMT"])
 def test_a_date_that_cannot_be_read_is_ignored(fake_server: RunningServer, date: str) -> None:
     url = f"{fake_server.url}/v1/swagger/start.js"
-    assert httpx.get(url, headers={"if-modified-since": date}).status_code == 200
+    assert fetch("GET", url, headers={"if-modified-since": date}).status_code == 200
 
 
 def test_the_page_has_no_slash_behind_it_as_names_are_relative(fake_server: RunningServer) -> None:
-    check_error(httpx.get(f"{fake_server.url}/v1/index.html/"), 404, "not_found")
+    check_error(fetch("GET", f"{fake_server.url}/v1/index.html/"), 404, "not_found")
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "swagger-ui-bundle.js.LICENSE.txt", "index.html", "..%2Faccess.py", ""])
