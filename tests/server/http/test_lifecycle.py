@@ -101,7 +101,7 @@ def test_an_empty_models_folder_is_answered_503_and_says_what_to_do(tmp_path: Pa
             assert "put a bundle into the models folder" in check_error(response, 503, "model_unavailable")
         assert get(server, "/v1/models").json() == {"object": "list", "data": []}
         assert get(server, "/v1/audio/models").json() == {"models": []}
-        assert get(server, "/v1/audio/voices").json() == {"voices": [], "uploaded_voices": []}
+        assert get(server, "/v1/audio/voices").json() == {"voices": [], "uploaded_voices": [], "keeps_voices": False}
 
 
 def test_a_damaged_default_model_stays_the_default_and_is_answered_503(tmp_path: Path) -> None:

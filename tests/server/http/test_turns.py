@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -175,7 +174,8 @@ def test_few_connections_are_accepted_in_a_round(app: Sanic[Any, Any], monkeypat
         nonlocal rounds
         sock = socket.create_server(("127.0.0.1", 0), backlog=100)
         clients = [socket.create_connection(sock.getsockname()) for _ in range(5 * ACCEPTED_AT_A_TIME)]
-        serving = asyncio.create_task(lifecycle._serve(app, [sock], lambda: None, 0.0, 0.0))
+        stop = asyncio.Event()
+        serving = asyncio.create_task(lifecycle._serve(app, [sock], lambda: None, stop, 0.0))
         while len(made) < len(clients):
             await asyncio.sleep(0)
             rounds += 1
@@ -183,7 +183,7 @@ def test_few_connections_are_accepted_in_a_round(app: Sanic[Any, Any], monkeypat
         assert max(made.count(round_) for round_ in made) <= ACCEPTED_AT_A_TIME + 1
         for client in clients:
             client.close()
-        signal.raise_signal(signal.SIGTERM)
+        stop.set()
         await serving
 
     run(test)
