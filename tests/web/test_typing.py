@@ -278,7 +278,7 @@ def test_a_key_is_asked_for_and_used(open_page: OpenPage, keyed_server: RunningS
     start_typing(page)
     page.keyboard.type("Hello.")
     panel = page.get_by_role("region", name="This server wants an API key")
-    expect(panel.get_by_role("alert")).to_have_text("To speak, enter the key first.")
+    expect(panel.get_by_role("alert")).to_have_text("Enter the key first.")
     with page.expect_response("**/audio/voices?*"):  # they are listed anew, and none is chosen meanwhile
         use_key(page, KEY)
     expect(panel).to_be_hidden()
