@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from export import codec_precision
-from export.audibility import loudest_db, noise_to_mask
+from export.audibility import noise_to_mask
 from export.checkpoint import open_checkpoint
 from export.codec_precision import (
     Chosen,
@@ -86,21 +86,20 @@ def test_products_are_rounded_as_onnx_runtime_does(weight_format: WeightFormat) 
 
 
 def test_noises_of_parts_add_up_to_that_of_the_graph(
-    load: Callable[[], CodecDecoder],
-    codes: list[np.ndarray],
-    ranges: dict[int, list[UnitRanges]],
-    measured: Measured,
-    tmp_path: Path,
+    load: Callable[[], CodecDecoder], codes: list[np.ndarray], ranges: dict[int, list[UnitRanges]], tmp_path: Path
 ) -> None:
-    assert_close(measured.wanted, decode_whole(load(), codes[-1]))
+    """Their powers do, over many windows; in one window noises may meet by chance."""
+    many = np.tile(codes[-1], (10, 1))
+    measured = measure_parts(load, ranges, many, RATE)
+    assert_close(measured.wanted, decode_whole(load(), many))
     every = [one.part for one in measured.parts]
     assert [str(part) for part in every[:4]] == ["front", "block 1 upsampling", "block 1 unit 1", "block 1 unit 2"]
     assert len(every) == 1 + 3 * 4
     for in_float32 in ([], [Part(1, 0), Part(2, 3), Part(3, 2)], [part for part in every if part != Part(3, 3)]):
         path = export_parts(load(), ranges, in_float32, tmp_path)
-        found = loudest_db(noise_to_mask(decoded(path, codes[-1]), measured.wanted, RATE))
-        expected = loudest_db(np.sum([one.noise for one in measured.parts if one.part not in in_float32], axis=0))
-        assert found == pytest.approx(expected, abs=2)
+        found = noise_to_mask(decoded(path, many), measured.wanted, RATE)
+        expected = np.sum([one.noise for one in measured.parts if one.part not in in_float32], axis=0)
+        assert found.mean() == pytest.approx(expected.mean(), rel=0.2)
 
 
 def test_parts_go_back_to_float32_one_by_one(measured: Measured) -> None:
