@@ -38,6 +38,8 @@ LEVELS = 127
 WEIGHT_LEVELS = 63
 """7 bits: two products of 8 bits would overflow the 16-bit sums of processors without VNNI."""
 _SMALLEST = 1e-6
+_LARGEST_BIAS = 2**30
+"""In steps of the sums that it is added to, which are int32."""
 
 
 class Part(NamedTuple):
@@ -215,11 +217,11 @@ class QuantisedUnit(nn.Module):
         self.table_1 = _constant(_table(unit.act1, source, first))
         self.table_2 = _constant(_table(unit.act2, middle, second))
         dilated, pointwise = unit.conv1.conv, unit.conv2.conv
-        weight, scales = _byte_weights(dilated.weight.detach() * first[:, None])
+        weight, scales = _byte_weights(dilated.weight.detach() * first[:, None], dilated.bias.detach())
         self.dilated = _constant(weight)
         self.dilated_scales = _constant(scales / middle)
-        self.dilated_bias = _constant((dilated.bias.detach() / scales).round().clamp(-(2**31), 2**31 - 1).int())
-        weight, scales = _byte_weights(pointwise.weight.detach() * second[:, None])
+        self.dilated_bias = _constant((dilated.bias.detach() / scales).round().int())
+        weight, scales = _byte_weights(pointwise.weight.detach() * second[:, None], pointwise.bias.detach())
         self.pointwise = _constant(weight[..., 0].T)
         self.pointwise_scales = _constant(scales)
         self.pointwise_bias = _constant(pointwise.bias.detach())
@@ -278,10 +280,10 @@ def _step_sizes(loudest: Tensor) -> Tensor:
     return (loudest * HEADROOM).clamp(min=_SMALLEST) / LEVELS
 
 
-def _byte_weights(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights `[outputs, inputs, kernel]` as int8, and the scale of each output."""
-    loudest = weight.abs().amax((1, 2))
-    scales = torch.where(loudest > 0, loudest, 1) / WEIGHT_LEVELS
+def _byte_weights(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights `[outputs, inputs, kernel]` as int8, and the scale of each output, in steps of which its bias fits."""
+    scales = torch.maximum(weight.abs().amax((1, 2)) / WEIGHT_LEVELS, bias.abs() / _LARGEST_BIAS)
+    scales = scales.clamp(min=torch.finfo(scales.dtype).tiny)
     return (weight / scales[:, None, None]).round().to(torch.int8), scales
 
 

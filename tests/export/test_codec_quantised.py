@@ -89,10 +89,14 @@ def unit_and_ranges(x: Tensor, seed: int, loudness: np.ndarray | None = None) ->
     if loudness is not None:
         unit.conv1.conv.weight *= torch.from_numpy(loudness)[:, None, None]
         unit.conv2.conv.weight /= torch.from_numpy(loudness)[:, None]
+    return unit, ranges_of(unit, x)
+
+
+def ranges_of(unit: ResidualUnit, x: Tensor) -> UnitRanges:
     first = unit.act1(x)
     middle = unit.conv1(first, Stream([torch.zeros(len(x), *unit.conv1.states("")[0].shape)]))
     values = (x, first, middle, unit.act2(middle))
-    return unit, UnitRanges(*(value.abs().amax((0, 2)) for value in values))
+    return UnitRanges(*(value.abs().amax((0, 2)) for value in values))
 
 
 @settings(max_examples=20, deadline=None)
@@ -110,6 +114,19 @@ def test_each_channel_is_as_exact_as_its_own_loudness(loudness: np.ndarray, seed
     error = (found - wanted).square().mean((0, 2)).sqrt()
     summands = unit.conv2.conv.weight[..., 0].abs() @ ranges.second
     assert (error < 0.03 * summands).all()
+
+
+@pytest.mark.parametrize("factor", [0, 1e-30, 1e-12, 1e-6])
+def test_a_filter_that_adds_little_but_its_bias_keeps_it(factor: float) -> None:
+    """Its weights are so small that the bias, in steps of their sums, would not fit into 32 bits."""
+    x = torch.randn(2, CHANNELS, 60, generator=torch.Generator().manual_seed(0))
+    unit = drawn(ResidualUnit(CHANNELS, DILATION), 0)
+    unit.conv1.conv.weight *= factor
+    unit.conv1.conv.bias *= 0.01
+    ranges = ranges_of(unit, x)
+    quantised = QuantisedUnit(unit, ranges)
+    error = (streamed_unit(quantised, x.transpose(1, 2)).transpose(1, 2) - streamed_unit(unit, x)).abs().amax((0, 2))
+    assert (error < 0.03 * (unit.conv2.conv.weight[..., 0].abs() @ ranges.second)).all()
 
 
 def streamed_unit(unit: nn.Module, x: Tensor) -> Tensor:
