@@ -104,11 +104,17 @@ def embedded_case(width: int) -> Case:
 def widened(decoder: CodecDecoder, width: int) -> CodecDecoder:
     """A decoder with more channels in its upsampling blocks that computes the same but for roundings.
 
-    Channels are repeated, and what follows takes a random part of each copy, so that no two have the same weights.
+    Channels are repeated, and what follows takes a random part of each copy. The weights behind two copies differ;
+    those before them are the same, and so is their noise.
+
+    Raises:
+        ValueError: the decoder is wider than that already.
     """
     wide = CodecDecoder({**decoder.codec_config, "decoder_dim": width})
     values, random = {name: value.clone() for name, value in decoder.state_dict().items()}, np.random.default_rng(0)
     before = decoder.codec_config["decoder_dim"]
+    if width < before:
+        raise ValueError(f"a decoder of width {before} cannot be made {width} wide; give {before} or more")
     copies: list[Ints] = []
     parts: list[torch.Tensor] = []
     for number in range(len(decoder.blocks) + 1):
