@@ -4,8 +4,8 @@ The threshold is Johnston's ("Transform coding of audio signals using perceptual
 Selected Areas in Communications 6(2), 1988). The speech's power in critical bands of one Bark is spread over its
 neighbours and lowered by an offset, which is large for tones and small for noise. The bands and the spreading function
 are those of Schroeder, Atal and Hall ("Optimizing digital speech coders by exploiting masking properties of the human
-ear", Journal of the Acoustical Society of America 66(6), 1979). Nothing below the threshold in quiet is heard
-(Terhardt, "Calculating virtual pitch", Hearing Research 1(2), 1979).
+ear", Journal of the Acoustical Society of America 66(6), 1979). In the place of Johnston's threshold in quiet stands
+the noise of a quiet room, whose spectrum is Hoth's (IEEE 269, ITU-T P.800), beside speech of `SPEECH_SPL`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ SPEECH_SPL = 65.0
 """Sound pressure level, in dB, at which speech is listened to: a little above that of somebody who talks a metre away
 (62 dB by ANSI S3.5). Soft speech is turned up."""
 _SOFTEST_SPEECH = 1e-6
-"""Mean square of speech that is turned up no more for being softer still."""
+"""Mean square of samples. Softer speech is taken to be as loud as this, so that silence masks what a room masks."""
 HEARD_WINDOWS = 0.01
-"""Part of the windows that `loudest_db` leaves out."""
+"""Part of the windows, the noisiest ones, that `loudest_db` leaves out."""
 ROOM_LEVEL = 30.0
-"""Of the room's noise, in dB(A)."""
+"""Of the noise of a quiet room, in dB(A)."""
 _HOTH = {
     100: 32.4, 125: 30.9, 160: 29.1, 200: 27.6, 250: 26.0, 315: 24.4, 400: 22.7, 500: 21.1, 630: 19.5, 800: 17.8,
     1000: 16.2, 1250: 14.6, 1600: 12.9, 2000: 11.3, 2500: 9.6, 3150: 7.8, 4000: 5.4, 5000: 2.6, 6300: -1.3, 8000: -6.6,
 }  # fmt: skip
-"""Sound pressure level of a hertz of a room's noise of 50 dB(A), in dB, by frequency."""
+"""Hoth's room noise at 50 dB(A), as IEEE 269-2001 tabulates it: by frequency in Hz, the sound pressure level in dB of a
+band of 1 Hz. Below and above the table the values of its ends are used."""
 _BARK_HZ, _BARK_SCALE = 650.0, 7.0
 _NOISE_OFFSET, _TONE_OFFSET = 5.5, 14.5
 _TONAL_FLATNESS = -60.0
@@ -59,7 +60,7 @@ def noise_to_mask(found: Floats, wanted: Floats, rate: int) -> NDArray[np.float6
 
 
 def loudest_db(ratios: NDArray[np.float64]) -> float:
-    """The ratio in the worst band of a window, in dB, which `HEARD_WINDOWS` of all windows reach; NaN if one is NaN."""
+    """The ratio, in dB, that the worst band exceeds in `HEARD_WINDOWS` of all windows; NaN if one is NaN."""
     return float(10 * np.log10(np.quantile(ratios.max(1), 1 - HEARD_WINDOWS) + _TINY))
 
 

@@ -63,6 +63,18 @@ def test_what_nobody_can_hear_is_not_heard() -> None:
     assert loudest_db(noise_to_mask(silence, silence, RATE)) < -200
 
 
+def test_soft_speech_is_turned_up() -> None:
+    """Noise in a pause counts by how loud it is beside the speech, unless the speech is too soft to be speech."""
+    speech, noise = white(0).astype(np.float64), 3e-3 * white(1).astype(np.float64)
+    speech[len(speech) // 2 :] = 0
+    loud = noise_to_mask(speech + noise, speech, RATE)
+    soft = noise_to_mask(0.01 * (speech + noise), 0.01 * speech, RATE)
+    softest = noise_to_mask(1e-5 * (speech + noise), 1e-5 * speech, RATE)
+    np.testing.assert_allclose(soft, loud, rtol=1e-6)
+    assert loudest_db(loud) > 5
+    assert loudest_db(softest) < loudest_db(loud) - 30
+
+
 def test_the_ratios_of_independent_noises_add_up() -> None:
     speech, noises = 0.1 * white(0), [1e-3 * white(1), 2e-3 * white(2)]
     alone = sum(noise_to_mask(speech + noise, speech, RATE).mean(0) for noise in noises)
