@@ -1,4 +1,4 @@
-"""Which parts of the codec decoder compute in 8 bits: as many as nobody hears, by the time that each saves.
+"""Which parts of the codec decoder compute in 8 bits: those that save most time while no noise is heard.
 
 The parts are the decoder's front and, of each upsampling block, the transposed convolution and the residual units. The
 noise of each is measured alone, in PyTorch, against what the speech masks. Noises of parts are independent, so that
@@ -48,7 +48,7 @@ LOUDEST_NOISE = 0.0
 SNAKE = 100
 """Multiplications of a convolution that take as long as one value of a snake, in float32."""
 MATRICES_SAVE = 0.1
-"""Time that a matrix in 8 bits saves, as a part of what it takes in float32: little, but where chunks are short."""
+"""Time that a matrix in 8 bits saves, as a part of what it takes in float32: little, except where chunks are short."""
 _FRONT = ("/pre_conv/", "/pre_transformer/", "/upsample.")
 """How the names begin of those of the front's nodes whose matrices see a frame as a single row if it is decoded alone.
 For one row ONNX Runtime rounds otherwise than for several; with small blocks that is not heard either."""
@@ -72,7 +72,7 @@ def export_quantised(
         codes: what it is calibrated with, and, last, what its noise is measured with; `[frames, groups]` each.
         folder: where to write.
         rate: samples a second.
-        validate: whether a decoder that stays in float32 is compared with PyTorch's.
+        validate: whether a decoder that stays in float32 is compared with PyTorch's, and refused if it differs.
 
     Raises:
         ValueError: the decoder's samples are not finite, or ONNX Runtime's are others.
@@ -87,7 +87,7 @@ def export_quantised(
             continue
         path = export_parts(load(), ranges, in_float32, folder, validate=validate)
         noise = loudest_db(noise_to_mask(decoded(path, codes[-1]), measured.wanted, rate))
-        if noise <= LOUDEST_NOISE:
+        if noise <= LOUDEST_NOISE or (not validate and len(in_float32) == len(measured.parts)):
             return Chosen(in_float32, noise)
         limit = predicted - (noise - LOUDEST_NOISE)
     raise ValueError("the samples of the codec decoder are not those of PyTorch, in float32 either")
@@ -173,7 +173,10 @@ def measure_parts(
 
 
 def _saves(decoder: TorchCodecDecoder, part: Part, steps: int) -> float:
-    """What 8 bits save of a part that gives so many steps."""
+    """What 8 bits save of a part that gives so many steps, as `MeasuredPart` says it.
+
+    The front is counted by its last convolution, a third of its multiplications.
+    """
     layers: Any = decoder.decoder
     if part == FRONT:
         return float(MATRICES_SAVE * steps * layers[0].conv.weight.numel())
