@@ -1,4 +1,4 @@
-"""The floor of decoding: how long this machine takes merely to read the weights that a frame needs."""
+"""The floor of decoding: how long this machine takes merely to read the weights and the KV cache of a frame."""
 
 from __future__ import annotations
 

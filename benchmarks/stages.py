@@ -83,12 +83,12 @@ def table(found: Stages) -> str:
 
 
 def parts_in_float32(manifest: Manifest) -> str:
-    """Say what the conversion left in float32, as it decides for users, or that nobody knows."""
+    """Say what the conversion left in float32, as it decides for users, or that the manifest does not tell."""
     if manifest.graphs["codec_decoder"].precision == "fp32":
         return "all"
     chosen = manifest.parity.get("codec_decoder")
     if chosen is None:
-        return "not told by this exporter, which forced random weights into 8 bits; convert the checkpoint again"
+        return "unknown: an older exporter, which forced random weights into 8 bits; convert the checkpoint again"
     return ", ".join(chosen["in_float32"]) or "none"
 
 
