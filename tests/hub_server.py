@@ -28,7 +28,7 @@ class StandInHub:
         gated: file requests without this token are refused as the Hub refuses a gated repository.
         broken: answer HTTP 500 to everything.
         retry_after: answer HTTP 429 with this header to everything.
-        description: what is told of the repository, whatever JSON that is; None is the truth.
+        description: what is told of the repository, whatever JSON that is, or bytes of a page; None is the truth.
         stall: send half of this path's bytes, set `stalled`, and wait for `go` before the rest.
         corrupt: of these paths the first byte is sent wrong once.
         cut: for a path, break the connection once after that many bytes of it.
@@ -118,6 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "RepoNotFound")
         elif revision not in ("", "main", COMMIT):
             self._refuse(404, "RevisionNotFound")
+        elif isinstance(self.state.description, bytes):
+            self._send(200, {"Content-Type": "text/html"}, self.state.description)
         elif self.state.description is not None:
             self._tell(self.state.description)
         else:

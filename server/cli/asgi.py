@@ -41,7 +41,7 @@ def open_application(settings: Settings, load: Loader, left_out: Collection[byte
         reason = "only `qwen3-tts serve` and `qwen3-tts wyoming` speak this protocol"
         log.event("setting_unused", level=logging.WARNING, variable=f"{config.PREFIX}WYOMING_URI", reason=reason)
     # The engine listens, on an address of its own: the server does not take itself for one that is on loopback.
-    app = open_app(settings.model_copy(update={"host": settings.host or ANYWHERE}), started)
+    app = open_app(settings.model_copy(update={"host": ANYWHERE}), started)
     for bundle in started.bundles.all():
         tell_of(bundle, started.profiles)
 

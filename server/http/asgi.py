@@ -24,7 +24,7 @@ from urllib.parse import quote
 import h11
 from sanic import Sanic
 from websockets.asyncio.client import ClientConnection, unix_connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, ProtocolError
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI, ProtocolError
 from websockets.frames import CloseCode
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
@@ -172,8 +172,10 @@ class AsgiApplication:
             await _refuse(StoppingError("the server is stopping"), send)
             return
         connection = h11.Connection(h11.CLIENT)
+        # This comes before anything is read: h11 does not call it an error that a connection ends before its request.
+        writer.write(connection.send(head) or b"")
         answering = asyncio.create_task(self._answer(connection, reader, send))
-        asking = asyncio.create_task(_ask(connection, writer, head, receive))
+        asking = asyncio.create_task(_ask(connection, writer, receive))
         try:
             await asyncio.wait([answering, asking], return_when=asyncio.FIRST_COMPLETED)
             await (answering if answering.done() else asking)
@@ -231,14 +233,15 @@ class AsgiApplication:
         except InvalidStatus as error:
             await self._deny(scope, error.response, send)
             return
-        except (InvalidURI, ValueError, OSError):
+        except (InvalidHandshake, InvalidURI, ValueError, OSError):
             await send({"type": "websocket.close", "code": CloseCode.INTERNAL_ERROR})
             return
         told = [(b"x-request-id", server.response.headers["x-request-id"].encode())] if server.response else []
         answer = self._kept(told)
         await send({"type": "websocket.accept", "subprotocol": server.subprotocol, "headers": answer})
-        hearing = asyncio.create_task(_hear(server, send))
-        speaking = asyncio.create_task(_speak(server, receive))
+        left = asyncio.Event()
+        hearing = asyncio.create_task(_hear(server, send, left))
+        speaking = asyncio.create_task(_speak(server, receive, left))
         try:
             await asyncio.wait([hearing, speaking], return_when=asyncio.FIRST_COMPLETED)
             await (hearing if hearing.done() else speaking)
@@ -262,8 +265,8 @@ def _target_of(scope: Scope) -> bytes:
     """Path and query that the server is asked for; what the engine has mounted the application under is left out."""
     raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     path, root = raw.partition(b"?")[0], quote(scope.get("root_path", "")).encode().rstrip(b"/")
-    if root and path.startswith(root + b"/"):
-        path = path[len(root) :]
+    if root and (path == root or path.startswith(root + b"/")):
+        path = path[len(root) :] or b"/"
     query: bytes = scope.get("query_string", b"")
     return path + b"?" + query if query else path
 
@@ -288,9 +291,8 @@ def _head_of(scope: Scope) -> h11.Request:
     return h11.Request(method=scope["method"], target=_target_of(scope), headers=headers)
 
 
-async def _ask(connection: h11.Connection, writer: asyncio.StreamWriter, head: h11.Request, receive: Receive) -> None:
-    """Send a request; return when its client has left."""
-    writer.write(connection.send(head) or b"")
+async def _ask(connection: h11.Connection, writer: asyncio.StreamWriter, receive: Receive) -> None:
+    """Send a request's body; return when its client has left."""
     while (message := await receive())["type"] != "http.disconnect":
         # The server may answer before the body has ended, and read no more of it.
         with suppress(ConnectionError, h11.LocalProtocolError):
@@ -309,14 +311,17 @@ async def _refuse(error: ApiError, send: Send) -> None:
     await send({"type": "http.response.body", "body": json.dumps(body_of_error(error)).encode(), "more_body": False})
 
 
-async def _hear(server: ClientConnection, send: Send) -> None:
-    """Send on what the server says; return when it has ended the conversation."""
+async def _hear(server: ClientConnection, send: Send, left: asyncio.Event) -> None:
+    """Send on what the server says, until the client has left; return when the conversation has ended."""
     try:
         while True:
             message = await server.recv()
             kind = "text" if isinstance(message, str) else "bytes"
-            await send({"type": "websocket.send", kind: message})
+            if not left.is_set():
+                await send({"type": "websocket.send", kind: message})
     except ConnectionClosed:
+        if left.is_set():
+            return
         code = server.close_code
         if code is None or code == _LOST:
             code = CloseCode.INTERNAL_ERROR
@@ -325,12 +330,13 @@ async def _hear(server: ClientConnection, send: Send) -> None:
         await send({"type": "websocket.close", "code": int(code), "reason": server.close_reason or ""})
 
 
-async def _speak(server: ClientConnection, receive: Receive) -> None:
-    """Hand over what the client says; return when it has ended the conversation."""
+async def _speak(server: ClientConnection, receive: Receive, left: asyncio.Event) -> None:
+    """Hand over what the client says; return when it has ended the conversation, and set `left` before."""
     while (message := await receive())["type"] == "websocket.receive":
         with suppress(ConnectionClosed):
             text: str | None = message.get("text")
             await server.send(message["bytes"] if text is None else text)
+    left.set()
     code = message.get("code") or _NO_CODE
     with suppress(ProtocolError, ConnectionClosed):  # such as a code that cannot be sent
         if code != _LOST:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import cache
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -59,7 +60,7 @@ def understood(repo: str) -> Iterator[None]:
     except (HFValidationError, HfHubHTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError):
         raise
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        if isinstance(error, _transport_errors()):
+        if isinstance(error, _transport_errors()) and not isinstance(error, JSONDecodeError):  # requests' own is both
             raise
         raise HubError(
             f"{endpoint()} answered for {repo} what no Hub answers ({type(error).__name__}); check HF_ENDPOINT, which "

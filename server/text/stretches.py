@@ -13,7 +13,8 @@ from server.text.lines import PARAGRAPH
 
 STRETCH_CHARS = 5000
 """The longest stretch, in characters: more than people write in a paragraph."""
-_SENTENCE_END = re.compile(r"[a-z]{2}[.!?][\"')]*(?= [A-Z])")
+_SENTENCE_END = re.compile(r"(?<![A-Za-z.])[a-z]{2,}[.!?][\"')]*(?= [A-Z])")
+"""A word with a capital may be a title, such as `Mrs.`, which is read with the name behind it."""
 
 
 def stretches(text: str) -> Iterator[tuple[str, str]]:

@@ -186,6 +186,7 @@ async def test_what_the_engine_has_mounted_it_under_is_no_part_of_the_path(model
     async with serving(models) as application:
         for path, root, status in (
             ("/clone/livez", "/clone", 200),
+            ("/clone", "/clone", 200),
             ("/livez", "/clone", 200),
             ("/clone/livez", "", 404),
         ):
@@ -297,6 +298,7 @@ async def test_a_websocket_whose_client_leaves_frees_its_row(
         engine.give("websocket.disconnect", code=code)
         await until(lambda: happened(models, "dropped"), "its row is free")
         await engine.task
+        assert not any(message["type"] == "websocket.close" for message in engine.sent), "nobody is there to hear it"
 
 
 @in_loop
@@ -352,6 +354,30 @@ async def test_its_life_begins_when_it_can_speak_and_ends_when_all_is_said(
 
 
 @in_loop
+async def test_a_server_that_ends_a_connection_without_an_answer(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end is there before the request is sent, or comes in its place."""
+    application = make(models)
+    other = str(models.parent / "other")
+    monkeypatch.setattr(application, "_path", other)
+    connected = asyncio.open_unix_connection
+
+    async def connect(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await connected(path)
+        reader.feed_eof()
+        return reader, writer
+
+    async with await asyncio.start_unix_server(lambda reader, writer: writer.close(), other):
+        socket = dial(application)
+        await socket.task
+        assert socket.sent == [{"type": "websocket.close", "code": 1011}]
+        monkeypatch.setattr(asyncio, "open_unix_connection", connect)
+        asked = Engine(application, "http", "/livez")
+        asked.give("http.request")
+        await asked.task
+        assert asked.sent[0]["status"] == 503
+
+
+@in_loop
 async def test_a_start_that_cannot_succeed_fails(models: Path) -> None:
     (models / "custom" / "talker.onnx").write_bytes(bytes(1000))
     application = make(models)
@@ -376,7 +402,7 @@ async def test_for_all_it_answers_by_any_name(models: Path, monkeypatch: pytest.
     monkeypatch.setattr("server.log.configure", lambda: None)  # pytest's own handlers would go
     monkeypatch.setattr("sys.setswitchinterval", lambda seconds: None)
     monkeypatch.setattr("server.models.memory.spare_what_is_loaded", lambda: None)
-    application = asgi.open_application(Settings(models_dir=models, auth="off"), FakeEngine.load)
+    application = asgi.open_application(Settings(models_dir=models, auth="off", host="127.0.0.1"), FakeEngine.load)
     Sanic.get_app("qwen3-tts-edge").config.TOUCHUP = False
     await application.start()
     engine = Engine(application, "http", "/v1/models", headers={})

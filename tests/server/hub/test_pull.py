@@ -279,6 +279,7 @@ def test_a_hub_that_is_asked_too_often_says_when_to_come_again(
 @pytest.mark.parametrize(
     "answer",
     [
+        b"<html>Sign in to this network</html>",
         [],
         "hello",
         17,
@@ -288,7 +289,7 @@ def test_a_hub_that_is_asked_too_often_says_when_to_come_again(
         {"id": REPO, "sha": "x", "tags": [], "siblings": [{"rfilename": "fp32/manifest.json", "size": [1]}]},
     ],
 )
-def test_an_answer_that_is_json_and_no_answer_of_a_hub_is_told(hub: StandInHub, models: Path, answer: Any) -> None:
+def test_an_answer_that_is_no_answer_of_a_hub_is_told(hub: StandInHub, models: Path, answer: Any) -> None:
     hub.description = answer
     error = refused(models)
     assert not error.passing

@@ -8,6 +8,8 @@ from server.text.alphabet import adapted
 from server.text.stretches import STRETCH_CHARS, stretches
 
 SENTENCE = "On 3 May 2021 Dr. Smith paid $1,250.50 for no. 5, and nobody knew why. "
+TITLE = "Mrs. Smith was very late. "
+"""A longest stretch has 192 of it and ends behind the next one's `Mrs. Smi`."""
 PARAGRAPH = "the train was late again.\n\n"
 ALPHABET = " !\"'(),-.:;?" + "".join(map(chr, range(65, 91))) + "".join(map(chr, range(97, 123)))
 
@@ -28,6 +30,7 @@ def test_they_are_the_text(text: str) -> None:
     [
         (PARAGRAPH * 500, "again."),
         (SENTENCE * 200, "why."),
+        (TITLE * 400, "late."),
         ("word " * 3000, "word"),
     ],
 )
@@ -37,7 +40,7 @@ def test_they_end_where_nothing_reaches_across(text: str, ends: str) -> None:
     assert all(stretch.endswith(ends) for stretch, _ in others)
 
 
-@pytest.mark.parametrize("piece", [SENTENCE, SENTENCE + PARAGRAPH, PARAGRAPH])
+@pytest.mark.parametrize("piece", [SENTENCE, SENTENCE + PARAGRAPH, PARAGRAPH, TITLE])
 def test_what_is_said_is_the_same_many_times(piece: str) -> None:
     """A piece whose beginning and end are a sentence's is said in the same way wherever it stands."""
     times = 4 * STRETCH_CHARS // len(piece)
