@@ -117,9 +117,8 @@ class Manners:
             return None
         if self._tokenizer.surely_exceeds(text, self._max_positions):
             raise PromptError(f"the text of the recording takes more than the {self._max_positions} positions allowed")
-        ids = chat_ids(
-            self._tokenizer, self._manifest.ids, text
-        )  # the official package cuts both texts in the same way
+        # The official package cuts both texts in the same way.
+        ids = chat_ids(self._tokenizer, self._manifest.ids, text)
         return Recording(tuple(ids[ROLE_IDS:-END_IDS]), codes)
 
     def _instruction_ids(self, instruction: str | None) -> list[int]:

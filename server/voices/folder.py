@@ -134,14 +134,16 @@ class VoiceFolder:
             NotYourVoiceError: it is not the caller's.
             OSError: the file cannot be removed.
         """
-        self._refresh()
-        voice = self._voices.get(name.strip().lower())
-        if voice is None or not (by_operator or voice.visible(caller)):
-            raise UnknownVoiceError(f"there is no voice {name[:MAX_NAME_CHARS]} that was uploaded", param="voice")
-        if not by_operator and voice.facts.owner != caller:
-            raise NotYourVoiceError(f"the voice {voice.name} belongs to another key, or to everybody", param="voice")
-        assert self._path is not None
-        with self._lock:
+        with self._lock:  # else the name might be another voice's by the time that its file is removed
+            self._refresh()
+            voice = self._voices.get(name.strip().lower())
+            if voice is None or not (by_operator or voice.visible(caller)):
+                raise UnknownVoiceError(f"there is no voice {name[:MAX_NAME_CHARS]} that was uploaded", param="voice")
+            if not by_operator and voice.facts.owner != caller:
+                raise NotYourVoiceError(
+                    f"the voice {voice.name} belongs to another key, or to everybody", param="voice"
+                )
+            assert self._path is not None
             (self._path / f"{voice.name}{SUFFIX}").unlink(missing_ok=True)
             self._seen = None
         self._refresh()

@@ -41,6 +41,22 @@ HURRY = """() => {
 }"""
 """Script after which a microphone hears 25 s at once."""
 
+NOTE_STREAM = """() => {
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wanted) => (window.stream = await ask(wanted));
+}"""
+"""Script that notes what the microphone gives."""
+
+HOLD_FIRST_FILE = """() => {
+  const decode = OfflineAudioContext.prototype.decodeAudioData;
+  OfflineAudioContext.prototype.decodeAudioData = async function (bytes) {
+    const audio = await decode.call(this, bytes);
+    if (!window.release) await new Promise((resolve) => (window.release = resolve));
+    return audio;
+  };
+}"""
+"""Script after which the first file is not read before `window.release` is called."""
+
 
 def choose(page: Page, body: bytes, name: str = "voice.wav") -> None:
     """Choose a file as the recording."""
@@ -64,6 +80,12 @@ def fill(page: Page, name: str = "anna") -> None:
     page.get_by_label("Name", exact=True).fill(name)
     page.get_by_label("Description").fill("Warm")
     page.get_by_label(re.compile("the speaker knows")).check()
+
+
+def microphone_state(page: Page) -> str:
+    """`live` or `ended`, of what `NOTE_STREAM` has noted."""
+    state: str = page.evaluate("window.stream.getTracks()[0].readyState")
+    return state
 
 
 def keep(page: Page) -> None:
@@ -267,22 +289,106 @@ def test_a_recording_is_given_up_by_escape_and_ends_by_itself(
     open_page: OpenPage, cloning_server: RunningServer
 ) -> None:
     page = open_page(cloning_server, "/voices", permissions=["microphone"])
-    page.evaluate(
-        """() => {
-          const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-          navigator.mediaDevices.getUserMedia = async (wanted) => (window.stream = await ask(wanted));
-        }"""
-    )
+    page.evaluate(NOTE_STREAM)
     page.get_by_role("button", name="Record", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Recording.")
     page.keyboard.press("Escape")
     expect(page.locator("#status")).to_have_text("Stopped.")
-    assert page.evaluate("window.stream.getTracks()[0].readyState") == "ended"
+    assert microphone_state(page) == "ended"
     expect(page.get_by_label("Start of the part")).to_be_hidden()
     page.evaluate(HURRY)
     page.get_by_role("button", name="Record", exact=True).click()
     wait_for_recording(page, 20)
-    assert page.evaluate("window.stream.getTracks()[0].readyState") == "ended"
+    assert microphone_state(page) == "ended"
+
+
+def test_a_recording_is_given_up_before_the_microphone_is_there(
+    open_page: OpenPage, cloning_server: RunningServer
+) -> None:
+    page = open_page(cloning_server, "/voices", permissions=["microphone"])
+    page.evaluate(NOTE_STREAM)
+    record = page.get_by_role("button", name="Record", exact=True)
+    record.evaluate(
+        "button => { button.click(); document.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape' })); }"
+    )
+    expect(page.locator("#status")).to_have_text("Stopped.")
+    assert microphone_state(page) == "ended"
+    expect(record).to_be_visible()  # and the page has made no mistake
+
+
+def test_a_microphone_that_cannot_be_read_is_closed(open_page: OpenPage, cloning_server: RunningServer) -> None:
+    page = open_page(cloning_server, "/voices", permissions=["microphone"])
+    page.evaluate(NOTE_STREAM)
+    page.evaluate("() => { window.AudioWorkletNode = class { constructor() { throw new Error('no worklet'); } }; }")
+    page.get_by_role("button", name="Record", exact=True).click()
+    expect(page.locator("#error")).to_have_text("The microphone cannot be used: no worklet.")
+    assert microphone_state(page) == "ended"
+
+
+def test_the_file_that_is_chosen_last_counts(open_page: OpenPage, cloning_server: RunningServer) -> None:
+    page = open_page(cloning_server, "/voices")
+    page.evaluate(HOLD_FIRST_FILE)
+    choose(page, recorded(seconds=8))
+    wait_until(lambda: page.evaluate("Boolean(window.release)"), "the first file is about to be read")
+    choose(page, recorded(seconds=5))
+    wait_for_recording(page, 5)
+    page.evaluate("async () => { window.release(); await new Promise((resolve) => setTimeout(resolve)); }")
+    wait_for_recording(page, 5)
+    page.evaluate(DROP, base64.b64encode(recorded(seconds=4)).decode())
+    wait_for_recording(page, 4)
+    expect(page.locator("#audio_sample")).to_have_value("")  # the file of the field is not what is used
+
+
+def test_a_voice_that_cannot_be_deleted_says_why(open_page: OpenPage, cloning_server: RunningServer) -> None:
+    page = open_page(cloning_server, "/voices")
+    choose(page, recorded())
+    fill(page, "lasting")
+    keep(page)
+    expect(page.locator("#kept li")).to_have_count(1)
+    answers = [(404, "There is no such voice."), (401, "This key is not known.")]
+
+    def refuse(route: Route) -> None:
+        status, message = answers[0]
+        route.fulfill(status=status, json={"error": {"message": message, "param": "voice"}})
+
+    page.route("**/v1/audio/voices/lasting", refuse)
+    delete(page, "lasting")
+    expect(page.locator("#error")).to_have_text("There is no such voice.")
+    expect(page.get_by_role("button", name="Delete: lasting")).to_be_focused()
+    expect(page.locator("#voice")).not_to_have_attribute("aria-invalid", "true")
+    answers.pop(0)
+    delete(page, "lasting")
+    expect(page.locator("#key-panel")).to_be_visible()
+    expect(page.get_by_label("API key", exact=True)).to_be_focused()
+    page.unroute("**/v1/audio/voices/lasting")
+    delete(page, "lasting")
+    expect(page.locator("#kept li")).to_have_count(0)
+
+
+def test_a_voice_is_sent_once_however_often_it_is_asked_to_be_kept(
+    open_page: OpenPage, cloning_server: RunningServer
+) -> None:
+    page = open_page(cloning_server, "/voices")
+    choose(page, recorded())
+    wait_for_recording(page, 3)
+    fill(page, "once")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if route.request.method == "POST":
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/v1/audio/voices", hold)
+    page.get_by_role("button", name="Keep the voice").dblclick()
+    page.get_by_label("Name", exact=True).press("Enter")
+    expect(page.locator("#status")).to_have_text("Keeping the voice …")
+    (upload,) = held
+    upload.continue_()
+    expect(page.locator("#status")).to_contain_text("The voice once is kept.")
+    delete(page, "once")
+    expect(page.locator("#kept li")).to_have_count(0)
 
 
 @pytest.mark.parametrize("bare", [True, False], ids=["without a model that clones", "without a folder"])
@@ -332,12 +438,14 @@ def test_a_voice_is_its_keys_unless_it_is_shared(open_page: OpenPage, keyed_serv
 def test_a_speech_by_the_voice_can_be_stopped(open_page: OpenPage, cloning_server: RunningServer) -> None:
     page = open_page(cloning_server, "/voices")
     make_exactly(page, 2000)
+    before = len(cloning_server.events("dropped"))
     choose(page, recorded())
     fill(page)
     page.get_by_role("button", name="Hear the voice").click()
     expect(page.locator("#status")).to_have_text("Speaking.")
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator("#status")).to_have_text("Stopped.")
-    dropped = cloning_server.wait_event("dropped")
+    wait_until(lambda: len(cloning_server.events("dropped")) > before, "the speech is dropped")
+    dropped = cloning_server.events("dropped")[-1]
     assert 0 < dropped["frames"] * FRAME < 2000 * FRAME
     expect(page.get_by_role("button", name="Hear the voice")).to_be_focused()

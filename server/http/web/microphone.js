@@ -12,20 +12,21 @@ const REFUSED = {
 export async function listen(onpart) {
   if (!navigator.mediaDevices) throw new ApiError("Browsers record on pages of this machine or over HTTPS only: take a file.");
   const context = new AudioContext();
+  let stream, tap;
+  const stop = () => {
+    if (tap) tap.port.onmessage = null;
+    stream?.getTracks().forEach((track) => track.stop());
+    context.close();
+  };
   try {
     await context.audioWorklet.addModule(new URL("microphone_tap.js", import.meta.url));
-    const stream = await navigator.mediaDevices.getUserMedia({ audio: PLAIN });
-    const tap = new AudioWorkletNode(context, "microphone-tap", { channelCount: 1, channelCountMode: "explicit" });
+    stream = await navigator.mediaDevices.getUserMedia({ audio: PLAIN });
+    tap = new AudioWorkletNode(context, "microphone-tap", { channelCount: 1, channelCountMode: "explicit" });
     tap.port.onmessage = ({ data }) => onpart(data);
     context.createMediaStreamSource(stream).connect(tap).connect(context.destination); // it makes no sound itself
-    const stop = () => {
-      tap.port.onmessage = null;
-      stream.getTracks().forEach((track) => track.stop());
-      context.close();
-    };
     return { rate: context.sampleRate, stop };
   } catch (error) {
-    context.close();
+    stop();
     throw new ApiError(REFUSED[error.name] ?? `The microphone cannot be used: ${error.message}`);
   }
 }

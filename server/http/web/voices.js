@@ -72,9 +72,12 @@ function stop() {
 }
 
 /** Take a file as the recording. */
-async function take(file) {
+async function take(file, signal) {
+  const chosen = form.elements.audio_sample;
+  if (chosen.files[0] !== file) chosen.value = ""; // so that the same file can be chosen again
   setStatus("Reading the recording …");
   const read = await samplesOf(file);
+  signal.throwIfAborted(); // another one may have been taken meanwhile
   if (durationOf(read) < LEAST) {
     throw new ApiError(`The recording lasts ${seconds(durationOf(read))}; ${LEAST} to ${MOST} s are needed.`, { param: "audio_sample" });
   }
@@ -89,7 +92,7 @@ async function take(file) {
 function takeFirst(files) {
   if (!files.length) return;
   stop();
-  runAlone(() => take(files[0]));
+  runAlone((signal) => take(files[0], signal));
 }
 
 /** Record until somebody stops it, or it is as long as it may be. */
@@ -99,10 +102,6 @@ async function record() {
   await runAlone(async (signal) => {
     setStatus("The browser may ask for the microphone …");
     let all, length = 0;
-    const ended = new Promise((resolve, reject) => {
-      finishRecording = resolve;
-      signal.addEventListener("abort", () => reject(signal.reason));
-    });
     const early = []; // parts that come before the rate is known
     const push = (floats) => {
       if (!all) return early.push(floats);
@@ -112,10 +111,15 @@ async function record() {
       if (length === all.length) finishRecording();
     };
     const microphone = await listen(push);
+    if (signal.aborted) microphone.stop();
+    signal.throwIfAborted();
+    const ended = new Promise((resolve, reject) => {
+      finishRecording = resolve;
+      signal.addEventListener("abort", () => reject(signal.reason));
+    });
     try {
       all = new Int16Array(MOST * microphone.rate);
       early.forEach(push);
-      signal.throwIfAborted();
       heard = { rate: microphone.rate, samples: () => all.subarray(0, length) };
       wave.clear();
       setStatus(`Recording. It ends by itself after ${MOST} s.`);
@@ -126,7 +130,7 @@ async function record() {
       heard = null;
       wave.clear();
     }
-    await take(wavFile(all.subarray(0, length), { rate: microphone.rate }));
+    await take(wavFile(all.subarray(0, length), { rate: microphone.rate }), signal);
   });
 }
 
@@ -226,8 +230,8 @@ async function remove(voice) {
     await deleteVoice(voice.name);
     await showKept();
     setStatus(`The voice ${voice.name} is deleted.`);
+    byId("kept-title").focus(); // the button that was pressed is gone
   });
-  byId("kept-title").focus(); // the button that was pressed is gone
 }
 
 function row(voice) {

@@ -22,7 +22,7 @@ export const showLoading = () => setStatus("The model is being loaded …");
 function markField(param) {
   form.querySelectorAll("[aria-invalid]").forEach((field) => field.removeAttribute("aria-invalid"));
   const field = param && byId(param);
-  if (!field) return;
+  if (!field || field === form) return;
   field.setAttribute("aria-invalid", "true");
   const details = field.closest("details");
   if (details) details.open = true;

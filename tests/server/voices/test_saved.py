@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -66,6 +66,26 @@ def test_a_voice_is_its_owners_unless_it_is_shared(tmp_path: Path) -> None:
     folder.remove("ours", None, by_operator=True)
     assert not list(tmp_path.iterdir())
     assert folder.voices("me") == []
+
+
+def test_a_name_that_has_become_anothers_meanwhile_is_not_deleted(tmp_path: Path) -> None:
+    folder = VoiceFolder(tmp_path)
+    folder.add(voice(owner="me"))
+
+    class Late:
+        """A lock for which somebody waits while the voice is deleted and made anew by another one."""
+
+        def __enter__(self) -> None:
+            (tmp_path / "anna.safetensors").unlink()
+            VoiceFolder(tmp_path).add(voice(owner="you"))
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    folder._lock = cast(threading.Lock, Late())
+    with pytest.raises(UnknownVoiceError):
+        folder.remove("anna", "me")
+    assert folder.find("anna", "you")
 
 
 def test_a_name_is_taken_whosever_and_however_it_is_written(tmp_path: Path) -> None:
