@@ -152,6 +152,17 @@ def tell(failures: list[Wrong], folder: Path) -> None:
     unfinished.replace(folder / FAILED)
 
 
+def at_least_one(text: str) -> int:
+    """Read a number of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or less than one.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return int(text)
+
+
 def main() -> int:
     """Returns the exit code: 0, 1 where lines have failed, 2 where nothing can be made."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -160,8 +171,10 @@ def main() -> int:
     parser.add_argument("--format", choices=FORMATS, default="wav", help="of the files (%(default)s)")
     parser.add_argument("--voice", help="of the texts that name none")
     parser.add_argument("--model", help="of the texts that name none; by default the default model")
-    parser.add_argument("--cpus", type=int, default=2, help="cores of a worker, which are its KW_THREADS (%(default)s)")
-    parser.add_argument("--workers", type=int, help="by default as many as the cluster has cores for")
+    parser.add_argument(
+        "--cpus", type=at_least_one, default=2, help="cores of a worker, which are its KW_THREADS (%(default)s)"
+    )
+    parser.add_argument("--workers", type=at_least_one, help="by default as many as the cluster has cores for")
     options = parser.parse_args()
     try:
         failures = speak(options)

@@ -139,3 +139,11 @@ def test_parquet(home: Path, tmp_path: Path) -> None:
     assert (entries[1]["file"], entries[1]["seed"], entries[2]["file"]) == ("first.wav", 7, "00002.wav")
     (failed,) = map(json.loads, (output / "failed.jsonl").open())
     assert failed["number"] == 3 and "input" in failed["reason"]
+
+
+@pytest.mark.parametrize("option", [["--cpus", "0"], ["--workers", "-1"], ["--cpus", "two"]])
+def test_a_number_that_makes_no_sense_is_told(option: list[str], tmp_path: Path) -> None:
+    command = [program("python"), BATCH, "texts.txt", "-o", tmp_path, *option]
+    told = subprocess.run(command, cwd=ROOT, env=clean_environment(), stderr=subprocess.PIPE, text=True)
+    assert told.returncode == 2
+    assert "is not a number from 1 on" in told.stderr
