@@ -356,15 +356,19 @@ async def foreign_pages(target: Target) -> Iterable[str]:
 async def keys_at_once(target: Target) -> Iterable[str]:
     """sixteen `keys new` at once, each key then used"""
 
+    again = os.urandom(4).hex()  # the labels of an earlier time are taken
+
     async def new(number: int) -> str:
         process = await asyncio.create_subprocess_exec(
             # What the command itself computes is not the server's to answer for.
-            *("nice", "-n", "19", sys.executable, "-m", "server", "keys", "new", f"caller-{number}"),
+            *("nice", "-n", "19", sys.executable, "-m", "server", "keys", "new", f"caller-{again}-{number}"),
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "KW_API_KEYS_FILE": str(target.keys_file)},
         )
-        told, _ = await process.communicate()
+        told, why = await process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"no key was made: {why.decode()}")
         return told.decode().split()[-1]
 
     keys = await asyncio.gather(*(new(number) for number in range(16)))

@@ -254,6 +254,7 @@ async def run(
             costs.append(await siege.work(name, attack))
             say(" | ".join(costs[-1].cells()))
         after.append(process.rss / rss - 1)
+        say(f"memory after round {number + 1}: {after[-1]:+.1%}")
     async with connect(target.url, target.key) as http:
         afterwards = await take_turns(http, rows, [Ask(TEXT, 25, seed) for seed in range(rows)])
     whole = sum(one.outcome == "whole" for one in afterwards)
