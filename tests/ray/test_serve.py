@@ -118,14 +118,15 @@ def test_a_websocket_speaks(ray: RayCluster) -> None:
 def test_a_client_that_leaves_frees_its_row(ray: RayCluster, way: str) -> None:
     name = f"leaves-{way}"
     if way == "socket":
-        before = len(ray.logged("socket"))
+        before = set(ray.logged("socket"))
         socket = dial(ray)
         say(socket, LONG["input"])
         while not isinstance(socket.recv(PATIENCE_SECONDS), bytes):
             pass
         socket.socket.close()
-        wait(lambda: len(ray.logged("socket")) > before, "the socket ends")
-        name = fields_of(ray.logged("socket")[-1][1])["id"]
+        wait(lambda: set(ray.logged("socket")) - before, "the socket ends")
+        ((_, line),) = set(ray.logged("socket")) - before
+        name = fields_of(line)["id"]
     elif way == "whole":
         with ray.client() as client, pytest.raises(httpx.ReadTimeout):
             client.post(SPEECH, json={**LONG, "stream": False}, headers={"x-request-id": name}, timeout=2)
