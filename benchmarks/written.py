@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from benchmarks.recogniser import hear, normal, word_error_rate
 from benchmarks.written_inputs import Pair
-from server.cli.startup import engine_loader, open_bundles, open_pool, profiles_of
+from server.cli.startup import open_own_service
 from server.config import Settings
 from server.errors import ApiError
-from server.metrics import Metrics
 from server.speech.request_parsing import build
 from server.speech.service import SpeechService
 
@@ -63,8 +62,7 @@ def listen(bundle: Path, pairs: Sequence[Pair], seeds: Iterable[int]) -> list[He
 
 async def _listen(bundle: Path, pairs: Sequence[Pair], seeds: list[int]) -> list[Heard]:
     settings = Settings(models_dir=bundle.parent, model=bundle.name, threads=THREADS, max_rows=1)
-    pool = open_pool(settings, open_bundles(settings), engine_loader(settings), Metrics())
-    service = SpeechService(pool, profiles_of(settings), settings.max_input_chars)
+    service = open_own_service(settings)
     heard: list[Heard] = []
     try:
         for pair in pairs:
@@ -75,7 +73,7 @@ async def _listen(bundle: Path, pairs: Sequence[Pair], seeds: list[int]) -> list
                 of_written = of_hand if np.array_equal(written[0], by_hand[0]) else _words(written)
                 heard.append(Heard(pair, seed, of_written, of_hand))
     finally:
-        await pool.close()
+        await service.pool.close()
     return heard
 
 

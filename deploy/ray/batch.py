@@ -27,16 +27,11 @@ from server.audio.encoders import FORMATS
 from server.cli.batch import Manifest, make_files, open_manifest
 from server.cli.startup import (
     CommandError,
-    engine_loader,
-    lexicon_of_settings,
     open_bundles,
-    open_pool,
-    open_service,
-    profiles_of,
+    open_own_service,
 )
 from server.cli.tasks import Task, Wrong, fields_reader, lines_of, readings
 from server.errors import ApiError, InvalidRequestError
-from server.metrics import Metrics
 from server.speech.request_parsing import of_object
 
 FAILED = "failed.jsonl"
@@ -54,8 +49,7 @@ class Speaker:
 
     def __init__(self, folder: str) -> None:
         settings = config.load()
-        pool = open_pool(settings, open_bundles(settings), engine_loader(settings), Metrics())
-        self._service = open_service(settings, pool, profiles_of(settings), lexicon_of_settings(settings))
+        self._service = open_own_service(settings)
         self._rows, self._folder = settings.max_rows, Path(folder)
         self._part = Manifest.part(self._folder)
         self._loop = asyncio.Runner()

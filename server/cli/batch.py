@@ -17,17 +17,11 @@ from tqdm import tqdm
 
 from server.cli.startup import (
     CommandError,
-    engine_loader,
-    lexicon_of_settings,
-    open_bundles,
-    open_pool,
-    open_service,
-    profiles_of,
+    open_own_service,
 )
 from server.cli.tasks import Task, tasks_of
 from server.config import Settings
 from server.errors import ApiError
-from server.metrics import Metrics
 
 if TYPE_CHECKING:
     from server.speech.rendering import Speech
@@ -41,14 +35,15 @@ _PARTS = ".manifest.part-*.jsonl"
 
 def batch(arguments: argparse.Namespace, settings: Settings) -> None:
     """Speak the texts of a file; those that the manifest has already are passed over."""
-    pool = open_pool(settings, open_bundles(settings), engine_loader(settings), Metrics())
-    model = (pool.bundles.resolve(arguments.model) if arguments.model else pool.bundles.default()).id
+    service = open_own_service(settings)
+    bundles = service.pool.bundles
+    model = (bundles.resolve(arguments.model) if arguments.model else bundles.default()).id
     shared = {"model": model, "voice": arguments.voice, "response_format": arguments.format}
     tasks = list(tasks_of(arguments.texts, shared))
     output: Path = arguments.output
     made = open_manifest(output)
     left = list(made.left(tasks))
-    failures = asyncio.run(_speak(settings, pool, left, made))
+    failures = asyncio.run(_speak(service, settings.max_rows, left, made))
     done = len(left) - len(failures)
     sys.stderr.write(f"{output}: {done} texts made, {len(tasks) - len(left)} were there already\n")
     if failures:
@@ -170,13 +165,12 @@ async def make_files(
             workers.create_task(work())
 
 
-async def _speak(settings: Settings, pool: Any, tasks: list[Task], made: Manifest) -> list[str]:
+async def _speak(service: SpeechService, rows: int, tasks: list[Task], made: Manifest) -> list[str]:
     """Make the files, as many side by side as there are rows; returns what went wrong, a line each.
 
     Raises:
         CommandError: a file cannot be written, so that the others could not be either.
     """
-    service = open_service(settings, pool, profiles_of(settings), lexicon_of_settings(settings))
     failures: list[str] = []
     broken: ExceptionGroup | None = None
     layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} texts [{elapsed} gone, {remaining} left]"
@@ -188,12 +182,11 @@ async def _speak(settings: Settings, pool: Any, tasks: list[Task], made: Manifes
                     failures.append(f"line {task.number}: {end.message}")
                 bar.update()
 
-            rows = min(settings.max_rows, len(tasks))
-            await make_files(service, tasks, rows, made.folder, made.folder / MANIFEST, ended)
+            await make_files(service, tasks, min(rows, len(tasks)), made.folder, made.folder / MANIFEST, ended)
     except* OSError as group:
         broken = group
     finally:
-        await pool.close()
+        await service.pool.close()
     if broken is not None:
         error = broken.exceptions[0]
         reason = getattr(error, "strerror", None) or error

@@ -16,23 +16,18 @@ from server.cli.startup import (
     USAGE_ERROR,
     CommandError,
     check_runtime,
-    engine_loader,
-    lexicon_of_settings,
     open_bundles,
-    open_pool,
-    open_service,
-    profiles_of,
+    open_own_service,
 )
 from server.config import Settings
 from server.http import key_file
 from server.http.key_file import KeyFileError
 from server.manifest import BundleError
-from server.metrics import Metrics
 from server.speech.request_parsing import build
 from server.voices import catalogue
 
 if TYPE_CHECKING:
-    from server.models.pool import EnginePool
+    from server.speech.service import SpeechService
 
 
 def say(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -43,14 +38,14 @@ def say(arguments: argparse.Namespace, settings: Settings) -> None:
         raise CommandError(f"{output}: the name must end in one of .{', .'.join(FORMATS)}", USAGE_ERROR)
     if not output.parent.is_dir():
         raise CommandError(f"{output}: there is no folder {output.parent}", USAGE_ERROR)
-    pool = open_pool(settings, open_bundles(settings), engine_loader(settings), Metrics())
-    asyncio.run(_say_to_file(arguments, settings, pool, audio_format))
+    asyncio.run(_say_to_file(arguments, open_own_service(settings), audio_format))
 
 
-async def _say_to_file(arguments: argparse.Namespace, settings: Settings, pool: EnginePool, audio_format: str) -> None:
+async def _say_to_file(arguments: argparse.Namespace, service: SpeechService, audio_format: str) -> None:
     from server.cli.say import say as say_to_file  # this one needs ONNX Runtime
 
-    bundle = pool.bundles.resolve(arguments.model) if arguments.model else pool.bundles.default()
+    bundles = service.pool.bundles
+    bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
     default_voice = None if bundle.manifest.clones else catalogue.default_voice(bundle.manifest)
     request = build(
         model=bundle.id,
@@ -60,11 +55,10 @@ async def _say_to_file(arguments: argparse.Namespace, settings: Settings, pool: 
         response_format=audio_format,
         **{name: getattr(arguments, name) for name in SAY_OPTIONS},
     )
-    service = open_service(settings, pool, profiles_of(settings), lexicon_of_settings(settings))
     try:
         print(await say_to_file(service, request, arguments.output), file=sys.stderr)
     finally:
-        await pool.close()
+        await service.pool.close()
 
 
 def _recording(path: Path | None) -> str | None:

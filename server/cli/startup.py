@@ -283,6 +283,16 @@ def open_service(
     )
 
 
+def open_own_service(settings: Settings) -> SpeechService:
+    """Make what speaks in a process that serves nobody else; who asked for it closes its pool.
+
+    Raises:
+        CommandError: as for `open_bundles`, `profiles_of`, `lexicon_of_settings`, `engine_loader` and `open_pool`.
+    """
+    pool = open_pool(settings, open_bundles(settings), engine_loader(settings), Metrics())
+    return open_service(settings, pool, profiles_of(settings), lexicon_of_settings(settings))
+
+
 def open_pool(settings: Settings, bundles: Bundles, load: Loader, metrics: Metrics) -> EnginePool:
     """Make the pool of engines for these bundles; none of them is loaded yet.
 

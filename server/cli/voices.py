@@ -13,14 +13,11 @@ from server import config
 from server.cli.startup import (
     USAGE_ERROR,
     CommandError,
-    engine_loader,
     open_bundles,
-    open_pool,
-    open_service,
+    open_own_service,
     profiles_of,
 )
 from server.config import Settings
-from server.metrics import Metrics
 from server.voices import catalogue
 from server.voices.folder import VoiceFolder
 from server.voices.saved import SavedVoice
@@ -77,9 +74,9 @@ async def _keep(arguments: argparse.Namespace, settings: Settings, upload: bytes
 
     fields = ("name", "consent", "ref_text", "description", "x_vector_only_mode", "model", "instructions", "seed")
     order = read_order({name: getattr(arguments, name) for name in fields})
-    pool = open_pool(settings, open_bundles(settings), engine_loader(settings), Metrics())
+    service = open_own_service(settings)
     try:
-        keeper = Keeper(open_service(settings, pool, profiles_of(settings)), settings.voice_consent)
+        keeper = Keeper(service, settings.voice_consent)
         return await keeper.keep(order, upload, None, wait=True)
     finally:
-        await pool.close()
+        await service.pool.close()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -174,16 +174,10 @@ class AsgiApplication:
         connection = h11.Connection(h11.CLIENT)
         # This comes before anything is read: h11 does not call it an error that a connection ends before its request.
         writer.write(connection.send(head) or b"")
-        answering = asyncio.create_task(self._answer(connection, reader, send))
-        asking = asyncio.create_task(_ask(connection, writer, receive))
         try:
-            await asyncio.wait([answering, asking], return_when=asyncio.FIRST_COMPLETED)
-            await (answering if answering.done() else asking)
+            await _either(self._answer(connection, reader, send), _ask(connection, writer, receive))
         finally:
-            answering.cancel()
-            asking.cancel()
             writer.transport.abort()
-            await asyncio.gather(answering, asking, return_exceptions=True)
 
     async def _answer(self, connection: h11.Connection, reader: asyncio.StreamReader, send: Send) -> None:
         begun = False
@@ -240,16 +234,10 @@ class AsgiApplication:
         answer = self._kept(told)
         await send({"type": "websocket.accept", "subprotocol": server.subprotocol, "headers": answer})
         left = asyncio.Event()
-        hearing = asyncio.create_task(_hear(server, send, left))
-        speaking = asyncio.create_task(_speak(server, receive, left))
         try:
-            await asyncio.wait([hearing, speaking], return_when=asyncio.FIRST_COMPLETED)
-            await (hearing if hearing.done() else speaking)
+            await _either(_hear(server, send, left), _speak(server, receive, left))
         finally:
-            hearing.cancel()
-            speaking.cancel()
             server.transport.abort()
-            await asyncio.gather(hearing, speaking, return_exceptions=True)
 
     async def _deny(self, scope: Scope, response: Response, send: Send) -> None:
         """Hand over why there is no WebSocket, as far as the engine can say so."""
@@ -259,6 +247,18 @@ class AsgiApplication:
         kept = self._kept((name.encode(), value.encode()) for name, value in response.headers.raw_items())
         await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": kept})
         await send({"type": "websocket.http.response.body", "body": bytes(response.body or b""), "more_body": False})
+
+
+async def _either(*both: Coroutine[Any, Any, None]) -> None:
+    """Do two things until one of them ends, and cancel the other; of two that end at once the first counts."""
+    tasks = [asyncio.create_task(each) for each in both]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await next(task for task in tasks if task.done())
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _target_of(scope: Scope) -> bytes:

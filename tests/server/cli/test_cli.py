@@ -16,7 +16,7 @@ import soundfile
 
 from server import __main__ as command
 from server import config
-from server.cli import batch, commands, serve, tasks, voices
+from server.cli import serve, startup, tasks
 from server.http.access import KeyRing
 from tests.server.audio.recordings import recorded
 from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, write_bundle
@@ -43,7 +43,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("KW_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KW_MODELS_DIR", str(folder))
-    for module in (batch, commands, serve, voices):
+    for module in (serve, startup):
         monkeypatch.setattr(module, "engine_loader", lambda settings: FakeEngine.load)
     return folder
 

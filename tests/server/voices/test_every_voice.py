@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from server import __main__ as command
-from server.cli import commands, serve
+from server.cli import serve, startup
 from server.engine.bundle import open_prompts
 from server.manifest import Manifest, read_manifest
 from server.voices.catalogue import profile, voices_of
@@ -175,7 +175,7 @@ def test_the_command_lines_default_voice_speaks(
     write_bundle(tmp_path / "models", "one", **BUNDLES["one"])
     monkeypatch.setenv("KW_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv(EVENTS, str(tmp_path / "events"))
-    for module in (commands, serve):
+    for module in (serve, startup):
         monkeypatch.setattr(module, "engine_loader", lambda settings: FakeEngine.load)
     assert command.main(["say", "Hello", "-o", str(tmp_path / "a.wav"), "--exact-frames", "1"]) == 0
     assert json.loads((tmp_path / "events").read_text().splitlines()[0])["speaker"] == "my voice"
