@@ -16,7 +16,7 @@ from tests.server.running import PATIENCE_SECONDS, REAL, ROOT, RunningServer, ru
 ADDRESS = "127.0.0.1:3000"
 ELSEWHERE = ("anna.wav", "sailor", "wyoming_openai", "livekit", "pipecat", "make serve")
 """Words of examples that want a model which clones, packages of `make test-clients`, or an installation."""
-PAGES = ("README.md", "docs/clients.md", "docs/live.md", "docs/voices.md")
+PAGES = ("README.md", "docs/api.md", "docs/clients.md", "docs/live.md", "docs/voices.md")
 
 
 def examples() -> Iterator[tuple[str, str]]:
