@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from server.speech.captions import Caption
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
 from server.speech.service import SpeechService
@@ -39,7 +40,7 @@ async def write(
         finally:
             speech.stop()
         if captions is not None:
-            _unfinished(captions).write_text(_captions(speech, captions), "utf-8", newline="\n")
+            _unfinished(captions).write_text(_captions(await speech.captions(), captions), "utf-8", newline="\n")
         whole(speech, size)
         for path in files:
             _unfinished(path).replace(path)
@@ -54,9 +55,8 @@ def _unfinished(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}")
 
 
-def _captions(speech: Speech, path: Path) -> str:
-    """What the file of this name says of speech that has ended."""
-    captions = speech.captions.all() if speech.captions else []
+def _captions(captions: list[Caption], path: Path) -> str:
+    """What a file of this name holds."""
     return FORMATS[path.suffix.lower()](
         Cue(caption.start_time, caption.end_time, caption.text)
         for caption in captions

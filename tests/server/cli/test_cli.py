@@ -286,13 +286,17 @@ def test_batch_speaks_each_line_once(models: Path, tmp_path: Path, capsys: pytes
 
 def test_batch_takes_requests(models: Path, tmp_path: Path) -> None:
     texts, folder = tmp_path / "texts.jsonl", tmp_path / "out"
-    lines = [{"id": "hello", "input": "Hello.", "seed": 7, "exact_frames": 3}, {"text": "Two.", "voice": "serena"}]
+    hello = {"id": "hello", "input": "Hello.", "seed": 7, "exact_frames": 3, "timestamps": "chunk"}
+    lines = [hello, {"text": "Two.", "voice": "serena"}]
     texts.write_text("\n".join(map(json.dumps, lines)))
     assert command.main(["batch", str(texts), "-o", str(folder), "--format", "flac"]) == 0
     assert soundfile.info(folder / "hello.flac").frames == 3 * FRAME
     entries = {str(entry["file"]): entry for entry in manifest_of(folder)}
     assert entries["hello.flac"]["seed"] == 7
+    times = {"text": "Hello.", "start_char": 0, "end_char": 6, "start_time": 0.0, "end_time": 0.24}
+    assert entries["hello.flac"]["timestamps"] == [times]
     assert entries["00002.flac"]["voice"] == "serena"
+    assert "timestamps" not in entries["00002.flac"]
 
 
 @pytest.mark.parametrize(

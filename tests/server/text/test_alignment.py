@@ -53,6 +53,15 @@ def test_parts_of_what_is_said_are_found(written: list[str], said: list[str], jo
     assert parts(said, joint.join(written)) == written
 
 
+def test_a_text_that_repeats_itself_does_not_drift() -> None:
+    written = ["Line 7 is the same, and so is 1,234,567.", "It costs $5 again."] * 40
+    said = [
+        "Line seven is the same, and so is one million two hundred thirty four thousand five hundred sixty seven.",
+        "It costs five dollars again.",
+    ] * 40
+    assert parts(said, " ".join(written)) == written
+
+
 def test_what_is_left_out_moves_nothing_that_follows() -> None:
     dropped = " ".join(f"word{number} the a of" for number in range(500))
     said = ["One day the sun rose.", "It was warm, and the day was long."]
