@@ -1,8 +1,9 @@
-"""Requests that come together begin a few in each round of the event loop; health waits for no turn."""
+"""Requests that come together begin a few in each round of the event loop; health waits for no turn, and what has ended is freed."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -154,6 +155,26 @@ def test_little_of_a_body_is_received_before_its_turn(app: Sanic[Any, Any]) -> N
             assert await reader.readuntil(b"the body is not valid JSON")
             assert connection.transport.is_reading(), "the server notices when the client leaves"
             writer.close()
+
+    run(test)
+
+
+def test_a_connection_that_is_closed_is_freed_at_once(app: Sanic[Any, Any]) -> None:
+    """It had been kept for as long as its client might have gone on sending; thousands of strangers took 29 MB so."""
+    head = b"POST /v1/audio/speech HTTP/1.1\r\nhost: localhost\r\ncontent-length: 20000000\r\n\r\n{"
+
+    async def test() -> None:
+        async with test_sanic.serving(app, GuardedProtocol) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head)
+            await reader.read()
+            (connection,) = server.connections
+            assert connection.unread, "its client might go on sending"
+            del connection
+            writer.transport.abort()
+            await until(lambda: not server.connections, "the connection is closed")
+            gc.collect()
+            assert not [kept for kept in gc.get_objects() if isinstance(kept, GuardedProtocol)]
 
     run(test)
 
