@@ -254,7 +254,11 @@ class GuardedProtocol(HttpProtocol):
         if self.unread and not self._lingering and self.transport and not self.transport.is_closing():
             self._lingering = True
             self.recv_buffer = bytearray()
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the client has reset the connection, which the event loop has not noticed yet
+                self.abort()
+                return
             self.transport.resume_reading()
             self._linger_end = self.loop.call_later(LINGER_SECONDS, self.close)
         elif self.http is not None and self.http.stage is Stage.REQUEST:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.selector_events
+import errno
 import gc
 import socket
 from collections.abc import Iterator
@@ -177,6 +179,26 @@ def test_a_connection_that_is_closed_is_freed_at_once(app: Sanic[Any, Any]) -> N
             assert not [kept for kept in gc.get_objects() if isinstance(kept, GuardedProtocol)]
 
     run(test)
+
+
+def test_a_client_that_has_reset_its_connection_is_no_error(
+    app: Sanic[Any, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write_eof(transport: asyncio.WriteTransport) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(asyncio.selector_events._SelectorSocketTransport, "write_eof", write_eof)
+
+    async def test() -> None:
+        async with test_sanic.serving(app, GuardedProtocol) as (server, port):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST /v1/audio/speech HTTP/1.1\r\nhost: localhost\r\ncontent-length: 20000000\r\n\r\n{")
+            await until(lambda: server.connections, "it is connected")
+            await until(lambda: not server.connections, "it is forgotten")
+            writer.close()
+
+    run(test)
+    assert "Closing failed" not in caplog.text
 
 
 def test_few_connections_are_accepted_in_a_round(app: Sanic[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
