@@ -148,8 +148,8 @@ def spread(milliseconds: Sequence[float]) -> str:
 
 
 HEAD = (
-    "attack", "what the attacker got", "s", "peak RSS above before, MB", "RSS left, MB", "`/livez` p50 / p99 / worst, ms (probes)",
-    "listener: longest gap; underruns at 1 x; requests",
+    "attack", "what the attacker got", "s", "peak RSS above before, MB", "RSS left, MB",
+    "`/livez` p50 / p99 / worst, ms (probes)", "listener: longest gap; underruns at 1 x; requests",
 )  # fmt: skip
 
 
