@@ -1,4 +1,4 @@
-"""Requests that come together begin a few in each round of the event loop, health waits for no turn, what ended is freed."""
+"""A few of the requests that come together begin in a round, health waits for no turn, and what ended is freed."""
 
 from __future__ import annotations
 
