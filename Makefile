@@ -62,7 +62,7 @@ check-deploy:
 
 # The pages as a static site in .cache/site, with every link checked.
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Real clients, each in an environment of its own under .cache/clients: 2.7 gigabytes, so that `test` is without
 # them. Their versions are in tests/clients/packages.toml. Those that clone voices speak with a small Base model, which is

@@ -27,7 +27,7 @@ says() {
 schema() { "$tools/bin/check-jsonschema" --builtin-schema "vendor.$1" "${@:2}"; }
 has() { command -v "$1" >/dev/null || { printf '%-32s not checked: there is no %s here\n' "$2" "$1"; return 1; }; }
 
-says "pages as a site" env NO_MKDOCS_2_WARNING=1 "$tools/bin/mkdocs" build --quiet --site-dir "$scratch/site"
+says "pages as a site" env NO_MKDOCS_2_WARNING=1 "$tools/bin/mkdocs" build --site-dir "$scratch/site"
 says "compose files" schema compose-spec compose*.yaml
 says "workflows" schema github-workflows .github/workflows/*.yml
 says "issue forms" schema github-issue-forms .github/ISSUE_TEMPLATE/{fault,wish}.yml
