@@ -107,6 +107,22 @@ def upload(client: httpx.Client, name: str = "anna", body: bytes | None = None, 
     return client.post(VOICES, data={key: value for key, value in data.items() if value}, files={"audio_sample": file})
 
 
+def ids_of(client: httpx.Client) -> list[str] | None:
+    """The voices that the OpenAPI document lists."""
+    schemas = client.get("/v1/openapi.json").json()["components"]["schemas"]
+    return schemas["VoiceId"]["enum"] if "VoiceId" in schemas else None
+
+
+def test_the_document_lists_the_voices_that_are_everybodys(client: httpx.Client, visitor: httpx.Client) -> None:
+    assert ids_of(visitor) is None
+    assert upload(client, "secret").status_code == 200
+    assert ids_of(visitor) is ids_of(client) is None
+    assert upload(client, "sailor", shared="true").status_code == 200
+    assert ids_of(visitor) == ids_of(client) == ["sailor"]
+    client.delete(f"{VOICES}/sailor")
+    assert ids_of(visitor) is None
+
+
 def prompts(server: RunningServer, begin: int) -> list[Any]:
     """The voices of the prompts that have been built since there were so many."""
     return [event.get("cloned") for event in server.events("prompt")[begin:]]
