@@ -131,6 +131,14 @@ def test_a_late_list_of_voices_does_not_replace_that_of_the_chosen_model(
     expect(voice).to_have_value("design")
 
 
+def test_a_model_without_voices_says_what_the_examples_lack(open_page: OpenPage, cloning_server: RunningServer) -> None:
+    page = open_page(cloning_server, "/developers")
+    expect(page.locator("#voice")).to_have_value("aiden")
+    expect(page.locator("#no-voices")).to_be_hidden()
+    page.get_by_label("Model", exact=True).select_option("base")
+    expect(page.locator("#no-voices")).to_contain_text("cloned voices only")
+
+
 def test_the_examples_quote_what_they_name(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server, "/developers")
     name = """o'neil "o" $HOME \\ \u00e9"""
@@ -186,8 +194,10 @@ def test_a_key_is_made_in_the_browser_and_copied(open_page: OpenPage, slow_serve
 def test_a_button_says_copy_again_even_after_two_clicks(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server, "/developers", permissions=["clipboard-write"])
     button = page.get_by_role("button", name="Copy the base URL", exact=True)
+    page.clock.install()
     button.dblclick()
     expect(button).to_have_text("Copied")
+    page.clock.run_for(5000)
     expect(button).to_have_text("Copy")
 
 

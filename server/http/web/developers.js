@@ -65,6 +65,7 @@ async function showVoices() {
   voice.replaceChildren(...listed.map(({ id }) => make("option", { value: id }, id)));
   byId("voices").replaceChildren(...listed.map(voiceRow));
   byId("voices-model").textContent = model.value;
+  byId("no-voices").hidden = listed.length > 0;
   showExamples();
 }
 
