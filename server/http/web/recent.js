@@ -18,7 +18,7 @@ function row(take) {
       make("p", { class: "hint" }, `${take.voice} · ${seconds(take.samples.length / SAMPLE_RATE)} · ${when}`)),
     make("div", { class: "row" },
       button("Play", "Play", () => actions.onplay(take)),
-      button("Use again", "Use text and settings again", () => actions.onreuse(take)),
+      button("Use again", "Use again", () => actions.onreuse(take)),
       button("Delete", "Delete", () => change(() => removeTake(take)))));
 }
 
