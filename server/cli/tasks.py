@@ -34,8 +34,8 @@ class Task(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Of all that its audio depends on but the model's weights."""
-        return hashlib.sha256(self.request.model_dump_json().encode()).hexdigest()
+        """Of all that its audio depends on but the model's weights; optional fields of later versions do not change it."""
+        return hashlib.sha256(self.request.model_dump_json(exclude_none=True).encode()).hexdigest()
 
 
 class Wrong(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,6 +18,7 @@ from server.config import Settings
 from server.errors import ApiError
 from server.metrics import Metrics
 from server.speech.rendering import Speech
+from server.speech.request import SpeechRequest
 from tests.server.fakes import FakeEngine, write_bundle
 
 SHARED = {"model": "custom", "voice": "ryan", "response_format": "wav"}
@@ -58,6 +60,15 @@ def test_a_task_made_of_its_own_fields_is_the_same(tmp_path: Path) -> None:
     first = task()
     (again,) = readings([(1, json.loads(json.dumps(first.fields)))], dict, SHARED)
     assert isinstance(again, Task) and again.digest == first.digest
+
+
+def test_an_optional_field_of_a_later_version_makes_no_file_anew() -> None:
+    class Later(SpeechRequest):
+        whispered: bool | None = None
+
+    first = task()
+    assert replace(first, request=Later(**first.fields)).digest == first.digest
+    assert replace(first, request=Later(**first.fields, whispered=True)).digest != first.digest
 
 
 def test_the_parts_of_several_processes_become_one(tmp_path: Path) -> None:
