@@ -34,7 +34,7 @@ class Task(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Of all that its audio depends on but the model's weights; optional fields of later versions do not change it."""
+        """Of all that its audio depends on but the model's weights. A field that later versions add changes none."""
         return hashlib.sha256(self.request.model_dump_json(exclude_none=True).encode()).hexdigest()
 
 

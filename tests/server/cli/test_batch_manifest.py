@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -67,8 +66,8 @@ def test_an_optional_field_of_a_later_version_makes_no_file_anew() -> None:
         whispered: bool | None = None
 
     first = task()
-    assert replace(first, request=Later(**first.fields)).digest == first.digest
-    assert replace(first, request=Later(**first.fields, whispered=True)).digest != first.digest
+    assert first._replace(request=Later(**first.fields)).digest == first.digest
+    assert first._replace(request=Later(**first.fields, whispered=True)).digest != first.digest
 
 
 def test_the_parts_of_several_processes_become_one(tmp_path: Path) -> None:
