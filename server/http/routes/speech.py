@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
-from typing import cast
 from urllib.parse import quote
 
 from sanic import Blueprint, Request
-from sanic.response import HTTPResponse
 
-from server import log
 from server.errors import ApiError, KeyLimitError, SpeechFailedError
 from server.http.access import KeyLimit
-from server.http.close_delimited import reset_at_close, send_until_closed
+from server.http.close_delimited import send_until_closed
+from server.http.sending import Sender, break_off
 from server.metrics import UNKNOWN, Metrics
 from server.speech import telling
-from server.speech.progress import Patience, made
+from server.speech.progress import made
 from server.speech.rendering import Speech, WholeFiles
 from server.speech.request import SpeechRequest
 from server.speech.request_parsing import parse
@@ -27,8 +24,6 @@ from server.speech.service import SpeechService
 from server.speech.telling import CAPPED
 
 EVENT_STREAM = "text/event-stream"
-SEND_BYTES = 1 << 16
-"""Bytes that are sent at a time; the limits on a slow client look at the time that each piece takes."""
 MAX_NOTES_CHARS = 1000
 """The longest header that says what was dropped from the text; proxies refuse large headers."""
 
@@ -137,12 +132,12 @@ async def _send_whole(
     if speech.capped:
         headers["x-finish-reason"] = CAPPED
     response = await request.respond(content_type=speech.content_type, headers=headers)
-    sender = _Sender(response, speech, timeout)
+    sender = Sender(response, speech, timeout)
     try:
         await sender.send(body)
         await sender.end()
     except TimeoutError as error:
-        await _break_off(request, error)
+        await break_off(request, error)
 
 
 async def _stream(
@@ -160,53 +155,11 @@ async def _stream(
     response = await request.respond(content_type=content_type, headers=headers)
     if request.version == "1.0":
         send_until_closed(request, response)
-    sender = _Sender(response, speech, timeout)
+    sender = Sender(response, speech, timeout)
     try:
         while part is not None:
             await sender.send(part)
             part = await made(anext(parts, None), speech, timeout)
         await sender.end()
     except (SpeechFailedError, TimeoutError) as error:
-        await _break_off(request, error)
-
-
-class _Sender:
-    """Sends a body as fast as its client takes it, within limits on how slow the client may be.
-
-    Args:
-        response: the answer that is sent.
-        speech: the speech whose audio is sent.
-        timeout: seconds for which the client may take nothing; 0 is no limit.
-    """
-
-    def __init__(self, response: HTTPResponse, speech: Speech, timeout: float) -> None:
-        self._response, self._patience = response, Patience(speech, timeout)
-
-    async def send(self, part: bytes | bytearray) -> None:
-        """Send a part of the body.
-
-        Raises:
-            TimeoutError: the client takes nothing, or too little for too long.
-        """
-        view = memoryview(part)
-        for start in range(0, len(view), SEND_BYTES):
-            await self._patience.bounded(self._response.send(bytes(view[start : start + SEND_BYTES])))
-
-    async def end(self) -> None:
-        """Send the mark of the body's end.
-
-        Raises:
-            TimeoutError: as for `send`.
-        """
-        await self._patience.bounded(self._response.eof())  # type: ignore[no-untyped-call]
-
-
-async def _break_off(request: Request, error: Exception) -> None:
-    """Drop the connection without the mark of the body's end, so that no client takes its part for the whole."""
-    log.event("stream_broken", level=logging.WARNING, id=request.id, reason=type(error).__name__)
-    transport = cast(asyncio.Transport, request.transport)
-    if request.version == "1.0":
-        reset_at_close(transport)
-    transport.abort()
-    # Sanic cancels the task of a lost connection, which is this one.
-    await asyncio.Event().wait()
+        await break_off(request, error)
