@@ -29,6 +29,7 @@ from server.http.connections import GuardedHttp
 from server.http.cors import allow_origins
 from server.http.doors import Doors, StreamLimits
 from server.http.error_answers import JsonErrors
+from server.http.routes.captioned_speech import captioned_speech_routes
 from server.http.routes.catalogue import catalogue_routes
 from server.http.routes.encoding import encoding_routes
 from server.http.routes.health import health_routes
@@ -175,16 +176,9 @@ def create_app(
         text_chars=settings.max_input_chars,
         message_bytes=app.config.REQUEST_MAX_SIZE,
     )
-    doors = Doors(service, metrics, keys, files, limits)
+    doors = Doors(service, metrics, keys, files, limits, streams=settings.stream == "on")
     api = Blueprint.group(
-        speech_routes(
-            service,
-            metrics,
-            keys,
-            timeout=settings.request_timeout,
-            files=files,
-            streams=settings.stream == "on",
-        ),
+        speech_routes(doors),
         speech_stream_routes(doors),
         speech_batch_routes(doors),
         encoding_routes(doors, mark),
@@ -194,6 +188,7 @@ def create_app(
     )
     for number, prefix in enumerate(API_PREFIXES):
         app.blueprint(api, url_prefix=prefix, name_prefix=f"api{number}")
+    app.blueprint(captioned_speech_routes(doors))
     app.blueprint(health_routes(pool, metrics))
     app.blueprint(page_routes())
     _guard(app, settings)

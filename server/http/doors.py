@@ -38,7 +38,8 @@ class Doors:
         metrics: told of each speech.
         keys: counts what each key has under way.
         files: counts the files that are sent whole.
-        limits: what sockets may take; its `timeout` holds for a batch too.
+        limits: what sockets may take; its `timeout` holds for every other route too.
+        streams: whether audio is sent while it is made if a request does not say.
     """
 
     service: SpeechService
@@ -46,3 +47,4 @@ class Doors:
     keys: KeyLimit
     files: WholeFiles
     limits: StreamLimits
+    streams: bool = True

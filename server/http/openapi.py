@@ -21,6 +21,7 @@ from server.http.schemas import (
     Alive,
     AudioModelList,
     BatchAnswer,
+    CaptionedAnswer,
     ErrorAnswer,
     ModelDetails,
     ModelList,
@@ -89,7 +90,7 @@ REQUESTS: dict[str, Json] = {
 
 _REF = "#/components/schemas/{model}"
 _ANSWERS = (
-    *(BatchAnswer, ModelList, ModelDetails, VoiceList, VoiceNames, VoiceCard, VoiceMade, VoiceDeleted),
+    *(BatchAnswer, CaptionedAnswer, ModelList, ModelDetails, VoiceList, VoiceNames, VoiceCard, VoiceMade, VoiceDeleted),
     *(AudioModelList, Alive, Ready, ErrorAnswer),
 )
 _TOO_LARGE = 413
@@ -145,6 +146,16 @@ def _paths() -> Json:
         "required": True,
         "content": {"application/json": {"schema": _ref(SpeechRequest), "examples": REQUESTS}},
     }
+    captioned = _operation(
+        "createCaptionedSpeech",
+        "speech",
+        "Speak a text, and tell when what is heard",
+        {**_json(CaptionedAnswer), "application/x-ndjson": {"schema": {"type": "string"}}},
+        *(400, 401, 403, 404, 413, 429, 500, 503, 504),
+    )
+    wanted = {"type": "boolean", "default": True, "description": "`false` leaves the times away."}
+    order = {"allOf": [_ref(SpeechRequest), {"type": "object", "properties": {"return_timestamps": wanted}}]}
+    captioned["requestBody"] = {"required": True, "content": {"application/json": {"schema": order}}}
     batch = _operation("createSpeechBatch", "batch", "Speak several texts", _json(BatchAnswer), 400, 401, 403, 413, 429)
     batch["requestBody"] = {"required": True, "content": {"application/json": {"schema": BATCH}}}
     encoded = _operation("encodeAudio", "files", "Encode samples", _files(), 400, 401, 403, 429, 503)
@@ -192,6 +203,7 @@ def _paths() -> Json:
         "/audio/speech": {"post": speech},
         "/audio/speech/batch": {"post": batch},
         "/audio/encode": {"post": {**encoded, "parameters": [wanted_format]}},
+        "/dev/captioned_speech": {"servers": root, "post": captioned},
         "/models": {"get": models},
         "/models/{id}": {"get": {**model, "parameters": [model_id]}},
         "/audio/voices": {"get": {**voices, "parameters": [wanted_model, shape]}, "post": made},
@@ -268,7 +280,9 @@ def _audio() -> Json:
         "required": ["data"],
         "description": "Events `speech.audio.delta` with `audio`, a part of the file in base64, "
         "then one `speech.audio.done` with `usage`, and with `finish_reason` `length` where `max_new_tokens` "
-        "ended the speech.",
+        "ended the speech. With `timestamps`, `speech.timestamp` before and behind the audio of each sentence, chunk "
+        "or pause: `text`, `start_char` and `end_char` in `input` (in code points), `start_time` and `end_time` (in "
+        "seconds, null while it is heard), and `pause` where nothing is said.",
     }
     return _files() | {"text/event-stream": {"schema": event}}
 

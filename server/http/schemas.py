@@ -179,6 +179,27 @@ class BatchAnswer(BaseModel):
     failed: int
 
 
+class CaptionedSentence(_Answer):
+    """When a sentence, or a chunk, is heard; the names are those that Kokoro-FastAPI has for a word."""
+
+    word: str
+    """What is said, as it was written."""
+    start_time: float
+    """Seconds from the beginning of the audio."""
+    end_time: float
+
+
+class CaptionedAnswer(_Answer):
+    """Speech, and when what is heard; of a stream, a part of it and what has ended since the part before."""
+
+    audio: str
+    """The file, or the next part of it, in base64."""
+    audio_format: str
+    """The file's media type."""
+    timestamps: list[CaptionedSentence] | None
+    """Null where they were not wanted."""
+
+
 class Alive(_Answer):
     """The process answers."""
 
@@ -241,6 +262,11 @@ HEADERS: dict[str, dict[str, Any]] = {
         "description": "Names of the request's fields that mean nothing here, percent-encoded, with commas.",
         "schema": {"type": "string"},
     },
+    "x-timestamps": {
+        "description": "When what is heard, as JSON: the fields of the events of `stream_format` `sse`. Only a whole "
+        "file has it, and only where it has at most 4096 characters.",
+        "schema": {"type": "string"},
+    },
     "x-finish-reason": {
         "description": "`length` where `max_new_tokens` ended the speech; of a whole file only.",
         "schema": {"type": "string", "enum": ["length"]},
@@ -268,5 +294,8 @@ HEADERS: dict[str, dict[str, Any]] = {
     },
 }
 
-SPEECH_HEADERS = ("x-instructions", "x-stand-in", "x-ignored", "x-text-notes", "x-reference-notes", "x-finish-reason")
+SPEECH_HEADERS = (
+    *("x-instructions", "x-stand-in", "x-ignored", "x-text-notes", "x-reference-notes", "x-finish-reason"),
+    "x-timestamps",
+)
 """Headers of speech that are sent only where they have something to tell."""

@@ -127,6 +127,7 @@ class LexiconEntry(BaseModel):
 
 Format = Annotated[AudioFormat, BeforeValidator(_audio_format)]
 Speed = Annotated[profiles.Speed, BeforeValidator(_number)]
+Timestamps = Annotated[Literal["sentence", "chunk"], BeforeValidator(_choice)]
 StreamFormat = Annotated[Literal["audio", "sse"], BeforeValidator(_choice)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Temperature = Annotated[profiles.Temperature | None, BeforeValidator(_number)]

@@ -52,6 +52,7 @@ def pieces_of(plan: Plan, engine: SpeechEngine) -> Iterator[Piece]:
     _, *others = dict.fromkeys([plan.delivery, *(part.delivery for part in plan.parts if isinstance(part, Passage))])
     for other in others:
         prompt_of(engine, SHORTEST, other)
+    unit = Boundary.SENTENCE if plan.sentences else Boundary.PARAGRAPH
     for part, following in zip(plan.parts, [*plan.parts[1:], None], strict=True):
         if isinstance(part, tags.Silence):
             yield part
@@ -61,7 +62,7 @@ def pieces_of(plan: Plan, engine: SpeechEngine) -> Iterator[Piece]:
             text = part.text.replace(PARAGRAPH, " ")
             yield VoicedChunk(Chunk(text, engine.count_tokens(text), last), part.delivery, whole=True)
             continue
-        for chunk in chunks(part.text, languages.code(part.delivery.language), engine.count_tokens):
+        for chunk in chunks(part.text, languages.code(part.delivery.language), engine.count_tokens, last=unit):
             ending = replace(chunk, boundary=last) if chunk.boundary is Boundary.TEXT else chunk
             yield VoicedChunk(ending, part.delivery)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -11,6 +11,7 @@ from functools import partial
 from server.engine.reference import Reference
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
+from server.speech.captions import Script
 from server.speech.delivery import Deliveries, Delivery, Saved, no_saved
 from server.speech.request import SpeechRequest
 from server.speech.wording import Wording, check_letters
@@ -49,6 +50,8 @@ class Plan:
         most_frames: the most codec frames of all speech together; None is no limit.
         text_changes: names of the steps of preparation that changed the text.
         text_notes: notes in ASCII on what was dropped from the text.
+        sentences: whether each sentence is spoken by itself.
+        script: where what is said stands in the text; None where nobody asked for times.
     """
 
     parts: tuple[Part, ...]
@@ -60,6 +63,8 @@ class Plan:
     most_frames: int | None
     text_changes: tuple[str, ...] = ()
     text_notes: tuple[str, ...] = ()
+    sentences: bool = False
+    script: Script | None = None
 
     def spoken_by(self, reference: Reference) -> Plan:
         """The same plan, with the voice that the request brings along, once it is known."""
@@ -128,7 +133,15 @@ def make_plan(
         most_frames=request.max_new_tokens,
         text_changes=tuple(dict.fromkeys(name for done in prepared for name in done.changed)),
         text_notes=tuple(dict.fromkeys(note for done in prepared for note in done.notes)),
+        sentences=request.timestamps == "sentence",
+        script=_script(request, parts) if request.timestamps else None,
     )
+
+
+def _script(request: SpeechRequest, parts: Sequence[Part]) -> Script:
+    bare = tags.without_tags(request.input)
+    passages = [part.text for part in parts if isinstance(part, Passage)]
+    return Script(request.input, bare, convert(bare, request.text_format), passages)
 
 
 def seed_of(request: SpeechRequest) -> int:

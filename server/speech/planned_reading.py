@@ -38,7 +38,7 @@ def reading_of(plan: Plan, engine: SpeechEngine) -> PlannedReading:
             request=request,
         )
 
-    return PlannedReading(engine, pieces_of(plan, engine), make_job, plan.most_frames)
+    return PlannedReading(engine, pieces_of(plan, engine), make_job, plan.most_frames, exact=plan.sentences)
 
 
 class PlannedReading(Reading):
@@ -49,7 +49,7 @@ class PlannedReading(Reading):
         pieces: at least one piece; they are taken as they are needed.
         make_job: makes the job of a chunk, from the chunk, its number and the attempt, both counted from 0; it is
             called in a thread. A chunk for which it raises a `PromptError` is cut into smaller ones.
-        most_frames: as for `Reading`.
+        most_frames, exact: as for `Reading`.
     """
 
     def __init__(
@@ -58,8 +58,10 @@ class PlannedReading(Reading):
         pieces: Iterator[Piece],
         make_job: Callable[[VoicedChunk, int, int], Job],
         most_frames: int | None = None,
+        *,
+        exact: bool = False,
     ) -> None:
-        super().__init__(engine, most_frames)
+        super().__init__(engine, most_frames, exact=exact)
         self._pieces = pieces
         self._make_job = make_job
         self._cut: deque[VoicedChunk] = deque()

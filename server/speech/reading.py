@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -15,12 +14,12 @@ import regex
 
 from server.audio.joins import Joiner
 from server.audio.pcm import Samples
-from server.audio.stretch import TimeStretch
 from server.engine.job import Job, RunawayError
 from server.errors import InvalidRequestError
 from server.models.pool_entry import SpeechEngine
 from server.speech.pieces import VoicedChunk
 from server.speech.plan import Plan
+from server.speech.timeline import Kind, Timeline
 from server.text import tags
 from server.text.chunks import MAX_TOKENS
 from server.text.repetition import repeated
@@ -110,14 +109,18 @@ class Reading(ABC):
         engine: the engine that makes the jobs' audio.
         most_frames: the most codec frames of speech that are heard; None is no limit. It is not the budget of a job,
             because the guard takes a job that uses up its budget for one that does not end.
+        exact: whether each chunk is stretched by itself, so that it is known to the sample where it begins and ends.
     """
 
-    def __init__(self, engine: SpeechEngine, most_frames: int | None = None) -> None:
+    def __init__(self, engine: SpeechEngine, most_frames: int | None = None, *, exact: bool = False) -> None:
         self._engine = engine
         self._left = most_frames
+        self._exact = exact
         self.capped = False
         """Whether `most_frames` has ended the speech before its own end."""
         self.sample_rate = engine.manifest.sizes.codec.sample_rate
+        self.timeline = Timeline(self.sample_rate)
+        """What is heard; a piece ends in it once its last samples have been taken."""
         self._frame_samples = engine.manifest.sizes.codec.samples_per_frame
         self._ahead: deque[ChunkJob | tags.Silence] = deque()
         self._more = True
@@ -158,58 +161,65 @@ class Reading(ABC):
 
     async def __aiter__(self) -> AsyncIterator[Samples]:
         """Yield the samples `[n]` of all pieces, with their pauses."""
-        joiner, speed, stretch = Joiner(self.sample_rate), 1.0, None
+        joiner, timeline = Joiner(self.sample_rate), self.timeline
         while self._ahead:
             piece = self._ahead[0]
             if isinstance(piece, tags.Silence):
                 left = tags.samples(piece.seconds, self.sample_rate)
                 while left:
-                    yield np.zeros(length := min(left, SILENCE_SECONDS * self.sample_rate), np.float32)
+                    yield timeline.silence(length := min(left, SILENCE_SECONDS * self.sample_rate))
                     left -= length
+                timeline.end()
             else:
-                if piece.voiced.delivery.speed != speed:
-                    if (rest := await _rest(stretch)).size:
-                        yield rest
-                    speed = piece.voiced.delivery.speed
-                    stretch = self._stretch(speed)
+                if (rest := await timeline.change_speed(piece.voiced.delivery.speed)).size:
+                    yield rest
                 async for samples in self._joined(piece, joiner):
-                    if (ready := await _stretched(stretch, samples)).size:
-                        yield ready
+                    yield samples
                 if piece.voiced.chunk.boundary is Boundary.TEXT or self.capped:
-                    if (rest := await _rest(stretch)).size:
+                    if (rest := await timeline.finish()).size:
                         yield rest
-                    joiner, stretch = Joiner(self.sample_rate), self._stretch(speed)
+                    joiner = Joiner(self.sample_rate)
             if self.capped:
                 self.stop()
                 return
             await self._await_following()
             self._ahead.popleft()
             self._heard += 1
-        if (rest := await _rest(stretch)).size:
+        if (rest := await timeline.finish()).size:
             yield rest
 
-    def _stretch(self, speed: float) -> TimeStretch | None:
-        return TimeStretch(speed, self.sample_rate) if speed != 1 else None
-
     async def _joined(self, chunk_job: ChunkJob, joiner: Joiner) -> AsyncIterator[Samples]:
-        """Yield the samples of a chunk and of the pause behind it."""
+        """Yield what is heard of a chunk and of the pause behind it."""
         chunk_job.job.promote()
         before = self._left
         async with aclosing(self._samples(chunk_job)) as made:
             async for samples in made:
                 allowed = self._up_to_the_cap(samples)
-                last = chunk_job.voiced.chunk.boundary is Boundary.TEXT
-                if (ready := joiner.feed(allowed, last=last)).size:
-                    yield ready
+                chunk = chunk_job.voiced.chunk
+                ready = joiner.feed(allowed, last=chunk.boundary is Boundary.TEXT)
+                if (heard := await self.timeline.feed(ready, "speech", chunk.text)).size:
+                    yield heard
                 if self.capped:
                     break
                 await self._look_ahead()
         chunk = chunk_job.voiced.chunk
         cut_off = self.capped or chunk_job.job.frames >= chunk_job.job.max_frames
-        if (rest := joiner.end(None if self.capped else PAUSE_SECONDS[chunk.boundary], cut_off=cut_off)).size:
-            yield rest
+        pause = None if self.capped else PAUSE_SECONDS[chunk.boundary]
+        rest = joiner.end(pause, cut_off=cut_off)
+        spoken = rest.size - round((pause or 0) * self.sample_rate)
+        if (heard := await self._last(rest[:spoken], "speech", chunk.text)).size:
+            yield heard
+        self.timeline.end()
+        if (heard := await self._last(rest[spoken:], "join")).size:
+            yield heard
+        self.timeline.end()
         self._tokens += chunk.tokens
         self._frames += chunk_job.job.frames if before is None or self._left is None else before - self._left
+
+    async def _last(self, samples: Samples, kind: Kind, text: str = "") -> Samples:
+        """Take the last samples `[n]` of a piece; return the samples `[m]` that can be heard now."""
+        heard = await self.timeline.feed(samples, kind, text)
+        return np.concatenate((heard, await self.timeline.finish())) if self._exact else heard
 
     def _up_to_the_cap(self, samples: Samples) -> Samples:
         """Cut a job's next samples `[n]`, which are whole frames, to what may be heard of them."""
@@ -251,12 +261,3 @@ class Reading(ABC):
         for piece in self._ahead:
             if isinstance(piece, ChunkJob):
                 piece.job.cancel()
-
-
-async def _stretched(stretch: TimeStretch | None, samples: Samples) -> Samples:
-    """Stretch samples in a thread, because stretching a second of audio may take some 20 ms."""
-    return samples if stretch is None else await asyncio.to_thread(stretch.process, samples)
-
-
-async def _rest(stretch: TimeStretch | None) -> Samples:
-    return np.zeros(0, np.float32) if stretch is None else await asyncio.to_thread(stretch.finish)

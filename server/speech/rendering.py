@@ -13,6 +13,7 @@ from server.engine.manner import PromptError
 from server.errors import ApiError, BusyError, InvalidRequestError, NoProgressError, SpeechFailedError
 from server.metrics import Outcome
 from server.models.memory import human_size
+from server.speech.captions import Captions
 from server.speech.plan import Plan
 from server.speech.reading import Reading
 
@@ -96,6 +97,8 @@ class Speech:
         self.reference_notes: tuple[str, ...] = ()
         """Notes in ASCII on what is wrong with the recording of its voice."""
         self.cloned = plan.delivery.reference is not None
+        self.captions = None if plan.script is None else Captions(plan.script, reading.timeline)
+        """When what is heard, as far as it has been; None where nobody asked for it."""
         self._reading = reading
         self._encoder = encoder
         self.content_type = encoder.content_type

@@ -29,6 +29,7 @@ from server.speech.fields import (
     Temperature,
     Text,
     TextFormat,
+    Timestamps,
     TopK,
 )
 from server.speech.foreign_fields import is_absent
@@ -151,6 +152,12 @@ class SpeechRequest(BaseModel):
         description="Words, and what to say instead of each; `any_case` matches a word in any case.",
         examples=[{"Qwen": "chwen", "SQL": {"say": "sequel", "any_case": True}}],
     )
+    timestamps: Timestamps | None = Field(
+        None,
+        description="Tell when what is heard: `sentence` speaks each sentence by itself, `chunk` leaves the audio as "
+        "it is. The times come as events with `sse`, in the header `x-timestamps` of a short whole file, which is then "
+        "the default, and beside the audio of `POST /dev/captioned_speech`.",
+    )
 
     ref_audio: str | None = Field(
         None,
@@ -240,10 +247,13 @@ class SpeechRequest(BaseModel):
         return self._ignored
 
     def way(self, *, streams: bool) -> Way:
-        """Decide how the answer is sent; `streams` is what the server does if the request does not say."""
+        """Decide how the answer is sent; `streams` is what the server does if the request does not say.
+
+        A file that is sent while it is made has no place for times, so that a request for them has to ask for it.
+        """
         if self.stream_format == "sse":
             return "sse"
         wanted = self.stream
         if wanted is None:
-            wanted = streams or self.stream_format is not None
+            wanted = (streams and self.timestamps is None) or self.stream_format is not None
         return "audio" if wanted else "whole"

@@ -29,6 +29,7 @@ _TYPE_NAMES = {
 _CHOICES = {
     "response_format": f"must be one of {', '.join(FORMATS)}",
     "stream_format": "must be 'audio' or 'sse', or absent",
+    "timestamps": "must be 'sentence' or 'chunk', or absent; times of words are not known",
     "layout": "must be 'whole' or 'streaming'",
     "text_format": "must be one of auto, plain, markdown, html",
     "task_type": "must be CustomVoice, VoiceDesign or Base, or absent",
@@ -72,6 +73,11 @@ def _validated(fields: object, sent_as: Mapping[str, str]) -> SpeechRequest:
         raise InvalidRequestError(
             "stream: false asks for a whole file and stream_format: sse for events; leave one of them out",
             param="stream",
+        )
+    if request.timestamps == "sentence" and request.exact_frames is not None:
+        raise InvalidRequestError(
+            "exact_frames speaks a text in one piece, so that no sentence has a time; ask for timestamps chunk",
+            param="timestamps",
         )
     cap, exact = request.max_new_tokens, request.exact_frames
     if cap is not None and exact is not None and cap < exact:

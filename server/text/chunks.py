@@ -10,7 +10,8 @@ from itertools import accumulate
 
 import regex
 
-from server.text.sentences import UNSPACED, Boundary, cuts, inside_word
+from server.text.sentences import UNSPACED, Boundary, Cut, cuts, inside_word
+from server.text.speakable import is_speakable, speakable_end
 
 CountTokens = Callable[[str], int]
 
@@ -76,29 +77,37 @@ class _Piece:
     boundary: Boundary
 
 
-def chunks(text: str, language: str | None, count_tokens: CountTokens, most: int = MAX_TOKENS) -> Iterator[Chunk]:
+def chunks(
+    text: str,
+    language: str | None,
+    count_tokens: CountTokens,
+    most: int = MAX_TOKENS,
+    *,
+    last: Boundary = Boundary.PARAGRAPH,
+) -> Iterator[Chunk]:
     """Cut a text into chunks, lazily: the first one costs no more than the sentences it is chosen from.
 
-    Joined, they are the text up to white space. A paragraph's end always ends a chunk. A chunk has at most `most`
-    tokens by the sum of its parts. A word or number of more than that is none that anybody says, and is cut too; a
-    grapheme cluster never is.
+    Joined, they are the text up to white space. What ends with `last` ends a chunk, but for sentences of marks alone. A
+    chunk has at most `most` tokens by the sum of its parts. A word or number of more than that is none that anybody
+    says, and is cut too; a grapheme cluster never is.
 
     Args:
         text: with some character that is no white space.
         language: ISO 639-1 code; None goes by the script.
         count_tokens: of a piece of text.
         most: tokens of a chunk.
+        last: the weakest boundary behind which a chunk never goes on: `PARAGRAPH`, or `SENTENCE`.
     """
     least = min(MIN_TOKENS, most // 4)
-    pieces = _pieces(text, language, count_tokens, most - least)
+    pieces = _pieces(text, _cuts(text, language, last), count_tokens, most - least)
     pending: deque[_Piece] = deque()
     tokens = start = 0
     while True:
-        while tokens <= 2 * most and not (pending and pending[-1].boundary >= Boundary.PARAGRAPH):
+        while tokens <= 2 * most and not (pending and pending[-1].boundary >= last):
             piece = next(pieces)
             pending.append(piece)
             tokens += piece.tokens
-        whole = pending[-1].boundary >= Boundary.PARAGRAPH
+        whole = pending[-1].boundary >= last
         if whole and (tokens <= most or len(pending) == 1):
             count = len(pending)
         else:
@@ -122,7 +131,24 @@ def _choose(pending: deque[_Piece], goal: int, tokens: int, least: int, most: in
     return 1 + min(good or fitting, key=lambda i: abs(sizes[i] - goal) / goal + _COST[pending[i].boundary])
 
 
-def _pieces(text: str, language: str | None, count_tokens: CountTokens, most: int) -> Iterator[_Piece]:
+def _cuts(text: str, language: str | None, last: Boundary) -> Iterator[Cut]:
+    """The places where the text may be cut; the end of a sentence that says nothing counts as that of a clause.
+
+    So does the last sentence of those that say something, if marks alone follow it.
+    """
+    start = 0
+    end = 0 if last is Boundary.PARAGRAPH else speakable_end(text)
+    for cut in cuts(text, language):
+        if cut.boundary is not Boundary.SENTENCE or last is Boundary.PARAGRAPH:
+            yield cut
+        elif cut.offset < end and is_speakable(text[start : cut.offset]):
+            start = cut.offset
+            yield cut
+        else:
+            yield Cut(cut.offset, Boundary.CLAUSE)
+
+
+def _pieces(text: str, places: Iterator[Cut], count_tokens: CountTokens, most: int) -> Iterator[_Piece]:
     def small_enough(start: int, end: int, boundary: Boundary, finer: tuple[Finer, ...]) -> Iterator[_Piece]:
         """Yield the piece, or several pieces if it is too large."""
         said = text[start:end].lstrip()  # else white space that fills a chunk would be one
@@ -139,7 +165,7 @@ def _pieces(text: str, language: str | None, count_tokens: CountTokens, most: in
         yield from small_enough(start, end, boundary, tuple(rest))
 
     start = 0
-    for end, boundary in cuts(text, language):
+    for end, boundary in places:
         yield from small_enough(start, end, boundary, _FINER)
         start = end
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import regex
 
 _SPEAKABLE = regex.compile(r"[[\p{L}\p{N}]--\p{Default_Ignorable_Code_Point}]", regex.V1)
+_LAST_SPEAKABLE = regex.compile(_SPEAKABLE.pattern, regex.V1 | regex.REVERSE)
 _LETTER = regex.compile(r"\p{L}")
 
 _SCRIPTS: dict[str, tuple[str, ...]] = {
@@ -46,6 +47,12 @@ class Letters(NamedTuple):
 def is_speakable(text: str) -> bool:
     """Whether a text has a letter or a digit; marks, emoji and invisible fillers alone say nothing."""
     return _SPEAKABLE.search(text) is not None
+
+
+def speakable_end(text: str) -> int:
+    """Where the last letter or digit of a text ends; 0 if it has none."""
+    found = _LAST_SPEAKABLE.search(text)
+    return found.end() if found else 0
 
 
 def letters(text: str, languages: Iterable[str]) -> Letters:

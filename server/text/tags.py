@@ -124,6 +124,11 @@ def says_something(text: str) -> bool:
     return is_speakable(_VOICE_TAG.sub("", text))
 
 
+def without_tags(text: str) -> str:
+    """The text with a blank in place of each character of a tag."""
+    return _TAG.sub(lambda tag: tag[0] if _meaning(tag) is None else " " * len(tag[0]), text)
+
+
 def last_voice(text: str) -> str | None:
     """The name in the last voice tag of a text, which holds for what follows; None where there is none."""
     named = _VOICE_TAG.findall(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from base64 import b64encode
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,12 @@ from sanic import Blueprint, Request
 from sanic.response import HTTPResponse
 
 from server.errors import ApiError, InvalidRequestError, KeyLimitError
+from server.http.base64_parts import base64_parts
 from server.http.doors import Doors
 from server.metrics import UNKNOWN, Outcome
 from server.speech import telling
 from server.speech.batch import Item, parse_batch
 from server.speech.progress import Patience, made
-
-ENCODED_AT_A_TIME = 3 << 14
-"""Bytes of a file, three of which are four signs of base64: that the client takes something is noticed so often."""
 
 
 def speech_batch_routes(doors: Doors) -> Blueprint:
@@ -157,10 +154,8 @@ class _Batch:
             return
         self.audio_seconds += result.audio_seconds
         await self._send(response, f'{before}{fields.removesuffix("}")}, "audio_data": "')
-        view = memoryview(result.body)
-        for start in range(0, len(view), ENCODED_AT_A_TIME):
-            # The event loop waits for an encoding of the whole file, also in a thread.
-            await self._send(response, b64encode(view[start : start + ENCODED_AT_A_TIME]).decode())
+        for part in base64_parts(result.body):
+            await self._send(response, part.decode())
             await asyncio.sleep(0)
         await self._send(response, '"}')
 

@@ -16,8 +16,7 @@ import pytest
 import soundfile
 
 from server.audio.pcm import to_s16le
-from server.http.routes.speech import MAX_NOTES_CHARS
-from server.http.routes.speech import _headers as speech_headers
+from server.http.routes.speech import MAX_NOTES_CHARS, speech_headers
 from server.speech.service import SILENCES
 from tests.server.answers import GOOD, PREFIXES, WAYS, check_error
 from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, speech, write_bundle

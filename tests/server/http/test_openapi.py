@@ -159,7 +159,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 PROPERTIES = DOCUMENT["components"]["schemas"]["SpeechRequest"]["properties"]
 CHOICES = {
     name: set(choices(PROPERTIES[name]))
-    for name in ("response_format", "stream_format", "layout", "text_format", "task_type")
+    for name in ("response_format", "stream_format", "layout", "text_format", "task_type", "timestamps")
 }
 CHOICES["format"] = CHOICES["response_format"]
 NO_STRINGS = {
@@ -217,6 +217,10 @@ def suit_the_model(body: Any) -> None:
     for name, most in {"top_k": 3072, "exact_frames": 5}.items():
         if isinstance(body.get(name), int | float) and body[name] > most:
             body[name] = most
+    if body.get("stream") is True or body.get("stream_format") == "audio":
+        body.pop("timestamps", None)
+    if isinstance(body.get("exact_frames"), int | float) and body.get("timestamps") == "sentence":
+        body["timestamps"] = "chunk"
     cap, exact = body.get("max_new_tokens"), body.get("exact_frames")
     if isinstance(cap, int | float) and isinstance(exact, int | float) and 1 <= cap < exact:
         body["max_new_tokens"] = exact

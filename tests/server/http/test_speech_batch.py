@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from server.errors import InvalidRequestError
-from server.http.routes.speech_batch import ENCODED_AT_A_TIME, _Batch, _Result
+from server.http.base64_parts import ENCODED_AT_A_TIME
+from server.http.routes.speech_batch import _Batch, _Result
 from server.speech.rendering import WholeFiles
 from tests.server import clock
 from tests.server.answers import PREFIXES, check_error

@@ -184,3 +184,44 @@ def test_the_work_grows_with_the_length_only(unit: str) -> None:
         return total
 
     assert counted(100_000) <= 12 * counted(10_000) <= 12 * 60_000
+
+
+SENTENCE = Boundary.SENTENCE
+
+
+def test_each_sentence_may_be_a_chunk_of_its_own() -> None:
+    text = "Yes. It was late, and nobody came. Why?\n\nDr. Smith left. So did I."
+    found = list(chunks(text, "en", a_word_a_token, last=SENTENCE))
+    assert [chunk.text for chunk in found] == [
+        "Yes.",
+        "It was late, and nobody came.",
+        "Why?",
+        "Dr. Smith left.",
+        "So did I.",
+    ]
+    assert [chunk.boundary for chunk in found] == [
+        *(SENTENCE, SENTENCE, Boundary.PARAGRAPH, SENTENCE, Boundary.TEXT)
+    ]  # fmt: skip
+    assert len(list(chunks(text, "en", a_word_a_token))) == 2
+
+
+@pytest.mark.parametrize("text", ["Hello there. ...", "... Hello there.", "Hello there. ! ? ! ?", "“Hello there.” ..."])
+def test_marks_alone_are_no_sentence(text: str) -> None:
+    assert [chunk.text for chunk in chunks(text, "en", a_word_a_token, last=SENTENCE)] == [text]
+
+
+def test_a_sentence_that_is_too_long_is_cut_all_the_same() -> None:
+    long = "one thing, " * MAX_TOKENS + "the end."
+    found = [chunk.text for chunk in chunks(f"Hello there. {long} Bye.", "en", a_word_a_token, last=SENTENCE)]
+    assert found[0] == "Hello there."
+    assert found[-1] == "Bye."
+    assert max(map(a_word_a_token, found)) <= MAX_TOKENS
+    assert " ".join(found[1:-1]) == long
+
+
+@settings(deadline=None)
+@given(TEXTS, st.sampled_from(["en", "zh", "ja", "de", "fr", None]))
+def test_sentences_lose_nothing_either(text: str, language: str | None) -> None:
+    parts = list(chunks(text, language, a_word_a_token, last=SENTENCE))
+    assert bare("".join(part.text for part in parts)) == bare(text)
+    assert [part.boundary for part in parts if part.boundary is Boundary.TEXT] == [parts[-1].boundary]

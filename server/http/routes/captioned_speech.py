@@ -1,0 +1,123 @@
+"""POST `/dev/captioned_speech`: speech in base64, and when what is heard, in Kokoro-FastAPI's shape.
+
+Where Kokoro-FastAPI has words, an answer has sentences, or chunks if the request asks for these.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterable
+from itertools import chain
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sanic import Blueprint, Request
+
+from server.errors import InvalidRequestError
+from server.http.base64_parts import base64_length, base64_parts
+from server.http.doors import Doors
+from server.http.routes.speech import send_made, speak, speech_headers, stream
+from server.speech.captions import Caption
+from server.speech.fields import Switch
+from server.speech.foreign_fields import is_absent
+from server.speech.progress import made
+from server.speech.rendering import Speech
+from server.speech.request import SpeechRequest, Way
+from server.speech.request_body import json_object
+from server.speech.request_parsing import of_object
+
+LINES = "application/x-ndjson"
+_NOT_HERE = "stream_format"
+"""A field that has to be right, and says only that the answer is sent while it is made."""
+
+
+class CaptionOptions(BaseModel):
+    """What a request has beside the fields of a speech request."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    return_timestamps: Switch = True
+
+
+def captioned_speech_routes(doors: Doors) -> Blueprint:
+    """The route over what `doors` has, with the same limits as `/audio/speech`."""
+    blueprint = Blueprint("captioned_speech")
+
+    def read(body: bytes, **headers: str) -> SpeechRequest:
+        return captioned(json_object(body, **headers), streams=doors.streams)
+
+    @blueprint.post("/dev/captioned_speech", ctx_takes_recordings=True)
+    async def create_captioned_speech(request: Request) -> None:
+        async def send(speech_request: SpeechRequest, speech: Speech, way: Way) -> None:
+            headers = speech_headers(speech_request, speech)
+            if way == "whole":
+                await _send_whole(request, speech, headers, doors)
+            else:
+                await stream(request, speech, _lines(speech), LINES, headers, doors.limits.timeout)
+
+        await speak(doors, request, read, send)
+
+    return blueprint
+
+
+def captioned(sent: dict[str, Any], *, streams: bool) -> SpeechRequest:
+    """Read the fields of a request.
+
+    Args:
+        sent: the fields by the client's names.
+        streams: whether the answer is sent while it is made if the request does not say.
+
+    Raises:
+        InvalidRequestError: one of them is wrong.
+    """
+    given = {name: sent[name] for name in CaptionOptions.model_fields if sent.get(name) is not None}
+    try:
+        options = CaptionOptions.model_validate(given)
+    except ValidationError:
+        raise InvalidRequestError("return_timestamps must be true or false", param="return_timestamps") from None
+    fields = {name: value for name, value in sent.items() if name not in CaptionOptions.model_fields}
+    unit = "sentence" if is_absent(fields.get("exact_frames")) else "chunk"
+    usual = {"timestamps": unit, **({"stream": streams} if is_absent(fields.get(_NOT_HERE)) else {})}
+    fields |= {name: value for name, value in usual.items() if is_absent(fields.get(name))}
+    if not options.return_timestamps:
+        del fields["timestamps"]
+    request = of_object(fields)
+    return request.ignoring((*request.ignored, _NOT_HERE)) if request.stream_format else request
+
+
+async def _send_whole(request: Request, speech: Speech, headers: dict[str, str], doors: Doors) -> None:
+    with doors.files.one() as grow:
+        body = await made(speech.whole(grow), speech, doors.limits.timeout)
+        times = _words(speech.captions.all()) if speech.captions else None
+        before = b'{"audio": "'
+        behind = f'", {json.dumps({"audio_format": speech.content_type, "timestamps": times})[1:]}'.encode()
+        length = len(before) + base64_length(body) + len(behind)
+        parts = chain([before], base64_parts(body), [behind])
+        await send_made(request, speech, parts, length, "application/json", headers, doors.limits.timeout)
+
+
+async def _lines(speech: Speech) -> AsyncIterator[bytes]:
+    """Yield the file in parts, an object a line, each with the times of what has ended since the line before."""
+    async for part in speech.parts():
+        yield _line(speech, part, _ended(speech))
+    if left := _ended(speech):
+        yield _line(speech, b"", left)
+
+
+def _ended(speech: Speech) -> list[dict[str, Any]] | None:
+    return _words(speech.captions.due()) if speech.captions else None
+
+
+def _line(speech: Speech, part: bytes, times: list[dict[str, Any]] | None) -> bytes:
+    fields = {"audio": b64encode(part).decode(), "audio_format": speech.content_type, "timestamps": times}
+    return f"{json.dumps(fields)}\n".encode()
+
+
+def _words(captions: Iterable[Caption]) -> list[dict[str, Any]]:
+    """What is said and has ended, as Kokoro-FastAPI has words."""
+    return [
+        {"word": caption.text, "start_time": caption.start_time, "end_time": caption.end_time}
+        for caption in captions
+        if not caption.pause and caption.end_time is not None
+    ]

@@ -1,0 +1,138 @@
+"""Finds where what is said stands in the text that was written, though numbers, marks and blanks have become others.
+
+Words that both texts have are matched as in Bram Cohen's patience diff (https://bramcohen.livejournal.com/73318.html):
+words that stand once in each are anchors as far as their order is the same, and what lies between two anchors is
+matched in the same way. A place between two matched words that are not neighbours is an estimate.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
+
+import regex
+
+from server.text.sentences import UNSPACED
+
+_TOKEN = regex.compile(
+    rf"[{UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}--[{UNSPACED}]]+|(?P<mark>[\p{{Sentence_Terminal}}…]+)",
+    regex.V1,
+)
+"""A word, a character of a script that puts no space between words, or the marks that end a sentence."""
+_STOP = regex.compile(r"(?P<mark>[\p{Sentence_Terminal}…]++[\p{Pe}\p{Pf}\"'*_]*+)|\s++")
+"""Where a part of a text may end: behind a sentence's last mark, and before white space."""
+_BLANK_LINE = regex.compile(r"\n[^\S\n]*+\n")
+
+MOST_ROUNDS = 20
+"""How often what lies between anchors is matched anew; texts that people write need two or three rounds."""
+LOOKED_AT = 100
+"""Stops on either side of an estimated place among which the best one is chosen."""
+FAR = 60
+"""Characters that count as one: the cost of a place so far from the estimate."""
+_COST = {"blank line": 0.0, "mark": 0.1, "blank": 0.4, "anywhere": 1.5}
+"""What it costs that a part ends at such a place."""
+
+
+class Alignment:
+    """Where each place of what is said stands in what is written.
+
+    It takes time that grows with the length of the texts, times the logarithm of it.
+
+    Args:
+        said: what is said.
+        written: the text that it was made of, in the same order.
+    """
+
+    def __init__(self, said: str, written: str) -> None:
+        of_said, of_written = [*_TOKEN.finditer(said)], [*_TOKEN.finditer(written)]
+        pairs = matches([_word(token) for token in of_said], [_word(token) for token in of_written])
+        self._said = [of_said[i].span() for i, _ in pairs]
+        self._starts = [start for start, _ in self._said]
+        self._places = [of_written[j].span() for _, j in pairs]
+        self._written, self._said_length = written, len(said)
+        self._gap: tuple[int, int] | None = None
+        self._stops: list[tuple[int, float]] = []
+
+    def place(self, offset: int) -> int:
+        """The offset in what is written of a place between two characters of what is said."""
+        after = bisect_left(self._starts, offset)
+        begin, start = (self._said[after - 1][1], self._places[after - 1][1]) if after else (0, 0)
+        end, stop = self._said_length, len(self._written)
+        if after < len(self._starts):
+            end, stop = self._starts[after], self._places[after][0]
+        share = (offset - begin) / (end - begin) if begin < end else 0.0
+        return self._nearest_stop(start, stop, start + min(max(share, 0.0), 1.0) * (stop - start))
+
+    def _nearest_stop(self, start: int, stop: int, estimate: float) -> int:
+        if self._gap != (start, stop):
+            self._gap, self._stops = (start, stop), [*self._find_stops(start, stop)]
+        middle = bisect_right(self._stops, (round(estimate), 0.0))
+        near = self._stops[max(0, middle - LOOKED_AT) : middle + LOOKED_AT]
+        unit = max(1, min(stop - start, FAR))
+        return min(near, key=lambda found: found[1] + abs(found[0] - estimate) / unit)[0]
+
+    def _find_stops(self, start: int, stop: int) -> list[tuple[int, float]]:
+        """Places from `start` to `stop` where a part of the text may end, with their costs, in order."""
+        stops = {start: _COST["anywhere"], stop: _COST["anywhere"]}
+        for found in _STOP.finditer(self._written, start, stop):
+            kind = "mark" if found["mark"] else "blank line" if _BLANK_LINE.search(found[0]) else "blank"
+            place = found.end() if found["mark"] else found.start()
+            stops[place] = min(_COST[kind], stops.get(place, _COST["anywhere"]))
+        return sorted(stops.items())
+
+
+def _word(token: regex.Match[str]) -> str:
+    """What a token is compared by: a sentence's end may be marked in another way, and a word begin with a capital."""
+    return "." if token["mark"] else token[0].casefold()
+
+
+def matches(said: Sequence[str], written: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs of indices at which two lists have the same word; both indices rise from pair to pair."""
+    found: list[tuple[int, int]] = []
+    todo = [(0, len(said), 0, len(written), MOST_ROUNDS)]
+    while todo:
+        i, i_end, j, j_end, rounds = todo.pop()
+        while i < i_end and j < j_end and said[i] == written[j]:
+            found.append((i, j))
+            i, j = i + 1, j + 1
+        while i < i_end and j < j_end and said[i_end - 1] == written[j_end - 1]:
+            i_end, j_end = i_end - 1, j_end - 1
+            found.append((i_end, j_end))
+        anchors = _anchors(said, range(i, i_end), written, range(j, j_end)) if rounds else []
+        for anchor in anchors:
+            todo.append((i, anchor[0], j, anchor[1], rounds - 1))
+            i, j = anchor[0] + 1, anchor[1] + 1
+        if anchors:
+            todo.append((i, i_end, j, j_end, rounds - 1))
+            found += anchors
+    return sorted(found)
+
+
+def _anchors(said: Sequence[str], places: range, written: Sequence[str], others: range) -> list[tuple[int, int]]:
+    """Pairs of indices of words that stand once in either range, in the order of both."""
+    counts = Counter(said[place] for place in places)
+    other_counts = Counter(written[other] for other in others)
+    where = {written[other]: other for other in others}
+    once = (place for place in places if counts[said[place]] == other_counts[said[place]] == 1)
+    return _rising([(place, where[said[place]]) for place in once])
+
+
+def _rising(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The most of these pairs, whose first numbers rise, of which the second numbers rise as well.
+
+    It is the longest increasing subsequence by patience sorting.
+    """
+    tops: list[int] = []
+    on_top: list[int] = []
+    before: list[int] = []
+    for number, (_, second) in enumerate(pairs):
+        pile = bisect_left(tops, second)
+        before.append(on_top[pile - 1] if pile else -1)
+        tops[pile : pile + 1], on_top[pile : pile + 1] = [second], [number]
+    chain: list[tuple[int, int]] = []
+    number = on_top[-1] if on_top else -1
+    while number >= 0:
+        chain.append(pairs[number])
+        number = before[number]
+    return chain[::-1]
