@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 
 from playwright.sync_api import Page, expect
@@ -77,6 +78,17 @@ def test_a_take_has_captions_and_keeps_them(open_page: OpenPage, slow_server: Ru
     page.locator("#recent li").get_by_role("button", name="Play").click()
     vtt = "WEBVTT\n\n" + srt.replace(",", ".").replace("<on>", "&lt;on&gt;")
     assert download(page, "vtt") == ("aiden-7.vtt", vtt.encode())
+
+
+def test_the_server_tells_the_times_of_each_paragraph(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    speak(page, "One is here.\n\nTwo [0.5s] is there.", max_new_tokens=12)
+    _, srt = download(page, "srt")
+    assert [cue.split("\n")[2] for cue in srt.decode().strip().split("\n\n")] == ["One is here.", "Two", "is there."]
+    page.get_by_label("Position").fill("0.1")
+    expect(page.locator("#spoken mark")).to_have_count(0)  # it does not play
+    page.get_by_role("button", name="Play", exact=True).click()
+    expect(page.locator("#spoken mark")).to_have_text(re.compile("One is here.|Two|is there."))
 
 
 def test_a_machine_that_is_too_slow_is_told(open_page: OpenPage, slow_server: RunningServer) -> None:
