@@ -21,7 +21,7 @@ CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/wh
 TORCH = $(PIP) install $(CPU_TORCH) torch==2.13.0
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test test-models test-server test-sockets test-without-torch test-clients test-ray check check-deploy format lock tools test-tools export-tools random-model tiny-model clean
+.PHONY: serve test test-models test-server test-sockets test-without-torch test-clients test-ray check check-deploy docs format lock tools test-tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
@@ -59,6 +59,10 @@ check: $(VENV)/.dev-$(RUNTIME)
 # Image, compose, Kubernetes, nginx, systemd and workflows, against the schemas and linters of those who read them.
 check-deploy:
 	PYTHON=$(PYTHON) deploy/check.sh
+
+# The pages as a static site in .cache/site, with every link checked.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Real clients, each in an environment of its own under .cache/clients: 2.7 gigabytes, so that `test` is without
 # them. Their versions are in tests/clients/packages.toml. Those that clone voices speak with a small Base model, which is
@@ -121,6 +125,10 @@ $(VENV)/.export-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
 	$(ONE_RUNTIME)
 	$(TORCH)
 	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),export]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.made pyproject.toml constraints.txt
+	$(PIP) install $(LOCKED) -e '.[docs]'
 	touch $@
 
 # What names an ONNX Runtime, or more than a test needs, is installed without its own dependencies.

@@ -99,6 +99,7 @@ class Cost:
         got: what the attacker got.
         seconds: that it took.
         peak: bytes above what was resident before.
+        left: bytes that stayed resident, once the server had tidied up.
         seen: by listener and probe.
     """
 
@@ -106,6 +107,7 @@ class Cost:
     got: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     peak: int = 0
+    left: int = 0
     seen: Seen = field(default_factory=Seen)
 
     @property
@@ -130,6 +132,7 @@ class Cost:
         yield ", ".join(f"{number} x {what}" for what, number in sorted(self.got.items())) or "-"
         yield f"{self.seconds:.1f}"
         yield f"{self.peak / MEGABYTE:.0f}"
+        yield f"{self.left / MEGABYTE:+.1f}"
         yield spread(self.livez)
         heard = Counter(one.outcome for one in self.seen.heard)
         gap = max((longest_gap(one.parts) for one in self.seen.heard), default=0.0)
@@ -145,8 +148,8 @@ def spread(milliseconds: Sequence[float]) -> str:
 
 
 HEAD = (
-    "attack", "what the attacker got", "s", "peak RSS above before, MB", "`/livez` p50 / p99 / worst, ms (probes)",
-    "listener: longest gap; underruns at 1 x; requests",
+    "attack", "what the attacker got", "s", "peak RSS above before, MB", "RSS left, MB",
+    "`/livez` p50 / p99 / worst, ms (probes)", "listener: longest gap; underruns at 1 x; requests",
 )  # fmt: skip
 
 
@@ -179,6 +182,7 @@ class Siege:
                 cost.seconds = time.perf_counter() - began
         cost.peak = self.process.peak - before
         await self.settled()
+        cost.left = self.process.rss - before
         return cost
 
     async def settled(self) -> None:

@@ -1,4 +1,4 @@
-"""Plots a load over time."""
+"""Plots a load over time; run as a command it draws the chart of the first page from `recorded.toml`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from benchmarks import recorded
 from benchmarks.observed import Phase, Seen
 
 
@@ -41,3 +42,14 @@ def plot(phases: Sequence[Phase], seen: Seen, title: str, file: Path) -> None:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file)
+
+
+def main() -> None:
+    """Draw the chart of the recorded figures, and write the tables of the pages that show them."""
+    for path, text in recorded.made().items():
+        path.write_text(text, "utf-8")
+        print(f"{path.relative_to(recorded.ROOT)} is written")
+
+
+if __name__ == "__main__":
+    main()

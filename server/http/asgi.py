@@ -114,6 +114,8 @@ class AsgiApplication:
             except NotReady as error:
                 if not error.passing:
                     raise
+            if not self._server.is_alive:
+                raise NotReady("the server has ended; its log says why", passing=False)
             await asyncio.sleep(READY_SECONDS)
 
     async def stop(self) -> None:

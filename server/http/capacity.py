@@ -57,6 +57,8 @@ class OpenConnections:
             if oldest := self._take_spare() or self._look_for_spare():
                 self._open.discard(oldest)
                 oldest.abort()
+        else:
+            self._spare.clear()  # else connections that are closed by now would stay in memory
         self._open.add(new)
         return len(self._open) <= self._most
 

@@ -182,7 +182,7 @@ class GuardedHttp(Http):
 class GuardedProtocol(HttpProtocol):
     """Serves one connection."""
 
-    __slots__ = ("_begun", "_left", "_lingering", "held", "since", "unread", "websocket")
+    __slots__ = ("_begun", "_left", "_linger_end", "_lingering", "held", "since", "unread", "websocket")
 
     HTTP_CLASS = GuardedHttp
 
@@ -198,6 +198,7 @@ class GuardedProtocol(HttpProtocol):
         self.websocket: WebSocket | None = None
         """What the connection has become; all that it receives goes there."""
         self._lingering = False
+        self._linger_end: asyncio.TimerHandle | None = None
         self._left = self.app.config.REQUEST_BUFFER_SIZE
         self._begun = False
 
@@ -224,6 +225,9 @@ class GuardedProtocol(HttpProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection that is closed, and end its request when it is its turn."""
+        if self._linger_end is not None:
+            self._linger_end.cancel()  # a timer keeps all of its connection in memory
+        super().close()  # which ends Sanic's timer
         self.app.ctx.connections.discard(self)
         if self.websocket is not None:
             self.websocket.lose()
@@ -250,9 +254,13 @@ class GuardedProtocol(HttpProtocol):
         if self.unread and not self._lingering and self.transport and not self.transport.is_closing():
             self._lingering = True
             self.recv_buffer = bytearray()
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the client has reset the connection, which the event loop has not noticed yet
+                self.abort()
+                return
             self.transport.resume_reading()
-            self.loop.call_later(LINGER_SECONDS, self.close)
+            self._linger_end = self.loop.call_later(LINGER_SECONDS, self.close)
         elif self.http is not None and self.http.stage is Stage.REQUEST:
             self.abort()  # Sanic cannot close it before there is a request
         else:

@@ -65,6 +65,11 @@ class ServerThread:
         self._thread.start()
         self._listens.result()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Let requests under way finish, and wait until they have or their time is over."""
         loop, stop = self._listens.result()

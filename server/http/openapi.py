@@ -5,7 +5,7 @@ Fields describe themselves, errors give their own examples; only routes, statuse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -94,6 +94,15 @@ _ANSWERS = (
     *(AudioModelList, Alive, Ready, ErrorAnswer),
 )
 _TOO_LARGE = 413
+_NAMES = {
+    "model": ("ModelId", "The models of this server. `GET /models` says what each of them is."),
+    "voice": (
+        "VoiceId",
+        "The voices of the default model, and the uploaded ones that are everybody's. `GET /audio/voices` says what "
+        "each of them is, and lists those of another model and those of a key.",
+    ),
+}
+"""By field of a request: the schema that lists its ids, and what it says of them."""
 
 
 def document(*, max_input_chars: int, needs_key: bool) -> Json:
@@ -129,6 +138,25 @@ def document(*, max_input_chars: int, needs_key: bool) -> Json:
         "paths": _paths(),
         "components": {"schemas": _schemas(max_input_chars), "headers": HEADERS, "securitySchemes": {"key": key}},
     }
+
+
+def with_names(document: Json, models: Sequence[str], voices: Sequence[str]) -> Json:
+    """The document of `document`, with the ids that a request's `model` and `voice` may have.
+
+    OpenAI's own document lists ids in this way: as an enumeration beside any other text, because a voice has more
+    spellings than its id. A list without an id is left out, as JSON Schema has no empty enumerations.
+    """
+    components = document["components"]
+    schemas: Json = dict(components["schemas"])
+    request = schemas[SpeechRequest.__name__]
+    fields = dict(request["properties"])
+    for field, ids in (("model", models), ("voice", voices)):
+        name, description = _NAMES[field]
+        if ids:
+            schemas[name] = {"type": "string", "enum": [*ids], "description": description}
+            fields[field] = {**fields[field], "anyOf": [{"$ref": _REF.format(model=name)}, *fields[field]["anyOf"]]}
+    schemas[SpeechRequest.__name__] = {**request, "properties": fields}
+    return {**document, "components": {**components, "schemas": schemas}}
 
 
 def _paths() -> Json:
@@ -235,20 +263,24 @@ def _operation(name: str, tag: str, summary: str, content: Json, *statuses: int)
 
 
 def _error(status: int) -> Json:
-    """A status, with an example of each error that has it."""
+    """A status, with an example of each error that has it: what it means, and what to do."""
     examples, words, headers = {}, [], {"x-request-id"}
     if status >= SpeechFailedError.status:
         headers.add("x-should-retry")
     for error in _kinds(ApiError):
         if error.status == status and error.code is not None:
             message, param = error.example
-            examples[error.code] = {"value": body_of_error(error(message, param=param))}
-            words.append(f"`{error.code}`: {(error.__doc__ or '').partition(chr(10))[0]}")
+            meaning = (error.__doc__ or "").partition("\n")[0]
+            body = body_of_error(error(message, param=param))
+            examples[error.code] = {"summary": meaning, "description": error.remedy, "value": body}
+            words.append(f"`{error.code}`: {meaning}")
             headers |= set(error.headers)
     if status == _TOO_LARGE:
         code = SANIC_CODES[status]
         body = body_of("Request body exceeds the size limit", kind=InvalidRequestError.kind, code=code)
-        examples[code], words = {"value": body}, [f"`{code}`: The body is too long."]
+        meaning = "The body is too long."
+        examples[code] = {"summary": meaning, "description": "Send a shorter text or recording.", "value": body}
+        words = [f"`{code}`: {meaning}"]
     content = {"application/json": {"schema": _ref(ErrorAnswer), "examples": examples}}
     return {"description": "\n\n".join(words), "headers": _headers(*sorted(headers)), "content": content}
 
@@ -314,7 +346,8 @@ def _schemas(max_input_chars: int) -> Json:
     fields["input"] |= {"type": ["string", "null"]}
     for alias, name in ALIASES.items():
         other = {key: value for key, value in fields[name].items() if key not in ("maxLength", "examples", "default")}
-        fields[alias] = {**_optional(other), "description": f"Read as `{name}` where that is absent."}
+        about = {"description": f"Read as `{name}` where that is absent.", "x-alias-of": name}
+        fields[alias] = {**_optional(other), **about}
     # The text has to be there, by one of its names.
     names = ["input", *(alias for alias, name in ALIASES.items() if name == "input")]
     request["anyOf"] = [{"required": [name], "properties": {name: text}} for name in names]

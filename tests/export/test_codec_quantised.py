@@ -32,6 +32,8 @@ from export.graphs.codec_quantised import (
     replace_parts,
 )
 from export.graphs.streaming import CausalConv, CausalConvTranspose, Stream
+from export.weights import CheckpointError
+from server.engine.synthesizer import Synthesizer
 from server.graphs.codec_decoder import CodecDecoder as Graph
 from server.graphs.session import open_session
 from server.manifest import read_manifest
@@ -210,3 +212,10 @@ def test_what_calibrates_is_what_the_bundle_says(bundle_of: Callable[..., Path])
     again = spoken_codes(folder, manifest, lambda done, total: None)
     for one, other in zip(codes, again, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_model_that_says_nothing_is_told(bundle_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Synthesizer, "frame", lambda self, rows: [row.end() for row in rows])
+    folder = bundle_of("short")
+    with pytest.raises(CheckpointError, match=r"ends at once .* --precision fp32"):
+        spoken_codes(folder, read_manifest(folder), lambda done, total: None)

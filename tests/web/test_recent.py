@@ -60,7 +60,7 @@ def test_recent_results_survive_a_reload(open_page: OpenPage, real_server: Runni
     rows.first.get_by_role("button", name="Play").click()
     expect(page.locator("#wave")).to_have_attribute("data-state", "playing")
     assert download(page, "wav") == ("ryan-2.wav", wav)
-    rows.first.get_by_role("button", name="Use text and settings again").click()
+    rows.first.get_by_role("button", name="Use again").click()
     expect(text_of(page)).to_have_value("The second one.")
     expect(page.locator("#voices input[value=ryan]")).to_be_checked()
     expect(page.get_by_label("Temperature")).to_have_value("0.5")

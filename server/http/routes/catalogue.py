@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from urllib.parse import unquote
 
 from sanic import Blueprint, Request
 from sanic.response import HTTPResponse, json
 
 from server.errors import InvalidRequestError
+from server.http.listing import Listing
 from server.http.routes.methods import get_and_head
-from server.http.routes.voices import as_voice, card_of
+from server.http.routes.voices import card_of
 from server.http.schemas import (
     AudioModel,
     AudioModelList,
@@ -24,23 +24,19 @@ from server.http.schemas import (
 from server.models.catalogue import Bundle
 from server.models.pool import EnginePool
 from server.voices import languages
-from server.voices.catalogue import own_voices_of, voices_of
-from server.voices.folder import VoiceFolder
-from server.voices.profiles import Profile
+from server.voices.catalogue import own_voices_of
 
 FORMATS = ("objects", "names")
 
 
-def catalogue_routes(pool: EnginePool, profiles: Mapping[str, Profile], kept: VoiceFolder) -> Blueprint:
-    """Make the routes. A bundle whose manifest cannot be read is not listed; a request for it is told why.
+def catalogue_routes(pool: EnginePool, listing: Listing) -> Blueprint:
+    """Make the routes.
 
     Args:
         pool: the engines of the models.
-        profiles: the voice profiles, by id.
-        kept: the cloned voices that are kept.
+        listing: what there is to choose from.
     """
     blueprint = Blueprint("catalogue")
-    bundles = pool.bundles
 
     def describe(bundle: Bundle) -> ModelCard:
         manifest, engine = bundle.manifest, pool.loaded().get(bundle.id)
@@ -58,26 +54,23 @@ def catalogue_routes(pool: EnginePool, profiles: Mapping[str, Profile], kept: Vo
             problem=bundle.problem,
         )
 
-    def listed() -> list[Bundle]:
-        return [bundle for bundle in bundles.all() if bundle.manifest_or_none]
-
     @get_and_head(blueprint, "/models")
     async def list_models(request: Request) -> HTTPResponse:
-        return json(ModelList(data=[describe(bundle) for bundle in listed()]).model_dump())
+        return json(ModelList(data=[describe(bundle) for bundle in listing.models()]).model_dump())
 
     @get_and_head(blueprint, "/models/<name:str>", ctx_public=True)
     async def retrieve_model(request: Request, name: str) -> HTTPResponse:
         """Describe a model, and list the voices that are its own."""
-        bundle = bundles.resolve(unquote(name))
+        bundle = listing.bundles.resolve(unquote(name))
         voices = [
             ModelVoice(name=voice.id, language=voice.language, gender=voice.gender)
-            for voice in own_voices_of(bundle.manifest, profiles)
+            for voice in own_voices_of(bundle.manifest, listing.profiles)
         ]
         return json(ModelDetails(**describe(bundle).model_dump(), voices=voices).model_dump())
 
     @get_and_head(blueprint, "/audio/models", ctx_public=True)
     async def list_audio_models(request: Request) -> HTTPResponse:
-        models = [AudioModel(id=bundle.id, name=bundle.id) for bundle in listed()]
+        models = [AudioModel(id=bundle.id, name=bundle.id) for bundle in listing.models()]
         return json(AudioModelList(models=models).model_dump())
 
     @get_and_head(blueprint, "/audio/voices", ctx_public=True, ctx_shows_own=True)
@@ -90,17 +83,12 @@ def catalogue_routes(pool: EnginePool, profiles: Mapping[str, Profile], kept: Vo
         name, shape = request.args.get("model"), request.args.get("format", FORMATS[0])
         if shape not in FORMATS:
             raise InvalidRequestError(f"format must be one of {', '.join(FORMATS)}", param="format")
-        none = name is None and not bundles.all()
-        bundle = None if none else bundles.default() if name is None else bundles.resolve(name)
-        voices = voices_of(bundle.manifest, profiles) if bundle else []
-        able = [bundle] if name is not None and bundle else listed()
-        cards = []
-        for saved in kept.voices(request.ctx.caller):
-            if speaking := next((one.manifest for one in able if saved.fits(one.manifest)), None):
-                voices.append(as_voice(saved, speaking))
-                cards.append(card_of(saved))
+        voices, saved = listing.voices(request.ctx.caller, name)
+        cards = [card_of(voice) for voice in saved]
         names = [voice.id for voice in voices]
-        answer: VoiceNames | VoiceList = VoiceList(voices=voices, uploaded_voices=cards, keeps_voices=kept.keeps)
+        answer: VoiceNames | VoiceList = VoiceList(
+            voices=voices, uploaded_voices=cards, keeps_voices=listing.kept.keeps
+        )
         if shape == "names":
             answer = VoiceNames(voices=names, uploaded_voices=cards)
         return json(answer.model_dump())

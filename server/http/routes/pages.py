@@ -8,14 +8,19 @@ themselves.
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sanic import Blueprint, Request
 from sanic.exceptions import NotFound
-from sanic.response import HTTPResponse, json
+from sanic.response import HTTPResponse
 
+from server.http import openapi
+from server.http.listing import Listing
 from server.http.routes.methods import get_and_head
 from server.http.static_file import TYPES, StaticFile
 
@@ -47,16 +52,24 @@ def page_routes() -> Blueprint:
     return blueprint
 
 
-def docs_routes(document: dict[str, Any]) -> Blueprint:
-    """Make the routes of an OpenAPI document and of Swagger UI, which shows it."""
+def docs_routes(document: dict[str, Any], listing: Listing) -> Blueprint:
+    """Make the routes of an OpenAPI document and of Swagger UI, which shows it.
+
+    The document is public, so that it names the voices that everybody may speak with, whoever asks for it.
+    """
     blueprint = Blueprint("docs")
     files = _read(SWAGGER, _SWAGGER_POLICY)
     _add_page(blueprint, f"/{SWAGGER_PAGE}", files.pop(SWAGGER_PAGE))
     _add_parts(blueprint, SWAGGER.name, files)
 
+    @lru_cache(maxsize=1)
+    def written(models: tuple[str, ...], voices: tuple[str, ...]) -> bytes:
+        return json.dumps(openapi.with_names(document, models, voices), separators=(",", ":")).encode()
+
     @get_and_head(blueprint, "/openapi.json", ctx_public=True)
     async def show_document(request: Request) -> HTTPResponse:
-        return json(document)
+        body = await asyncio.to_thread(lambda: written(*listing.public_ids()))
+        return HTTPResponse(body, content_type="application/json")
 
     return blueprint
 

@@ -19,10 +19,8 @@ from server.errors import InvalidRequestError, UnknownVoiceError
 from server.http.access import KeyLimit
 from server.http.routes.methods import get_and_head
 from server.http.schemas import VoiceCard, VoiceDeleted, VoiceMade
-from server.manifest import Manifest
 from server.speech.keeping import FILE_FIELD, Keeper, read_order
 from server.speech.request_body import json_object
-from server.voices.catalogue import Voice
 from server.voices.folder import VoiceFolder
 from server.voices.saved import SavedVoice
 
@@ -93,17 +91,6 @@ def card_of(voice: SavedVoice) -> VoiceCard:
         designed=facts.designed,
         seconds=facts.seconds,
         notes=list(facts.notes),
-    )
-
-
-def as_voice(voice: SavedVoice, manifest: Manifest) -> Voice:
-    """A voice that is kept, among the others of a list, as a model speaks with it."""
-    return Voice(
-        id=voice.name,
-        name=voice.name,
-        description=voice.facts.description,
-        languages=tuple(manifest.languages),
-        instruction_used=manifest.follows_instructions,
     )
 
 

@@ -77,6 +77,9 @@ export async function listModels() {
   }
 }
 
+/** Fetch the OpenAPI document. */
+export const describeApi = async () => (await ask("openapi.json")).json();
+
 /** List the voices of a model, and those that are kept. */
 export async function listVoices(model) {
   const query = model ? `?model=${encodeURIComponent(model)}` : "";

@@ -1,50 +1,61 @@
-// The developers' page: it makes a key, and shows examples and lists of this server.
+// The developers' page: it makes a key, and shows examples, lists and tables of this server.
 
-import { API, hasKey, listModels, listVoices } from "./api.js";
+import { API, ROOT, describeApi, hasKey, listModels, listVoices } from "./api.js";
+import { settingsOf } from "./client_settings.js";
 import { byId, copyText, make, sentence } from "./dom.js";
-import * as snippets from "./snippets.js";
+import { cell, endpointRows, errorRows, fieldRows, full } from "./reference.js";
+import { curl, node, python } from "./snippets.js";
+import { events, play, speaker } from "./stream_snippets.js";
 import { factsOf, heardOf } from "./voice.js";
 
 const KEY_BYTES = 32;
+const EXAMPLES = { curl, python, node, play, speaker, events };
 const model = byId("model");
 const voice = byId("voice");
 
 let withKey = false;
 
-const cell = (content) => make("td", {}, content);
 const idCell = (id) => make("th", { scope: "row" }, make("code", {}, id));
+
+function showKey(key) {
+  const line = `KW_SECRET_API_KEY="${key}"`;
+  byId("key-line").textContent = line;
+  byId("key-docker").textContent = `docker run --publish 3000:3000 --env ${line} qwen3-tts-edge:cpu`;
+  byId("key-compose").textContent = `services:\n  server:\n    environment:\n      KW_SECRET_API_KEY: "${key}"`;
+  byId("key-alone").textContent = key;
+  byId("key-header").textContent = `Authorization: Bearer ${key}`;
+}
 
 function makeKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
   const key = btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-  byId("key-line").textContent = `KW_SECRET_API_KEY="sk-${key}"`;
-  byId("made").hidden = false;
+  showKey(`sk-${key}`);
   byId("make-key").textContent = "Make another key";
   byId("status").textContent = "A new key is shown below.";
 }
 
 async function copy(button) {
   const copied = await copyText(byId(button.dataset.copy));
-  const words = button.textContent;
+  button.dataset.words ??= button.textContent;
   byId("status").textContent = copied ? "Copied." : "The text is selected: copy it with Ctrl and C.";
   button.textContent = copied ? "Copied" : "Press Ctrl+C";
-  setTimeout(() => (button.textContent = words), 2000);
+  setTimeout(() => (button.textContent = button.dataset.words), 2000);
 }
 
 function showExamples() {
   const values = { base: API, model: model.value || "tts-1", voice: voice.value || "alloy", key: withKey };
-  for (const [name, write] of Object.entries(snippets)) byId(name).textContent = write(values);
+  for (const [name, write] of Object.entries(EXAMPLES)) byId(name).textContent = write(values);
 }
 
 function modelRow({ id, description, precision, instructions, languages }) {
   const follows = instructions === undefined ? "" : instructions ? "follows them" : "ignores them";
-  return make("tr", {}, idCell(id), cell(description ?? ""), cell(precision ?? ""), cell(follows), cell((languages ?? []).join(", ")));
+  return make("tr", {}, idCell(id), full(description ?? ""), cell(precision ?? ""), cell(follows), cell((languages ?? []).join(", ")));
 }
 
 function voiceRow(listed) {
   const { id, name, description } = listed;
   const what = [heardOf(listed), description, factsOf(listed)].filter(Boolean).join(" · ");
-  return make("tr", {}, idCell(id), cell(name ?? id), cell(what));
+  return make("tr", {}, idCell(id), cell(name ?? id), full(what));
 }
 
 async function showVoices() {
@@ -54,6 +65,7 @@ async function showVoices() {
   voice.replaceChildren(...listed.map(({ id }) => make("option", { value: id }, id)));
   byId("voices").replaceChildren(...listed.map(voiceRow));
   byId("voices-model").textContent = model.value;
+  byId("no-voices").hidden = listed.length > 0;
   showExamples();
 }
 
@@ -62,10 +74,19 @@ async function showAll() {
   withKey = locked || hasKey();
   byId("key-needed").textContent = locked
     ? "This server wants its API key. Without it only the models' ids can be shown here."
-    : "";
+    : hasKey()
+      ? ""
+      : "This server has no keys at present, and answers requests without this header.";
   model.replaceChildren(...models.map(({ id }) => make("option", { value: id }, id)));
   byId("models").replaceChildren(...models.map(modelRow));
   await showVoices();
+}
+
+async function showReference() {
+  const api = await describeApi();
+  byId("endpoints").replaceChildren(...endpointRows(api));
+  byId("payload").replaceChildren(...fieldRows(api));
+  byId("errors").replaceChildren(...errorRows(api));
 }
 
 async function attempt(work) {
@@ -78,9 +99,17 @@ async function attempt(work) {
 }
 
 byId("base").textContent = API;
+byId("base-kokoro").textContent = new URL("api/v1", ROOT).href;
+showKey("your-generated-key");
+for (const client of ["open-webui", "sillytavern"]) byId(client).replaceChildren(...settingsOf(client));
 byId("make-key").addEventListener("click", makeKey);
-for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => attempt(() => copy(button)));
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("[data-copy]");
+  if (button) attempt(() => copy(button));
+});
 model.addEventListener("change", () => attempt(showVoices));
 voice.addEventListener("change", showExamples);
 showExamples();
-attempt(showAll);
+attempt(async () => {
+  await Promise.all([showAll(), showReference()]);
+});

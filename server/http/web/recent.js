@@ -30,7 +30,7 @@ function row(take) {
       button(starred ? "★" : "☆", "Star", () => change(() => changeTake({ ...take, starred: !starred }), `Star: ${aboutOf(take)}`), star),
       button("Play", "Play", () => attempt(async () => actions.onplay({ ...take, samples: await samplesOf(take) }))),
       button("Rename", "Rename", () => rename(take, title)),
-      button("Use again", "Use text and settings again", () => actions.onreuse(take)),
+      button("Use again", "Use again", () => actions.onreuse(take)),
       button("Delete", "Delete", () => change(() => removeTake(take)))));
 }
 

@@ -3,10 +3,10 @@
 const TEXT = "Hello from my own machine.";
 
 /** Put a text in double quotes that JSON, Python and JavaScript read alike. */
-const quoted = (text) => JSON.stringify(text);
+export const quoted = (text) => JSON.stringify(text);
 
 /** Escape a text for the single quotes of a shell. */
-const inShell = (text) => text.replaceAll("'", String.raw`'\''`);
+export const inShell = (text) => text.replaceAll("'", String.raw`'\''`);
 
 export const curl = ({ base, model, voice, key }) => `curl ${base}/audio/speech \\
 ${key ? `  -H "Authorization: Bearer $KW_SECRET_API_KEY" \\\n` : ""}  -H "Content-Type: application/json" \\

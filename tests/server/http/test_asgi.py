@@ -354,6 +354,25 @@ async def test_its_life_begins_when_it_can_speak_and_ends_when_all_is_said(
 
 
 @in_loop
+async def test_who_waits_for_a_server_that_ends_is_told(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(GATE, str(models.parent / "gate"))
+    application = make(models)
+    starting = asyncio.create_task(application.start())
+
+    async def loading() -> bool:
+        with pytest.raises(NotReady) as caught:
+            await application.check_ready()
+        return "is being loaded" in str(caught.value)
+
+    while not await loading():
+        await asyncio.sleep(0.01)
+    await application.stop()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(NotReady, match="the server has ended"):
+            await starting
+
+
+@in_loop
 async def test_a_server_that_ends_a_connection_without_an_answer(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its end is there before the request is sent, or comes in its place."""
     application = make(models)

@@ -83,6 +83,7 @@ def test_every_example_fits_its_schema() -> None:
         for response in operation["responses"].values():
             for example in response["content"].get("application/json", {}).get("examples", {}).values():
                 validate.validate(example["value"])
+                assert example["summary"] and example["description"], example
 
 
 def choices(schema: dict[str, Any]) -> Iterator[Any]:
@@ -135,8 +136,28 @@ def test_it_is_valid_openapi() -> None:
 def test_it_is_served_to_everyone(fake_server: RunningServer, prefix: str) -> None:
     response = fetch("GET", f"{fake_server.url}{prefix}/openapi.json")
     assert response.headers["content-type"] == "application/json"
-    expected = openapi.document(max_input_chars=100_000, needs_key=True)
-    assert response.json() == expected
+    voices = fetch("GET", f"{fake_server.url}{prefix}/audio/voices?format=names").json()["voices"]
+    assert "ryan" in voices
+    document = openapi.document(max_input_chars=100_000, needs_key=True)
+    assert response.json() == openapi.with_names(document, ["custom", "design"], voices)
+
+
+def test_the_ids_that_there_are_are_listed_beside_every_other_spelling() -> None:
+    document = openapi.with_names(DOCUMENT, ["custom"], ["ryan", "anna"])
+    schemathesis.openapi.from_dict(document).validate()
+    schemas = document["components"]["schemas"]
+    assert (schemas["ModelId"]["enum"], schemas["VoiceId"]["enum"]) == (["custom"], ["ryan", "anna"])
+    request = schemas["SpeechRequest"]["properties"]
+    for field, name in {"model": "ModelId", "voice": "VoiceId"}.items():
+        assert request[field]["anyOf"][0] == {"$ref": f"#/components/schemas/{name}"}
+        assert request[field]["description"] == PROPERTIES[field]["description"]
+    validate = Draft202012Validator(
+        {"$ref": "#/components/schemas/SpeechRequest", "components": document["components"]}
+    )
+    for voice in ("ryan", "af_heart*0.4+am_adam*0.6", {"id": "anna"}, None):
+        validate.validate({"input": "a", "voice": voice})
+    assert openapi.with_names(DOCUMENT, [], []) == DOCUMENT
+    assert "VoiceId" not in DOCUMENT["components"]["schemas"]  # which was made once, and serves every request
 
 
 def test_a_server_without_keys_asks_for_none() -> None:

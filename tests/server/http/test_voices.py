@@ -554,3 +554,19 @@ def test_an_operator_answers_for_consent_and_marks_nothing(tmp_path: Path) -> No
         server.wait_ready()
         speak(client, voice="anna")
         assert client.delete(f"{VOICES}/anna").status_code == 200
+
+
+def ids_of(client: httpx.Client) -> list[str]:
+    """The voices that the OpenAPI document lists."""
+    ids: list[str] = client.get("/v1/openapi.json").json()["components"]["schemas"]["VoiceId"]["enum"]
+    return ids
+
+
+def test_the_document_lists_the_voices_that_are_everybodys(client: httpx.Client, visitor: httpx.Client) -> None:
+    own = ids_of(visitor)
+    assert "ryan" in own
+    for name, shared, listed in (("secret", "", own), ("sailor", "true", [*own, "sailor"])):
+        assert upload(client, name, shared=shared).status_code == 200
+        assert ids_of(visitor) == ids_of(client) == listed
+    assert client.delete(f"{VOICES}/sailor").status_code == 200
+    assert ids_of(visitor) == own
