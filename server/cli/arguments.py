@@ -98,6 +98,13 @@ def make_parser(run: Mapping[str, Command]) -> argparse.ArgumentParser:
     say.add_argument(
         "--ref-audio", type=Path, metavar="FILE", help="a recording of the voice to speak with, for Base models"
     )
+    say.add_argument(
+        "--captions",
+        type=Path,
+        metavar="FILE",
+        help="file to write captions to as well, ending in .srt or .vtt: a caption a sentence, each spoken by itself",
+    )
+    say.add_argument("--timestamps", help="of --captions: sentence (default), or chunk, which changes no audio")
     for name in SAY_OPTIONS:
         about = (SpeechRequest.model_fields[name].description or "").replace("%", "%%")
         say.add_argument(f"--{name.replace('_', '-')}", help=about)

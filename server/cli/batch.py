@@ -120,6 +120,7 @@ def note(manifest: Path, task: Task, speech: Speech, size: int) -> None:
         "seed": speech.seed,
         "audio_seconds": round(speech.audio_seconds, 3),
         "request_sha256": task.digest,
+        **({"timestamps": [caption.told() for caption in speech.times.all()]} if speech.times else {}),
     }
     with manifest.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(facts) + "\n")

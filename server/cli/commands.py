@@ -24,6 +24,7 @@ from server.http import key_file
 from server.http.key_file import KeyFileError
 from server.manifest import BundleError
 from server.speech.request_parsing import build
+from server.text import subtitles
 from server.voices import catalogue
 
 if TYPE_CHECKING:
@@ -36,8 +37,14 @@ def say(arguments: argparse.Namespace, settings: Settings) -> None:
     audio_format = output.suffix.lower().removeprefix(".")
     if audio_format not in FORMATS:
         raise CommandError(f"{output}: the name must end in one of .{', .'.join(FORMATS)}", USAGE_ERROR)
-    if not output.parent.is_dir():
-        raise CommandError(f"{output}: there is no folder {output.parent}", USAGE_ERROR)
+    captions: Path | None = arguments.captions
+    if captions is not None and captions.suffix.lower() not in subtitles.FORMATS:
+        raise CommandError(f"{captions}: the name must end in {' or '.join(subtitles.FORMATS)}", USAGE_ERROR)
+    if captions is None and arguments.timestamps:
+        raise CommandError("--timestamps needs --captions, the file to write them to", USAGE_ERROR)
+    for path in filter(None, (output, captions)):
+        if not path.parent.is_dir():
+            raise CommandError(f"{path}: there is no folder {path.parent}", USAGE_ERROR)
     asyncio.run(_say_to_file(arguments, open_own_service(settings), audio_format))
 
 
@@ -54,9 +61,10 @@ async def _say_to_file(arguments: argparse.Namespace, service: SpeechService, au
         ref_audio=_recording(arguments.ref_audio),
         response_format=audio_format,
         **{name: getattr(arguments, name) for name in SAY_OPTIONS},
+        timestamps=arguments.timestamps or (arguments.captions and "sentence"),
     )
     try:
-        print(await say_to_file(service, request, arguments.output), file=sys.stderr)
+        print(await say_to_file(service, request, arguments.output, arguments.captions), file=sys.stderr)
     finally:
         await service.pool.close()
 

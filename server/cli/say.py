@@ -1,4 +1,4 @@
-"""Writes speech to a file, which is either complete or not there."""
+"""Writes speech to a file, and its captions to another; each is either complete or not there."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from server.speech.captions import Caption
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
 from server.speech.service import SpeechService
+from server.text.subtitles import FORMATS, Cue
 
 
 async def write(
@@ -16,6 +18,7 @@ async def write(
     request: SpeechRequest,
     output: Path,
     whole: Callable[[Speech, int], object] = lambda speech, size: None,
+    captions: Path | None = None,
 ) -> Speech:
     """Write a request's speech to `output`, which is complete or stays as it was.
 
@@ -24,31 +27,50 @@ async def write(
         request: what is said.
         output: the file.
         whole: hears of the speech and the bytes of its file, once they are on the disk and before they have that name.
+        captions: a file in one of `subtitles.FORMATS` that is written as well, for a request with timestamps.
 
     Raises:
         ApiError: as for `SpeechService.start` and `Speech.whole`.
     """
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
+    files = [output] if captions is None else [output, captions]
     try:
         speech = await service.start(request, wait=True)
         try:
-            size = unfinished.write_bytes(await speech.whole())
+            size = _unfinished(output).write_bytes(await speech.whole())
         finally:
             speech.stop()
+        if captions is not None:
+            _unfinished(captions).write_text(_captions(await speech.captions(), captions), "utf-8", newline="\n")
         whole(speech, size)
-        unfinished.replace(output)
+        for path in files:
+            _unfinished(path).replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        for path in files:
+            _unfinished(path).unlink(missing_ok=True)
     return speech
 
 
-async def say(service: SpeechService, request: SpeechRequest, output: Path) -> str:
+def _unfinished(path: Path) -> Path:
+    """The name of a file until it is complete."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _captions(captions: list[Caption], path: Path) -> str:
+    """What a file of this name holds."""
+    return FORMATS[path.suffix.lower()](
+        Cue(caption.start_time, caption.end_time, caption.text)
+        for caption in captions
+        if not caption.pause and caption.end_time is not None
+    )
+
+
+async def say(service: SpeechService, request: SpeechRequest, output: Path, captions: Path | None = None) -> str:
     """Write a request's speech to `output`; return a line about it.
 
     Raises:
         ApiError: as for `write`.
     """
-    speech = await write(service, request, output)
+    speech = await write(service, request, output, captions=captions)
     audio, wall = speech.audio_seconds, speech.wall_seconds
     cut = f", cut off at {request.max_new_tokens} frames," if speech.capped else ""
     return (

@@ -159,6 +159,8 @@ class BatchResult(BaseModel):
     """The same seed gives the same audio."""
     usage: dict[str, Any] = {}
     """Tokens of the text, and codec frames made."""
+    timestamps: list[dict[str, Any]] = []
+    """When what is heard, as the events of `stream_format` `sse` tell it; absent where nobody asked for it."""
     error: str = ""
     """What is wrong and what to do; absent where there is none."""
     code: str = ""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from server.errors import InvalidRequestError
 from server.speech.fields import Switch
+from server.speech.foreign_fields import is_absent
 from server.speech.request import SpeechRequest
 from server.speech.request_parsing import of_object
 from server.text.live import GRANULARITIES, Granularity
@@ -51,6 +52,8 @@ def request_of(sent: Mapping[str, Any]) -> SpeechRequest:
     """
     own = {"type", "stream", "stream_format", *StreamOptions.model_fields}
     said = {name: value for name, value in sent.items() if name not in own and value is not None}
+    if not is_absent(said.get("timestamps")):
+        raise InvalidRequestError("timestamps are not available here; leave it out", param="timestamps")
     return of_object({"response_format": DEFAULT_FORMAT, **said, "input": ANY_TEXT})
 
 

@@ -130,7 +130,5 @@ class Captions:
             return "", *self._script.silence(self._said, self._end)
         start = self._script.said.index(piece.text, self._said)
         before, self._said = self._said, start + len(piece.text)
-        text, first, last = self._script.part(before, self._said)
-        first = max(first, self._end)
-        self._end = max(last, first)
+        text, first, self._end = self._script.part(before, self._said)
         return text, first, self._end

@@ -13,7 +13,7 @@ from server.engine.manner import PromptError
 from server.errors import ApiError, BusyError, InvalidRequestError, NoProgressError, SpeechFailedError
 from server.metrics import Outcome
 from server.models.memory import human_size
-from server.speech.captions import Captions
+from server.speech.captions import Caption, Captions
 from server.speech.plan import Plan
 from server.speech.reading import Reading
 
@@ -97,8 +97,8 @@ class Speech:
         self.reference_notes: tuple[str, ...] = ()
         """Notes in ASCII on what is wrong with the recording of its voice."""
         self.cloned = plan.delivery.reference is not None
-        self.captions = None if plan.script is None else Captions(plan.script, reading.timeline)
-        """When what is heard, as far as it has been; None where nobody asked for it."""
+        self.times = None if plan.script is None else Captions(plan.script, reading.timeline)
+        """When what is heard; None where nobody asked for it."""
         self._reading = reading
         self._encoder = encoder
         self.content_type = encoder.content_type
@@ -149,6 +149,14 @@ class Speech:
     def progress(self) -> object:
         """A value that changes whenever the speech makes progress, as `Reading.progress` has it."""
         return self._reading.progress
+
+    async def captions(self) -> list[Caption]:
+        """Captions of all that has been heard, made in a thread; none where nobody asked for them."""
+        return await asyncio.to_thread(self.times.all) if self.times else []
+
+    async def due_captions(self) -> list[Caption]:
+        """Captions that have not been given out, as `Captions.due` has them, likewise."""
+        return await asyncio.to_thread(list, self.times.due()) if self.times else []
 
     async def parts(self) -> AsyncGenerator[bytes]:
         """Yield the file in parts as they become ready; no part is empty.

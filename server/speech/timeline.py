@@ -36,7 +36,7 @@ class Timeline:
     """The samples that are heard, in the order in which they are heard.
 
     While a time-stretch is under way, a piece begins or ends at the sample at which the speed alone would put it, from
-    which the stretch's windows may be some milliseconds off; where it has been finished, the places are exact.
+    which the stretch's windows may be some 20 ms off; where it has been finished, the places are exact.
 
     Args:
         sample_rate: in Hz.

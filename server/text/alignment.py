@@ -2,14 +2,16 @@
 
 Words that both texts have are matched as in Bram Cohen's patience diff (https://bramcohen.livejournal.com/73318.html):
 words that stand once in each are anchors as far as their order is the same, and what lies between two anchors is
-matched in the same way. A place between two matched words that are not neighbours is an estimate.
+matched in the same way. Where there is no such word, the nearest two words in a row that both have are taken. A place
+between two matched words that are not neighbours is an estimate.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, zip_longest
 
 import regex
 
@@ -20,17 +22,20 @@ _TOKEN = regex.compile(
     regex.V1,
 )
 """A word, a character of a script that puts no space between words, or the marks that end a sentence."""
-_STOP = regex.compile(r"(?P<mark>[\p{Sentence_Terminal}…]++[\p{Pe}\p{Pf}\"'*_]*+)|\s++")
-"""Where a part of a text may end: behind a sentence's last mark, and before white space."""
-_BLANK_LINE = regex.compile(r"\n[^\S\n]*+\n")
+_STOP = regex.compile(
+    r"(?P<mark>[\p{Sentence_Terminal}…]++[\p{Pe}\p{Pf}\"'*_]*+)|(?P<lines>[^\S\n]*+\n[^\S\n]*+\n\s*+)|(?P<blank>\s++)"
+)
+"""Where a part of a text may end: behind a sentence's last mark, at a blank line, and before other white space."""
 
 MOST_ROUNDS = 20
 """How often what lies between anchors is matched anew; texts that people write need two or three rounds."""
+MOST_SKIPPED = 60
+"""Words of either text behind which a match is looked for where no word stands once; as many may be one number."""
 LOOKED_AT = 100
 """Stops on either side of an estimated place among which the best one is chosen."""
 FAR = 60
 """Characters that count as one: the cost of a place so far from the estimate."""
-_COST = {"blank line": 0.0, "mark": 0.1, "blank": 0.4, "anywhere": 1.5}
+_COST = {"lines": 0.0, "mark": 0.1, "blank": 0.4, "anywhere": 1.5}
 """What it costs that a part ends at such a place."""
 
 
@@ -76,8 +81,8 @@ class Alignment:
         """Places from `start` to `stop` where a part of the text may end, with their costs, in order."""
         stops = {start: _COST["anywhere"], stop: _COST["anywhere"]}
         for found in _STOP.finditer(self._written, start, stop):
-            kind = "mark" if found["mark"] else "blank line" if _BLANK_LINE.search(found[0]) else "blank"
-            place = found.end() if found["mark"] else found.start()
+            kind = found.lastgroup or "anywhere"
+            place = found.end() if kind == "mark" else found.start()
             stops[place] = min(_COST[kind], stops.get(place, _COST["anywhere"]))
         return sorted(stops.items())
 
@@ -106,7 +111,35 @@ def matches(said: Sequence[str], written: Sequence[str]) -> list[tuple[int, int]
         if anchors:
             todo.append((i, i_end, j, j_end, rounds - 1))
             found += anchors
+        else:
+            found += _runs(said, range(i, i_end), written, range(j, j_end))
     return sorted(found)
+
+
+def _runs(said: Sequence[str], places: range, written: Sequence[str], others: range) -> Iterator[tuple[int, int]]:
+    """Pairs of indices of the same words, found from left to right: of each run, the next one that is near."""
+    i, j = places.start, others.start
+    while skipped := _next_run(
+        said[i : min(places.stop, i + MOST_SKIPPED)], written[j : min(others.stop, j + MOST_SKIPPED)]
+    ):
+        i, j = i + skipped[0], j + skipped[1]
+        while i < places.stop and j < others.stop and said[i] == written[j]:
+            yield i, j
+            i, j = i + 1, j + 1
+
+
+def _next_run(said: Sequence[str], written: Sequence[str]) -> tuple[int, int] | None:
+    """How many words of either have to be skipped, the fewest there are, before two in a row are the same."""
+    in_said: dict[tuple[str, str], int] = {}
+    in_written: dict[tuple[str, str], int] = {}
+    for skipped, (pair, other) in enumerate(zip_longest(pairwise(said), pairwise(written))):
+        for two, seen in ((pair, in_said), (other, in_written)):
+            if two is not None:
+                seen.setdefault(two, skipped)
+        found = [(in_said[two], in_written[two]) for two in (pair, other) if two in in_said and two in in_written]
+        if found:
+            return min(found, key=sum)
+    return None
 
 
 def _anchors(said: Sequence[str], places: range, written: Sequence[str], others: range) -> list[tuple[int, int]]:

@@ -89,7 +89,7 @@ def captioned(sent: dict[str, Any], *, streams: bool) -> SpeechRequest:
 async def _send_whole(request: Request, speech: Speech, headers: dict[str, str], doors: Doors) -> None:
     with doors.files.one() as grow:
         body = await made(speech.whole(grow), speech, doors.limits.timeout)
-        times = _words(speech.captions.all()) if speech.captions else None
+        times = _words(await speech.captions()) if speech.times else None
         before = b'{"audio": "'
         behind = f'", {json.dumps({"audio_format": speech.content_type, "timestamps": times})[1:]}'.encode()
         length = len(before) + base64_length(body) + len(behind)
@@ -100,16 +100,13 @@ async def _send_whole(request: Request, speech: Speech, headers: dict[str, str],
 async def _lines(speech: Speech) -> AsyncIterator[bytes]:
     """Yield the file in parts, an object a line, each with the times of what has ended since the line before."""
     async for part in speech.parts():
-        yield _line(speech, part, _ended(speech))
-    if left := _ended(speech):
+        yield _line(speech, part, await speech.due_captions())
+    if left := await speech.due_captions():
         yield _line(speech, b"", left)
 
 
-def _ended(speech: Speech) -> list[dict[str, Any]] | None:
-    return _words(speech.captions.due()) if speech.captions else None
-
-
-def _line(speech: Speech, part: bytes, times: list[dict[str, Any]] | None) -> bytes:
+def _line(speech: Speech, part: bytes, captions: list[Caption]) -> bytes:
+    times = _words(captions) if speech.times else None
     fields = {"audio": b64encode(part).decode(), "audio_format": speech.content_type, "timestamps": times}
     return f"{json.dumps(fields)}\n".encode()
 

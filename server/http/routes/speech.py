@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from urllib.parse import quote
 
 from sanic import Blueprint, Request
@@ -16,6 +16,7 @@ from server.http.doors import Doors
 from server.http.sending import Sender, break_off
 from server.metrics import UNKNOWN
 from server.speech import telling
+from server.speech.captions import Caption
 from server.speech.progress import made
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest, Way
@@ -135,21 +136,19 @@ async def _events(speech: Speech) -> AsyncIterator[bytes]:
     Between them stand the times of what is heard, if they were asked for: of a piece before and behind its own parts.
     """
     async for part in speech.parts():
-        for event in _times(speech):
-            yield event
+        for caption in await speech.due_captions():
+            yield _time_event(caption)
         yield _event({"type": "speech.audio.delta", "audio": b64encode(part).decode()})
-    for event in _times(speech):
-        yield event
+    for caption in await speech.due_captions():
+        yield _time_event(caption)
     tokens, frames = speech.usage
     usage = {"input_tokens": tokens, "output_tokens": frames, "total_tokens": tokens + frames}
     ended = {"finish_reason": CAPPED} if speech.capped else {}
     yield _event({"type": "speech.audio.done", "usage": usage, **ended})
 
 
-def _times(speech: Speech) -> Iterator[bytes]:
-    """Events with the times that are known by now and have not been told."""
-    for caption in speech.captions.due() if speech.captions else ():
-        yield _event({"type": "speech.timestamp", **caption.told()})
+def _time_event(caption: Caption) -> bytes:
+    return _event({"type": "speech.timestamp", **caption.told()})
 
 
 def _event(data: dict[str, object]) -> bytes:
@@ -159,8 +158,8 @@ def _event(data: dict[str, object]) -> bytes:
 async def _send_whole(request: Request, speech: Speech, headers: dict[str, str], doors: Doors) -> None:
     with doors.files.one() as grow:
         body = await made(speech.whole(grow), speech, doors.limits.timeout)
-        if speech.captions:
-            times = json.dumps([caption.told() for caption in speech.captions.all()], separators=(",", ":"))
+        if speech.times:
+            times = json.dumps([caption.told() for caption in await speech.captions()], separators=(",", ":"))
             if len(times) <= MAX_TIMES_CHARS:
                 headers = {**headers, "x-timestamps": times}
         await send_made(request, speech, [body], len(body), speech.content_type, headers, doors.limits.timeout)

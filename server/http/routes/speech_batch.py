@@ -145,6 +145,8 @@ class _Batch:
             "usage": {**usage, "input_token_details": details},
             "seed": speech.seed,
         }
+        if speech.times:
+            fields["timestamps"] = [caption.told() for caption in await speech.captions()]
         return _Result(fields, body, speech.audio_seconds)
 
     async def _send_result(self, response: HTTPResponse, result: _Result, before: str) -> None:

@@ -33,7 +33,7 @@ def task(number: int = 1, text: str = "One.") -> Task:
 
 
 def said(seed: int = 7) -> Speech:
-    return cast(Speech, SimpleNamespace(model="custom", speaker="ryan", seed=seed, audio_seconds=1.0))
+    return cast(Speech, SimpleNamespace(model="custom", speaker="ryan", seed=seed, audio_seconds=1.0, times=None))
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import errno
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,27 @@ def test_say_writes_a_file(models: Path, tmp_path: Path, ending: str, capsys: py
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", output.name]
 
 
+@pytest.mark.parametrize(("ending", "begins"), [("srt", "1\n00:00:"), ("VTT", "WEBVTT\n\n00:00:")])
+@pytest.mark.parametrize("unit", ["sentence", "chunk"])
+def test_say_writes_captions(models: Path, tmp_path: Path, ending: str, begins: str, unit: str) -> None:
+    write_bundle(models, "short", generation={"max_new_tokens": 4})
+    output, captions = tmp_path / "out.pcm", tmp_path / f"out.{ending}"
+    captions.write_text("what was there before")
+    text = "[0.5s] Fish & chips cost $5. Two is here. "
+    options = ["--model", "short", "--captions", str(captions)]
+    options += ["--timestamps", unit] if unit == "chunk" else []
+    assert command.main(["say", text, "-o", str(output), *options]) == 0
+    written = captions.read_text("utf-8")
+    assert written.startswith(begins)
+    found = re.findall(r"(\d+)[.,](\d{3}) --> \d+:\d+:(\d+)[.,](\d{3})\n(.+)\n", written)
+    assert found[0][:2] == ("00", "500")
+    assert int(found[-1][2] + found[-1][3]) == round(1000 * len(output.read_bytes()) / 2 / SAMPLE_RATE)
+    said = "Fish &amp; chips" if ending == "VTT" else "Fish & chips"
+    whole = [f"{said} cost $5.", "Two is here."]
+    assert [text for *_, text in found] == (whole if unit == "sentence" else [" ".join(whole)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["models", output.name, captions.name])
+
+
 def test_say_tells_that_it_cut_the_speech_off(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out.pcm"
     assert command.main(["say", "Hello", "-o", str(output), "--max-new-tokens", "3"]) == 0
@@ -163,6 +185,12 @@ def test_say_speaks_with_a_voice_design_model(models: Path, tmp_path: Path) -> N
     [
         (["say", "Hello", "-o", "{}/out.ogg"], 2, ".mp3, .opus, .aac, .flac, .wav, .pcm"),
         (["say", "Hello", "-o", "{}/absent/out.wav"], 2, "there is no folder"),
+        (["say", "Hello", "-o", "{}/out.wav", "--captions", "{}/out.txt"], 2, "must end in .srt or .vtt"),
+        (["say", "Hello", "-o", "{}/out.wav", "--captions", "-"], 2, "must end in .srt or .vtt"),
+        (["say", "Hello", "-o", "{}/out.wav", "--captions", "{}/absent/out.srt"], 2, "there is no folder"),
+        (["say", "Hello", "-o", "{}/out.wav", "--timestamps", "chunk"], 2, "--timestamps needs --captions"),
+        (["say", "Hello", "-o", "{}/out.wav", "--captions", "{}/a.srt", "--timestamps", "word"], 2, "'sentence' or"),
+        (["say", "fail-later", "-o", "{}/out.wav", "--captions", "{}/out.srt"], 1, "could not be made"),
         (["say", " ", "-o", "{}/out.wav"], 2, "input is empty"),
         (["say", "Hello", "-o", "{}/out.wav", "--voice", "nobody"], 2, "voices are"),
         (["say", "Hello", "-o", "{}/out.wav", "--seed", "-2"], 2, "seed must be at least 0"),
@@ -258,13 +286,17 @@ def test_batch_speaks_each_line_once(models: Path, tmp_path: Path, capsys: pytes
 
 def test_batch_takes_requests(models: Path, tmp_path: Path) -> None:
     texts, folder = tmp_path / "texts.jsonl", tmp_path / "out"
-    lines = [{"id": "hello", "input": "Hello.", "seed": 7, "exact_frames": 3}, {"text": "Two.", "voice": "serena"}]
+    hello = {"id": "hello", "input": "Hello.", "seed": 7, "exact_frames": 3, "timestamps": "chunk"}
+    lines = [hello, {"text": "Two.", "voice": "serena"}]
     texts.write_text("\n".join(map(json.dumps, lines)))
     assert command.main(["batch", str(texts), "-o", str(folder), "--format", "flac"]) == 0
     assert soundfile.info(folder / "hello.flac").frames == 3 * FRAME
     entries = {str(entry["file"]): entry for entry in manifest_of(folder)}
     assert entries["hello.flac"]["seed"] == 7
+    times = {"text": "Hello.", "start_char": 0, "end_char": 6, "start_time": 0.0, "end_time": 0.24}
+    assert entries["hello.flac"]["timestamps"] == [times]
     assert entries["00002.flac"]["voice"] == "serena"
+    assert "timestamps" not in entries["00002.flac"]
 
 
 @pytest.mark.parametrize(

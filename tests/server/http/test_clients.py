@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import wave
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import openai
 import pytest
 import soundfile
+from openai._streaming import SSEDecoder
 
 from tests.server.running import KEY, PATIENCE_SECONDS, ROOT, RunningServer
 
@@ -58,6 +60,25 @@ def test_python_sdk_streaming(sdk: openai.OpenAI, audio_format: Any, fields: dic
         assert response.headers["transfer-encoding"] == "chunked"
         response.stream_to_file(tmp_path / "speech")
     check_audio((tmp_path / "speech").read_bytes(), audio_format)
+
+
+@pytest.mark.parametrize("speed", [1.0, 1.25])
+def test_python_sdk_reads_the_events_of_times_among_those_it_knows(sdk: openai.OpenAI, speed: float) -> None:
+    create = sdk.audio.speech.with_streaming_response.create
+    fields: dict[str, Any] = {**REQUEST, "input": "Hello [0.5s] from a test", "response_format": "pcm", "speed": speed}
+    with create(**fields, stream_format="sse", extra_body={**EXTRA, "timestamps": "chunk"}) as response:
+        events = [event.json() for event in SSEDecoder().iter_bytes(response.iter_bytes())]
+    assert events[-1]["type"] == "speech.audio.done"
+    audio = b"".join(b64decode(event["audio"]) for event in events if event["type"] == "speech.audio.delta")
+    spoken = round(FRAMES * SAMPLES_PER_FRAME / speed)
+    assert len(audio) == 2 * (2 * spoken + 12_000)
+    ended = [event for event in events if event.get("end_time") is not None]
+    starts = [0, spoken, spoken + 12_000, 2 * spoken + 12_000]
+    assert [round(event["start_time"] * 24_000) for event in ended] == starts[:-1]
+    assert [round(event["end_time"] * 24_000) for event in ended] == starts[1:]
+    assert [event["text"] for event in ended] == ["Hello", "", "from a test"]
+    assert not any(audio[2 * starts[1] : 2 * starts[2]])
+    assert any(audio[2 * starts[2] : 2 * starts[2] + 100])
 
 
 def test_python_sdk_async(real_server: RunningServer) -> None:

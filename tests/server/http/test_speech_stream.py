@@ -278,6 +278,7 @@ def test_fields_that_are_unknown_or_null_are_no_error(connection: ClientConnecti
         ({"split_granularity": "token", "text_format": "markdown"}, "text_format", "choose sentence"),
         ({"stream_audio": "perhaps"}, "stream_audio", "true or false"),
         ({"word_timestamps": True}, "word_timestamps", "not available"),
+        ({"timestamps": "sentence"}, "timestamps", "not available"),
         ({"voice": "nobody"}, "voice", "voices are"),
         ({"model": "nothing"}, "model", "no such model"),
         ({"language": "klingon"}, "language", "english"),

@@ -139,6 +139,14 @@ def test_times_that_cannot_be_told_are_refused(client: httpx.Client, fields: dic
     assert words in check_error(post(client, **fields), 400, "invalid_value", "timestamps")
 
 
+def test_each_text_of_a_batch_has_its_own_times(client: httpx.Client) -> None:
+    items = [{"input": "One. Two."}, {"input": "One. Two.", "timestamps": "sentence"}]
+    found = client.post("/v1/audio/speech/batch", json={"items": items, "response_format": "pcm"}).json()["results"]
+    assert "timestamps" not in found[0]
+    check(b64decode(found[1]["audio_data"]), found[1]["timestamps"])
+    assert [piece["text"] for piece in found[1]["timestamps"]] == ["One.", "", "Two."]
+
+
 CAPTIONED = "/dev/captioned_speech"
 
 

@@ -53,6 +53,14 @@ def test_parts_of_what_is_said_are_found(written: list[str], said: list[str], jo
     assert parts(said, joint.join(written)) == written
 
 
+def test_a_text_that_repeats_itself_does_not_drift() -> None:
+    plain = ("It was the same, and late again.",) * 2
+    spelt = ("It was 1,234,567 again.", "It was one million two hundred thirty four thousand five hundred again.")
+    lines = [plain, *[spelt] * 10, *[plain] * 10, *[spelt] * 10, plain]
+    written, said = map(list, zip(*lines, strict=True))
+    assert parts(said, " ".join(written)) == written
+
+
 def test_what_is_left_out_moves_nothing_that_follows() -> None:
     dropped = " ".join(f"word{number} the a of" for number in range(500))
     said = ["One day the sun rose.", "It was warm, and the day was long."]
