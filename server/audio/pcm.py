@@ -19,3 +19,13 @@ def to_s16le(samples: Samples) -> bytes:
         raise ValueError("the audio holds samples that are not finite numbers")
     scaled: Samples = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0)
     return scaled.astype("<i2").tobytes()
+
+
+def from_s16le(data: bytes) -> Samples:
+    """Turn 16-bit PCM into samples `[n]`, of which `to_s16le` makes the same bytes; -32768, which it never makes, is
+    clipped by it.
+
+    Raises:
+        ValueError: half a sample is left.
+    """
+    return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32767)

@@ -32,6 +32,7 @@ from server.http.error_answers import JsonErrors
 from server.http.listing import Listing
 from server.http.routes.captioned_speech import captioned_speech_routes
 from server.http.routes.catalogue import catalogue_routes
+from server.http.routes.encoding import encoding_routes
 from server.http.routes.health import health_routes
 from server.http.routes.pages import docs_routes, page_routes
 from server.http.routes.speech import speech_routes
@@ -154,6 +155,7 @@ def create_app(
     app.ctx.turns = Turns(REQUESTS_A_ROUND)
     app.ctx.connections = OpenConnections(connections_possible(settings.max_connections))
     _configure(app, settings)
+    mark = MARK if settings.mark_synthetic == "on" else ""
     app.ctx.service = service = SpeechService(
         pool,
         profiles,
@@ -165,7 +167,7 @@ def create_app(
             Sources(settings.max_reference, settings.reference_hosts, settings.reference_dir),
             settings.max_reference_seconds,
         ),
-        MARK if settings.mark_synthetic == "on" else "",
+        mark,
     )
     keys, files = KeyLimit(settings.max_requests_per_key), WholeFiles(settings.max_file)
     limits = StreamLimits(
@@ -181,6 +183,7 @@ def create_app(
         speech_routes(doors),
         speech_stream_routes(doors),
         speech_batch_routes(doors),
+        encoding_routes(doors, mark),
         catalogue_routes(pool, listing),
         voice_routes(Keeper(service, settings.voice_consent, settings.request_timeout), service.voices, keys),
         docs_routes(
@@ -256,8 +259,14 @@ def _guard(app: Sanic[Any, Any], settings: Settings) -> None:
         request.ctx.admitted = True
 
     async def check(request: Request) -> None:
-        if not getattr(request.ctx, "refused", False):  # Sanic also runs this for an error that it is about to answer
+        if getattr(request.ctx, "refused", False):  # Sanic also runs this for an error that it is about to answer
+            return
+        try:
             admit(request)
+        except ApiError:
+            if getattr(getattr(request.route, "ctx", None), "reads_body", False):  # nothing of it has been read
+                cast(GuardedHttp, request.stream).give_up_body()
+            raise
 
     app.ctx.admit = admit
     app.register_middleware(check, "request")

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
 from server import __version__
-from server.audio.encoders import CONTENT_TYPES
+from server.audio.encoders import CONTENT_TYPES, FORMATS
 from server.errors import ApiError, InvalidRequestError, SpeechFailedError
 from server.http.error_answers import SANIC_CODES, body_of, body_of_error
 from server.http.schemas import (
@@ -130,6 +130,7 @@ def document(*, max_input_chars: int, needs_key: bool) -> Json:
         "security": [{"key": []}] if needs_key else [],
         "tags": [
             {"name": "speech", "description": "Text in, audio out."},
+            {"name": "files", "description": "Samples in, a file out."},
             {"name": "catalogue", "description": "Models and voices."},
             {"name": "voices", "description": "Cloned voices that are kept."},
             {"name": "health", "description": "For whoever watches the server."},
@@ -185,6 +186,15 @@ def _paths() -> Json:
     captioned["requestBody"] = {"required": True, "content": {"application/json": {"schema": order}}}
     batch = _operation("createSpeechBatch", "batch", "Speak several texts", _json(BatchAnswer), 400, 401, 403, 413, 429)
     batch["requestBody"] = {"required": True, "content": {"application/json": {"schema": BATCH}}}
+    encoded = _operation("encodeAudio", "files", "Encode samples", _files(), 400, 401, 403, 429, 503)
+    wanted_format = {
+        "name": "response_format",
+        "in": "query",
+        "description": "The kind of file.",
+        "schema": {"enum": list(FORMATS), "default": "mp3"},
+    }
+    samples = {"type": "string", "format": "binary", "description": "Samples: 16 bit, little-endian, mono, 24 kHz."}
+    encoded["requestBody"] = {"required": True, "content": {"audio/pcm": {"schema": samples}}}
     models = _operation("listModels", "catalogue", "List the models", _json(ModelList), 401)
     model = _operation("retrieveModel", "catalogue", "Describe a model", _json(ModelDetails), 404, 503)
     shape = {
@@ -220,6 +230,7 @@ def _paths() -> Json:
     return {
         "/audio/speech": {"post": speech},
         "/audio/speech/batch": {"post": batch},
+        "/audio/encode": {"post": {**encoded, "parameters": [wanted_format]}},
         "/dev/captioned_speech": {"servers": root, "post": captioned},
         "/models": {"get": models},
         "/models/{id}": {"get": {**model, "parameters": [model_id]}},
@@ -295,7 +306,6 @@ def _json(model: type[BaseModel]) -> Json:
 
 def _audio() -> Json:
     """The media types of speech: files, and events."""
-    file = {"schema": {"type": "string", "format": "binary"}}
     event = {
         "type": "object",
         "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
@@ -306,7 +316,12 @@ def _audio() -> Json:
         "or pause: `text`, `start_char` and `end_char` in `input` (in code points), `start_time` and `end_time` (in "
         "seconds, null while it is heard), and `pause` where nothing is said.",
     }
-    return dict.fromkeys(sorted(set(CONTENT_TYPES.values())), file) | {"text/event-stream": {"schema": event}}
+    return _files() | {"text/event-stream": {"schema": event}}
+
+
+def _files() -> Json:
+    file = {"schema": {"type": "string", "format": "binary"}}
+    return dict.fromkeys(sorted(set(CONTENT_TYPES.values())), file)
 
 
 class _WithoutTitles(GenerateJsonSchema):

@@ -51,7 +51,7 @@ class Patience:
     """How long a client may let the server wait: for each part of the audio, and on the whole.
 
     Args:
-        sent: whose audio is sent.
+        sent: whose audio is sent, or received.
         timeout: seconds for which the client may take nothing; 0 is for ever.
     """
 
@@ -59,11 +59,11 @@ class Patience:
         self._sent, self._timeout = sent, timeout
         self._waited = 0.0
 
-    async def bounded(self, sending: Awaitable[None]) -> None:
-        """Send a part that is short beside what a client may be late.
+    async def bounded(self, sending: Awaitable[T]) -> T:
+        """Send or receive a part that is short beside what a client may be late.
 
         Raises:
-            TimeoutError: the client takes nothing, or too little for too long.
+            TimeoutError: the client takes or sends nothing, or too little for too long.
         """
         # Audio made counts, not audio sent: what is encoded at a time is short beside what a client may be late.
         allowed = self._timeout + MAX_WAIT_PER_AUDIO_SECOND * self._sent.audio_seconds - self._waited
@@ -71,8 +71,9 @@ class Patience:
         began = clock()
         try:
             async with asyncio.timeout(min(self._timeout, max(allowed, 0.0)) if self._timeout else None):
-                await sending
+                done = await sending
         except TimeoutError:
             self._sent.outcome = "timed_out"
             raise
         self._waited += clock() - began
+        return done

@@ -17,6 +17,8 @@ from server.speech.captions import Caption, Captions
 from server.speech.plan import Plan
 from server.speech.reading import Reading
 
+STREAMED = '"stream": true sends it while it is made'
+
 
 class WholeFiles:
     """Bounds the files that are sent whole, because they are kept in memory until they are made.
@@ -30,8 +32,12 @@ class WholeFiles:
         self._held = 0
 
     @contextmanager
-    def one(self) -> Iterator[Callable[[int], None]]:
+    def one(self, instead: str = STREAMED, param: str | None = "input") -> Iterator[Callable[[int], None]]:
         """Count one file, with a function that has to be called with the bytes by which the file grows.
+
+        Args:
+            instead: what the message of an error tells the client to do.
+            param: the field of the request that is to blame.
 
         Raises:
             InvalidRequestError: from that function, if the file would be too long.
@@ -42,14 +48,13 @@ class WholeFiles:
         def grow(more: int) -> None:
             nonlocal length
             most = human_size(self._most)
-            hint = '"stream": true sends it while it is made'
             if length + more > self._most:
                 raise InvalidRequestError(
-                    f"the whole file would be longer than {most}; {hint}, or choose a smaller response_format",
-                    param="input",
+                    f"the whole file would be longer than {most}; {instead}, or choose a smaller response_format",
+                    param=param,
                 )
             if self._held + more > self._most:
-                raise BusyError(f"whole files that others wait for take {most} already; {hint}, or try again soon")
+                raise BusyError(f"whole files that others wait for take {most} already; {instead}, or try again soon")
             length += more
             self._held += more
 

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import cast
 from urllib.parse import quote
 
 from sanic import Blueprint, Request
-from sanic.response import HTTPResponse
 
-from server import log
 from server.errors import ApiError, InvalidRequestError, KeyLimitError, SpeechFailedError
-from server.http.close_delimited import reset_at_close, send_until_closed
+from server.http.close_delimited import send_until_closed
 from server.http.doors import Doors
+from server.http.sending import Sender, break_off
 from server.metrics import UNKNOWN
 from server.speech import telling
 from server.speech.captions import Caption
-from server.speech.progress import Patience, made
+from server.speech.progress import made
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest, Way
 from server.speech.request_parsing import parse
 from server.speech.telling import CAPPED
 
 EVENT_STREAM = "text/event-stream"
-SEND_BYTES = 1 << 16
-"""Bytes that are sent at a time; the limits on a slow client look at the time that each piece takes."""
 MAX_TIMES_CHARS = 4096
 """The longest header of times; many proxies take 8 KB for all headers together."""
 MAX_NOTES_CHARS = 1000
@@ -185,14 +180,14 @@ async def send_made(
     if speech.capped:
         headers["x-finish-reason"] = CAPPED
     response = await request.respond(content_type=content_type, headers=headers)
-    sender = _Sender(response, speech, timeout)
+    sender = Sender(response, speech, timeout)
     try:
         for part in parts:
             await sender.send(part)
             await asyncio.sleep(0)  # what makes the next part may take as long as sending this one
         await sender.end()
     except TimeoutError as error:
-        await _break_off(request, error)
+        await break_off(request, error)
 
 
 async def stream(
@@ -210,53 +205,11 @@ async def stream(
     response = await request.respond(content_type=content_type, headers=headers)
     if request.version == "1.0":
         send_until_closed(request, response)
-    sender = _Sender(response, speech, timeout)
+    sender = Sender(response, speech, timeout)
     try:
         while part is not None:
             await sender.send(part)
             part = await made(anext(parts, None), speech, timeout)
         await sender.end()
     except (SpeechFailedError, TimeoutError) as error:
-        await _break_off(request, error)
-
-
-class _Sender:
-    """Sends a body as fast as its client takes it, within limits on how slow the client may be.
-
-    Args:
-        response: the answer that is sent.
-        speech: the speech whose audio is sent.
-        timeout: seconds for which the client may take nothing; 0 is no limit.
-    """
-
-    def __init__(self, response: HTTPResponse, speech: Speech, timeout: float) -> None:
-        self._response, self._patience = response, Patience(speech, timeout)
-
-    async def send(self, part: bytes | bytearray) -> None:
-        """Send a part of the body.
-
-        Raises:
-            TimeoutError: the client takes nothing, or too little for too long.
-        """
-        view = memoryview(part)
-        for start in range(0, len(view), SEND_BYTES):
-            await self._patience.bounded(self._response.send(bytes(view[start : start + SEND_BYTES])))
-
-    async def end(self) -> None:
-        """Send the mark of the body's end.
-
-        Raises:
-            TimeoutError: as for `send`.
-        """
-        await self._patience.bounded(self._response.eof())  # type: ignore[no-untyped-call]
-
-
-async def _break_off(request: Request, error: Exception) -> None:
-    """Drop the connection without the mark of the body's end, so that no client takes its part for the whole."""
-    log.event("stream_broken", level=logging.WARNING, id=request.id, reason=type(error).__name__)
-    transport = cast(asyncio.Transport, request.transport)
-    if request.version == "1.0":
-        reset_at_close(transport)
-    transport.abort()
-    # Sanic cancels the task of a lost connection, which is this one.
-    await asyncio.Event().wait()
+        await break_off(request, error)

@@ -1,5 +1,7 @@
 // Calls of the server's API, with the key that it wants.
 
+import { events } from "./events.js";
+
 /** One folder above this file, so that it is right behind a proxy that adds a prefix. */
 export const ROOT = new URL("..", import.meta.url);
 export const API = new URL("v1", ROOT).href;
@@ -37,7 +39,7 @@ export function setKey(value, remember = false) {
 }
 
 async function ask(path, { body, method = body ? "POST" : "GET", signal } = {}) {
-  const json = body && !(body instanceof FormData);
+  const json = body && !(body instanceof FormData || body instanceof Blob);
   const headers = new Headers();
   try {
     if (key) headers.set("authorization", `Bearer ${key}`);
@@ -103,41 +105,40 @@ export function openSocket(path) {
   return socket;
 }
 
-export const brokenOff = () => new ApiError("The speech broke off: the server ended it before its end. Its log says why.");
+export const brokenOff = () =>
+  new ApiError("The speech broke off: the server ended it before its end. Its log says why.", { code: "broken_off" });
 
-/** Fetch speech as a whole file, which contains its own length. */
-export async function speechFile(body, signal) {
-  return await (await ask("audio/speech", { body: { ...body, stream: false }, signal })).blob();
+/** Have the server make a file of samples, which are a Blob of type `audio/pcm`. */
+export async function encoded(samples, format, signal) {
+  return await (await ask(`audio/encode?response_format=${format}`, { body: samples, signal })).blob();
 }
 
-/** Fetch speech while it is made; returns its samples as Int16Arrays that arrive one by one, and what else is told of it. */
-export async function speechStream(request, signal) {
-  const body = { ...request, response_format: "pcm", stream: true };
+/**
+ * Fetch speech while it is made; returns its samples as Int16Arrays that arrive one by one, and what else is told of it.
+ * `ontime` is called with what is told of the times at which each piece of the text is said.
+ */
+export async function speechStream(request, signal, ontime) {
+  const body = { ...request, response_format: "pcm", stream: true, stream_format: "sse" };
+  if (ontime) body.timestamps = "chunk";
   const response = await ask("audio/speech", { body, signal });
   const { headers } = response;
   const notes = headers.get("x-reference-notes") ?? "";
-  return { seed: Number(headers.get("x-seed")), notes, parts: samples(response.body.getReader()) };
+  return { seed: Number(headers.get("x-seed")), notes, parts: parts(response.body.getReader(), ontime) };
 }
 
-async function* samples(reader) {
-  let rest = new Uint8Array();
-  for (;;) {
-    const { done, value } = await read(reader);
-    if (done) return;
-    const bytes = new Uint8Array(rest.length + value.length);
-    bytes.set(rest);
-    bytes.set(value, rest.length);
-    rest = bytes.slice(bytes.length & ~1);
-    const view = new DataView(bytes.buffer);
-    if (bytes.length > 1) yield Int16Array.from({ length: bytes.length >> 1 }, (_, i) => view.getInt16(2 * i, true));
-  }
-}
-
-async function read(reader) {
+async function* parts(reader, ontime) {
   try {
-    return await reader.read();
+    for await (const { type, audio, ...time } of events(reader)) {
+      if (type === "speech.audio.delta") yield samplesOf(atob(audio));
+      else if (type === "speech.timestamp") ontime?.(time);
+    }
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw brokenOff();
   }
+}
+
+/** Samples in the letters of a string: signed 16 bit, little-endian. */
+function samplesOf(bytes) {
+  return Int16Array.from({ length: bytes.length >> 1 }, (_, i) => bytes.charCodeAt(2 * i) | (bytes.charCodeAt(2 * i + 1) << 8));
 }

@@ -10,7 +10,10 @@ const LONGEST_BUFFER = 4; // seconds
 const newContext = () => new AudioContext({ sampleRate: SAMPLE_RATE });
 
 export class Player {
+  loops = false; // whether audio that has ended begins again
   #context;
+  #gain;
+  #volume = 1;
   #samples = new Int16Array(0);
   #length = 0;
   #cursor = 0; // index of the next sample to schedule
@@ -31,8 +34,7 @@ export class Player {
     const position = this.position;
     this.#shouldPlay = false;
     this.seek(position);
-    this.#context ??= newContext();
-    this.#context.resume();
+    this.#wake();
   }
 
   /** Drop all samples, and play those that will be pushed. */
@@ -79,10 +81,9 @@ export class Player {
   }
 
   play() {
-    this.#context ??= newContext();
     if (this.#complete && this.#cursor === this.#length && !this.#sources.size) this.#cursor = 0;
     this.#shouldPlay = true;
-    this.#context.resume();
+    this.#wake();
     this.#schedule();
   }
 
@@ -96,6 +97,16 @@ export class Player {
     this.#stopSources();
     this.#cursor = Math.min(Math.max(0, Math.round(position * SAMPLE_RATE)), this.#length);
     this.#schedule();
+  }
+
+  get volume() {
+    return this.#volume;
+  }
+
+  /** 0 is silence, and 1 as loud as the samples are. */
+  set volume(value) {
+    this.#volume = value;
+    if (this.#gain) this.#gain.gain.value = value;
   }
 
   get samples() {
@@ -122,6 +133,21 @@ export class Player {
     return this.#sources.size || (this.#cursor > 0 && this.#cursor < this.#length) ? "paused" : "idle";
   }
 
+  /** Whether all that has come has been played, and more will come. */
+  get isDry() {
+    return this.state === "waiting" && this.#cursor > 0 && !this.#complete;
+  }
+
+  /** Let the clock run on. */
+  #wake() {
+    if (!this.#context) {
+      this.#context = newContext();
+      this.#gain = new GainNode(this.#context, { gain: this.#volume });
+      this.#gain.connect(this.#context.destination);
+    }
+    this.#context.resume();
+  }
+
   #stopSources() {
     for (const source of this.#sources) {
       source.onended = null;
@@ -132,8 +158,9 @@ export class Player {
 
   /** Schedule what has arrived; after each gap, wait for twice as much as before it. */
   #schedule() {
-    const left = this.#length - this.#cursor;
     const starving = this.#sources.size === 0;
+    if (this.loops && this.#shouldPlay && this.#complete && starving && this.#cursor === this.#length) this.#cursor = 0;
+    const left = this.#length - this.#cursor;
     if (this.#shouldPlay && this.#complete && left === 0 && starving) {
       this.#shouldPlay = false;
       this.#context.suspend();
@@ -144,7 +171,7 @@ export class Player {
       const audio = this.#context.createBuffer(1, left, SAMPLE_RATE);
       audio.copyToChannel(floats, 0);
       const source = new AudioBufferSourceNode(this.#context, { buffer: audio });
-      source.connect(this.#context.destination);
+      source.connect(this.#gain);
       source.onended = () => this.#ended(source);
       source.start(this.#nextFrame / SAMPLE_RATE);
       this.#sources.add(source);

@@ -1,10 +1,15 @@
 // The player panel: the take that plays, its waveform, its facts and its files.
 
 import { byId, clock, make, seconds } from "./dom.js";
+import { fileOf, isCaptions, save } from "./files.js";
 import { Player } from "./player.js";
-import { MARK, pcmFile, wavFile } from "./wav.js";
+import { startSound } from "./sound.js";
+import { markSpoken } from "./spoken.js";
+import { paceOf } from "./takes.js";
 import { Waveform } from "./waveform.js";
+import { setStatus, showingErrors } from "./work.js";
 
+const SLOWER = 1.05; // times as long as the audio, from which on a machine is called slower than speech
 const canvas = byId("wave");
 const seek = byId("seek");
 const playButton = byId("play");
@@ -16,6 +21,7 @@ export class PlayerPanel {
   #wave = new Waveform(canvas);
   #files = new Map();
   #arriving = false;
+  #making = false;
   #drawing = 0;
   #onstate;
 
@@ -23,9 +29,11 @@ export class PlayerPanel {
   constructor(onstate) {
     this.#onstate = onstate;
     this.#player = new Player(() => this.#changed());
-    playButton.addEventListener("click", () => this.#toggle());
+    startSound(this.#player);
+    playButton.addEventListener("click", () => this.toggle());
     seek.addEventListener("input", () => this.#player.seek(Number(seek.value)));
     format.addEventListener("change", () => this.#showHelp());
+    byId("download").addEventListener("click", () => this.#download());
     new ResizeObserver(() => this.#changed()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#changed());
     this.#showHelp();
@@ -89,29 +97,15 @@ export class PlayerPanel {
     if (this.isPlaying) this.#player.pause();
   }
 
-  /** Returns the take as a file, or null if the server has to make it. */
-  file(wanted) {
-    if (wanted === "wav") return wavFile(this.samples, { mark: MARK });
-    if (wanted === "pcm") return pcmFile(this.samples);
-    return this.#files.get(wanted) ?? null;
-  }
-
-  /** Keep a file that the server has made of the take, for saving it again. */
-  keep(take, file, wanted) {
-    if (take === this.take) this.#files.set(wanted, file);
-  }
-
-  save(file, wanted) {
-    const { request, seed, whole } = this.take;
-    const part = whole ? "" : "-part";
-    const link = make("a", { href: URL.createObjectURL(file), download: `${request.voice}-${seed ?? "typed"}${part}.${wanted}` });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  /** Pause what plays, or play on. */
+  toggle() {
+    if (this.isPlaying) this.#player.pause();
+    else if (this.duration) this.#player.play();
   }
 
   showFacts() {
-    const { ttfa, wall, seed, whole, sample, voice, request } = this.take;
-    byId("take-text").textContent = sample ? `Sample of ${voice}` : request.input;
+    const { ttfa, wall, seed, whole, title, request } = this.take;
+    byId("take-text").textContent = title ?? request.input;
     const facts = [
       ["First sound (TTFA)", ttfa && seconds(ttfa)],
       ["Audio", this.duration && seconds(this.duration)],
@@ -133,21 +127,36 @@ export class PlayerPanel {
     this.#showHelp();
   }
 
-  #toggle() {
-    if (this.isPlaying) this.#player.pause();
-    else this.#player.play();
+  /** Save the take in the chosen format; a file that has been made is kept for saving it again. */
+  async #download() {
+    const { take } = this;
+    const wanted = format.value;
+    const name = `${take.stem ?? `${take.request.voice}-${take.seed ?? "typed"}`}${take.whole ? "" : "-part"}.${wanted}`;
+    if (this.#files.has(wanted)) return save(this.#files.get(wanted), name);
+    this.#making = true;
+    await showingErrors(async () => {
+      const file = await fileOf({ samples: this.samples, times: take.times }, wanted);
+      if (take === this.take) this.#files.set(wanted, file);
+      save(file, name);
+      setStatus("Downloaded.");
+    }).finally(() => (this.#making = false));
+    this.#showHelp();
   }
 
   #showHelp() {
-    const local = ["wav", "pcm"].includes(format.value);
-    const again = this.take?.whole && !this.take.typed;
-    byId("format-help").textContent = local
-      ? ""
-      : this.take && !again && !this.#arriving
-        ? "This take can be downloaded as WAV or PCM only."
-        : "The server makes this file when you download it: the same speech again, from the same seed.";
-    const empty = !this.take || this.#arriving || this.duration === 0;
-    byId("download").disabled = empty || (!local && !again);
+    const timed = this.take?.times?.length > 0;
+    const untimed = isCaptions(format.value) && this.take !== null && !timed;
+    byId("format-help").textContent = untimed ? "The server told no times of this take, so that it has no captions." : "";
+    byId("download").disabled = !this.take || this.#arriving || this.#making || this.duration === 0 || untimed;
+  }
+
+  /** Say why nothing is heard where all that has come has been played. */
+  #showWaiting() {
+    const pace = this.take?.pace ?? paceOf(this.take ?? {});
+    const why = pace > SLOWER ? `: this machine is ${pace.toFixed(1)} times slower than speech` : " …";
+    const text = this.#player.isDry ? `Buffering${why}` : "";
+    const note = byId("buffering");
+    if (note.textContent !== text) note.textContent = text; // it is a live region
   }
 
   #changed() {
@@ -164,6 +173,8 @@ export class PlayerPanel {
     byId("time").textContent = `${clock(position)} / ${clock(duration)}`;
     this.#wave.draw(this.samples, 0, position, this.#arriving);
     this.#showHelp();
+    this.#showWaiting();
+    markSpoken(state === "idle" ? null : this.take, position);
     if (going && !this.#drawing) {
       this.#drawing = requestAnimationFrame(() => {
         this.#drawing = 0;

@@ -1,40 +1,79 @@
 // The list of recent takes.
 
-import { make, byId, seconds } from "./dom.js";
-import { addTake, allTakes, removeAllTakes, removeTake } from "./history.js";
 import { SAMPLE_RATE } from "./api.js";
+import { make, byId, seconds } from "./dom.js";
+import { addTake, allTakes, changeTake, removeOthers, removeTake, samplesOf } from "./history.js";
 
 const list = byId("recent");
 const clear = byId("clear");
 let actions;
 
+const titleOf = ({ name, request }) => name || request.input;
+const aboutOf = (take) => titleOf(take).slice(0, 60);
+
+const labelled = (button, take) => button.setAttribute("aria-label", `${button.dataset.label}: ${aboutOf(take)}`);
+
 function row(take) {
-  const button = (text, label, work) =>
-    make("button", { type: "button", class: "quiet", "aria-label": `${label}: ${take.request.input.slice(0, 60)}`, onclick: work }, text);
+  const { voice, whole, length, starred } = take;
+  const button = (text, label, work, more) => {
+    const made = make("button", { type: "button", class: "quiet", "data-label": label, onclick: work, ...more }, text);
+    labelled(made, take);
+    return made;
+  };
   const when = new Date(take.created).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
+  const facts = [voice, seconds(length / SAMPLE_RATE), whole ? "" : "ended early", when].filter(Boolean).join(" · ");
+  const star = { "aria-pressed": String(Boolean(starred)), class: "quiet star", title: "What has a star stays when older takes go" };
+  const title = make("p", { class: "take-text" }, titleOf(take));
   return make("li", {},
-    make("div", { class: "grow" },
-      make("p", { class: "take-text" }, take.request.input),
-      make("p", { class: "hint" }, `${take.voice} · ${seconds(take.samples.length / SAMPLE_RATE)} · ${when}`)),
+    make("div", { class: "grow" }, title, make("p", { class: "hint" }, facts)),
     make("div", { class: "row" },
-      button("Play", "Play", () => actions.onplay(take)),
+      button(starred ? "★" : "☆", "Star", () => change(() => changeTake({ ...take, starred: !starred }), `Star: ${aboutOf(take)}`), star),
+      button("Play", "Play", () => attempt(async () => actions.onplay({ ...take, samples: await samplesOf(take) }))),
+      button("Rename", "Rename", () => rename(take, title)),
       button("Use again", "Use again", () => actions.onreuse(take)),
       button("Delete", "Delete", () => change(() => removeTake(take)))));
 }
 
-async function show() {
-  const takes = await allTakes();
-  list.replaceChildren(...takes.map(row));
-  byId("recent-empty").hidden = takes.length > 0;
-  clear.hidden = takes.length === 0;
+/** Put a field in the place of a title; Enter and leaving it keep the name, Escape does not. */
+function rename(take, title) {
+  const field = make("input", { value: take.name ?? "", maxLength: 100, placeholder: "A name for this take", "aria-label": "Name of the take" });
+  const end = (name) => {
+    field.removeEventListener("blur", leave);
+    take.name = name;
+    title.textContent = titleOf(take);
+    field.replaceWith(title);
+    title.closest("li").querySelectorAll("button").forEach((button) => labelled(button, take));
+    return changeTake(take);
+  };
+  const leave = () => attempt(() => end(field.value.trim())); // the list stays: a click in it may be under way
+  field.addEventListener("blur", leave);
+  field.addEventListener("keydown", (event) => {
+    if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;
+    event.preventDefault(); // Enter would speak, and Escape stop
+    const name = event.key === "Enter" ? field.value.trim() : take.name;
+    change(() => end(name), `Rename: ${aboutOf({ ...take, name })}`);
+  });
+  title.replaceWith(field);
+  field.focus();
 }
 
-async function change(work) {
+async function show() {
+  const takes = await allTakes();
+  const starred = takes.filter((take) => take.starred).length;
+  list.replaceChildren(...takes.map(row));
+  byId("recent-empty").hidden = takes.length > 0;
+  clear.hidden = takes.length === starred;
+  clear.textContent = starred ? "Clear all without a star" : "Clear all";
+}
+
+/** Change what is kept; the button that was pressed is gone then, so that another one or the title has the focus. */
+async function change(work, label) {
   await attempt(async () => {
     await work();
     await show();
   });
-  byId("recent-title").focus(); // the button that was pressed is gone
+  const again = [...list.querySelectorAll("button")].find((button) => button.getAttribute("aria-label") === label);
+  (again ?? byId("recent-title")).focus();
 }
 
 async function attempt(work) {
@@ -45,7 +84,7 @@ async function attempt(work) {
   }
 }
 
-/** Keep a finished take and show it in the list. */
+/** Keep a take and show it in the list. */
 export async function keepTake(take) {
   await attempt(async () => {
     await addTake(take);
@@ -53,9 +92,9 @@ export async function keepTake(take) {
   });
 }
 
-/** Start the list. `onplay` and `onreuse` are called with a take, `onproblem` with a sentence. */
+/** Start the list. `onplay` is called with a take and its samples, `onreuse` with a take, `onproblem` with a sentence. */
 export function startRecent(handlers) {
   actions = handlers;
-  clear.addEventListener("click", () => change(removeAllTakes));
+  clear.addEventListener("click", () => change(removeOthers));
   attempt(show);
 }

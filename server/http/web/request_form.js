@@ -36,9 +36,9 @@ export function readRequest() {
 }
 
 /** Find the first field whose value cannot be sent, and why; returns null if all can be sent. */
-export function findMistake() {
+export function findMistake(text = form.elements.input.value) {
   const { elements } = form;
-  if (!elements.input.value.trim()) return { param: "input", message: "Write something to say first." };
+  if (!text.trim()) return { param: "input", message: "Write something to say first." };
   if (!chosenVoice()) return { param: "search", message: "There is no voice to speak with." };
   for (const name of NUMBERS) {
     const field = elements[name];

@@ -1,14 +1,16 @@
-// The studio: it sends the form to the server, plays the speech while it arrives, and saves files.
+// The studio: it sends the form to the server, and plays the speech while it arrives.
 
-import { speechFile, speechStream } from "./api.js";
 import { byId, seconds } from "./dom.js";
 import { askForKey, startKeys } from "./key.js";
 import { converse, finishTyped, holdTyped, skipTyped, startLive } from "./live.js";
 import { chooseVoice, chosenVoice, startVoices } from "./picker.js";
+import { startParagraphs } from "./paragraphs.js";
 import { PlayerPanel } from "./player_panel.js";
 import { keepTake, startRecent } from "./recent.js";
 import { fillForm, findMistake, readRequest, showCounts, showModel, showModels } from "./request_form.js";
-import { abort, clearErrors, isRunning, runAlone, setStatus, showError, showLoading, showingErrors, startWork, whenLoaded } from "./work.js";
+import { startShortcuts } from "./shortcuts.js";
+import { hear } from "./takes.js";
+import { abort, clearErrors, isRunning, runAlone, setStatus, showError, showLoading, showingErrors, startWork } from "./work.js";
 
 const SAMPLE_FRAMES = 150; // codec frames of 80 ms
 const SAMPLE_TEXTS = {
@@ -38,35 +40,33 @@ function stop() {
   showButtons();
 }
 
-async function finish(take) {
-  setStatus(`Done: ${seconds(player.duration)} of audio, the first sound after ${seconds(take.ttfa)}.`);
-  if (!take.sample) await keepTake({ ...take, samples: player.samples.slice() });
+/** Keep what has been heard of a take, also of one that was stopped. */
+async function keep(take) {
+  player.end(take); // what has arrived can be played and saved even if the stream broke off
+  if (take === player.take && player.duration && !take.title) await keepTake({ ...take, samples: player.samples.slice() });
 }
+
+const tellDone = (take) => setStatus(`Done: ${seconds(player.duration)} of audio, the first sound after ${seconds(take.ttfa)}.`);
 
 async function speak(request, { sample = false } = {}) {
   await runAlone(async (signal) => {
-    const asked = performance.now();
-    const take = { request, sample, created: Date.now(), voice: chosenVoice()?.name ?? request.voice, whole: false };
+    const voice = chosenVoice()?.name ?? request.voice;
+    const take = { request, voice, created: Date.now(), ...(sample && { title: `Sample of ${voice}` }) };
     player.prepare();
     setStatus(sample ? "Asking for a sample …" : "Waiting for the first sound …");
-    const speech = await whenLoaded(() => speechStream(request, signal), signal);
-    signal.throwIfAborted();
-    take.seed = speech.seed;
-    player.open(take);
     try {
-      for await (const part of speech.parts) {
-        signal.throwIfAborted();
-        take.ttfa ??= (performance.now() - asked) / 1000;
-        if (player.duration === 0) setStatus("Speaking.");
-        player.push(part);
-        take.wall = (performance.now() - asked) / 1000;
-        player.showFacts();
-      }
-      take.whole = true;
+      await hear(take, request, signal, {
+        onbegin: () => player.open(take),
+        onaudio(samples) {
+          if (player.duration === 0) setStatus("Speaking.");
+          player.push(samples);
+          player.showFacts();
+        },
+      });
     } finally {
-      player.end(take); // what has arrived can be played and saved as WAV even if the stream broke off
+      await keep(take);
     }
-    await finish(take);
+    tellDone(take);
   });
 }
 
@@ -103,9 +103,9 @@ function speakTyped() {
       await converse(request, signal, heard);
       take.whole = true;
     } finally {
-      player.end(take);
+      await keep(take);
     }
-    await finish(take);
+    tellDone(take);
   });
 }
 
@@ -130,21 +130,6 @@ function speakSample() {
   speak({ ...request, seed: 1, max_new_tokens: SAMPLE_FRAMES }, { sample: true });
 }
 
-/** Save the take as a file: WAV and PCM are built from the samples here, other formats are made by the server. */
-async function download() {
-  const format = byId("response_format").value;
-  const ready = player.file(format);
-  if (ready) return player.save(ready, format);
-  const { take } = player;
-  await runAlone(async (signal) => {
-    setStatus(`Making the ${format.toUpperCase()} file: the same speech again, from seed ${take.seed} …`);
-    const file = await speechFile({ ...take.request, seed: take.seed, response_format: format }, signal);
-    player.keep(take, file, format);
-    player.save(file, format);
-    setStatus("Downloaded.");
-  });
-}
-
 function insertPause() {
   const field = form.elements.input;
   field.focus();
@@ -164,13 +149,11 @@ form.addEventListener("submit", (event) => {
 });
 form.elements.input.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) speakForm();
-  if (event.key === "Escape") stop();
 });
 form.addEventListener("input", showCounts);
 form.elements.model.addEventListener("change", () => showingErrors(showModel));
 byId("pause-tag").addEventListener("click", insertPause);
 byId("sample").addEventListener("click", speakSample);
-byId("download").addEventListener("click", download);
 
 startWork(showButtons);
 startKeys((message) => {
@@ -186,6 +169,8 @@ startLive({
     showError({ message: "You changed what had been sent, so the speech was stopped. Go on behind the mark." });
   },
 });
+startShortcuts({ stop, toggle: () => player.toggle() });
+startParagraphs(player, stop, () => ({ request: readRequest(), mistake: findMistake("the file's") }));
 startRecent({
   onplay: (take) => {
     stop();

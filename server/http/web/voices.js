@@ -2,6 +2,7 @@
 
 import { ApiError, SAMPLE_RATE, deleteVoice, hasKey, keepVoice, listModels, listVoices, speechStream } from "./api.js";
 import { byId, make, seconds } from "./dom.js";
+import { takeDropped } from "./drop.js";
 import { askForKey, startKeys } from "./key.js";
 import { listen } from "./microphone.js";
 import { Player } from "./player.js";
@@ -14,7 +15,6 @@ const TRIAL_FRAMES = 250; // codec frames of 80 ms
 const LEVEL_SECONDS = 0.1; // of which the meter shows the loudest sample
 
 const form = byId("voice");
-const drop = byId("drop");
 const ends = { start: byId("start"), end: byId("end") };
 const { model, name, ref_text: words, consent, sentence } = form.elements;
 const player = new Player(show);
@@ -291,14 +291,7 @@ sentence.addEventListener("keydown", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") stop();
 });
-for (const kind of ["dragover", "dragleave", "drop"]) {
-  document.addEventListener(kind, (event) => {
-    if (!event.dataTransfer.types.includes("Files")) return;
-    event.preventDefault(); // the browser would leave the page for the file
-    drop.classList.toggle("over", kind === "dragover");
-    if (kind === "drop") takeFirst(event.dataTransfer.files);
-  });
-}
+takeDropped(byId("drop"), takeFirst);
 new ResizeObserver(show).observe(byId("wave"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
 

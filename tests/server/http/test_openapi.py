@@ -251,7 +251,8 @@ API = schemathesis.openapi.from_dict(DOCUMENT)
 API.config.update(headers={"Authorization": f"Bearer {KEY}"}, request_timeout=PATIENCE_SECONDS)
 
 
-@API.exclude(path="/audio/voices", method="POST").parametrize()  # recordings: tests/server/http/test_voices.py
+# Recordings: tests/server/http/test_voices.py; samples: tests/server/http/test_encoding.py.
+@API.exclude(path="/audio/voices", method="POST").exclude(path="/audio/encode").parametrize()
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_server_is_as_described(case: schemathesis.Case, server: RunningServer) -> None:
     suit_the_model(case.body)

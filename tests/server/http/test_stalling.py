@@ -14,7 +14,7 @@ import httpx
 import pytest
 from sanic.response import HTTPResponse
 
-from server.http.routes.speech import SEND_BYTES, _Sender
+from server.http.sending import SEND_BYTES, Sender
 from server.speech.stall_timeout import stall_timeout
 from tests.server import clock
 from tests.server.answers import GOOD, check_error
@@ -129,7 +129,7 @@ def listen(reader: Reader, *, seconds_a_part: float, parts: int, timeout: float 
 
     async def work() -> str:
         speech: Any = SimpleNamespace(audio_seconds=0.0, outcome="done")
-        sender = _Sender(cast(HTTPResponse, reader), speech, timeout)
+        sender = Sender(cast(HTTPResponse, reader), speech, timeout)
         try:
             for _ in range(parts):
                 speech.audio_seconds += seconds_a_part
@@ -166,7 +166,7 @@ def test_a_part_of_any_length_is_sent_in_slices() -> None:
     async def work() -> int:
         reader = Reader(0)
         speech: Any = SimpleNamespace(audio_seconds=300.0, outcome="done")
-        await _Sender(cast(HTTPResponse, reader), speech, 0).send(bytes(14_400_000))
+        await Sender(cast(HTTPResponse, reader), speech, 0).send(bytes(14_400_000))
         return reader.parts
 
     assert clock.run(work()) == -(-14_400_000 // SEND_BYTES)
