@@ -51,6 +51,8 @@ class Voice(BaseModel):
     """The model's speaker that is heard; null if the model has none."""
     description: str = ""
     """A line on how it sounds."""
+    tags: tuple[str, ...] = ()
+    """What it is for or how it sounds, in single words, such as `story` or `calm`."""
     languages: tuple[str, ...] = ()
     """The languages that it can speak, by the model's names."""
     instruction_used: bool = False
@@ -79,7 +81,13 @@ def voices_of(manifest: Manifest, profiles: Mapping[str, Profile]) -> list[Voice
         if name not in missing:
             heard, found = _profile_heard(name, profiles[name], manifest), profile(name, manifest, profiles)
             of, title = own[heard.speaker or DESIGN], name.replace("_", " ").title()
-            changes = {"id": name, "name": title, "gender": found.gender, "description": found.description}
+            changes = {
+                "id": name,
+                "name": title,
+                "gender": found.gender,
+                "description": found.description,
+                "tags": found.tags,
+            }
             listed.append(_other_name(of, name, title, heard) if heard.stand_in else of.model_copy(update=changes))
     for alias in built_in().aliases:
         if alias not in profiles and alias not in manifest.speakers:

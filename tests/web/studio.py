@@ -12,6 +12,8 @@ import soundfile
 from numpy.typing import NDArray
 from playwright.sync_api import Locator, Page, Route, expect
 
+FRAME_SECONDS = 0.08
+"""Of a codec frame; the form's length limit is in seconds."""
 RECORD_PLAYING = """() => {
 window.played = [];
 const start = AudioBufferSourceNode.prototype.start;
@@ -50,12 +52,14 @@ def played(page: Page) -> tuple[NDArray[np.int16], NDArray[np.float64], NDArray[
 
 
 def write(page: Page, text: str, **settings: object) -> None:
-    """Fill the form once the voices are there; settings by the name of their field."""
+    """Fill the form once the voices are there; settings by the name of the request's field."""
     expect(page.locator("#voices input").first).to_be_attached()
     text_of(page).fill(text)
     if settings:
         page.locator("#advanced").evaluate("details => (details.open = true)")
     for name, value in settings.items():
+        if name == "max_new_tokens" and value != "":
+            value = f"{float(str(value)) * FRAME_SECONDS:.2f}"
         page.locator(f"#{name}").fill(str(value))
 
 

@@ -34,7 +34,7 @@ def test_everything_that_is_chosen_is_sent(open_page: OpenPage, slow_server: Run
     page.get_by_label("Model").select_option("design")
     expect(page.locator("#voices input[value=design]")).to_be_checked()
     page.get_by_label("Language", exact=True).select_option("german")
-    page.get_by_label("Speed").fill("1.5")
+    page.get_by_role("slider", name="Speed").fill("1.5")
     expect(page.locator("#speed-shown")).to_have_text("1.5×")
     page.get_by_label("Instructions", exact=True).fill(" Like a cat. ")
     page.get_by_label("Download format").select_option("mp3")

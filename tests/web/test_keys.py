@@ -32,7 +32,7 @@ def test_the_page_asks_refuses_and_opens(open_page: OpenPage, keyed_server: Runn
     use_key(page, KEY)
     expect(panel).to_be_hidden()
     expect(page.locator("#status")).to_have_text("The server takes the key.")
-    expect(page.locator("#model-help")).to_contain_text("custom, for tests")
+    expect(page.locator("#model-help")).to_contain_text("Custom, for tests")
     expect(text_of(page)).to_have_value("Hello")
     speak(page, "Hello", max_new_tokens=2)
 

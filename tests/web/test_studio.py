@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from tests.server.running import RunningServer, fetch
 from tests.web.conftest import OpenPage
-from tests.web.studio import download, pcm_of, played, record_playing, speak, text_of, write
+from tests.web.studio import download, pcm_of, played, record_playing, speak, text_of
 
 FRAMES = 30
 """At most: random weights end where they like."""
@@ -120,97 +120,16 @@ def test_the_text_is_counted_with_its_pauses(open_page: OpenPage, real_server: R
         "a": "1 character",
         "né 🙂": "4 characters",
         'a[0.5s]b [pause:2s]<break time="250ms"/>': "40 characters, 2.75 s of pauses",
-        "[.5s] [5] <break time='1s' />": "29 characters, 1 s of pauses",
+        "[.5s] [5] <break time='1s' />": "29 characters, 1.5 s of pauses",
+        "[voice:ryan] Hello. [voice: eric] Hi.": "37 characters, 2 changes of voice",
     }.items():
         text_of(page).fill(text)
         expect(count).to_have_text(words)
     text_of(page).fill("Hello")
-    page.get_by_role("button", name="Insert pause").click()
+    page.get_by_role("button", name="Insert a pause of 0.5 s").click()
     expect(text_of(page)).to_have_value("Hello[0.5s]")
     expect(count).to_have_text("11 characters, 0.5 s of pauses")
+    page.get_by_role("button", name="Insert a pause of 2 s").click()
+    expect(text_of(page)).to_have_value("Hello[0.5s][2s]")
 
 
-def test_the_voice_picker_searches(open_page: OpenPage, real_server: RunningServer) -> None:
-    page = open_page(real_server)
-    rows = page.locator("#voices label")
-    expect(page.locator("#voices input[value=eric]")).to_be_checked()
-    expect(page.locator("#voices input[value=alloy]")).to_have_count(0)
-    search = page.get_by_label("Search voices")
-    search.fill("allo")
-    page.locator("#voices input[value=alloy]").check()
-    search.fill("female")
-    expect(rows.filter(has_text="serena").first).to_be_visible()
-    expect(rows.filter(has_text="ryan")).to_have_count(0)
-    search.fill("nobody at all")
-    expect(page.locator("#voice-count")).to_contain_text("0 of ")
-    search.fill("")
-    expect(page.locator("#voices input[value=alloy]")).to_be_checked()  # the chosen one stays in sight
-
-
-def test_speakers_come_first_with_what_is_known_of_them(open_page: OpenPage, real_server: RunningServer) -> None:
-    page = open_page(real_server)
-    many = ["chinese", "english", "german", "french"]
-    voices = [
-        {"id": "ryan", "name": "Ryan", "speaker": "ryan", "gender": "male", "languages": ["english"]},
-        {"id": "alloy", "name": "alloy", "alias_of": "ryan"},
-        {"id": "ryan_calm", "name": "Ryan, calm", "speaker": "ryan", "description": "For sleep.", "languages": many},
-        {"id": "bare"},
-    ]
-    page.route("**/v1/audio/voices*", lambda route: route.fulfill(json={"voices": voices}))
-    page.reload()
-    list_of = page.locator("#voices > *")
-    expect(list_of).to_have_text(
-        ["Speakers", "Ryan ryanmale · English", "bare", "Profiles", "Ryan, calm ryan_calmFor sleep.4 languages"]
-    )
-    expect(page.locator("#voices input[value=ryan]")).to_be_checked()
-    expect(page.locator("#voice-count")).to_have_text("3 voices, 1 other name to search for")
-    page.get_by_label("Search voices").fill("allo")
-    expect(page.locator("#voices label").last).to_have_text("alloyanother name of ryan")
-    page.get_by_label("Search voices").fill("SLEEP rya")
-    expect(page.locator("#voice-count")).to_have_text("1 of 4 voices")
-    page.locator("#voices input[value=ryan_calm]").check()
-    with page.expect_request("**/v1/audio/speech") as waiting:
-        page.get_by_role("button", name="Hear a sample").click()
-    assert waiting.value.post_data_json["voice"] == "ryan_calm"
-
-
-def test_stand_ins_are_folded_up_and_say_who_speaks(open_page: OpenPage, real_server: RunningServer) -> None:
-    page = open_page(real_server)
-    lacking = {"alias_of": "bo", "stand_in": True, "speaker": "bo", "languages": ["english"]}
-    voices = [
-        {"id": "bo", "name": "Bo", "speaker": "bo", "languages": ["english"]},
-        {"id": "uncle_fu_clear", "name": "Uncle Fu Clear (Bo)", **lacking},
-        {"id": "alloy", "name": "alloy (Bo)", **lacking},
-    ]
-    page.route("**/v1/audio/voices*", lambda route: route.fulfill(json={"voices": voices}))
-    page.reload()
-    expect(page.locator("#voices input[value=bo]")).to_be_checked()
-    expect(page.locator("#voices input[value=bo]")).to_be_in_viewport()
-    expect(page.locator("#voice-count")).to_have_text("1 voice, 2 stand-ins")
-    summary, stand_in = page.locator("#voices summary"), page.locator("#voices label", has_text="Uncle Fu")
-    expect(summary).to_have_text("Stand-ins (2): their own speakers are not in this model")
-    expect(stand_in).not_to_be_visible()
-    summary.press("Enter")
-    expect(stand_in).to_have_text("Uncle Fu Clear (Bo) uncle_fu_clearspeaks as bo · English")
-    summary.press("Enter")
-    expect(stand_in).not_to_be_visible()
-    page.get_by_label("Search voices").fill("fu")
-    expect(page.locator("#voice-count")).to_have_text("1 of 3 voices")
-    stand_in.click()
-    page.get_by_label("Search voices").fill("")
-    expect(stand_in).to_be_visible()  # the chosen one stays in sight
-
-
-def test_a_sample_is_heard_and_not_kept(open_page: OpenPage, real_server: RunningServer) -> None:
-    page = open_page(real_server)
-    write(page, "My own text.")
-    page.locator("#voices input[value=serena]").check()
-    with page.expect_request("**/v1/audio/speech") as waiting:
-        page.get_by_role("button", name="Hear a sample").click()
-    order = waiting.value.post_data_json
-    assert (order["voice"], order["response_format"], order["stream"]) == ("serena", "pcm", True)
-    assert order["input"] != "My own text."
-    expect(page.locator("#take-text")).to_have_text("Sample of Serena")
-    expect(page.locator("#status")).to_contain_text("Done: ")
-    expect(text_of(page)).to_have_value("My own text.")
-    expect(page.locator("#recent li")).to_have_count(0)

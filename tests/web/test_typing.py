@@ -158,7 +158,7 @@ def test_what_was_there_before_is_not_said(open_page: OpenPage, slow_server: Run
     told = exactly(page, 3)
     start_typing(page, "It was there.")
     expect_sent(page, "It was there.")
-    page.get_by_role("button", name="Insert pause").click()
+    page.get_by_role("button", name="Insert a pause of 0.5 s").click()
     page.keyboard.type("New. ")
     expect(page.locator("#status")).to_contain_text("Done: ")
     assert "".join(said(told)) == "[0.5s]New."

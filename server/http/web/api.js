@@ -96,6 +96,12 @@ export async function tryKey() {
   await ask("models");
 }
 
+/** Ask whether the server is ready, which needs no key; throws an ApiError that says what it waits for. */
+export const readReadiness = async () => (await ask("../readyz")).json();
+
+/** Read the server's metrics, in Prometheus' text format. */
+export const readMetrics = async () => (await ask("../metrics")).text();
+
 /** Open a WebSocket; a page can set no header of it, so that the key is offered as a subprotocol. */
 export function openSocket(path) {
   const quoted = encodeURIComponent(key).replace(/[()]/g, (sign) => `%${sign.charCodeAt().toString(16)}`);

@@ -10,6 +10,7 @@ import { factsOf, heardOf } from "./voice.js";
 
 const KEY_BYTES = 32;
 const EXAMPLES = { curl, python, node, play, speaker, events };
+const TEXT = "Hello from my own machine.";
 const model = byId("model");
 const voice = byId("voice");
 
@@ -43,7 +44,8 @@ async function copy(button) {
 }
 
 function showExamples() {
-  const values = { base: API, model: model.value || "tts-1", voice: voice.value || "alloy", key: withKey };
+  const chosen = { model: model.value || "tts-1", voice: voice.value || "alloy" };
+  const values = { base: API, ...chosen, key: withKey, request: { ...chosen, input: TEXT }, file: "hello.mp3" };
   for (const [name, write] of Object.entries(EXAMPLES)) byId(name).textContent = write(values);
 }
 

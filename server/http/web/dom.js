@@ -27,12 +27,13 @@ export const clock = (value) => `${Math.floor(value / 60)}:${String(Math.floor(v
 
 /** Copy an element's text; plain HTTP has no clipboard API, only the old command. Returns whether that worked. */
 export async function copyText(source) {
-  if (navigator.clipboard) {
+  try {
     await navigator.clipboard.writeText(source.textContent);
     return true;
+  } catch {
+    getSelection().selectAllChildren(source);
+    return document.execCommand("copy");
   }
-  getSelection().selectAllChildren(source);
-  return document.execCommand("copy");
 }
 
 /** Wait for so many milliseconds, unless the signal aborts before. */

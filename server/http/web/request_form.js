@@ -1,25 +1,27 @@
 // The form: it is read into the body of a request, and filled from one.
 
 import { listModels, listVoices } from "./api.js";
-import { byId, capital, make } from "./dom.js";
+import { byId, capital, make, sentence } from "./dom.js";
+import { followLanguages } from "./examples.js";
 import { chosenVoice, showVoices } from "./picker.js";
+import { showSpeed } from "./speed.js";
+import { showText } from "./text_field.js";
 
 const form = byId("request");
 const NUMBERS = ["temperature", "top_k", "top_p", "repetition_penalty", "seed", "max_new_tokens"];
-const TAG = /\[(?:pause:)?(\d+(?:\.\d+)?)s\]|<break\s+time\s*=\s*(["'])\s*(\d+(?:\.\d+)?)(m?s)\s*\2\s*\/>/g;
+/** Of a codec frame, by which the server counts `max_new_tokens`; the form has seconds. */
+export const FRAME_SECONDS = 0.08;
 
 let models = [];
+let locked = false;
 
-const model = () => models.find(({ id }) => id === form.elements.model.value) ?? {};
+/** Whether the server wants a key that this page does not have. */
+export const isLocked = () => locked;
 
-/** Say how many characters the text has, and how long its pauses are. */
-export function countText(text) {
-  let silence = 0;
-  for (const [, plain, , time, unit] of text.matchAll(TAG)) silence += plain ? +plain : time / (unit === "ms" ? 1000 : 1);
-  const length = [...text].length;
-  const pauses = silence ? `, ${Number(silence.toFixed(3))} s of pauses` : "";
-  return `${length} character${length === 1 ? "" : "s"}${pauses}`;
-}
+export const chosenModel = () => models.find(({ id }) => id === form.elements.model.value) ?? {};
+
+/** Returns the codec frames that fit into so many seconds, at least one. */
+const framesIn = (seconds) => Math.max(1, Math.floor(seconds / FRAME_SECONDS + 1e-6));
 
 /** Read the form into the body of a speech request; fields at their defaults are left out. */
 export function readRequest() {
@@ -32,6 +34,7 @@ export function readRequest() {
   for (const name of NUMBERS) {
     if (elements[name].value !== "") request[name] = Number(elements[name].value);
   }
+  if ("max_new_tokens" in request) request.max_new_tokens = framesIn(request.max_new_tokens);
   return request;
 }
 
@@ -56,42 +59,47 @@ export async function fillForm(request) {
   }
   elements.input.value = request.input;
   elements.language.value = request.language ?? "auto";
+  if (!elements.language.value) elements.language.value = "auto"; // the model does not speak that one
   elements.speed.value = request.speed ?? 1;
   elements.instructions.value = request.instructions ?? "";
   for (const name of NUMBERS) elements[name].value = request[name] ?? "";
+  if (request.max_new_tokens) elements.max_new_tokens.value = Number((request.max_new_tokens * FRAME_SECONDS).toFixed(2));
   showCounts();
 }
 
 export function showCounts() {
-  byId("count").textContent = countText(form.elements.input.value);
-  byId("speed-shown").textContent = `${Number(form.elements.speed.value)}×`;
+  showText();
+  showSpeed();
 }
 
 /** Load the list of models; returns whether the server wants a key that this page does not have. */
 export async function showModels() {
   const listed = await listModels();
-  models = listed.models;
+  ({ models, locked } = listed);
   const before = form.elements.model.value;
   form.elements.model.replaceChildren(...models.map(({ id }) => make("option", { value: id }, id)));
   if (models.some(({ id }) => id === before)) form.elements.model.value = before;
   await showModel();
-  return listed.locked;
+  return locked;
 }
 
 /** Show what the chosen model can do, and which voices it has. */
 export async function showModel() {
-  const { id, description, problem, instructions, cloning, languages = ["auto"] } = model();
-  byId("model-help").textContent = problem ?? description ?? "";
+  const { id, description, problem, instructions, cloning, languages = ["auto"] } = chosenModel();
+  const follows = instructions === undefined ? "" : instructions ? "Instructions are followed here." : "Instructions are not followed here.";
+  byId("model-help").textContent = problem ?? [description && sentence(description), follows].filter(Boolean).join(" ");
   const language = form.elements.language.value;
   form.elements.language.replaceChildren(...languages.map((name) => make("option", { value: name }, capital(name))));
   form.elements.language.value = languages.includes(language) ? language : "auto";
+  followLanguages(languages);
   const ignored = instructions === false;
   form.elements.instructions.disabled = ignored;
   byId("instructions-help").textContent = ignored ? "This model does not follow instructions." : "How to say it, in your own words.";
   showVoices([]); // so that an error does not leave the voices of another model
-  const { voices } = await listVoices(id);
-  if (id !== model().id) return;
-  showVoices(voices);
+  const { voices, uploaded_voices: kept = [] } = await listVoices(id);
+  if (id !== chosenModel().id) return;
+  const made = new Map(kept.map((card) => [card.id, card.created_at]));
+  showVoices(voices.map((voice) => ({ ...voice, created_at: made.get(voice.id) })));
   if (cloning && !voices.length) byId("voice-count").textContent = "It speaks with cloned voices only: make one under Voices.";
   if (voices.length === 1 && instructions) byId("advanced").open = true;
 }

@@ -1,37 +1,52 @@
-// Example programs for one server, model and voice. With `key` they read the key from the environment.
+// Programs that ask a server for speech. With `key` they read the key from the environment; they never hold one.
 
-const TEXT = "Hello from my own machine.";
+/** What OpenAI's SDKs know of a request; all other fields are this server's own. */
+const OF_OPENAI = ["model", "voice", "input", "response_format", "speed", "instructions"];
+const LONGEST_ARGUMENT = 100_000; // bytes; Linux takes 128 KiB
 
-/** Put a text in double quotes that JSON, Python and JavaScript read alike. */
-export const quoted = (text) => JSON.stringify(text);
+/** Write a value so that JSON, Python and JavaScript read it alike. */
+export const quoted = (value) => JSON.stringify(value);
+
+const fieldsOf = (request, known) => Object.entries(request).filter(([name]) => OF_OPENAI.includes(name) === known);
 
 /** Escape a text for the single quotes of a shell. */
 export const inShell = (text) => text.replaceAll("'", String.raw`'\''`);
 
-export const curl = ({ base, model, voice, key }) => `curl ${base}/audio/speech \\
-${key ? `  -H "Authorization: Bearer $KW_SECRET_API_KEY" \\\n` : ""}  -H "Content-Type: application/json" \\
-  -d '${inShell(`{"model": ${quoted(model)}, "voice": ${quoted(voice)}, "input": "${TEXT}"}`)}' \\
-  -o hello.mp3`;
+export const curl = ({ base, request, key, file }) => {
+  const lines = Object.entries(request).map(([name, value]) => `    ${quoted(name)}: ${quoted(value)}`);
+  const body = `{\n${lines.join(",\n")}\n  }`;
+  const long = new Blob([body]).size > LONGEST_ARGUMENT;
+  const head = [
+    `curl ${base}/audio/speech`,
+    ...(key ? [`-H "Authorization: Bearer $KW_SECRET_API_KEY"`] : []),
+    `-H "Content-Type: application/json"`,
+    ...(long ? ["-d @-", `-o ${file} <<'END'\n${body}\nEND`] : [`-d '${inShell(body)}'`, `-o ${file}`]),
+  ];
+  return head.join(" \\\n  ");
+};
 
-export const python = ({ base, model, voice, key }) => `${key ? "import os\n\n" : ""}from openai import OpenAI
+export const python = ({ base, request, key, file }) => {
+  const known = fieldsOf(request, true).map(([name, value]) => `    ${name}=${quoted(value)},\n`);
+  const own = fieldsOf(request, false).map(([name, value]) => `        ${quoted(name)}: ${quoted(value)},\n`);
+  const extra = own.length ? `    extra_body={  # this server's own fields\n${own.join("")}    },\n` : "";
+  return `${key ? "import os\n\n" : ""}from openai import OpenAI
 
 client = OpenAI(base_url="${base}", api_key=${key ? 'os.environ["KW_SECRET_API_KEY"]' : '"none"'})
 
 with client.audio.speech.with_streaming_response.create(
-    model=${quoted(model)},
-    voice=${quoted(voice)},
-    input="${TEXT}",  # its audio comes while it is made
-) as response:
-    response.stream_to_file("hello.mp3")`;
+${known.join("")}${extra}) as response:  # the audio comes while it is made
+    response.stream_to_file("${file}")`;
+};
 
-export const node = ({ base, model, voice, key }) => `import { writeFile } from "node:fs/promises";
+export const node = ({ base, request, key, file }) => {
+  const lines = (known) => fieldsOf(request, known).map(([name, value]) => `  ${name}: ${quoted(value)},\n`).join("");
+  const own = lines(false);
+  return `import { writeFile } from "node:fs/promises";
 import OpenAI from "openai";
 
 const client = new OpenAI({ baseURL: "${base}", apiKey: ${key ? "process.env.KW_SECRET_API_KEY" : '"none"'} });
 
 const speech = await client.audio.speech.create({
-  model: ${quoted(model)},
-  voice: ${quoted(voice)},
-  input: "${TEXT}",
-});
-await writeFile("hello.mp3", Buffer.from(await speech.arrayBuffer()));`;
+${lines(true)}${own && `  // this server's own fields\n${own}`}});
+await writeFile("${file}", Buffer.from(await speech.arrayBuffer()));`;
+};

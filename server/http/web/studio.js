@@ -1,24 +1,23 @@
 // The studio: it sends the form to the server, and plays the speech while it arrives.
 
 import { byId, seconds } from "./dom.js";
+import { startExamples } from "./examples.js";
+import { lookSoon, startHealth } from "./health.js";
 import { askForKey, startKeys } from "./key.js";
+import { openLink } from "./link.js";
 import { converse, finishTyped, holdTyped, skipTyped, startLive } from "./live.js";
 import { chooseVoice, chosenVoice, startVoices } from "./picker.js";
 import { startParagraphs } from "./paragraphs.js";
 import { PlayerPanel } from "./player_panel.js";
 import { keepTake, startRecent } from "./recent.js";
 import { fillForm, findMistake, readRequest, showCounts, showModel, showModels } from "./request_form.js";
+import { startSamples, stopSample, toggleSample } from "./samples.js";
+import { startSharing } from "./share.js";
 import { startShortcuts } from "./shortcuts.js";
+import { startSpeed } from "./speed.js";
 import { hear } from "./takes.js";
+import { startText } from "./text_field.js";
 import { abort, clearErrors, isRunning, runAlone, setStatus, showError, showLoading, showingErrors, startWork } from "./work.js";
-
-const SAMPLE_FRAMES = 150; // codec frames of 80 ms
-const SAMPLE_TEXTS = {
-  english: "Hello! This is how I sound.", chinese: "你好！这就是我的声音。", japanese: "こんにちは。これが私の声です。",
-  korean: "안녕하세요. 제 목소리는 이렇습니다.", german: "Hallo! So klinge ich.", french: "Bonjour ! Voici ma voix.",
-  russian: "Здравствуйте! Вот так я звучу.", portuguese: "Olá! Esta é a minha voz.", spanish: "¡Hola! Así suena mi voz.",
-  italian: "Ciao! Questa è la mia voce.",
-};
 
 const form = byId("request");
 const speakButton = byId("speak");
@@ -30,12 +29,13 @@ const isBusy = () => isRunning() || player.isPlaying;
 
 function showButtons() {
   speakButton.textContent = isBusy() ? "Stop" : "Speak";
-  byId("sample").disabled = !chosenVoice();
+  if (player.isPlaying) stopSample();
 }
 
 function stop() {
   holdTyped();
   abort();
+  stopSample();
   player.pause();
   showButtons();
 }
@@ -43,17 +43,19 @@ function stop() {
 /** Keep what has been heard of a take, also of one that was stopped. */
 async function keep(take) {
   player.end(take); // what has arrived can be played and saved even if the stream broke off
-  if (take === player.take && player.duration && !take.title) await keepTake({ ...take, samples: player.samples.slice() });
+  if (take === player.take && player.duration) await keepTake({ ...take, samples: player.samples.slice() });
 }
 
-const tellDone = (take) => setStatus(`Done: ${seconds(player.duration)} of audio, the first sound after ${seconds(take.ttfa)}.`);
+function tellDone(take) {
+  setStatus(`Done: ${seconds(player.duration)} of audio, the first sound after ${seconds(take.ttfa)}.`);
+  lookSoon();
+}
 
-async function speak(request, { sample = false } = {}) {
+async function speak(request) {
   await runAlone(async (signal) => {
-    const voice = chosenVoice()?.name ?? request.voice;
-    const take = { request, voice, created: Date.now(), ...(sample && { title: `Sample of ${voice}` }) };
+    const take = { request, voice: chosenVoice()?.name ?? request.voice, created: Date.now() };
     player.prepare();
-    setStatus(sample ? "Asking for a sample …" : "Waiting for the first sound …");
+    setStatus("Waiting for the first sound …");
     try {
       await hear(take, request, signal, {
         onbegin: () => player.open(take),
@@ -122,25 +124,19 @@ function speakForm() {
   showError(mistake);
 }
 
-function speakSample() {
-  const request = readRequest();
-  const voice = chosenVoice();
-  const language = request.language ?? voice.languages?.[0] ?? voice.language;
-  request.input = SAMPLE_TEXTS[language?.toLowerCase()] ?? SAMPLE_TEXTS.english;
-  speak({ ...request, seed: 1, max_new_tokens: SAMPLE_FRAMES }, { sample: true });
-}
-
-function insertPause() {
-  const field = form.elements.input;
-  field.focus();
-  field.setRangeText("[0.5s]", field.selectionStart, field.selectionEnd, "end");
-  field.dispatchEvent(new Event("input", { bubbles: true }));
-}
-
 const showAll = () =>
   showingErrors(async () => {
     if (await showModels()) askForKey();
+    await fillFromLink();
   });
+
+/** Fill the form from the page's address, if it carries anything. */
+async function fillFromLink() {
+  const told = await openLink();
+  if (!told) return;
+  skipTyped();
+  setStatus(told);
+}
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -152,15 +148,19 @@ form.elements.input.addEventListener("keydown", (event) => {
 });
 form.addEventListener("input", showCounts);
 form.elements.model.addEventListener("change", () => showingErrors(showModel));
-byId("pause-tag").addEventListener("click", insertPause);
-byId("sample").addEventListener("click", speakSample);
 
 startWork(showButtons);
 startKeys((message) => {
   setStatus(message);
-  showAll();
+  showAll().then(lookSoon);
 });
-startVoices(showButtons);
+startVoices(showButtons, toggleSample);
+startSamples(stop);
+startText();
+startExamples();
+startSpeed();
+startSharing();
+addEventListener("hashchange", () => showingErrors(fillFromLink));
 startLive({
   onstart: speakTyped,
   onwords: addTyped,
@@ -187,4 +187,4 @@ startRecent({
   onproblem: setStatus,
 });
 showCounts();
-showAll();
+showAll().then(startHealth);

@@ -9,6 +9,9 @@ export function kindOf(voice) {
   return voice.speaker && voice.speaker !== voice.id ? "Profiles" : "Speakers";
 }
 
+/** Whether a voice is one of its own: no other name, and no stand-in. */
+export const isOwn = ({ alias_of: heard, stand_in: standIn }) => !heard && !standIn;
+
 /** Says who is heard if it is not the voice itself. */
 export function heardOf({ alias_of: heard, stand_in: standIn }) {
   if (!heard) return "";
@@ -18,7 +21,7 @@ export function heardOf({ alias_of: heard, stand_in: standIn }) {
 /** Returns a line with gender and languages, as far as the server tells them. */
 export function factsOf(voice) {
   const languages = voice.languages ?? (voice.language ? [voice.language] : []);
-  const spoken = languages.length > 3 ? [`${languages.length} languages`] : languages.map(capital);
+  const spoken = languages.length > 3 ? [`${languages.length} languages`] : languages.map((language) => capital(language.replaceAll("_", " ")));
   return [voice.gender, ...spoken].filter(Boolean).join(" · ");
 }
 

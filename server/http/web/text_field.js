@@ -1,0 +1,52 @@
+// The field for the text: its tags are marked, its characters and pauses counted, and pauses put in.
+
+import { byId, make } from "./dom.js";
+import { tagsOf } from "./tags.js";
+
+const field = byId("input");
+const layer = byId("tags"); // it lies behind the field and has the same text, unseen
+const count = byId("count");
+
+/** Say how many characters the text has, how long its pauses are, and how often its tags change the voice. */
+export function countText(text, tags = tagsOf(text)) {
+  const length = [...text].length;
+  const silence = tags.reduce((sum, { seconds = 0 }) => sum + seconds, 0);
+  const voices = tags.filter(({ voice }) => voice).length;
+  const told = [`${length} character${length === 1 ? "" : "s"}`];
+  if (silence) told.push(`${Number(silence.toFixed(3))} s of pauses`);
+  if (voices) told.push(`${voices} change${voices === 1 ? "" : "s"} of voice`);
+  return told.join(", ");
+}
+
+function mark(text, tags) {
+  if (!tags.length) return layer.replaceChildren();
+  let end = 0;
+  const parts = [];
+  for (const tag of tags) {
+    const kind = tag.voice ? "voice-tag" : "pause-tag";
+    parts.push(text.slice(end, tag.start), make("span", { class: kind }, text.slice(tag.start, tag.end)));
+    end = tag.end;
+  }
+  layer.replaceChildren(...parts, `${text.slice(end)} `); // the blank lets both scroll alike behind a last new line
+  layer.scrollTop = field.scrollTop;
+}
+
+/** Show what there is to say of the text. */
+export function showText() {
+  const tags = tagsOf(field.value);
+  count.textContent = countText(field.value, tags);
+  mark(field.value, tags);
+}
+
+function insertPause(length) {
+  field.focus();
+  field.setRangeText(`[${length}s]`, field.selectionStart, field.selectionEnd, "end");
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
+export function startText() {
+  for (const button of document.querySelectorAll("[data-pause]")) {
+    button.addEventListener("click", () => insertPause(button.dataset.pause));
+  }
+  field.addEventListener("scroll", () => (layer.scrollTop = field.scrollTop));
+}
