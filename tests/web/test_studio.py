@@ -131,5 +131,3 @@ def test_the_text_is_counted_with_its_pauses(open_page: OpenPage, real_server: R
     expect(count).to_have_text("11 characters, 0.5 s of pauses")
     page.get_by_role("button", name="Insert a pause of 2 s").click()
     expect(text_of(page)).to_have_value("Hello[0.5s][2s]")
-
-
