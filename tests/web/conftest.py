@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.audio.recordings import swelling, written
@@ -16,7 +17,7 @@ from tests.server.fakes import write_bundle
 from tests.server.running import FAKE, PATIENCE_SECONDS, REAL, RunningServer, run_server
 from tests.web import chromium
 
-DESKTOP = {"width": 1280, "height": 900}
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 OpenPage = Callable[..., Page]
 MICROPHONE_SECONDS = 8.0
 """Of what the microphone hears before it begins again."""
@@ -34,6 +35,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             "--use-fake-device-for-media-stream",
             f"--use-file-for-fake-audio-capture={heard}",
+            "--process-per-site",
         ]
         if os.geteuid() == 0:
             options.append("--no-sandbox")  # Chromium's own sandbox refuses root
@@ -101,16 +103,45 @@ def base_server(bundle_of: Callable[[str], Path], tmp_path_factory: pytest.TempP
         yield server
 
 
+@pytest.fixture(scope="package")
+def shared_context(browser: Browser) -> Iterator[BrowserContext]:
+    """The context of all pages that need none of their own, and a page of it that keeps its process.
+
+    With `--process-per-site` the pages of a context share a process. Starting one, with empty caches, takes more than
+    all that most tests do.
+    """
+    with browser.new_context() as context:
+        kept = context.new_page()
+        kept.route("**", lambda route: route.fulfill(body=""))
+        kept.goto("http://127.0.0.1/")
+        yield context
+
+
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[OpenPage]:
-    """Open a page of a server; at the end no page may have asked another host, failed, or broken the policy."""
-    contexts: list[BrowserContext] = []
+def open_page(browser: Browser, shared_context: BrowserContext) -> Iterator[OpenPage]:
+    """Open a page of a server, of which the browser has stored nothing.
+
+    At the end no page may have asked another host, failed, or broken the policy. Viewport and permissions can be had in
+    the shared context; with other options of a context the page has its own.
+    """
+    contexts, servers = [shared_context], set()
     problems: list[str] = []
 
-    def open_one(server: RunningServer, path: str = "/", **options: object) -> Page:
+    def open_one(
+        server: RunningServer,
+        path: str = "/",
+        *,
+        viewport: ViewportSize = DESKTOP,
+        permissions: Sequence[str] = (),
+        **options: Any,
+    ) -> Page:
         home = urlsplit(server.url).netloc
-        context = browser.new_context(**{"viewport": DESKTOP, "accept_downloads": True, **options})
-        contexts.append(context)
+        servers.add(server.url)
+        if options:
+            contexts.append(browser.new_context(**options))
+        context = contexts[-1] if options else shared_context
+        if permissions:
+            context.grant_permissions(permissions)
 
         def check(url: str) -> None:
             parts = urlsplit(url)
@@ -118,7 +149,8 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
                 problems.append(f"asked {url}")
 
         page = context.new_page()
-        context.on("request", lambda request: check(request.url))
+        page.set_viewport_size(viewport)
+        page.on("request", lambda request: check(request.url))
         page.on("websocket", lambda socket: check(socket.url))
         page.on("pageerror", lambda error: problems.append(str(error)))
         # Answers that are errors are logged too; what the page makes of them is what the tests look at.
@@ -134,6 +166,15 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
         return page
 
     yield open_one
-    for context in contexts:
+    for context in contexts[1:]:
         context.close()
+    kept, *pages = shared_context.pages
+    for page in pages:
+        page.close()
+    shared_context.set_offline(False)
+    shared_context.clear_permissions()
+    browser_session = shared_context.new_cdp_session(kept)
+    for url in servers:
+        browser_session.send("Storage.clearDataForOrigin", {"origin": url, "storageTypes": "all"})
+    browser_session.detach()
     assert problems == []
