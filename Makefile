@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Versions that are known to work together; `make lock` refreshes them.
 LOCKED := --constraint constraints.txt
+EXPORT_TESTS := tests/export/
 SERVER_TESTS := tests/server/
 SOCKET_TESTS := tests/server/http/ tests/server/wyoming/ tests/web/
 CLIENT_TESTS := tests/clients/
 RAY_TESTS := tests/ray/
-OTHER_TESTS := $(filter-out $(SERVER_TESTS) $(SOCKET_TESTS) $(CLIENT_TESTS) $(RAY_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
+OTHER_TESTS := $(filter-out $(EXPORT_TESTS) $(SERVER_TESTS) $(SOCKET_TESTS) $(CLIENT_TESTS) $(RAY_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
 # An NVIDIA driver decides which of the two ONNX Runtimes is installed: both have one import name, so only one may be.
 HAS_CUDA := $(and $(shell command -v nvidia-smi 2>/dev/null),$(filter x86_64,$(shell uname -m)))
 RUNTIME := $(if $(HAS_CUDA),cuda,cpu)
@@ -21,18 +22,22 @@ CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/wh
 TORCH = $(PIP) install $(CPU_TORCH) torch==2.13.0
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test test-models test-server test-sockets test-without-torch test-clients test-ray check check-deploy docs format lock tools test-tools export-tools random-model tiny-model clean
+.PHONY: serve test test-export test-models test-server test-sockets test-without-torch test-clients test-ray check check-deploy docs format lock tools test-tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
 
-# The tests of the pages want Chromium, which no package of Python or Node brings along. The three parts run side by side
+# The tests of the pages want Chromium, which no package of Python or Node brings along. The four parts run side by side
 # and take about as long: the last one mostly waits.
 test: tools
 	$(BIN)/python -m tests.web.chromium
-	$(MAKE) --jobs=3 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-models test-server test-sockets
+	$(MAKE) --jobs=4 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-export test-models test-server test-sockets
 
-# Conversions, parity with the official package, benchmarks.
+# The exporter, by small conversions.
+test-export: tools
+	$(BIN)/python -m pytest $(EXPORT_TESTS)
+
+# Parity with the official package, benchmarks, and what belongs to no other part.
 test-models: tools
 	$(BIN)/python -m pytest $(OTHER_TESTS)
 
