@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +18,7 @@ from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.codec_decoder import CodecDecoder, CodecState
 from tests.closeness import assert_close
-from tests.oracle import assert_official, official_choices, official_waveform
+from tests.oracle import Choices, Spoken, assert_official, load_official, official_waveform
 
 FRAMES = 8
 """What is wrong in a prompt shows in the first one."""
@@ -25,12 +26,13 @@ LONGER = {"english": 24, "long": 24}
 GREEDY = Sampling(0.0, 50, 1.0, 1.05, 0.0, 50, 1.0)
 LONG = "The quick brown fox jumps over the lazy dog, again and again; then it rests, and so do we. " * 5
 TEXTS = {
-    "english": ("Hello there, how are you today?", "ryan", "English"),
-    "chinese": ("今天天气怎么样？我们去公园吧。", "vivian", "Chinese"),
-    "dialect": ("巴适得板，要得。", "Eric", "auto"),
-    "letter": ("A", "serena", "auto"),
-    "long": (LONG[:400], "Aiden", "english"),
+    "english": Spoken("Hello there, how are you today?", "ryan", "English"),
+    "chinese": Spoken("今天天气怎么样？我们去公园吧。", "vivian", "Chinese"),
+    "dialect": Spoken("巴适得板，要得。", "Eric", "auto"),
+    "letter": Spoken("A", "serena", "auto"),
+    "long": Spoken(LONG[:400], "Aiden", "english"),
 }
+INSTRUCTION = "Speak very slowly, with a sad voice."
 SHAPES = ("0.6B-like", "1.7B-like", "VoiceDesign", "odd")
 WAVEFORM = 1e-4
 """Part of its peak by which a waveform may differ: snake activations multiply the rounding of what they are given."""
@@ -68,21 +70,30 @@ def pair(request, checkpoint_of: Callable[[str], Path], bundle_of: Callable[[str
     return checkpoint_of(request.param), bundle
 
 
+@cache
+def expected_of(folder: Path, layout: Layout) -> dict[str, Choices]:
+    """What the official package says of every text, all in one batch."""
+    whole, frames = layout == "whole", max(LONGER.values())
+    found = load_official(folder).choices_together(
+        list(TEXTS.values()), instruction=INSTRUCTION, frames=frames, non_streaming_mode=whole
+    )
+    return dict(zip(TEXTS, found, strict=True))
+
+
 @pytest.mark.parametrize("layout", get_args(Layout))
 @pytest.mark.parametrize("case", TEXTS)
 def test_codes_and_waveform_are_the_official_ones(pair: tuple[Path, OpenBundle], case: str, layout: Layout) -> None:
     folder, bundle = pair
     text, speaker, language = TEXTS[case]
     voice = speaker if bundle.manifest.speakers else None
-    instruction = "Speak very slowly, with a sad voice."
     frames = LONGER.get(case, FRAMES)
-    expected = official_choices(folder, text, voice, language, instruction, frames, layout)
+    expected = Choices(*(part[:frames] for part in expected_of(folder, layout)[case]))
     assert expected.codes.shape == (frames, bundle.manifest.sizes.code_predictor.num_code_groups)
     assert len(np.unique(expected.codes)) > frames, "a constant answer would prove nothing"
 
     # The official package takes names in any case; prompts take the manifest's own.
     own = {"speaker": voice and voice.lower(), "language": language.lower()}
-    prompt = bundle.prompts.build(text, **own, instruction=instruction, layout=layout)
+    prompt = bundle.prompts.build(text, **own, instruction=INSTRUCTION, layout=layout)
     codes, samples = speak(bundle, Job(prompt, GREEDY, seed=1, max_frames=frames))
 
     assert_official(codes, expected)
