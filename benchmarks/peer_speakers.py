@@ -56,7 +56,7 @@ def official(how: dict[str, Any]) -> Speak:
 
     def run(seed: int) -> tuple[float, int]:
         torch.manual_seed(seed)
-        sampling = {"do_sample": True, "subtalker_dosample": True}
+        sampling: dict[str, Any] = {"do_sample": True, "subtalker_dosample": True}
         codes = loaded.codes(how["text"], speaker=speaker, frames=how["frames"], single_thread=False, **sampling)
         samples = len(loaded.waveform(codes))
         return time.perf_counter(), samples

@@ -104,8 +104,8 @@ def engines(options: argparse.Namespace, text: str, threads: int, ending: ExitSt
     how = {"text": text, "frames": options.frames, "threads": threads, "checkpoint": str(options.checkpoint)}
     wanted = [(f"ours, {folder.name}", OWN, {"engine": "ours", "bundle": str(folder)}) for folder in options.bundle]
     wanted.append(("official, fp32", OWN, {"engine": "official"}))
-    for name, engine, more in PEERS:
-        wanted.append((name, ENVIRONMENTS / engine / "bin" / "python", {"engine": engine, **more}))
+    for name, wheel, more in PEERS:
+        wanted.append((name, ENVIRONMENTS / wheel / "bin" / "python", {"engine": wheel, **more}))
     for name, python, more in wanted:
         if options.only and not any(part in name for part in options.only):
             continue
