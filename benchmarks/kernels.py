@@ -9,14 +9,15 @@ clock's, and how far the results are off.
 from __future__ import annotations
 
 import argparse
-import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from server.bench.report import machine
@@ -35,6 +36,7 @@ STEP = 0.03
 """Scale of the caches in 8 bits: 127 steps reach 3.8 times the spread of what is in them."""
 CALLS = 60
 
+Array = NDArray[Any]
 Nodes = tuple[list[onnx.NodeProto], list[TensorProto]]
 
 
@@ -142,14 +144,18 @@ class AttentionCall:
 
     def __init__(self, quantised: str, rows: int, positions: int) -> None:
         random, cache = np.random.default_rng(0), (rows, KV_HEADS, positions, HEAD_DIM)
-        draw = functools.partial(random.standard_normal, dtype=np.float32)
+
+        def draw(shape: tuple[int, ...]) -> Array:
+            return random.standard_normal(shape, np.float32)
+
         inputs = {
             name: draw((rows, 1, heads * HEAD_DIM)) for name, heads in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS))
         }
-        caches = {name: draw(cache) for name in ("keys", "values")}
+        caches: dict[str, Array] = {name: draw(cache) for name in ("keys", "values")}
         angles = random.random((positions, HEAD_DIM // 2), np.float32)
         tensors = {"cos": np.cos(angles), "sin": np.sin(angles)}
-        names, options = [*inputs, *caches, "last", "total", *tensors], {}
+        names = [*inputs, *caches, "last", "total", *tensors]
+        options: dict[str, Any] = {}
         if quantised:
             caches = {name: (values / STEP).round().clip(-127, 127).astype(np.int8) for name, values in caches.items()}
             shape = (1, KV_HEADS, 1, HEAD_DIM) if quantised == "PER_CHANNEL" else (1,)
@@ -158,7 +164,11 @@ class AttentionCall:
             options = {"k_quant_type": quantised, "v_quant_type": quantised, "kv_cache_bit_width": 8}
         inputs |= caches | {"last": np.full(rows, positions - 1, np.int32), "total": np.array([positions], np.int32)}
         self.output = np.zeros((rows, 1, HEADS * HEAD_DIM), np.float32)
-        outputs = {"attended": self.output, "next_keys": caches["keys"], "next_values": caches["values"]}
+        outputs: dict[str, Array] = {
+            "attended": self.output,
+            "next_keys": caches["keys"],
+            "next_values": caches["values"],
+        }
         node = helper.make_node(
             "GroupQueryAttention",
             names,
@@ -188,7 +198,7 @@ class AttentionCall:
         return time.process_time() - start
 
 
-def _values(arrays: Mapping[str, np.ndarray]) -> dict[str, onnxruntime.OrtValue]:
+def _values(arrays: Mapping[str, Array]) -> dict[str, onnxruntime.OrtValue]:
     return {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
 
 
