@@ -112,7 +112,7 @@ def test_the_floor_counts_the_caches_behind_the_middle_of_a_run() -> None:
     weights = sum(one.total for one in frame_reads(manifest) or [])
     cache = (run.positions + 2) * position
     assert {rows: size for rows, (size, _) in measured.floors.items()} == {1: weights + cache, 2: weights + 2 * cache}
-    assert [len(measured.seconds[rows]["talker"]) for rows in (1, 2)] == [4, 4]
+    assert [len(measured.seconds[rows]["code predictor"]) for rows in (1, 2)] == [4, 4]
 
 
 def test_an_older_bundle_is_measured_without_its_floor(tmp_path: Path) -> None:
