@@ -22,7 +22,7 @@ CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/wh
 TORCH = $(PIP) install $(CPU_TORCH) torch==2.13.0
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test test-export test-models test-server test-sockets test-without-torch test-clients test-ray check check-deploy docs format lock tools test-tools export-tools random-model tiny-model clean
+.PHONY: serve test test-export test-models test-server test-sockets test-without-torch test-clients test-ray peers check check-deploy docs format lock tools test-tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
@@ -78,6 +78,16 @@ test-clients: tools
 # Ray, in an environment of its own: a gigabyte, so that `test` is without it. It has wheels for Python up to 3.13.
 test-ray: $(VENV)/.test-$(RUNTIME) .cache/ray-venv/.made
 	tests/ray/alone $(BIN)/python -m pytest $(RAY_TESTS)
+
+# Other projects' wheels, for `python -m benchmarks.peers`, each in an environment of its own.
+PEERS := vox-tts==0.19.5 realtimetts-qwen-native-cpu==0.4.2 qwen3-tts-mnn==0.3.1
+
+peers: $(foreach peer,$(PEERS),.cache/peers/$(subst ==,/.,$(peer)))
+
+.cache/peers/%:
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install $(subst /.,==,$*)
+	touch $@
 
 .cache/ray-venv/.made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .cache/ray-venv

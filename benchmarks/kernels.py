@@ -1,7 +1,9 @@
-"""Which kernel multiplies fastest: `python -m benchmarks.kernels [--rows 1 4 8 16]`.
+"""Which kernel is fastest: `python -m benchmarks.kernels [--rows 1 4 8 16]`.
 
 The matrices of the 0.6B's five code predictor layers (79 M weights, random), as each kernel that ONNX Runtime's CPU
-execution provider has for quantised weights.
+execution provider has for quantised weights. With `--attention` the attention of one of the talker's layers instead,
+over KV caches in float32 and in 8 bits: processor time of one thread, which other processes change less than the
+clock's, and how far the results are off.
 """
 
 from __future__ import annotations
@@ -9,20 +11,32 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from server.bench.report import machine
+from server.graphs.bound_call import BoundCall
 
 LAYER = ((1024, 2048), (1024, 1024), (1024, 1024), (2048, 1024), (1024, 3072), (1024, 3072), (3072, 1024))
 """Inner and outer sizes of q, k, v, o, gate, up, down."""
 LAYERS = 5
 RUNS, WARM = 15, 3
 
+HEADS, KV_HEADS, HEAD_DIM = 16, 8, 128
+"""Of the talker's attention."""
+CACHES = {"float32": "", "8 bits, one scale": "PER_TENSOR", "8 bits, a scale a channel": "PER_CHANNEL"}
+"""What `GroupQueryAttention` calls the quantisation of a cache."""
+STEP = 0.03
+"""Scale of the caches in 8 bits: 127 steps reach 3.8 times the spread of what is in them."""
+CALLS = 60
+
+Array = NDArray[Any]
 Nodes = tuple[list[onnx.NodeProto], list[TensorProto]]
 
 
@@ -91,6 +105,11 @@ def session_of(product: Callable[..., Nodes], threads: int) -> onnxruntime.Infer
     inputs = [helper.make_tensor_value_info(f"x.{size}", TensorProto.FLOAT, ["rows", size]) for size in sizes]
     total = helper.make_tensor_value_info("total", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "kernels", inputs, [total], tensors)
+    return session_on(graph, threads)
+
+
+def session_on(graph: onnx.GraphProto, threads: int) -> onnxruntime.InferenceSession:
+    """Open a graph on the CPU."""
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -114,12 +133,107 @@ def milliseconds(sessions: dict[str, onnxruntime.InferenceSession], rows: int) -
     return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
 
 
+class AttentionCall:
+    """One position of some rows through a layer's attention, over caches that stay in place.
+
+    Args:
+        quantised: a value of `CACHES`.
+        rows: how many.
+        positions: of each row, the new one among them.
+    """
+
+    def __init__(self, quantised: str, rows: int, positions: int) -> None:
+        random, cache = np.random.default_rng(0), (rows, KV_HEADS, positions, HEAD_DIM)
+
+        def draw(shape: tuple[int, ...]) -> Array:
+            return random.standard_normal(shape, np.float32)
+
+        inputs = {
+            name: draw((rows, 1, heads * HEAD_DIM)) for name, heads in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS))
+        }
+        caches: dict[str, Array] = {name: draw(cache) for name in ("keys", "values")}
+        angles = random.random((positions, HEAD_DIM // 2), np.float32)
+        tensors = {"cos": np.cos(angles), "sin": np.sin(angles)}
+        names = [*inputs, *caches, "last", "total", *tensors]
+        options: dict[str, Any] = {}
+        if quantised:
+            caches = {name: (values / STEP).round().clip(-127, 127).astype(np.int8) for name, values in caches.items()}
+            shape = (1, KV_HEADS, 1, HEAD_DIM) if quantised == "PER_CHANNEL" else (1,)
+            tensors |= {name: np.full(shape, STEP, np.float32) for name in ("key_scale", "value_scale")}
+            names += ["", "", "", "key_scale", "value_scale"]
+            options = {"k_quant_type": quantised, "v_quant_type": quantised, "kv_cache_bit_width": 8}
+        inputs |= caches | {"last": np.full(rows, positions - 1, np.int32), "total": np.array([positions], np.int32)}
+        self.output = np.zeros((rows, 1, HEADS * HEAD_DIM), np.float32)
+        outputs: dict[str, Array] = {
+            "attended": self.output,
+            "next_keys": caches["keys"],
+            "next_values": caches["values"],
+        }
+        node = helper.make_node(
+            "GroupQueryAttention",
+            names,
+            list(outputs),
+            domain="com.microsoft",
+            num_heads=HEADS,
+            kv_num_heads=KV_HEADS,
+            do_rotary=1,
+            **options,
+        )
+        declared, given = (
+            [
+                helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+                for n, v in some.items()
+            ]
+            for some in (inputs, outputs)
+        )
+        stored = [numpy_helper.from_array(values, name) for name, values in tensors.items()]
+        graph = helper.make_graph([node], "attention", declared, given, stored)
+        self._call = BoundCall(session_on(graph, 1), *(_values(some) for some in (inputs, outputs)))
+
+    def seconds(self) -> float:
+        """Processor time of a call behind another one."""
+        self._call.run()
+        start = time.process_time()
+        self._call.run()
+        return time.process_time() - start
+
+
+def _values(arrays: Mapping[str, Array]) -> dict[str, onnxruntime.OrtValue]:
+    return {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+
+
+def attention(rows: int, positions: int) -> str:
+    """The lines of a Markdown table; the caches take turns."""
+    calls = {name: AttentionCall(quantised, rows, positions) for name, quantised in CACHES.items()}
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(CALLS):
+        for name, call in calls.items():
+            found[name].append(call.seconds())
+    plain = calls["float32"].output
+    lines = []
+    for name, call in calls.items():
+        ratio = statistics.median(one / to for one, to in zip(found[name], found["float32"], strict=True))
+        error = np.abs(call.output - plain).max() / np.abs(plain).max()
+        microseconds = 1e6 * statistics.median(found[name])
+        lines.append(f"| {name} | {rows} | {microseconds:.0f} | {ratio:.2f} | {error:.3f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Parse the options, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--attention", action="store_true", help="measure attention over its caches instead")
+    parser.add_argument("--positions", type=int, default=400, help="that attention looks back over (%(default)s)")
     options = parser.parse_args()
+    if options.attention:
+        print(f"One talker layer's attention, {options.positions} positions, one thread; {machine()}\n")
+        print("| KV cache | rows | processor time, us | times float32's | largest error, of the largest value |")
+        print("|---|---|---|---|---|")
+        for rows in options.rows:
+            print(attention(rows, options.positions))
+        return
     sessions = {name: session_of(product, options.threads) for name, product in CASES.items()}
     columns = [milliseconds(sessions, rows) for rows in options.rows]
     print(f"{LAYERS} code predictor layers, ms a pass, {options.threads} threads; {machine()}\n")

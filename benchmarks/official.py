@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.floor import FloorProbe, frame_reads
+from benchmarks.floor import FloorProbe, cache_reads, frame_reads
 from benchmarks.stopwatch import Stopwatch, timed_bundle
 from server.bench.report import machine
-from server.bench.speak import TEXT, speak
+from server.bench.speak import speak, text_of
 from server.engine.bundle import OpenBundle
 from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
@@ -53,10 +53,10 @@ class OfficialTimes:
 
         return timed
 
-    def run(self, speaker: str | None, frames: int) -> None:
+    def run(self, text: str, speaker: str | None, frames: int) -> None:
         """Run one request: codes, then the waveform."""
         start = time.perf_counter()
-        codes = self.official.codes(TEXT, speaker=speaker, frames=frames, single_thread=False)
+        codes = self.official.codes(text, speaker=speaker, frames=frames, single_thread=False)
         self.official.waveform(codes)
         self.request_seconds.append(time.perf_counter() - start)
         many = torch.from_numpy(np.resize(codes, (DECODED, codes.shape[1])).T[None].copy())
@@ -67,24 +67,28 @@ class OfficialTimes:
 
 
 class BundleTimes:
-    """Runs a bundle, timed by frame, with the floor of its own weights."""
+    """Runs a bundle, timed by frame, with the floor of its own weights and of the KV cache in the middle of a run."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, tokens: int, frames: int) -> None:
         self.bundle: OpenBundle = open_bundle(folder, provider="cpu", threads=threads, slots=1)
         reads = frame_reads(self.bundle.manifest)
         if reads is None:
             raise SystemExit(f"{folder}: its manifest does not say what a frame reads; convert the checkpoint again")
-        self.probe = FloorProbe(reads, threads)
+        self.text, self.frames = text_of(self.bundle.prompts, tokens), frames
         self.watch = Stopwatch()
         self.synthesizer = Synthesizer(timed_bundle(self.bundle, self.watch))
+        warm = speak(self.bundle, self.synthesizer, frames, 0, text=self.text)
+        self.watch.seconds.clear()
+        self.probe = FloorProbe(reads, threads, cache_reads(self.bundle.manifest, warm.middle))
         self.request_seconds: list[float] = []
         self.first_audio: list[float] = []
         self.new_voice_first_audio: list[float] = []
 
-    def run(self, frames: int) -> None:
+    def run(self) -> None:
         """Run one request, with a probe of the floor after every frame."""
-        self.new_voice_first_audio.append(speak(self.bundle, Synthesizer(self.bundle), 1, 1).first_audio)
-        done = speak(self.bundle, self.synthesizer, frames, 1, between=self.probe.run)
+        new_voice = speak(self.bundle, Synthesizer(self.bundle), 1, 1, text=self.text)
+        self.new_voice_first_audio.append(new_voice.first_audio)
+        done = speak(self.bundle, self.synthesizer, self.frames, 1, text=self.text, between=self.probe.run)
         self.request_seconds.append(done.wall)
         self.first_audio.append(done.first_audio)
 
@@ -94,22 +98,22 @@ class BundleTimes:
         return statistics.median(self.watch.seconds["talker"]) + statistics.median(self.watch.seconds["code predictor"])
 
 
-def measure(checkpoint: Path, bundles: list[Path], frames: int, rounds: int, threads: int) -> str:
+def measure(checkpoint: Path, bundles: list[Path], tokens: int, frames: int, rounds: int, threads: int) -> str:
     """Run everything in turns and return the table."""
     threads = thread_count(threads)
     torch.set_num_threads(threads)
     official = OfficialTimes(checkpoint)
-    ours = [BundleTimes(folder, threads) for folder in bundles]
+    ours = [BundleTimes(folder, threads, tokens, frames) for folder in bundles]
     speaker = next(iter(ours[0].bundle.manifest.speakers), None)
     for _ in range(rounds):
-        official.run(speaker, frames)
+        official.run(ours[0].text, speaker, frames)
         for one in ours:
-            one.run(frames)
+            one.run()
     codes = statistics.median(official.frame_seconds)
     decode = statistics.median(official.decode_seconds)
     whole = statistics.median(official.request_seconds)
     lines = [
-        f"{frames} frames a request, {rounds} rounds, {threads} threads; {machine()}",
+        f"{tokens} tokens and {frames} frames a request, {rounds} rounds, {threads} threads; {machine()}",
         "",
         "| engine | talker + code predictor, ms a frame | times faster | against its floor | codec decoder, ms a frame "
         "| times faster | request, s | times faster | TTFA, own frames: voice used before / not yet |",
@@ -121,7 +125,7 @@ def measure(checkpoint: Path, bundles: list[Path], frames: int, rounds: int, thr
         decoder = sum(one.watch.seconds["codec decoder"]) / made
         request_seconds = statistics.median(one.request_seconds)
         own_frame = one.codes_seconds + decoder
-        floor = statistics.median(one.probe.seconds)
+        floor = statistics.median(one.probe.seconds[1])
         lines.append(
             f"| {one.bundle.manifest.precision} | {1e3 * one.codes_seconds:.0f} | {codes / one.codes_seconds:.1f} "
             f"| {one.codes_seconds / floor:.2f} | {1e3 * decoder:.0f} | {decode / decoder:.1f} "
@@ -137,11 +141,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.official", description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="that the bundles were made of")
     parser.add_argument("--bundle", type=Path, action="append", required=True, help="folder; may be given again")
-    parser.add_argument("--frames", type=int, default=24, help="codec frames a request (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=100, help="codec frames a request (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=60, help="of a request's text (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="requests of each (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of each engine (default: %(default)s)")
     options = parser.parse_args()
-    print(measure(options.checkpoint, options.bundle, options.frames, options.rounds, options.threads))
+    print(measure(options.checkpoint, options.bundle, options.tokens, options.frames, options.rounds, options.threads))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import get_args
@@ -32,19 +33,20 @@ class Stages:
 
     Attributes:
         manifest: the bundle's manifest.
-        seconds: of every graph call in `runs`, by name: talker, code predictor, codec decoder.
+        seconds: of every graph call, by the number of rows and by name: talker, code predictor, codec decoder.
         runs: requests of one row, whose voice had been used before.
         together: by the number of rows, a run of so many rows for each of `runs`.
-        floor: bytes that talker and code predictor read for a frame in the middle of a run, its KV cache among them,
-            and the median seconds that merely reading them took; None where the manifest does not say what is read.
+        floors: by the number of rows, 1 among them, the bytes that talker and code predictor read for a frame in the
+            middle of a run, the KV caches of all rows among them, and the median seconds that merely reading them took;
+            none where the manifest does not say what is read.
         memory: of this process, once all rows had spoken; None where the operating system does not tell.
     """
 
     manifest: Manifest
-    seconds: dict[str, list[float]]
+    seconds: dict[int, dict[str, list[float]]]
     runs: list[Run]
     together: dict[int, list[Run]]
-    floor: tuple[int, float] | None
+    floors: dict[int, tuple[int, float]]
     memory: Rss | None
 
 
@@ -54,26 +56,27 @@ def measure_stages(
     """Measure a bundle on the CPU; the arguments are those of `server.bench.measure.measure`, and `rows` is the numbers
     of rows to be measured besides one."""
     threads = thread_count(threads)
-    bundle = open_bundle(folder, provider="cpu", threads=threads, slots=max([1, *rows]))
-    watch = Stopwatch()
-    alone, side_by_side = Synthesizer(timed_bundle(bundle, watch)), Synthesizer(bundle)
-    text = TEXT if tokens is None else text_of(bundle, tokens)
-    middle = speak(bundle, alone, frames, 0, text=text).middle
-    for number in rows:
-        speak(bundle, side_by_side, frames, 0, rows=number, text=text)
-    watch.seconds.clear()
+    numbers = [1, *(number for number in rows if number != 1)]
+    bundle = open_bundle(folder, provider="cpu", threads=threads, slots=max(numbers))
+    watches = {number: Stopwatch() for number in numbers}
+    synthesizers = {number: Synthesizer(timed_bundle(bundle, watches[number])) for number in numbers}
+    text = TEXT if tokens is None else text_of(bundle.prompts, tokens)
+    warm = [speak(bundle, synthesizers[number], frames, 0, rows=number, text=text) for number in numbers]
+    for watch in watches.values():
+        watch.seconds.clear()
     memory = rss()  # before the probe takes some
     reads = frame_reads(bundle.manifest)
-    probe = FloorProbe([*reads, cache_reads(bundle.manifest, middle)], threads) if reads else None
-    between = probe.run if probe else lambda: None
-    runs: list[Run] = []
-    together: dict[int, list[Run]] = {number: [] for number in rows}
+    cache = cache_reads(bundle.manifest, warm[0].middle)
+    probe = FloorProbe(reads, threads, cache, max(numbers)) if reads else None
+    found: dict[int, list[Run]] = {number: [] for number in numbers}
     for seed in range(1, requests + 1):
-        runs.append(speak(bundle, alone, frames, seed, text=text, between=between))
-        for number, several in together.items():
-            several.append(speak(bundle, side_by_side, frames, seed, rows=number, text=text, between=between))
-    floor = (probe.bytes_read, median(probe.seconds)) if probe else None
-    return Stages(bundle.manifest, dict(watch.seconds), runs, together, floor, memory)
+        for number in numbers:
+            between = partial(probe.run, number) if probe else lambda: None
+            synthesizer = synthesizers[number]
+            found[number].append(speak(bundle, synthesizer, frames, seed, rows=number, text=text, between=between))
+    floors = {number: (probe.bytes_read(number), median(probe.seconds[number])) for number in numbers} if probe else {}
+    seconds = {number: dict(watch.seconds) for number, watch in watches.items()}
+    return Stages(bundle.manifest, seconds, found.pop(1), found, floors, memory)
 
 
 def table(found: Stages) -> str:
@@ -94,7 +97,7 @@ def parts_in_float32(manifest: Manifest) -> str:
 
 def _stages(found: Stages) -> Iterator[tuple[str, str]]:
     made = sum(run.frames for run in found.runs)
-    stages = {name: 1e3 * sum(found.seconds[name]) / made for name in ("talker", "code predictor", "codec decoder")}
+    stages = {name: 1e3 * sum(found.seconds[1][name]) / made for name in ("talker", "code predictor", "codec decoder")}
     for name, milliseconds in stages.items():
         note = f" (chunks of {CHUNK_RAMP})" if name == "codec decoder" else ""
         yield name, f"{milliseconds:.1f} ms a frame{note}"
@@ -107,16 +110,21 @@ def _stages(found: Stages) -> Iterator[tuple[str, str]]:
     yield "TTFA in steady frames", f"{median(run.first_audio for run in found.runs) / steady:.1f}"
 
 
+def against_floor(found: Stages, rows: int) -> str:
+    """How many times the floor the calls of talker and code predictor take for a frame of so many rows."""
+    codes = [a + b for a, b in zip(found.seconds[rows]["talker"], found.seconds[rows]["code predictor"], strict=False)]
+    return f"{median(codes) / found.floors[rows][1]:.2f} x"
+
+
 def _floor(found: Stages) -> Iterator[tuple[str, str]]:
-    if found.floor is None:
+    if not found.floors:
         yield "floor", "unknown, this bundle does not say what a frame reads; convert the checkpoint again"
         return
-    size, seconds = found.floor
-    codes = [a + b for a, b in zip(found.seconds["talker"], found.seconds["code predictor"], strict=False)]
+    size, seconds = found.floors[1]
     yield "weights and KV cache read a frame, talker + code predictor", f"{size / 1e9:.2f} GB"
     yield "read bandwidth in this run", f"{size / 1e9 / seconds:.1f} GB/s"
     yield "floor: that many bytes at that bandwidth", f"{1e3 * seconds:.1f} ms a frame"
-    yield "talker + code predictor against the floor", f"{median(codes) / seconds:.2f} x"
+    yield "talker + code predictor against the floor", against_floor(found, 1)
     decoder = found.manifest.graphs["codec_decoder"].reads
     if decoder is not None:
         yield "weights read a chunk, codec decoder", f"{decoder.total / 1e9:.2f} GB"
@@ -132,6 +140,10 @@ def _together(found: Stages) -> Iterator[tuple[str, str]]:
         )
         speed = median(run.frames_per_second for run in runs)
         yield f"{rows} rows together", f"{speed:.1f} frames a second, {ratio:.2f} times one row's"
+        if found.floors:
+            size, seconds = found.floors[rows]
+            said = f"{size / 1e9:.2f} GB in {1e3 * seconds:.1f} ms; {against_floor(found, rows)}"
+            yield f"{rows} rows: read a frame, and talker + code predictor against that floor", said
     if found.together and found.memory:
         yield "RSS after all rows", f"{found.memory.now / 1e9:.2f} GB, at most {found.memory.peak / 1e9:.2f}"
 

@@ -27,8 +27,9 @@ def draw(logits: Floats, temperature: float, top_k: int, top_p: float, uniform: 
     order = candidates[np.argsort(-logits[candidates], kind="stable")][:top_k]
     values = logits[order] / np.float32(temperature)
     weights = np.exp(values - values[0])
-    before = np.cumsum(weights) - weights
-    weights = weights[before < np.float32(top_p) * weights.sum()]
+    sums = np.cumsum(weights)
+    before = np.append(np.float32(0), sums[:-1])
+    weights = weights[before < np.float32(top_p) * sums[-1]]
     cumulative = np.cumsum(weights)
     place = np.searchsorted(cumulative, np.float32(uniform) * cumulative[-1], side="right")
     return int(order[min(int(place), int(np.count_nonzero(weights)) - 1)])

@@ -15,7 +15,7 @@ from transformers import PretrainedConfig
 from export.checkpoint import Checkpoint
 from export.graphs.graph import Axes, GraphConfig
 from export.graphs.layers import DecoderStack, LayerSizes, cache_axes, empty_caches, rotary_tables
-from export.graphs.operators import TopK
+from export.graphs.operators import CountUp, SumBefore, TopK
 
 
 def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
@@ -31,21 +31,25 @@ def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, unif
         top_p: `[rows]`, in (0, 1].
         uniform: `[rows]`, in [0, 1).
     """
-    values, indices = TopK.apply(logits / temperature[:, None], top_k.max().reshape(1))
-    rank = torch.ones_like(indices).cumsum(1)
-    return draw_ranked(values, indices, rank, top_k, top_p, uniform)
+    count = top_k.max().reshape(1)
+    values, indices = TopK.apply(logits / temperature[:, None], count)
+    return draw_ranked(values, indices, CountUp.apply(count), top_k, top_p, uniform)
 
 
 def draw_ranked(values: Tensor, indices: Tensor, rank: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
-    """Draw one of a row's candidates, which are in falling order: `values` and `indices` `[rows, candidates]`."""
+    """Draw one of a row's candidates, which are in falling order.
+
+    Shapes: `values` and `indices` `[rows, candidates]`, `rank` int64 `[candidates]` or `[1, candidates]`, from 1.
+    """
     weights = (values - values[:, :1]).exp() * (rank <= top_k[:, None]).float()
-    before = weights.cumsum(1) - weights
-    total = weights.sum(1, keepdim=True)
-    weights = weights * (before < top_p[:, None] * total).float()
-    cumulative = weights.cumsum(1)
-    kept = (weights > 0).long().sum(1)
-    place = (cumulative <= uniform[:, None] * cumulative[:, -1:]).long().sum(1)
-    return indices.gather(1, torch.minimum(place, kept - 1)[:, None])[:, 0]
+    before = SumBefore.apply(weights)
+    cumulative = before + weights
+    kept = before < top_p[:, None] * cumulative[:, -1:]
+    # The kept ones come first, so that the last of them reaches the largest sum. A uniform is below 1 and its product
+    # with that sum below the sum, where no candidate behind them begins.
+    drawn = uniform[:, None] * torch.where(kept, cumulative, 0).amax(1, keepdim=True)
+    place = (before <= drawn).long().sum(1, keepdim=True) - 1
+    return indices.gather(1, place)[:, 0]
 
 
 class CodePredictorModel(DecoderStack):

@@ -31,6 +31,7 @@ def frame_loop(step_path: Path, step: CodePredictorStep, code_0_embedding: np.nd
     exported = onnx.load(step_path).graph
     weights = take_constants(exported)
     heads = _split_heads(exported, weights, step.groups - 1)
+    prepared = _take_unchanging(exported)
     body = _loop_body(exported, step)
     tensors = {t.name: t for t in [*exported.initializer, *weights.values(), *heads]}
     _place_matrices(body, tensors)
@@ -51,6 +52,7 @@ def frame_loop(step_path: Path, step: CodePredictorStep, code_0_embedding: np.nd
         node("Shape", ["code_0"], ["rows"]),
         node("Concat", ["rows", "cache_tail"], ["cache_shape"], axis=0),
         node("ConstantOfShape", ["cache_shape"], ["empty_cache"]),
+        *prepared,
         node(
             "Loop",
             ["steps", "always", "first_inputs", "first_embedding", *["empty_cache"] * len(caches)],
@@ -82,6 +84,25 @@ def _split_heads(graph: onnx.GraphProto, tables: dict[str, TensorProto], count: 
     del graph.node[:]
     graph.node.extend([*nodes[: place - 2], *branches, *nodes[place - 2 :]])
     return heads
+
+
+def _take_unchanging(step: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Take the nodes out of a step that give the same in each: what the draw makes of its parameters."""
+    constants = {node.output[0]: node for node in step.node if node.op_type == "Constant"}
+    known, taken, moved = {"temperature", "top_k", "top_p"}, [], {}
+    for node in step.node:
+        if known & {*node.input} and {*node.input} <= known | {*constants}:
+            known |= {*node.output}
+            taken.append(node)
+    kept = [node for node in step.node if node not in taken]
+    used = {name for node in kept for name in node.input}
+    for node in taken:
+        for name in (name for name in node.input if name in constants):
+            moved[name] = helper.make_node("Constant", [], [f"{name}.once"], value=constants[name].attribute[0].t)
+        node.input[:] = [f"{name}.once" if name in moved else name for name in node.input]
+    del step.node[:]
+    step.node.extend(node for node in kept if node.output[0] in used or node.output[0] not in moved)
+    return [*moved.values(), *taken]
 
 
 def _place_matrices(graph: onnx.GraphProto, tensors: dict[str, TensorProto]) -> None:

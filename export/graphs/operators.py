@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -188,3 +189,37 @@ class TopK(torch.autograd.Function):
         values.setType(x.type().with_sizes([None, None]))
         indices.setType(x.type().with_sizes([None, None]).with_dtype(torch.int64))
         return values, indices
+
+
+class CountUp(torch.autograd.Function):
+    """The numbers from 1 to `count`, int64 `[count]`; `count` is a tensor, int64 `[1]`."""
+
+    @staticmethod
+    def forward(ctx: Any, count: Tensor) -> Tensor:
+        return torch.arange(1, int(count) + 1)
+
+    @staticmethod
+    def symbolic(g: Any, count: Any) -> Any:
+        ones = g.op("ConstantOfShape", count, value_t=torch.tensor([1]))
+        numbers = g.op("CumSum", ones, g.op("Constant", value_t=torch.tensor(0)))
+        numbers.setType(count.type().with_sizes([None]))
+        return numbers
+
+
+class SumBefore(torch.autograd.Function):
+    """Sums of what lies before each value of a row `[rows, values]`, added up in float32 and in order.
+
+    Any of them is the one before it plus the value there, exactly. PyTorch's own `cumsum` adds in float64.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        sums = torch.from_numpy(np.cumsum(x.detach().numpy(), 1))
+        return torch.nn.functional.pad(sums[:, :-1], (1, 0))
+
+    @staticmethod
+    def symbolic(g: Any, x: Any) -> Any:
+        axis = g.op("Constant", value_t=torch.tensor(1))
+        sums = g.op("CumSum", x, axis, exclusive_i=1)
+        sums.setType(x.type())
+        return sums

@@ -107,7 +107,7 @@ def measure(
     opened = rss()
     synthesizer = Synthesizer(bundle)
     progress("warming up")
-    text = TEXT if tokens is None else text_of(bundle, tokens)
+    text = TEXT if tokens is None else text_of(bundle.prompts, tokens)
     speak(bundle, synthesizer, frames, 0, text=text)
     spoken = rss()
     runs: list[Run] = []

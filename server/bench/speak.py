@@ -10,6 +10,7 @@ from typing import Any
 
 from server.engine.bundle import OpenBundle
 from server.engine.job import Job, PcmChunk, Sampling
+from server.engine.prompt import PromptBuilder
 from server.engine.synthesizer import CHUNK_RAMP, Synthesizer
 
 TEXT = "The early train was late again, so we shared a taxi and talked about the weather all the way."
@@ -72,10 +73,10 @@ class TimedJob(Job):
         super().put(pcm, frames)
 
 
-def text_of(bundle: OpenBundle, tokens: int) -> str:
+def text_of(prompts: PromptBuilder, tokens: int) -> str:
     """The words of `TEXT`, again and again, until they have at least so many tokens."""
     words, text = cycle(TEXT.split()), ""
-    while bundle.prompts.count_tokens(text) < tokens:
+    while prompts.count_tokens(text) < tokens:
         text = f"{text} {next(words)}".lstrip()
     return text
 

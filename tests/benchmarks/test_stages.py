@@ -34,10 +34,13 @@ def found(**changes: object) -> Stages:
         manifest=Manifest.model_validate(
             manifest_of("custom", graphs={"codec_decoder": {**graph, "inputs": [], "outputs": []}})
         ),
-        seconds={"talker": [0.01] * 4, "code predictor": [0.02] * 4, "codec decoder": [0.005] * 4},
+        seconds={
+            1: {"talker": [0.01] * 4, "code predictor": [0.02] * 4, "codec decoder": [0.005] * 4},
+            4: {"talker": [0.02] * 4, "code predictor": [0.03] * 4, "codec decoder": [0.02] * 4},
+        },
         runs=[run, run],
         together={4: [four, four]},
-        floor=(600_000_000, 0.02),
+        floors={1: (600_000_000, 0.02), 4: (800_000_000, 0.04)},
         memory=Rss(1_250_000_000, 1_300_000_000),
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
@@ -60,6 +63,7 @@ def test_the_table_says_what_was_measured() -> None:
         "weights read a chunk, codec decoder": "0.42 GB",
         "1 row": "25.0 frames a second without the prefill",
         "4 rows together": "50.0 frames a second, 2.00 times one row's",
+        "4 rows: read a frame, and talker + code predictor against that floor": "0.80 GB in 40.0 ms; 1.25 x",
         "RSS after all rows": "1.25 GB, at most 1.30",
     }
 
@@ -76,7 +80,7 @@ def test_the_table_says_how_the_codec_decoder_was_converted() -> None:
 
 
 def test_what_was_not_measured_is_not_claimed() -> None:
-    said = cells(table(found(floor=None, together={}, memory=None)))
+    said = cells(table(found(floors={}, together={}, memory=None)))
     assert "convert the checkpoint again" in said["floor"]
     assert not [name for name in said if "bandwidth" in name or "row" in name or "RSS" in name]
 
@@ -86,23 +90,29 @@ def test_the_probe_reads_what_a_frame_reads() -> None:
     assert reads is not None
     assert [one.passes for one in reads] == [0, 15]
     probe = FloorProbe([WeightReads(once=1600), WeightReads(once=160, looped=320, passes=15)], 2)
-    assert probe.bytes_read == 1600 + 160 + 15 * 320
+    assert probe.bytes_read() == 1600 + 160 + 15 * 320
     probe.run()
-    assert len(probe.seconds) == 1
+    assert [(rows, len(seconds)) for rows, seconds in probe.seconds.items()] == [(1, 1)]
 
 
-def test_the_floor_counts_the_cache_behind_the_middle_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    probed: list[list[WeightReads]] = []
-    monkeypatch.setattr(stages, "FloorProbe", lambda reads, threads: probed.append(reads) or FloorProbe(reads, threads))
-    measured = measure_stages(RANDOM_BUNDLE, threads=1, frames=4, requests=1, tokens=30)
+def test_the_probe_reads_the_cache_of_every_row() -> None:
+    probe = FloorProbe([WeightReads(once=1600)], 2, cache=320, rows=4)
+    assert [probe.bytes_read(rows) for rows in (1, 2, 4)] == [1920, 2240, 2880]
+    probe.run(4)
+    assert list(probe.seconds) == [4]
+
+
+def test_the_floor_counts_the_caches_behind_the_middle_of_a_run() -> None:
+    measured = measure_stages(RANDOM_BUNDLE, threads=1, frames=4, requests=1, tokens=30, rows=[2])
     (run,), manifest = measured.runs, measured.manifest
     talker = manifest.sizes.talker
     assert run.positions > 30
-    assert cache_reads(manifest, 1).total == 2 * talker.num_layers * talker.num_kv_heads * talker.head_dim * 4
-    expected = (
-        sum(one.total for one in frame_reads(manifest) or []) + (run.positions + 2) * cache_reads(manifest, 1).total
-    )
-    assert sum(one.total for one in probed[0]) == expected
+    position = 2 * talker.num_layers * talker.num_kv_heads * talker.head_dim * 4
+    assert cache_reads(manifest, 1) == position
+    weights = sum(one.total for one in frame_reads(manifest) or [])
+    cache = (run.positions + 2) * position
+    assert {rows: size for rows, (size, _) in measured.floors.items()} == {1: weights + cache, 2: weights + 2 * cache}
+    assert [len(measured.seconds[rows]["code predictor"]) for rows in (1, 2)] == [4, 4]
 
 
 def test_an_older_bundle_is_measured_without_its_floor(tmp_path: Path) -> None:
@@ -112,7 +122,7 @@ def test_an_older_bundle_is_measured_without_its_floor(tmp_path: Path) -> None:
         del graph["reads"]
     (older / "manifest.json").write_text(json.dumps(manifest))
     measured = measure_stages(older, threads=1, frames=2, requests=1)
-    assert measured.floor is None
+    assert not measured.floors
     assert [run.frames for run in measured.runs] == [2]
 
 
@@ -129,5 +139,5 @@ def test_memory_is_noted_after_all_rows_and_before_the_probe(monkeypatch: pytest
     frames = RAMP_FRAMES + 1
     measured = measure_stages(RANDOM_BUNDLE, threads=1, frames=frames, requests=1, rows=[2])
     assert done == [(frames, 1), (frames, 2), "noted", "probe", (frames, 1), (frames, 2)]
-    assert set(measured.seconds) == {"talker", "code predictor", "codec decoder"}
+    assert set(measured.seconds[1]) == {"talker", "code predictor", "codec decoder"}
     assert [len(runs) for runs in measured.together.values()] == [1]

@@ -97,7 +97,7 @@ def test_rows_speak_side_by_side() -> None:
 def test_a_text_has_as_many_tokens_as_are_asked_for_or_a_word_more() -> None:
     bundle = open_bundle(RANDOM_BUNDLE, provider="cpu", threads=1, slots=1)
     for tokens in (1, 15, 120):
-        text = text_of(bundle, tokens)
+        text = text_of(bundle.prompts, tokens)
         assert bundle.prompts.count_tokens(text) >= tokens > bundle.prompts.count_tokens(text.rpartition(" ")[0])
     run = speak(bundle, Synthesizer(bundle), 4, 0, text=text)
     prompt = bundle.prompts.build(text, speaker=next(iter(bundle.manifest.speakers)), language="auto", instruction=None)

@@ -67,6 +67,16 @@ def test_graph_and_host_draw_alike(seed: int, temperature: float, top_k: int, to
     assert int(graph_draw(torch.from_numpy(logits)[None], *tensors)) == draw(logits, temperature, top_k, top_p, uniform)
 
 
+@pytest.mark.parametrize(("top_k", "top_p"), [(50, 1.0), (50, 0.5), (1, 1.0), (CODES, 1e-6), (CODES, 1.0)])
+def test_the_largest_uniform_draws_one_of_the_candidates(top_k: int, top_p: float) -> None:
+    largest = float(np.nextafter(np.float32(1), np.float32(0)))
+    for seed in range(20):
+        logits = logits_of(seed)
+        tensors = [torch.tensor([value]) for value in (1.0, top_k, top_p, largest)]
+        drawn = int(graph_draw(torch.from_numpy(logits)[None], *tensors))
+        assert official_probabilities(logits, 1.0, top_k, top_p)[drawn] > 0
+
+
 def test_a_uniform_of_zero_is_the_first_of_the_largest() -> None:
     logits = np.array([0.0, 3.0, 1.0, 3.0], np.float32)
     for top_k in (1, 2, 4):
