@@ -13,6 +13,10 @@ from tests.web.studio import write
 SAMPLING = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "repetition_penalty": 1.1, "seed": 9, "max_new_tokens": 3}
 
 
+HEARD = {"response_format": "pcm", "stream": True, "stream_format": "sse", "timestamps": "chunk"}
+"""What the studio asks for besides what the form says: bare samples as they are made, and when each chunk is heard."""
+
+
 def order_of(page: Page) -> dict[str, Any]:
     """Press Speak and return what the page asks for."""
     with page.expect_request("**/v1/audio/speech") as waiting:
@@ -25,7 +29,7 @@ def test_what_is_not_chosen_is_left_to_the_server(open_page: OpenPage, slow_serv
     page = open_page(slow_server)
     write(page, " Hello\n")
     chosen = {"model": "custom", "voice": "aiden", "input": " Hello\n"}
-    assert order_of(page) == {**chosen, "response_format": "pcm", "stream": True}
+    assert order_of(page) == {**chosen, **HEARD}
 
 
 def test_everything_that_is_chosen_is_sent(open_page: OpenPage, slow_server: RunningServer) -> None:
@@ -45,8 +49,7 @@ def test_everything_that_is_chosen_is_sent(open_page: OpenPage, slow_server: Run
         "language": "german",
         "speed": 1.5,
         "instructions": "Like a cat.",
-        "response_format": "pcm",
-        "stream": True,
+        **HEARD,
         **SAMPLING,
     }
 
