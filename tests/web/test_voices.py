@@ -340,7 +340,7 @@ def test_the_file_that_is_chosen_last_counts(open_page: OpenPage, cloning_server
     wait_for_recording(page, 5)
     page.evaluate("async () => { window.release(); await new Promise((resolve) => setTimeout(resolve)); }")
     wait_for_recording(page, 5)
-    page.evaluate(DROP, base64.b64encode(recorded(seconds=4)).decode())
+    drop(page, recorded(seconds=4))
     wait_for_recording(page, 4)
     expect(page.locator("#audio_sample")).to_have_value("")  # the file of the field is not what is used
 
