@@ -35,7 +35,7 @@ def test_a_machine_counts_what_a_process_and_its_children_take() -> None:
     while processor_seconds(me) < before.own + 0.1:
         sum(range(10_000))
     after = Load.now(me)
-    assert after.own - before.own >= 0.1
+    assert after.own - before.own >= 0.09  # 0.1, but for roundings
     assert after.busy > before.busy
     assert after.whole >= after.busy
 
