@@ -9,6 +9,7 @@ this, which needs the packages of the extra `test`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -17,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ from tests.sources import ROOT
 SERVE = "make serve"
 PATIENCE_SECONDS = 900
 """How long the first start may take, with all that pip does."""
+GRACE_SECONDS = 30
+"""How long the server may take to stop before it is killed."""
 NOT_OURS = re.compile(r"KW_|MAKE|MFLAGS|VIRTUAL_ENV|PYTHONPATH|PYTHONHOME")
 """Names of variables that a newcomer's shell does not have."""
 
@@ -49,7 +51,18 @@ def lend_packages(clone: Path, venv: Path, environment: dict[str, str]) -> None:
     (ours / "zz-lent.pth").write_text(f"{theirs}\n", "utf-8")
 
 
-@contextmanager
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a command that leads a process group, and whatever it has started; what does not end in time is killed."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)  # SIGINT would be ignored where a shell has put this into the background
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
 def serving(clone: Path, environment: dict[str, str]) -> Iterator[str]:
     """Run `make serve` until the block ends; gives the address that the server says it listens on."""
     log = clone.parent / "serve.log"
@@ -65,9 +78,7 @@ def serving(clone: Path, environment: dict[str, str]) -> Iterator[str]:
             time.sleep(0.1)
         yield listens[1]
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)  # Ctrl-C, which reaches make and the server
-        process.wait()
+        stop(process)
 
 
 def commands(example: Example) -> Iterator[list[str]]:
@@ -117,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Do what README.md says, in a fresh clone.")
     parser.add_argument("--packages-of", type=Path, metavar="VENV", help="an environment whose packages are there")
     lender = parser.parse_args().packages_of
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # an exception, which stops the server too
     environment = {name: value for name, value in os.environ.items() if not NOT_OURS.match(name)} | {"KW_PORT": "0"}
     with tempfile.TemporaryDirectory() as scratch:
         clone = Path(scratch) / "clone"
