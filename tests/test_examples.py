@@ -71,6 +71,8 @@ def test_commands_do_what_they_say(example: Example, tmp_path: Path) -> None:
         assert files
         for file in files:
             check_sound(file)
+    for written in re.findall(r"--captions (\S+)", example.code):
+        assert "-->" in (tmp_path / written).read_text("utf-8")
 
 
 @pytest.mark.parametrize("example", shell_examples(clones=True), ids=lambda example: example.page)
