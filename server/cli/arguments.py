@@ -29,6 +29,8 @@ def _count(text: str) -> int:
 SAY_OPTIONS = (
     "language",
     "instructions",
+    "speed",
+    "text_format",
     "seed",
     "temperature",
     "top_k",

@@ -175,6 +175,13 @@ def test_say_tells_that_it_cut_the_speech_off(models: Path, tmp_path: Path, caps
     assert "0.24 s of audio, cut off at 3 frames, made in" in capsys.readouterr().err
 
 
+def test_say_takes_a_speed_and_the_format_of_a_text(models: Path, tmp_path: Path) -> None:
+    options = ["-o", str(tmp_path / "out.pcm"), "--exact-frames", "20"]
+    assert command.main(["say", "**Hello**", *options, "--speed", "2", "--text-format", "plain"]) == 0
+    assert (tmp_path / "out.pcm").stat().st_size == pytest.approx(10 * FRAME * 2, rel=0.02)
+    assert command.main(["say", "Hello", *options, "--text-format", "word"]) == 2
+
+
 def test_say_speaks_with_a_voice_design_model(models: Path, tmp_path: Path) -> None:
     options = ["--model", "design", "--instructions", "an old man", "--exact-frames", "2"]
     assert command.main(["say", "Hello", "-o", str(tmp_path / "out.wav"), *options]) == 0
