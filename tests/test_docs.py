@@ -108,6 +108,15 @@ def test_whatever_the_repository_says_of_a_page_there_is_one() -> None:
     assert {page for _, page in missing} == ELSEWHERE, missing
 
 
+def test_every_benchmark_that_somebody_runs_has_its_line() -> None:
+    main = 'if __name__ == "__main__":'
+    commands = {path.stem for path in (ROOT / "benchmarks").glob("*.py") if main in path.read_text("utf-8")}
+    told = re.findall(
+        r"^\| `python -m benchmarks\.(\w+)", (ROOT / "benchmarks/README.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert commands - set(told) == {"peer_speakers"}, "benchmarks.peers starts that one"
+
+
 def test_what_is_made_from_the_recorded_figures_is_as_they_are() -> None:
     for path, text in recorded.made().items():
         assert path.read_text("utf-8") == text, "make it again: python -m benchmarks.plots"
