@@ -29,7 +29,7 @@ from server.voices.catalogue import Voice
 from server.voices.saved import MAX_TEXT_CHARS
 from tests.server.answers import PREFIXES
 from tests.server.fakes import FakeEngine, write_bundle
-from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, fetch, run_server
+from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, ROOT, RunningServer, fetch, run_server
 
 MAX_INPUT_CHARS = 1000
 DOCUMENT = openapi.document(max_input_chars=MAX_INPUT_CHARS, needs_key=True)
@@ -126,6 +126,12 @@ def test_every_route_is_there(tmp_path: Path) -> None:
             served.remove((prefix + path.replace("{id}", "<name:str>"), method))
     rest = {path for path, _ in served if path.startswith(API_PREFIXES)}
     assert rest == {prefix + path for prefix in API_PREFIXES for path in NOT_DESCRIBED}
+
+
+def test_the_page_of_the_api_has_every_route_and_field() -> None:
+    page = (ROOT / "docs" / "api.md").read_text("utf-8")
+    fields = DOCUMENT["components"]["schemas"]["SpeechRequest"]["properties"]
+    assert [name for name in [*DOCUMENT["paths"], *fields] if f"{name}`" not in page] == []
 
 
 def test_it_is_valid_openapi() -> None:
