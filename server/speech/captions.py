@@ -60,22 +60,27 @@ class Script:
 
     def part(self, start: int, end: int) -> tuple[str, int, int]:
         """A part of what is said as it was written, and where that begins and ends in the text of the request."""
-        first, last = (self._in_plain.place(place) if place else 0 for place in (start, end))
+        first, last = self._in_plain.place(start), self._in_plain.place(end)
         text = " ".join(self._plain[first:last].split()) or self.said[start:end].strip()
-        first, last = (self._in_bare.place(place) if place else 0 for place in (start, end))
-        shown = self._bare[first:last]
-        return text, first + len(shown) - len(shown.lstrip()), max(first, first + len(shown.rstrip()))
+        first, last = self._in_bare.place(start), self._in_bare.place(end)
+        return text, *_stripped(self._bare[first:last], first)
 
     def silence(self, place: int, start: int) -> tuple[int, int]:
         """Where the tags of a silence begin and end, which stands at a place of what is said.
 
         Args:
             place: in what is said.
-            start: where what is before the silence ends in the text of the request.
+            start: where the piece before the silence ends in the text of the request.
         """
-        found = _NOT_BLANK.search(self._bare, max(start, self._in_bare.place(place) if place else 0))
-        between = self._written[start : found.start() if found else len(self._bare)]
-        return start + len(between) - len(between.lstrip()), start + len(between.rstrip())
+        found = _NOT_BLANK.search(self._bare, max(start, self._in_bare.place(place)))
+        return _stripped(self._written[start : found.start() if found else len(self._bare)], start)
+
+
+def _stripped(part: str, start: int) -> tuple[int, int]:
+    """Where a part of a text, which begins at `start`, begins and ends without the white space at its ends."""
+    kept = part.strip()
+    start += part.find(kept)
+    return start, start + len(kept)
 
 
 class Captions:
@@ -91,7 +96,7 @@ class Captions:
         self._placed: list[tuple[str, int, int]] = []
         """Text and range of each piece that has begun."""
         self._said = self._end = 0
-        """Where the last piece of speech ends: in what is said, and in the text of the request."""
+        """Where the last piece of speech ends in what is said, and the last piece in the text of the request."""
         self._told = 0
         self._begun = False
 
@@ -127,8 +132,11 @@ class Captions:
         if piece.kind == "join":
             return "", self._end, self._end
         if piece.kind == "silence":
-            return "", *self._script.silence(self._said, self._end)
-        start = self._script.said.index(piece.text, self._said)
-        before, self._said = self._said, start + len(piece.text)
-        text, first, self._end = self._script.part(before, self._said)
-        return text, first, self._end
+            text, (start, end) = "", self._script.silence(self._said, self._end)
+        else:
+            before, place = self._said, self._script.said.index(piece.text, self._said)
+            self._said = place + len(piece.text)
+            text, start, end = self._script.part(before, self._said)
+        start = max(start, self._end)  # places may be estimates
+        self._end = max(start, end)
+        return text, start, self._end

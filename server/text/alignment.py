@@ -56,11 +56,18 @@ class Alignment:
         self._starts = [start for start, _ in self._said]
         self._places = [of_written[j].span() for _, j in pairs]
         self._written, self._said_length = written, len(said)
+        unmatched = of_said[pairs[-1][0] + 1 if pairs else 0 :]
+        self._all_said = next((token.end() for token in reversed(unmatched) if not token["mark"]), len(said) + 1)
+        """Where the last word that is said ends, if what is written ends with others instead; else beyond the text."""
         self._gap: tuple[int, int] | None = None
         self._stops: list[tuple[int, float]] = []
 
     def place(self, offset: int) -> int:
         """The offset in what is written of a place between two characters of what is said."""
+        if not offset:
+            return 0
+        if offset >= self._all_said:
+            return len(self._written)
         after = bisect_left(self._starts, offset)
         begin, start = (self._said[after - 1][1], self._places[after - 1][1]) if after else (0, 0)
         end, stop = self._said_length, len(self._written)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server.manifest import Manifest
 from server.speech.captions import Captions
@@ -103,6 +105,36 @@ def test_chunks_cut_the_text_as_it_is_cut_without_times() -> None:
 def test_a_lexicon_changes_what_is_said_and_not_the_caption() -> None:
     text = "Qwen speaks. I heard Qwen."
     assert texts(text, lexicon={"Qwen": "the model that is called chwen"}) == ["Qwen speaks.", "I heard Qwen."]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Room 12", ["Room 12"]),
+        ("It is late. 12", ["It is late.", "12"]),
+        ("See it. 5 €", ["See it.", "5 €"]),
+        ("1 [1s] 2", ["1", "[1s]", "2"]),
+        ("Room 1 [1s]\n", ["Room 1", "[1s]"]),
+        ("Line 555-1234 [voice:max] Line 555-1235", ["Line 555-1234", "Line 555-1235"]),
+    ],
+)
+def test_the_last_caption_ends_with_the_text(text: str, shown: list[str]) -> None:
+    """Also where the text ends with what is said in other words."""
+    assert ranges(text, alphabet=ASCII) == shown
+    assert texts(text, alphabet=ASCII) == ["" if part.startswith("[") else part for part in shown]
+
+
+@given(
+    st.lists(st.sampled_from(["1", "12", "one", "5 €", "[1s]", "[voice:max]", "  ", " ", "\n\n", ".", "“No!”", "😊"])),
+    st.sampled_from([None, ASCII]),
+)
+def test_ranges_are_in_order(parts: list[str], alphabet: str | None) -> None:
+    text = f"1{' '.join(parts)}"
+    places = [0]
+    for caption in captions_of(text, alphabet=alphabet).all():
+        places += [caption.start_char, caption.end_char]
+    assert places == sorted(places)
+    assert places[-1] <= len(text)
 
 
 def test_a_text_in_one_piece_has_one_caption() -> None:

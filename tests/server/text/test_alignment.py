@@ -44,6 +44,8 @@ def parts(said: list[str], written: str) -> list[str]:
         (["## Chapter 1", "It was **late**.", "Nobody came."], ["Chapter one.", "It was late.", "Nobody came."]),
         (["東京 was", "far."], ["was", "far."]),
         (["She asked…", "Dr. Smith left."], ["She asked.", "Doctor Smith left."]),
+        (["It is late.", "12"], ["It is late.", "Twelve."]),
+        (["I use Qwen 3"], ["I use the model chwen"]),
         (["Mrs. Ada came.", "Then she left."], ["Missus Ada came.", "Then she left."]),
         (["全角です！", "「はい？」", "Yes."], ["全角です! ", '"はい? "', "Yes."]),
     ],
