@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from typing import cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,7 +14,7 @@ from sanic.exceptions import RequestTimeout
 
 from server import log
 from server.audio.encoders import FORMATS, AudioFormat, Encoder, MissingCodecError, make_encoder
-from server.audio.pcm import from_s16le
+from server.audio.pcm import Samples, from_s16le
 from server.errors import ApiError, InvalidRequestError
 from server.http.connections import GuardedHttp
 from server.http.doors import Doors
@@ -37,41 +39,45 @@ def encoding_routes(doors: Doors, mark: str) -> Blueprint:
     """Make the route.
 
     The body is encoded while it is received, so that of the samples only a part is in memory, and the file counts
-    toward the whole files that are under way. One thread encodes for all requests, since processors are for the engine.
+    toward the whole files that are under way. One thread encodes for all requests, since processors are for the engine;
+    what it is about to do for a client that leaves is left out, and what it does is done before the next one's turn.
 
     Args:
         doors: bounds what a key has under way, the files, and the time that a client may take.
         mark: what the file's metadata says.
     """
     blueprint = Blueprint("encoding")
-    turn = asyncio.Semaphore(1)
+    thread = ThreadPoolExecutor(1, "encoding")
 
     @blueprint.post("/audio/encode", stream=True, ctx_reads_body=True)
     async def encode(request: Request) -> None:
-        audio_format, encoder = _encoder(request, mark)
         with doors.keys.one_more(request.ctx.key), doors.files.one(LESS, None) as grow:
-            file = _File(encoder, grow, turn)
+            async with _body_heard_out(request, doors.limits.timeout):
+                audio_format, encoder = _encoder(request, mark)
+                await answer(request, audio_format, _File(encoder, grow, thread))
+
+    async def answer(request: Request, audio_format: AudioFormat, file: _File) -> None:
+        try:
+            await _receive(request, file, doors.limits.timeout)
+            headers = {"content-length": str(len(file.body))}
+            response = await request.respond(content_type=file.encoder.content_type, headers=headers)
+            sender = Sender(response, file, doors.limits.timeout)
             try:
-                await _receive(request, file, doors.limits.timeout)
-                headers = {"content-length": str(len(file.body))}
-                response = await request.respond(content_type=encoder.content_type, headers=headers)
-                sender = Sender(response, file, doors.limits.timeout)
-                try:
-                    await sender.send(file.body)
-                    await sender.end()
-                except TimeoutError as error:
-                    await break_off(request, error)
-                file.outcome = "done"
-            finally:
-                encoder.close()
-                log.event(
-                    "encoded",
-                    id=request.id,
-                    key=request.ctx.key,
-                    format=audio_format,
-                    outcome=file.outcome,
-                    audio_seconds=file.audio_seconds,
-                )
+                await sender.send(file.body)
+                await sender.end()
+            except TimeoutError as error:
+                await break_off(request, error)
+            file.outcome = "done"
+        finally:
+            file.encoder.close()
+            log.event(
+                "encoded",
+                id=request.id,
+                key=request.ctx.key,
+                format=audio_format,
+                outcome=file.outcome,
+                audio_seconds=file.audio_seconds,
+            )
 
     return blueprint
 
@@ -79,12 +85,13 @@ def encoding_routes(doors: Doors, mark: str) -> Blueprint:
 class _File:
     """A file under way, of samples that arrive."""
 
-    def __init__(self, encoder: Encoder, grow: Callable[[int], None], turn: asyncio.Semaphore) -> None:
+    def __init__(self, encoder: Encoder, grow: Callable[[int], None], thread: ThreadPoolExecutor) -> None:
+        self.encoder = encoder
         self.body = bytearray()
         self.outcome: Outcome = "stopped"
         self.audio_seconds = 0.0
         """Of the samples that were encoded."""
-        self._encoder, self._grow, self._turn = encoder, grow, turn
+        self._grow, self._thread = grow, thread
         self._half = b""
 
     async def add(self, received: bytes) -> None:
@@ -101,8 +108,7 @@ class _File:
         self._half = data[whole:]
         for begin in range(0, whole, PIECE_BYTES):
             samples = from_s16le(data[begin : min(begin + PIECE_BYTES, whole)])
-            async with self._turn:
-                self._append(await asyncio.to_thread(self._encoder.encode, samples))
+            await self._append(self.encoder.encode, samples)
             self.audio_seconds += samples.size / SAMPLE_RATE
 
     async def finish(self) -> None:
@@ -114,19 +120,35 @@ class _File:
         """
         if self._half or not self.audio_seconds:
             raise InvalidRequestError(f"{'half a sample is left' if self._half else 'the body is empty'}; {SAMPLES}")
-        async with self._turn:
-            self._append(await asyncio.to_thread(self._encoder.finish))
-        self._encoder.complete(self.body)
+        await self._append(self.encoder.finish)
+        self.encoder.complete(self.body)
 
-    def _append(self, part: bytes) -> None:
+    async def _append(self, work: Callable[..., bytes], *arguments: Samples) -> None:
+        part = await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
         self._grow(len(part))
         self.body += part
 
 
+@asynccontextmanager
+async def _body_heard_out(request: Request, timeout: float) -> AsyncIterator[None]:
+    """Read a body that is refused to its end, since clients read no answer before they have sent all.
+
+    It is given up if it comes in chunks, which may have no end, if its client waits for leave to send it, and if its
+    rest takes longer than `timeout`.
+    """
+    stream = cast(GuardedHttp, request.stream)
+    try:
+        yield
+    except ApiError:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout or None):
+                while stream.request_body and stream.length is not None and not stream.expecting_continue:
+                    await stream.read()
+        raise
+
+
 async def _receive(request: Request, file: _File, timeout: float) -> None:
     """Encode the body while it arrives.
-
-    One of a known length that is refused is read to its end, since clients read no answer before they have sent all.
 
     Raises:
         ApiError: it is refused.
@@ -134,20 +156,14 @@ async def _receive(request: Request, file: _File, timeout: float) -> None:
     """
     stream = cast(GuardedHttp, request.stream)
     patience = Patience(file, timeout)
-    refusal: ApiError | None = None
-    while stream.request_body and (refusal is None or stream.length is not None):
+    while stream.request_body:
         try:
             received = await patience.bounded(stream.read())
         except TimeoutError as error:
             stream.give_up_body()
             raise RequestTimeout("the request did not come to its end in time") from error
-        if refusal is None and received:
-            try:
-                await file.add(received)
-            except ApiError as error:
-                refusal = error
-    if refusal is not None:
-        raise refusal
+        if received:
+            await file.add(received)
     await file.finish()
 
 

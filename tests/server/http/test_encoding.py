@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
-from server.audio.encoders import CONTENT_TYPES, FORMATS, MARK
-from server.audio.pcm import from_s16le, to_s16le
+from server.audio.encoders import CONTENT_TYPES, FORMATS, MARK, PcmEncoder
+from server.audio.pcm import Samples, from_s16le, to_s16le
+from server.http.routes.encoding import _File
 from tests.server.answers import GOOD, PREFIXES, check_error
 from tests.server.fakes import write_bundle
 from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, run_server
@@ -98,6 +102,47 @@ def test_a_key_is_wanted_before_the_body(fake_server: RunningServer) -> None:
         received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
     assert received.startswith(b"HTTP/1.1 401 ")
     assert b"\r\nconnection: close\r\n" in received
+
+
+def test_a_client_that_sends_all_before_it_reads_is_told_what_is_wrong(fake_server: RunningServer) -> None:
+    head = f"POST {ENCODE} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: audio/wav\r\n"
+    with socket.create_connection(("127.0.0.1", fake_server.port), PATIENCE_SECONDS) as connection:
+        connection.sendall(f"{head}Content-Length: {30 * len(NOISE)}\r\n\r\n".encode() + 30 * NOISE)
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 400 ")
+
+
+def test_who_waits_for_leave_to_send_is_refused_without_it(fake_server: RunningServer) -> None:
+    head = f"POST {ENCODE} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: audio/wav\r\n"
+    with socket.create_connection(("127.0.0.1", fake_server.port), PATIENCE_SECONDS) as connection:
+        connection.sendall(f"{head}Expect: 100-continue\r\nContent-Length: 90000000\r\n\r\n".encode())
+        received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert received.startswith(b"HTTP/1.1 400 ")
+
+
+def test_what_is_encoded_for_a_client_that_has_left_is_done_before_the_next_one() -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    class Slow(PcmEncoder):
+        def encode(self, samples: Samples) -> bytes:
+            begun.set()
+            go_on.wait(PATIENCE_SECONDS)
+            done.append(samples.size)
+            return b""
+
+    async def test() -> None:
+        with ThreadPoolExecutor(1) as thread:
+            first, second = (_File(Slow(), lambda more: None, thread) for _ in range(2))
+            leaving = asyncio.create_task(first.add(bytes(2)))
+            await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
+            leaving.cancel()
+            begun.clear()
+            following = asyncio.create_task(second.add(bytes(4)))
+            assert not await asyncio.to_thread(begun.wait, 0.1)
+            go_on.set()
+            await following
+        assert done == [1, 2]
+
+    asyncio.run(test())
 
 
 def test_an_http_1_0_client_gets_its_file(fake_server: RunningServer, client: httpx.Client) -> None:
