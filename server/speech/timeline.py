@@ -1,4 +1,4 @@
-"""What a reading lets be heard: its samples at the speed that is wanted, and where in them each of its pieces lies."""
+"""Brings a reading's samples to the speed that is wanted, and notes where in them each of its pieces lies."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ class Timeline:
         self.sample_rate = sample_rate
         self._speed = 1.0
         self._stretch: TimeStretch | None = None
+        """The time-stretch that is under way."""
         self._before = 0
         """Samples that were heard before the stretch that is under way."""
         self._fed = 0
@@ -76,13 +77,15 @@ class Timeline:
         if samples.size:
             self._begin(kind, text)
         self._fed += samples.size
-        return samples if self._stretch is None else await asyncio.to_thread(self._stretch.process, samples)
+        if self._speed == 1:
+            return samples
+        self._stretch = self._stretch or TimeStretch(self._speed, self.sample_rate)
+        return await asyncio.to_thread(self._stretch.process, samples)
 
     async def finish(self) -> Samples:
         """Return the samples `[m]` that are left of what was fed; what is fed next is stretched anew."""
         rest = np.zeros(0, np.float32) if self._stretch is None else await asyncio.to_thread(self._stretch.finish)
-        self._before, self._fed = self.position, 0
-        self._stretch = None if self._speed == 1 else TimeStretch(self._speed, self.sample_rate)
+        self._before, self._fed, self._stretch = self.position, 0, None
         return rest
 
     async def change_speed(self, speed: float) -> Samples:
@@ -91,7 +94,6 @@ class Timeline:
             return np.zeros(0, np.float32)
         rest = await self.finish()
         self._speed = speed
-        self._stretch = None if speed == 1 else TimeStretch(speed, self.sample_rate)
         return rest
 
     def silence(self, count: int) -> Samples:

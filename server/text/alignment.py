@@ -34,7 +34,7 @@ MOST_SKIPPED = 60
 LOOKED_AT = 100
 """Stops on either side of an estimated place among which the best one is chosen."""
 FAR = 60
-"""Characters that count as one: the cost of a place so far from the estimate."""
+"""Characters from the estimate at which the distance costs 1; in a gap that is shorter, its whole length does."""
 _COST = {"lines": 0.0, "mark": 0.1, "blank": 0.4, "anywhere": 1.5}
 """What it costs that a part ends at such a place."""
 

@@ -28,8 +28,9 @@ from server.speech.request_body import json_object
 from server.speech.request_parsing import of_object
 
 LINES = "application/x-ndjson"
-_NOT_HERE = "stream_format"
-"""A field that has to be right, and says only that the answer is sent while it is made."""
+_STREAM_FORMAT = "stream_format"
+"""A field that is checked and asks for an answer that is sent while it is made; which of its values it has is ignored,
+since there are no events here."""
 
 
 class CaptionOptions(BaseModel):
@@ -77,13 +78,14 @@ def captioned(sent: dict[str, Any], *, streams: bool) -> SpeechRequest:
     except ValidationError:
         raise InvalidRequestError("return_timestamps must be true or false", param="return_timestamps") from None
     fields = {name: value for name, value in sent.items() if name not in CaptionOptions.model_fields}
-    unit = "sentence" if is_absent(fields.get("exact_frames")) else "chunk"
-    usual = {"timestamps": unit, **({"stream": streams} if is_absent(fields.get(_NOT_HERE)) else {})}
-    fields |= {name: value for name, value in usual.items() if is_absent(fields.get(name))}
     if not options.return_timestamps:
-        del fields["timestamps"]
+        fields.pop("timestamps", None)
+    elif is_absent(fields.get("timestamps")):
+        fields["timestamps"] = "sentence" if is_absent(fields.get("exact_frames")) else "chunk"
+    if is_absent(fields.get("stream")) and is_absent(fields.get(_STREAM_FORMAT)):
+        fields["stream"] = streams
     request = of_object(fields)
-    return request.ignoring((*request.ignored, _NOT_HERE)) if request.stream_format else request
+    return request.ignoring((*request.ignored, _STREAM_FORMAT)) if request.stream_format else request
 
 
 async def _send_whole(request: Request, speech: Speech, headers: dict[str, str], doors: Doors) -> None:
