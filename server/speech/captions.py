@@ -10,6 +10,7 @@ from typing import Any
 from server.speech.timeline import TimedPiece, Timeline
 from server.text.alignment import Alignment
 from server.text.lines import PARAGRAPH
+from server.text.tags import TAG
 
 _NOT_BLANK = re.compile(r"\S")
 
@@ -47,21 +48,21 @@ class Script:
 
     Args:
         written: the text of the request.
-        bare: the same, with blanks in place of its tags.
+        untagged: the same, as `tags.without_tags` makes it.
         plain: the same without markup.
-        passages: what is said of it, in order.
+        passages: what is said of it, in order; empty for a silence.
     """
 
-    def __init__(self, written: str, bare: str, plain: str, passages: Sequence[str]) -> None:
-        self.said = " ".join(passage.replace(PARAGRAPH, " ") for passage in passages)
-        self._written, self._bare, self._plain = written, bare, plain
-        self._in_bare = Alignment(self.said, bare)
-        self._in_plain = self._in_bare if plain == bare else Alignment(self.said, plain)
+    def __init__(self, written: str, untagged: str, plain: str, passages: Sequence[str]) -> None:
+        self.said = f" {TAG} ".join(passages).replace(PARAGRAPH, " ")
+        self._written, self._bare, self._plain = written, untagged.replace(TAG, " "), plain.replace(TAG, " ")
+        self._in_bare = Alignment(self.said, untagged)
+        self._in_plain = self._in_bare if plain == untagged else Alignment(self.said, plain)
 
     def part(self, start: int, end: int) -> tuple[str, int, int]:
         """A part of what is said as it was written, and where that begins and ends in the text of the request."""
         first, last = self._in_plain.place(start), self._in_plain.place(end)
-        text = " ".join(self._plain[first:last].split()) or self.said[start:end].strip()
+        text = " ".join(self._plain[first:last].split()) or self.said[start:end].strip(f" {TAG}")
         first, last = self._in_bare.place(start), self._in_bare.place(end)
         return text, *_stripped(self._bare[first:last], first)
 

@@ -139,9 +139,9 @@ def make_plan(
 
 
 def _script(request: SpeechRequest, parts: Sequence[Part]) -> Script:
-    bare = tags.without_tags(request.input)
-    passages = [part.text for part in parts if isinstance(part, Passage)]
-    return Script(request.input, bare, convert(bare, request.text_format), passages)
+    untagged = tags.without_tags(request.input)
+    passages = [part.text if isinstance(part, Passage) else "" for part in parts]
+    return Script(request.input, untagged, convert(untagged, request.text_format), passages)
 
 
 def seed_of(request: SpeechRequest) -> int:

@@ -16,14 +16,17 @@ from itertools import pairwise, zip_longest
 import regex
 
 from server.text.sentences import UNSPACED
+from server.text.tags import TAG
 
 _TOKEN = regex.compile(
-    rf"[{UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}--[{UNSPACED}]]+|(?P<mark>[\p{{Sentence_Terminal}}…]+)",
+    rf"[{UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}--[{UNSPACED}]]+"
+    rf"|(?P<mark>[\p{{Sentence_Terminal}}…]+)|(?P<tags>{TAG}(?:\s*+{TAG})*+)",
     regex.V1,
 )
-"""A word, a character of a script that puts no space between words, or the marks that end a sentence."""
+"""A word, a character of a script that puts no space between words, the marks that end a sentence, or tags."""
 _STOP = regex.compile(
-    r"(?P<mark>[\p{Sentence_Terminal}…]++[\p{Pe}\p{Pf}\"'*_]*+)|(?P<lines>[^\S\n]*+\n[^\S\n]*+\n\s*+)|(?P<blank>\s++)"
+    r"(?P<mark>[\p{Sentence_Terminal}…]++[\p{Pe}\p{Pf}\"'*_]*+)|(?P<lines>[^\S\n]*+\n[^\S\n]*+\n\s*+)"
+    rf"|(?P<blank>[\s{TAG}]++)"
 )
 """Where a part of a text may end: behind a sentence's last mark, at a blank line, and before other white space."""
 
@@ -45,8 +48,8 @@ class Alignment:
     It takes time that grows with the length of the texts, times the logarithm of it.
 
     Args:
-        said: what is said.
-        written: the text that it was made of, in the same order.
+        said: what is said, with `TAG` between what tags keep apart.
+        written: the text that it was made of, in the same order, with `TAG` for each tag.
     """
 
     def __init__(self, said: str, written: str) -> None:
@@ -96,7 +99,7 @@ class Alignment:
 
 def _word(token: regex.Match[str]) -> str:
     """What a token is compared by: a sentence's end may be marked in another way, and a word begin with a capital."""
-    return "." if token["mark"] else token[0].casefold()
+    return "." if token["mark"] else TAG if token["tags"] else token[0].casefold()
 
 
 def matches(said: Sequence[str], written: Sequence[str]) -> list[tuple[int, int]]:
@@ -150,12 +153,19 @@ def _next_run(said: Sequence[str], written: Sequence[str]) -> tuple[int, int] | 
 
 
 def _anchors(said: Sequence[str], places: range, written: Sequence[str], others: range) -> list[tuple[int, int]]:
-    """Pairs of indices of words that stand once in either range, in the order of both."""
+    """Pairs of indices of words that stand once in either range, and of tags if either has as many, in their order."""
     counts = Counter(said[place] for place in places)
     other_counts = Counter(written[other] for other in others)
     where = {written[other]: other for other in others}
     once = (place for place in places if counts[said[place]] == other_counts[said[place]] == 1)
-    return _rising([(place, where[said[place]]) for place in once])
+    pairs = {(place, where[said[place]]) for place in once}
+    if counts[TAG] == other_counts[TAG]:
+        pairs |= set(zip(_all(TAG, said, places), _all(TAG, written, others), strict=True))
+    return _rising(sorted(pairs))
+
+
+def _all(word: str, words: Sequence[str], places: range) -> Iterator[int]:
+    return (place for place in places if words[place] == word)
 
 
 def _rising(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -53,6 +53,8 @@ _TIME = re.compile(rf"\+?(?P<seconds>{_SECONDS})(?P<unit>m?s)", re.IGNORECASE)
 
 _OPEN, _CLOSE = "\ufdee", "\ufdef"
 """They enclose a tag's number while markup is read: noncharacters, which Unicode leaves to programs."""
+TAG = _CLOSE
+"""Stands for a tag in the text that `without_tags` makes."""
 _OF_MARKS = re.compile(f"[{_OPEN}{_CLOSE}]")
 _MARK = re.compile(f"{_OPEN}(?P<number>[0-9]++){_CLOSE}")
 
@@ -125,8 +127,8 @@ def says_something(text: str) -> bool:
 
 
 def without_tags(text: str) -> str:
-    """The text with a blank in place of each character of a tag."""
-    return _TAG.sub(lambda tag: tag[0] if _meaning(tag) is None else " " * len(tag[0]), text)
+    """The text, as long as it was, with `TAG` and blanks in place of the characters of each tag."""
+    return _TAG.sub(lambda tag: tag[0] if _meaning(tag) is None else TAG.ljust(len(tag[0])), _OF_MARKS.sub(" ", text))
 
 
 def last_voice(text: str) -> str | None:

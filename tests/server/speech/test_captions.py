@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.manifest import Manifest
@@ -69,6 +69,14 @@ def test_tags_are_no_part_of_a_sentence_and_silences_have_their_own_range() -> N
     assert [caption.pause for caption in captions_of(text).all()] == [not part for part in texts(text)]
 
 
+@pytest.mark.parametrize("format_of", ["plain", "markdown"])
+def test_no_range_goes_beyond_a_tag_whatever_the_words_have_become(format_of: str) -> None:
+    shown = ["See 5", "*so* it is.", "[1s]", "It is 3:30", "[1s]", "Line 5", "1984.", "[1s]", "12", "[0.5s]", "13"]
+    text = " ".join([shown[0], "[voice:max]", *shown[1:6], "[voice:anna]", *shown[6:]])
+    found = [part for part in ranges(text, alphabet=ASCII, text_format=format_of) if part]
+    assert found == shown
+
+
 def test_markup_is_in_the_range_and_not_in_the_text() -> None:
     text = "# The **first** part\n\nIt is [short](https://example.org/a/b). It ends.\n\n- An item\n- Another *one*\n"
     assert texts(text) == ["The first part", "It is short.", "It ends.", "An item", "Another one"]
@@ -124,6 +132,7 @@ def test_the_last_caption_ends_with_the_text(text: str, shown: list[str]) -> Non
     assert texts(text, alphabet=ASCII) == ["" if part.startswith("[") else part for part in shown]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["1", "12", "one", "5 €", "[1s]", "[voice:max]", "  ", " ", "\n\n", ".", "“No!”", "😊"])),
     st.sampled_from([None, ASCII]),
