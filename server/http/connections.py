@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -154,6 +155,16 @@ class GuardedHttp(Http):
         self.expecting_continue = False
         self.keep_alive = False
         self.protocol.unread = True
+
+    @contextmanager
+    def body_waits(self) -> Iterator[None]:
+        """Receive no more of the body, of which megabytes may come; that its client leaves is noticed afterwards."""
+        transport = cast(asyncio.Transport, self.protocol.transport)
+        transport.pause_reading()
+        try:
+            yield
+        finally:
+            transport.resume_reading()
 
     async def discard_body(self) -> None:
         """After an answer, discard the rest of the request if it is small and arrives soon; else give it up."""

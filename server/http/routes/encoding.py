@@ -163,7 +163,8 @@ async def _receive(request: Request, file: _File, timeout: float) -> None:
             stream.give_up_body()
             raise RequestTimeout("the request did not come to its end in time") from error
         if received:
-            await file.add(received)
+            with stream.body_waits():
+                await file.add(received)
     await file.finish()
 
 

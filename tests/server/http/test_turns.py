@@ -7,12 +7,15 @@ import asyncio.selector_events
 import errno
 import gc
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sanic import Request, Sanic
 
+from server.audio.encoders import PcmEncoder
+from server.audio.pcm import Samples
 from server.cli.startup import open_pool
 from server.config import Settings
 from server.http import lifecycle
@@ -20,12 +23,14 @@ from server.http.app import REQUESTS_A_ROUND, create_app
 from server.http.capacity import OpenConnections, Turns
 from server.http.connections import GuardedProtocol
 from server.http.lifecycle import ACCEPTED_AT_A_TIME
+from server.http.routes import encoding
 from server.metrics import Metrics
 from server.models.catalogue import Bundles
 from tests.server.clock import until
 from tests.server.fakes import FakeEngine
 from tests.server.http import test_sanic
 from tests.server.http.test_sanic import ask, run
+from tests.server.running import PATIENCE_SECONDS
 
 several_apps = test_sanic.several_apps
 
@@ -155,6 +160,37 @@ def test_little_of_a_body_is_received_before_its_turn(app: Sanic[Any, Any]) -> N
             assert len(connection.recv_buffer) < len(body) / 2
             turns.opened.set()
             assert await reader.readuntil(b"the body is not valid JSON")
+            assert connection.transport.is_reading(), "the server notices when the client leaves"
+            writer.close()
+
+    run(test)
+
+
+def test_little_of_a_body_is_received_while_others_are_encoded(
+    app: Sanic[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    class Slow(PcmEncoder):
+        def encode(self, samples: Samples) -> bytes:
+            go_on.wait(PATIENCE_SECONDS)
+            return super().encode(samples)
+
+    monkeypatch.setattr(encoding, "make_encoder", lambda *_: Slow())
+
+    async def test() -> None:
+        body = bytes(app.config.REQUEST_BUFFER_SIZE // 2)
+        head = f"POST /v1/audio/encode HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+        async with test_sanic.serving(app, GuardedProtocol) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head.encode() + body)
+            await until(lambda: server.connections, "it is connected")
+            (connection,) = server.connections
+            await until(lambda: not connection.transport.is_reading(), "no more is received")
+            assert len(connection.recv_buffer) < len(body) / 2
+            go_on.set()
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert f"content-length: {len(body)}\r\n".encode() in answer
             assert connection.transport.is_reading(), "the server notices when the client leaves"
             writer.close()
 
