@@ -166,5 +166,11 @@ def test_the_volume_is_kept(open_page: OpenPage, slow_server: RunningServer) -> 
     assert page.evaluate("window.gains.map((gain) => gain.value)") == [0.25]
     volume.fill("0.5")
     assert page.evaluate("window.gains.map((gain) => gain.value)") == [0.5]
+    hear = page.locator(".hear").first
+    hear.click()
+    wait_until(lambda: page.evaluate("window.gains.length") == 2, "a sample of a voice is heard")
+    assert page.evaluate("window.gains.map((gain) => gain.value)") == [0.5, 0.5]
+    volume.fill("0.75")
+    assert page.evaluate("window.gains.map((gain) => gain.value)") == [0.75, 0.75]
     page.reload()
-    expect(page.get_by_label("Volume")).to_have_value("0.5")
+    expect(page.get_by_label("Volume")).to_have_value("0.75")
