@@ -1,6 +1,7 @@
 // How loud everything is played, and whether takes are played again and again.
 
 import { byId } from "./dom.js";
+import { recall, remember } from "./storage.js";
 
 const NAME = "volume"; // in the browser's storage
 const volume = byId("volume");
@@ -21,21 +22,11 @@ export function followVolume(player) {
 /** Have both controls work on a player. */
 export function startSound(player) {
   volume.addEventListener("input", showVolume);
-  volume.addEventListener("change", () => {
-    try {
-      localStorage.setItem(NAME, volume.value);
-    } catch (error) {
-      console.info("This browser keeps nothing for this page:", error.message);
-    }
-  });
+  volume.addEventListener("change", () => remember(NAME, volume.value));
   loop.addEventListener("click", () => {
     player.loops = !player.loops;
     loop.setAttribute("aria-pressed", String(player.loops));
   });
-  try {
-    volume.value = localStorage.getItem(NAME) ?? 1;
-  } catch (error) {
-    console.info("This browser keeps nothing for this page:", error.message);
-  }
+  volume.value = recall(NAME) ?? 1;
   followVolume(player);
 }
