@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Dialog, Locator, Page, Route, expect
 
 from tests.server.running import RunningServer
 from tests.web.conftest import OpenPage
@@ -309,10 +309,15 @@ def test_speech_that_is_not_downloaded_is_not_lost_unasked(open_page: OpenPage, 
     page = open_page(slow_server)
     make_exactly(page, 1)
     asked: list[str] = []
+
+    def decline(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.dismiss()
+
     choose(page, "a.txt", "One.")
     go(page).click()
     expect(page.locator("#status")).to_have_text("Done.")
-    page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.once("dialog", decline)
     choose(page, "b.txt", "Two.")
     expect(page.locator("#file-name")).to_have_text("a.txt")
     assert asked == ["The speech of a.txt has not been downloaded. Drop it for b.txt?"]
@@ -321,7 +326,7 @@ def test_speech_that_is_not_downloaded_is_not_lost_unasked(open_page: OpenPage, 
     assert waiting.value.type == "beforeunload"
     waiting.value.dismiss()
     save(page, "wav")
-    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.on("dialog", decline)
     choose(page, "b.txt", "Two.")
     expect(page.locator("#file-name")).to_have_text("b.txt")
     page.reload()
