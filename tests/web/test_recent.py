@@ -155,3 +155,12 @@ def test_a_take_that_is_played_again_has_its_own_facts(open_page: OpenPage, slow
     page.reload()
     page.get_by_role("button", name="Play: Longer.").click()
     expect(page.locator("#facts")).to_contain_text("Audio0.80 s")
+
+
+def test_on_narrow_screens_a_button_says_its_word_once(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server, viewport={"width": 600, "height": 800})
+    speak(page, "Short.")
+    before = page.locator("#recent button").evaluate_all(
+        "all => all.map((one) => getComputedStyle(one, '::before').content)"
+    )
+    assert before == ["none"] * 5
