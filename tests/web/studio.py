@@ -91,6 +91,6 @@ def download(page: Page, audio_format: str) -> tuple[str, bytes]:
     """Name and content of the file that the download button gives."""
     page.get_by_label("Download format").select_option(audio_format)
     with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download").click()
+        page.get_by_role("button", name="Download", exact=True).click()
     file = waiting.value
     return file.suggested_filename, Path(file.path()).read_bytes()

@@ -69,6 +69,8 @@ def test_examples_are_offered_in_the_language_that_is_spoken(open_page: OpenPage
     expect(field).to_have_value(known["german"]["numbers"])
     speaks(page, "german", "english")
     expect(field).to_have_value(known["english"]["sentence"])
+    page.evaluate("location.hash = 'language=german'")
+    expect(field).to_have_value(known["german"]["sentence"])
 
 
 def test_an_own_text_stays_and_comes_back(open_page: OpenPage, slow_server: RunningServer) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Dialog, Locator, Page, Route, expect
 
 from tests.server.running import RunningServer
 from tests.web.conftest import OpenPage
-from tests.web.studio import make_exactly, pcm_of
+from tests.web.studio import download, make_exactly, pcm_of, write
 
 SPEECH = "**/v1/audio/speech"
 PAUSE = round(0.6 * 24_000)
@@ -59,6 +59,22 @@ def choose(page: Page, name: str, content: str | bytes) -> None:
     page.get_by_label("Drop a text, Markdown or subtitle file here").set_input_files(
         {"name": name, "mimeType": "text/plain", "buffer": body}
     )
+
+
+def drop(page: Page, content: str) -> bool:
+    """Drop a file onto the page; returns whether the place for it was marked while the file was held over the page."""
+    marked: bool = page.evaluate(
+        """(content) => {
+          const dataTransfer = new DataTransfer();
+          dataTransfer.items.add(new File([content], "dropped.txt"));
+          document.body.dispatchEvent(new DragEvent("dragover", { dataTransfer, bubbles: true, cancelable: true }));
+          const over = document.getElementById("file-drop").classList.contains("over");
+          document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+          return over;
+        }""",
+        content,
+    )
+    return marked
 
 
 def rows(page: Page) -> Locator:
@@ -247,13 +263,72 @@ def test_a_server_that_is_busy_ends_it_until_it_goes_on(open_page: OpenPage, slo
 def test_a_file_is_dropped_onto_the_page(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server)
     expect(page.locator("#voices input").first).to_be_attached()
-    page.evaluate("""() => {
-      const dataTransfer = new DataTransfer();
-      dataTransfer.items.add(new File(["One.\\n\\nTwo."], "dropped.txt"));
-      document.body.dispatchEvent(new DragEvent("dragover", { dataTransfer, bubbles: true, cancelable: true }));
-      window.over = document.getElementById("file-drop").classList.contains("over");
-      document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
-    }""")
-    assert page.evaluate("window.over")
+    assert drop(page, "One.\n\nTwo.")
     assert texts(page) == ["One.", "Two."]
     expect(page.locator("#file-drop")).not_to_have_class(re.compile("over"))
+
+
+def test_a_file_that_is_dropped_comes_into_sight(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server, viewport={"width": 1000, "height": 600})
+    expect(page.locator("#voices input").first).to_be_attached()
+    expect(go(page)).not_to_be_in_viewport()
+    drop(page, "One.\n\nTwo.")
+    expect(go(page)).to_be_in_viewport()
+
+
+def test_the_list_follows_what_is_spoken_and_the_page_stays(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    make_exactly(page, 1)
+    choose(page, "a.txt", "\n\n".join(f"Number {i}." for i in range(20)))
+    go(page).click()
+    page.evaluate("scrollTo(0, 0)")
+    expect(page.locator("#status")).to_have_text("Done.")
+    assert page.evaluate("scrollY") == 0
+    page.evaluate("document.getElementById('file-panel').scrollIntoView()")
+    expect(rows(page).last).to_be_in_viewport()
+
+
+def test_what_is_played_of_a_file_has_nothing_else_in_it(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    make_exactly(page, 5)
+    choose(page, "a.txt", "One.")
+    go(page).click()
+    expect(page.locator("#status")).to_have_text("Done.")
+    page.unroute(SPEECH)
+    make_exactly(page, 100)
+    write(page, "Something else.")
+    page.get_by_role("button", name="Speak", exact=True).click()
+    expect(page.locator("#status")).to_have_text("Speaking.")
+    rows(page).first.get_by_role("button", name="Play").click()
+    expect(page.locator("#status")).to_have_text("Stopped.")
+    expect(page.locator("#time")).to_contain_text("/ 0:00")
+    assert len(download(page, "pcm")[1]) == 2 * 5 * FRAME
+
+
+def test_speech_that_is_not_downloaded_is_not_lost_unasked(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    make_exactly(page, 1)
+    asked: list[str] = []
+
+    def decline(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.dismiss()
+
+    choose(page, "a.txt", "One.")
+    go(page).click()
+    expect(page.locator("#status")).to_have_text("Done.")
+    with page.expect_event("dialog") as waiting:
+        choose(page, "b.txt", "Two.")
+    assert waiting.value.message == "The speech of a.txt has not been downloaded. Drop it for b.txt?"
+    waiting.value.dismiss()
+    expect(page.locator("#file-name")).to_have_text("a.txt")
+    with page.expect_event("dialog") as waiting:
+        page.close(run_before_unload=True)
+    assert waiting.value.type == "beforeunload"
+    waiting.value.dismiss()
+    save(page, "wav")
+    page.on("dialog", decline)
+    choose(page, "b.txt", "Two.")
+    expect(page.locator("#file-name")).to_have_text("b.txt")
+    page.reload()
+    assert asked == []

@@ -241,6 +241,22 @@ def test_speaking_ends_a_sample_and_a_sample_ends_speaking(open_page: OpenPage, 
     expect(page.get_by_role("button", name="Speak", exact=True)).to_be_visible()
 
 
+def test_a_sample_that_a_take_ends_is_not_kept_in_part(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    speak(page, "A take.", max_new_tokens=5)
+    make_exactly(page, 50)
+    hear = page.locator(".hear").first
+    hear.click()
+    expect(hear).not_to_have_attribute("data-waiting", "")
+    expect(hear).to_have_attribute("data-state", "stop")
+    page.get_by_role("button", name="Play", exact=True).click()
+    expect(hear).to_have_attribute("data-state", "play")
+    expect(page.get_by_role("button", name="Speak", exact=True)).to_be_visible()
+    with page.expect_request("**/v1/audio/speech"):
+        hear.click()
+    expect(hear).to_have_attribute("data-state", "stop")
+
+
 def test_a_sample_that_fails_is_told_and_not_kept(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server)
     expect(page.locator("#voices input").first).to_be_attached()

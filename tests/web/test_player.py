@@ -66,6 +66,9 @@ def test_what_is_being_said_is_marked_in_the_text(open_page: OpenPage, slow_serv
     page.keyboard.press("Backspace")
     position.fill("0.8")
     expect(page.locator("#spoken mark")).to_have_text("It goes on.")
+    page.evaluate("location.hash = 'text=Another text'")
+    expect(text_of(page)).to_have_value("Another text")
+    expect(page.locator("#spoken")).to_be_empty()
 
 
 def test_a_take_has_captions_and_keeps_them(open_page: OpenPage, slow_server: RunningServer) -> None:
@@ -166,5 +169,33 @@ def test_the_volume_is_kept(open_page: OpenPage, slow_server: RunningServer) -> 
     assert page.evaluate("window.gains.map((gain) => gain.value)") == [0.25]
     volume.fill("0.5")
     assert page.evaluate("window.gains.map((gain) => gain.value)") == [0.5]
+    hear = page.locator(".hear").first
+    hear.click()
+    wait_until(lambda: page.evaluate("window.gains.length") == 2, "a sample of a voice is heard")
+    assert page.evaluate("window.gains.map((gain) => gain.value)") == [0.5, 0.5]
+    volume.fill("0.75")
+    assert page.evaluate("window.gains.map((gain) => gain.value)") == [0.75, 0.75]
     page.reload()
-    expect(page.get_by_label("Volume")).to_have_value("0.5")
+    expect(page.get_by_label("Volume")).to_have_value("0.75")
+
+
+def test_long_audio_is_handed_over_in_pieces_without_gaps(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    page.mouse.click(0, 0)
+    record_playing(page)
+    page.evaluate("""async () => {
+      const { Player } = await import("/web/player.js");
+      window.player = new Player(() => {});
+      player.load(Int16Array.from({ length: 20 * 24000 }, (_, i) => i % 30011));
+      player.play();
+    }""")
+    assert [len(part["samples"]) for part in page.evaluate("window.played")] == [96_000, 96_000]
+    wait_until(lambda: page.evaluate("window.played.length") == 3, "the third piece follows the first")
+    samples, begins, ends = played(page)
+    assert samples.tolist() == [i % 30011 for i in range(3 * 96_000)]
+    assert abs(begins[1:] - ends[:-1]).max() < 1e-9
+    assert 3.5 < page.evaluate("player.position") < 9
+    page.evaluate("(window.played = [], player.seek(19))")
+    assert [len(part["samples"]) for part in page.evaluate("window.played")] == [24_000]
+    wait_until(lambda: page.evaluate("player.state") == "idle", "it ends")
+    assert page.evaluate("player.position") == 20

@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 
 from tests.server.running import RunningServer
 from tests.web.conftest import OpenPage
-from tests.web.studio import download, pcm_of, speak, text_of
+from tests.web.studio import download, make_exactly, pcm_of, speak, text_of
 
 FRAMES = 30
 """At most: random weights end where they like."""
@@ -142,3 +142,25 @@ def test_takes_have_names_and_those_with_stars_stay(open_page: OpenPage, slow_se
     expect(page.locator("#clear")).to_be_hidden()
     oldest.get_by_role("button", name="Delete").click()
     expect(page.locator("#recent-empty")).to_be_visible()
+
+
+def test_a_take_that_is_played_again_has_its_own_facts(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    make_exactly(page)
+    speak(page, "Short.", max_new_tokens=5)
+    speak(page, "Longer.", max_new_tokens=10)
+    expect(page.locator("#facts")).to_contain_text("Audio0.80 s")
+    page.get_by_role("button", name="Play: Short.").click()
+    expect(page.locator("#facts")).to_contain_text("Audio0.40 s")
+    page.reload()
+    page.get_by_role("button", name="Play: Longer.").click()
+    expect(page.locator("#facts")).to_contain_text("Audio0.80 s")
+
+
+def test_on_narrow_screens_a_button_says_its_word_once(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server, viewport={"width": 600, "height": 800})
+    speak(page, "Short.")
+    before = page.locator("#recent button").evaluate_all(
+        "all => all.map((one) => getComputedStyle(one, '::before').content)"
+    )
+    assert before == ["none"] * 5

@@ -170,11 +170,33 @@ def test_what_was_there_before_is_not_said(open_page: OpenPage, slow_server: Run
     page.get_by_role("button", name="Stop").click()
     page.get_by_label("Speak as I type").uncheck()
     expect_sent(page, "")
+    assert page.locator(".sent").first.text_content() == ""  # a copy of a long text would be laid out with each key
     told.clear()
     text_of(page).press("End")
     page.keyboard.type("Silent. ")
     expect(page.locator("#count")).to_contain_text("characters")
     assert told == []
+
+
+def test_the_first_text_makes_room_and_an_own_one_stays(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    expect(page.locator("#voices input").first).to_be_attached()
+    told = exactly(page, 3)
+    live, field = page.get_by_label("Speak as I type"), text_of(page)
+    live.check()
+    expect(field).to_have_value("")
+    expect(page.locator("#count")).to_have_text("0 characters")
+    page.keyboard.type("New. ")
+    expect(page.locator("#status")).to_contain_text("Done: ")
+    assert "".join(said(told)) == "New."
+    live.uncheck()
+    field.evaluate("field => field.setSelectionRange(0, 0)")
+    live.check()
+    expect(field).to_have_value("New. ")
+    told.clear()
+    page.keyboard.type("More. ")
+    expect(page.locator("#status")).to_contain_text("Done: ")
+    assert "".join(said(told)) == "More."
 
 
 def test_one_word_after_the_other_in_scripts_without_blanks(open_page: OpenPage, slow_server: RunningServer) -> None:

@@ -1,6 +1,7 @@
 // Calls of the server's API, with the key that it wants.
 
 import { events } from "./events.js";
+import { recall, remember } from "./storage.js";
 
 /** One folder above this file, so that it is right behind a proxy that adds a prefix. */
 export const ROOT = new URL("..", import.meta.url);
@@ -17,25 +18,14 @@ export class ApiError extends Error {
   }
 }
 
-let key = "";
-try {
-  key = localStorage.getItem(KEY_NAME) ?? "";
-} catch (error) {
-  console.info("This browser keeps nothing for this page:", error.message);
-}
+let key = recall(KEY_NAME) ?? "";
 
 export const hasKey = () => key !== "";
 
-/** Use a key from now on; `remember` keeps it in this browser. Returns false if it could not be kept. */
-export function setKey(value, remember = false) {
+/** Use a key from now on, and keep it in this browser if that `stays`. Returns false if it could not be kept. */
+export function setKey(value, stays = false) {
   key = value;
-  try {
-    if (remember) localStorage.setItem(KEY_NAME, value);
-    else localStorage.removeItem(KEY_NAME);
-    return true;
-  } catch {
-    return !remember;
-  }
+  return remember(KEY_NAME, stays ? value : null);
 }
 
 async function ask(path, { body, method = body ? "POST" : "GET", signal } = {}) {

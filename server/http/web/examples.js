@@ -36,6 +36,11 @@ function follow() {
   if (kind && field.value !== exampleOf(kind) && !byId("live").checked) put(exampleOf(kind));
 }
 
+/** Empty the field, unless the text is somebody's own. */
+export function clearExample() {
+  if (kindOfText()) put("");
+}
+
 /** Note the languages that the model speaks. */
 export function followLanguages(languages) {
   spoken = languages;

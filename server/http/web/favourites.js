@@ -1,14 +1,16 @@
 // The favourite voices, by id, in this browser's storage.
 
+import { recall, remember } from "./storage.js";
+
 const NAME = "favourite-voices";
 const MOST = 200;
 
 function read() {
   try {
-    const kept = JSON.parse(localStorage.getItem(NAME) ?? "[]");
+    const kept = JSON.parse(recall(NAME) ?? "[]");
     return Array.isArray(kept) ? kept : [];
   } catch (error) {
-    console.info("This browser keeps no favourites:", error.message);
+    console.info("The favourites that were kept cannot be read:", error.message);
     return [];
   }
 }
@@ -20,9 +22,5 @@ export const isFavourite = (id) => favourites.includes(id);
 /** Make a voice a favourite, or one no more; the oldest go where there are too many. */
 export function toggleFavourite(id) {
   favourites = isFavourite(id) ? favourites.filter((other) => other !== id) : [...favourites, id].slice(-MOST);
-  try {
-    localStorage.setItem(NAME, JSON.stringify(favourites));
-  } catch (error) {
-    console.info("This browser keeps no favourites:", error.message);
-  }
+  remember(NAME, JSON.stringify(favourites));
 }

@@ -1,5 +1,7 @@
 // The recent takes, in this browser's IndexedDB: what there is to know of each, and beside it its samples.
 
+import { openDatabase } from "./storage.js";
+
 const MAX_TAKES = 20;
 const MAX_SAMPLES = 50_000_000; // about 100 MB
 
@@ -18,19 +20,7 @@ function upgrade({ target: { result: database, transaction }, oldVersion }) {
   };
 }
 
-function database() {
-  opened ??= new Promise((resolve, reject) => {
-    const asked = indexedDB.open("qwen3-tts-edge", 2);
-    asked.onupgradeneeded = upgrade;
-    asked.onsuccess = () => {
-      asked.result.onversionchange = () => asked.result.close(); // another tab has a newer version of this page
-      resolve(asked.result);
-    };
-    asked.onblocked = () => reject(new Error("close the other tabs of this page, which are of an older version."));
-    asked.onerror = () => reject(asked.error);
-  });
-  return opened;
-}
+const database = () => (opened ??= openDatabase("qwen3-tts-edge", 2, upgrade));
 
 /** Do work in both stores, all of it or nothing; returns the result of the request that the work returns. */
 async function inStores(mode, work) {

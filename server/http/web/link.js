@@ -28,9 +28,10 @@ function fill(field, value) {
   const before = field.value;
   field.value = value;
   const inRange = field.type !== "range" || (value && Number(value) >= field.min && Number(value) <= field.max);
-  if (field.value && field.validity.valid && inRange) return true;
-  field.value = before;
-  return false;
+  const taken = field.value !== "" && field.validity.valid && inRange;
+  if (taken) field.dispatchEvent(new Event("change", { bubbles: true })); // what hangs on it follows, such as an example text
+  else field.value = before;
+  return taken;
 }
 
 function fillFrames(value) {

@@ -2,6 +2,7 @@
 
 import { ApiError, brokenOff, openSocket, tryKey } from "./api.js";
 import { byId, waited } from "./dom.js";
+import { clearExample } from "./examples.js";
 
 const PAUSE = 2000; // ms without typing, after which what is there is all for now
 const LOADING = 1000; // ms after which a server that loads the model is asked again
@@ -22,7 +23,7 @@ let actions;
 
 function show() {
   mark.textContent = toggle.checked ? sent : "";
-  mark.nextSibling.textContent = `${field.value.slice(sent.length)} `; // both scroll alike
+  mark.nextSibling.textContent = toggle.checked ? `${field.value.slice(sent.length)} ` : ""; // both scroll alike
   mark.parentElement.scrollTop = field.scrollTop;
 }
 
@@ -152,11 +153,12 @@ export function startLive(handlers) {
     byId("live-help").hidden = !toggle.checked;
     holdTyped();
     if (toggle.checked) {
+      clearExample(); // nobody has typed it, and it would not be said
       skipTyped();
       field.focus();
+      field.setSelectionRange(sent.length, sent.length); // what is typed before that would not be said
     } else if (tell) send(true);
     show();
   });
   for (const name of ["input", "compositionend"]) field.addEventListener(name, typed);
-  field.addEventListener("scroll", show);
 }

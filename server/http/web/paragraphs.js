@@ -21,7 +21,10 @@ let file = null; // the name, the paragraphs and the text format
 let queue = []; // the paragraphs that are spoken one after the other
 let current = null; // the one of them that is being spoken
 let making = false; // whether a file is made to be saved
+let spoken = 0; // how often a paragraph of the file has been spoken
+let saved = 0; // how often at the last download
 let player;
+let stop;
 let settings;
 
 const sum = (values) => values.reduce((one, other) => one + other, 0);
@@ -35,14 +38,15 @@ function secondsLeft() {
   if (!audio) return undefined;
   const rtf = sum(measured.map(({ take }) => take.wall)) / audio;
   const wanted = queue.filter(({ state }) => state === "waiting" || state === "speaking");
-  return rtf * Math.max(0, sum(wanted.map(expected)) - (current?.take.audio ?? 0));
+  return rtf * Math.max(0, expected(wanted) - (current?.take.audio ?? 0));
 }
 
-/** Seconds of audio that a paragraph will have, by how fast this voice has spoken the others. */
-function expected({ text }) {
+/** Seconds of audio that paragraphs will have, by how fast this voice has spoken those that are done. */
+function expected(paragraphs) {
   const done = withState("done");
-  const pace = done.length ? sum(done.map(({ take }) => take.audio)) / sum(done.map((one) => one.text.length)) : SECONDS_A_CHARACTER;
-  return pace * text.length;
+  const characters = (some) => sum(some.map(({ text }) => text.length));
+  const pace = done.length ? sum(done.map(({ take }) => take.audio)) / characters(done) : SECONDS_A_CHARACTER;
+  return pace * characters(paragraphs);
 }
 
 const left = (value) => (value < 60 ? "less than a minute left" : `about ${Math.round(value / 60)} min left`);
@@ -60,7 +64,7 @@ function showParagraph(paragraph) {
   row.dataset.state = state;
   row.querySelector(".state").textContent = stateOf(paragraph);
   row.querySelector("progress").hidden = state !== "speaking";
-  row.querySelector("progress").value = state === "speaking" ? paragraph.take.audio / expected(paragraph) : 0;
+  row.querySelector("progress").value = state === "speaking" ? paragraph.take.audio / expected([paragraph]) : 0;
   row.querySelector(".play").hidden = state !== "done";
   const again = row.querySelector(".again");
   again.hidden = state === "speaking";
@@ -76,8 +80,8 @@ function showFile() {
   const audio = sum(done.map(durationOf)) + PAUSE * Math.max(0, done.length - 1);
   const remaining = current && secondsLeft();
   const facts = [`${done.length} of ${paragraphs.length} paragraphs`, clock(audio), remaining !== undefined && current && left(remaining)];
-  byId("file-progress").max = sum(paragraphs.map(expected));
-  byId("file-progress").value = sum(done.map(expected)) + Math.min(current?.take.audio ?? 0, current ? expected(current) : 0);
+  byId("file-progress").max = expected(paragraphs);
+  byId("file-progress").value = expected(done) + (current ? Math.min(current.take.audio, expected([current])) : 0);
   byId("file-facts").textContent = facts.filter(Boolean).join(" · ");
   go.textContent = current ? "Stop" : done.length ? "Go on" : "Speak the file";
   go.disabled = !current && done.length === paragraphs.length;
@@ -101,6 +105,9 @@ function makeRow(paragraph) {
 /** Take a file in the place of the one before. */
 async function open(chosen) {
   const read = await readText(chosen);
+  if (spoken > saved && !confirm(`The speech of ${byId("file-name").textContent} has not been downloaded. Drop it for ${chosen.name}?`)) return;
+  stop();
+  spoken = saved = 0;
   file = {
     stem: chosen.name.replace(/\.[a-z]+$/i, ""),
     text_format: read.text_format,
@@ -110,6 +117,13 @@ async function open(chosen) {
   list.replaceChildren(...file.paragraphs.map(makeRow));
   setStatus("");
   showFile();
+  list.closest("section").scrollIntoView({ block: "nearest" }); // a file may be dropped anywhere
+}
+
+/** Scroll the list, and not the page, so far that a row is seen. */
+function reveal(row) {
+  const [inner, outer] = [row, list].map((element) => element.getBoundingClientRect());
+  list.scrollTop += Math.min(0, inner.top - outer.top) || Math.max(0, inner.bottom - outer.bottom);
 }
 
 /** Speak one paragraph; `heard` is the take that the player has of it, alone or with others. */
@@ -119,12 +133,12 @@ async function speakOne(paragraph, heard, request, signal) {
   const parts = [];
   Object.assign(paragraph, { state: "speaking", take });
   current = paragraph;
-  paragraph.row.scrollIntoView({ block: "nearest" });
   const show = () => {
     showParagraph(paragraph);
     showFile();
   };
   show();
+  reveal(paragraph.row);
   try {
     await hear(take, request, signal, {
       onbegin() {
@@ -148,6 +162,7 @@ async function speakOne(paragraph, heard, request, signal) {
     const samples = new Int16Array(sum(parts.map(({ length }) => length)));
     parts.reduce((at, part) => (samples.set(part, at), at + part.length), 0);
     Object.assign(paragraph, { state: "done", samples });
+    spoken++;
   } catch (error) {
     if (before.state === "done") Object.assign(paragraph, before);
     else if (signal.aborted) paragraph.state = "waiting";
@@ -200,8 +215,13 @@ function takeOf(paragraph, request) {
   return { request: { ...request, input: title }, title, stem: paragraph ? `${file.stem}-${paragraph.number}` : file.stem };
 }
 
-const playOne = (paragraph) =>
-  player.load({ ...takeOf(paragraph, settings().request), ...paragraph.take, samples: paragraph.samples });
+/** Play a paragraph, or all that is done. The file goes on being spoken meanwhile; whatever else is made would be heard in it. */
+function play(paragraph, heard) {
+  if (!current) stop();
+  player.load({ ...takeOf(paragraph, settings().request), ...heard });
+}
+
+const playOne = (paragraph) => play(paragraph, { ...paragraph.take, samples: paragraph.samples });
 
 /** All that is done, as one take. */
 function joined() {
@@ -223,28 +243,30 @@ function joined() {
 
 async function download() {
   const { stem } = file;
+  const wanted = format.value; // another one may be chosen while the file is made
   making = true;
   showFile();
   await showingErrors(async () => {
     const take = joined();
-    if (!isCaptions(format.value)) setStatus("Making the file …");
-    save(await fileOf(take, format.value), `${stem}${take.whole ? "" : "-part"}.${format.value}`);
+    const had = spoken;
+    if (!isCaptions(wanted)) setStatus("Making the file …");
+    const made = await fileOf(take, wanted);
+    if (!isCaptions(wanted)) saved = had;
+    save(made, `${stem}${take.whole ? "" : "-part"}.${wanted}`);
     setStatus("Downloaded.");
   }).finally(() => (making = false));
   showFile();
 }
 
 /**
- * Start. `panel` plays, `stop` ends what is spoken, and `readSettings` returns a `request` without its text, or a
+ * Start. `panel` plays, `onstop` ends what is spoken, and `readSettings` returns a `request` without its text, or a
  * `mistake` in the form.
  */
-export function startParagraphs(panel, stop, readSettings) {
-  [player, settings] = [panel, readSettings];
+export function startParagraphs(panel, onstop, readSettings) {
+  [player, stop, settings] = [panel, onstop, readSettings];
   const chosen = byId("text_file");
   const take = (files) => {
-    if (!files.length) return;
-    stop();
-    showingErrors(() => open(files[0]));
+    if (files.length) showingErrors(() => open(files[0]));
   };
   chosen.addEventListener("change", () => {
     take(chosen.files);
@@ -255,6 +277,9 @@ export function startParagraphs(panel, stop, readSettings) {
     if (current) stop();
     else speakSome(file.paragraphs.filter(({ state }) => state !== "done"));
   });
-  byId("file-play").addEventListener("click", () => player.load({ ...takeOf(null, settings().request), ...joined() }));
+  byId("file-play").addEventListener("click", () => play(null, joined()));
   byId("file-download").addEventListener("click", download);
+  addEventListener("beforeunload", (event) => {
+    if (spoken > saved) event.preventDefault(); // the browser asks: it may be hours of speech
+  });
 }

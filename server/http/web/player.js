@@ -3,6 +3,8 @@
 import { SAMPLE_RATE } from "./api.js";
 
 const LEAD_FRAMES = 0.03 * SAMPLE_RATE; // from scheduling to the first sound
+const PIECE = 4 * SAMPLE_RATE; // samples that are handed to the loudspeaker at once: hours of audio take no memory twice
+const AHEAD = 6 * SAMPLE_RATE; // samples, up to which more pieces are handed over
 const FIRST_BUFFER = 0.16; // seconds that have to arrive before playing starts
 const LONGEST_BUFFER = 4; // seconds
 
@@ -166,25 +168,30 @@ export class Player {
       this.#context.suspend();
     }
     if (this.#shouldPlay && left > 0 && (!starving || this.#complete || left >= this.#buffer * SAMPLE_RATE)) {
-      if (starving) this.#nextFrame = Math.ceil(this.#context.currentTime * SAMPLE_RATE + LEAD_FRAMES);
-      const floats = Float32Array.from(this.#samples.subarray(this.#cursor, this.#length), (sample) => sample / 32768);
-      const audio = this.#context.createBuffer(1, left, SAMPLE_RATE);
-      audio.copyToChannel(floats, 0);
-      const source = new AudioBufferSourceNode(this.#context, { buffer: audio });
-      source.connect(this.#gain);
-      source.onended = () => this.#ended(source);
-      source.start(this.#nextFrame / SAMPLE_RATE);
-      this.#sources.add(source);
-      this.#nextFrame += left;
-      this.#cursor = this.#length;
+      const now = this.#context.currentTime * SAMPLE_RATE;
+      if (starving) this.#nextFrame = Math.ceil(now + LEAD_FRAMES);
+      while (this.#cursor < this.#length && this.#nextFrame - now < AHEAD) this.#handPiece();
     }
     this.#onchange();
   }
 
+  /** Have the next samples played behind those that have been handed over. */
+  #handPiece() {
+    const piece = this.#samples.subarray(this.#cursor, Math.min(this.#cursor + PIECE, this.#length));
+    const audio = this.#context.createBuffer(1, piece.length, SAMPLE_RATE);
+    audio.copyToChannel(Float32Array.from(piece, (sample) => sample / 32768), 0);
+    const source = new AudioBufferSourceNode(this.#context, { buffer: audio });
+    source.connect(this.#gain);
+    source.onended = () => this.#ended(source);
+    source.start(this.#nextFrame / SAMPLE_RATE);
+    this.#sources.add(source);
+    this.#nextFrame += piece.length;
+    this.#cursor += piece.length;
+  }
+
   #ended(source) {
     this.#sources.delete(source);
-    if (this.#sources.size) return;
-    if (!this.#complete) this.#buffer = Math.min(2 * this.#buffer, LONGEST_BUFFER);
+    if (!this.#sources.size && !this.#complete) this.#buffer = Math.min(2 * this.#buffer, LONGEST_BUFFER);
     this.#schedule();
   }
 }

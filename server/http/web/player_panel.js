@@ -61,12 +61,14 @@ export class PlayerPanel {
   open(take) {
     this.#begin(take, true);
     this.#player.open();
+    this.showFacts();
   }
 
   /** Play a take that has arrived already. */
   load(take) {
     this.#begin(take, false);
     this.#player.load(take.samples);
+    this.showFacts();
     this.#player.play();
   }
 
@@ -123,8 +125,6 @@ export class PlayerPanel {
     this.#arriving = arriving;
     this.#files.clear();
     this.#wave.clear();
-    this.showFacts();
-    this.#showHelp();
   }
 
   /** Save the take in the chosen format; a file that has been made is kept for saving it again. */

@@ -1,19 +1,16 @@
 // Samples of voices that have been heard, in this browser's IndexedDB; those that were heard longest ago go first.
 
+import { openDatabase } from "./storage.js";
+
 const STORE = "samples";
 export const MOST_KEPT = 64; // each is at most 12 s of 16 bit at 24 kHz: 37 MB together
 
 let opened;
 
-function database() {
-  opened ??= new Promise((resolve, reject) => {
-    const asked = indexedDB.open("qwen3-tts-edge-samples", 1);
-    asked.onupgradeneeded = () => asked.result.createObjectStore(STORE, { keyPath: "key" }).createIndex("heard", "heard");
-    asked.onsuccess = () => resolve(asked.result);
-    asked.onerror = () => reject(asked.error);
-  });
-  return opened;
-}
+const upgrade = ({ target: { result: database } }) =>
+  database.createObjectStore(STORE, { keyPath: "key" }).createIndex("heard", "heard");
+
+const database = () => (opened ??= openDatabase("qwen3-tts-edge-samples", 1, upgrade));
 
 /** Run work on the store, and wait until it is done. */
 async function inStore(work) {

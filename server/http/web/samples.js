@@ -5,13 +5,15 @@ import { showSounding } from "./picker.js";
 import { Player } from "./player.js";
 import { chosenModel, readRequest } from "./request_form.js";
 import { findSample, keepSample } from "./sample_cache.js";
+import { followVolume } from "./sound.js";
 import { SAMPLE_TEXTS, textLanguage } from "./texts.js";
-import { runAlone, setStatus, whenLoaded } from "./work.js";
+import { abort, runAlone, setStatus, whenLoaded } from "./work.js";
 
 const SAMPLE_FRAMES = 150; // codec frames of 80 ms
 
 const player = new Player(show);
 let sounding = null; // the voice that is asked for or heard
+let arriving = null; // the signal of the work that asks for it
 let onstart;
 
 function show() {
@@ -51,19 +53,22 @@ async function keep(key, samples) {
 
 /** Ask for a sample and play it while it arrives; returns its samples. */
 async function stream(voice, request, signal) {
-  const { parts } = await whenLoaded(() => speechStream(request, signal), signal);
-  signal.throwIfAborted();
-  player.open();
+  arriving = signal;
   try {
+    const { parts } = await whenLoaded(() => speechStream(request, signal), signal);
+    signal.throwIfAborted();
+    player.open();
     for await (const part of parts) {
       signal.throwIfAborted();
       player.push(part);
     }
     signal.throwIfAborted();
   } catch (error) {
+    if (arriving === signal) arriving = null;
     if (sounding === voice) stopSample();
     throw error;
   }
+  arriving = null;
   player.end();
   return player.samples.slice();
 }
@@ -71,6 +76,7 @@ async function stream(voice, request, signal) {
 export function stopSample() {
   if (!sounding && player.duration === 0) return;
   sounding = null;
+  if (arriving && !arriving.aborted) abort(); // what comes after this would not be the whole sample
   player.pause();
   player.load(new Int16Array(0));
 }
@@ -95,7 +101,6 @@ async function play(voice) {
     setStatus("");
     await keep(key, samples);
   });
-  if (sounding === voice && player.duration === 0) stopSample(); // it failed before there was anything to hear
 }
 
 /** Play a voice's sample, or stop it if it plays. */
@@ -106,4 +111,7 @@ export function toggleSample(voice) {
 }
 
 /** Start: `onpress` is called first whenever a sample is wanted or stopped; it stops all that plays or is made. */
-export const startSamples = (onpress) => (onstart = onpress);
+export function startSamples(onpress) {
+  onstart = onpress;
+  followVolume(player);
+}

@@ -2,6 +2,7 @@
 
 import { API, hasKey } from "./api.js";
 import { byId, copyText } from "./dom.js";
+import { isCaptions } from "./files.js";
 import { linkTo } from "./link.js";
 import { findMistake, isLocked, readRequest } from "./request_form.js";
 import * as snippets from "./snippets.js";
@@ -9,15 +10,13 @@ import { clearErrors, setStatus, showError } from "./work.js";
 
 const NAMES = { link: "The link", curl: "The curl command", python: "The Python program", node: "The Node program" };
 
-const FORMATS = ["wav", "mp3", "opus", "aac", "flac", "pcm"]; // of speech; the page may offer to save other things too
-
 const panel = byId("shared");
 const shown = byId("shared-text");
 const format = byId("response_format");
 
 function write(kind, request) {
-  const response_format = FORMATS.includes(format.value) ? format.value : FORMATS[0];
-  if (kind === "link") return linkTo(response_format === FORMATS[0] ? request : { ...request, response_format });
+  const response_format = isCaptions(format.value) ? "wav" : format.value;
+  if (kind === "link") return linkTo(response_format === "wav" ? request : { ...request, response_format });
   const asked = { ...request, response_format };
   return snippets[kind]({ base: API, request: asked, key: isLocked() || hasKey(), file: `speech.${response_format}` });
 }

@@ -1,37 +1,32 @@
-// How loud takes are played, and whether again and again.
+// How loud everything is played, and whether takes are played again and again.
 
 import { byId } from "./dom.js";
+import { recall, remember } from "./storage.js";
 
 const NAME = "volume"; // in the browser's storage
 const volume = byId("volume");
 const loop = byId("loop");
+const players = [];
 
-/** Have the controls work on a player. */
+function showVolume() {
+  volume.setAttribute("aria-valuetext", `${Math.round(100 * Number(volume.value))} %`);
+  for (const player of players) player.volume = Number(volume.value);
+}
+
+/** Have a player be as loud as the control says. */
+export function followVolume(player) {
+  players.push(player);
+  showVolume();
+}
+
+/** Have both controls work on a player. */
 export function startSound(player) {
-  const show = () => {
-    volume.setAttribute("aria-valuetext", `${Math.round(100 * player.volume)} %`);
-    loop.setAttribute("aria-pressed", String(player.loops));
-  };
-  volume.addEventListener("input", () => {
-    player.volume = Number(volume.value);
-    show();
-  });
-  volume.addEventListener("change", () => {
-    try {
-      localStorage.setItem(NAME, volume.value);
-    } catch (error) {
-      console.info("This browser keeps nothing for this page:", error.message);
-    }
-  });
+  volume.addEventListener("input", showVolume);
+  volume.addEventListener("change", () => remember(NAME, volume.value));
   loop.addEventListener("click", () => {
     player.loops = !player.loops;
-    show();
+    loop.setAttribute("aria-pressed", String(player.loops));
   });
-  try {
-    volume.value = localStorage.getItem(NAME) ?? 1;
-  } catch (error) {
-    console.info("This browser keeps nothing for this page:", error.message);
-  }
-  player.volume = Number(volume.value);
-  show();
+  volume.value = recall(NAME) ?? 1;
+  followVolume(player);
 }

@@ -22,6 +22,3 @@ export function markSpoken(take, position) {
   layer.replaceChildren(field.value.slice(0, from), mark, `${field.value.slice(to)} `);
   layer.scrollTop = field.scrollTop;
 }
-
-field.addEventListener("scroll", () => (layer.scrollTop = field.scrollTop));
-field.addEventListener("input", () => markSpoken(null));

@@ -1,11 +1,15 @@
 // The field for the text: its tags are marked, its characters and pauses counted, and pauses put in.
 
 import { byId, make } from "./dom.js";
+import { markSpoken } from "./spoken.js";
 import { tagsOf } from "./tags.js";
 
 const field = byId("input");
 const layer = byId("tags"); // it lies behind the field and has the same text, unseen
+const layers = document.querySelectorAll(".typed > [aria-hidden]"); // that one, and those of what is sent and said
 const count = byId("count");
+
+let shown; // the text that all this is shown of
 
 /** Say how many characters the text has, how long its pauses are, and how often its tags change the voice. */
 export function countText(text, tags = tagsOf(text)) {
@@ -31,8 +35,11 @@ function mark(text, tags) {
   layer.scrollTop = field.scrollTop;
 }
 
-/** Show what there is to say of the text. */
+/** Show what there is to say of the text, if it is another one. */
 export function showText() {
+  if (field.value === shown) return;
+  shown = field.value;
+  markSpoken(null);
   const tags = tagsOf(field.value);
   count.textContent = countText(field.value, tags);
   mark(field.value, tags);
@@ -48,5 +55,7 @@ export function startText() {
   for (const button of document.querySelectorAll("[data-pause]")) {
     button.addEventListener("click", () => insertPause(button.dataset.pause));
   }
-  field.addEventListener("scroll", () => (layer.scrollTop = field.scrollTop));
+  field.addEventListener("scroll", () => {
+    for (const behind of layers) behind.scrollTop = field.scrollTop;
+  });
 }
