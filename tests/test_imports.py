@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.sources import ROOT, imports
+from tests.without_torch import needs_torch
 
 HEAVY = {"torch", "transformers", "optimum", "onnx", "huggingface_hub", "export", "benchmarks", "tests"}
 LEAVES = {"errors", "log", "metrics"}
@@ -138,3 +139,10 @@ def test_what_only_lists_loads_neither_sanic_nor_onnx_runtime(
     loaded = loaded_by(f"from server.__main__ import main\ntry: main({arguments!r})\nexcept SystemExit: pass")
     assert "server" in loaded
     assert not loaded & {"sanic", "onnxruntime", *HEAVY}
+
+
+def test_a_python_without_torch_leaves_out_what_needs_it_and_nothing_else() -> None:
+    """`safetensors.numpy`, which the server imports, needs no torch: most of its tests were left out for it."""
+    assert needs_torch(ROOT / "tests" / "export" / "test_checkpoint.py")
+    for name in ("http/test_pages.py", "voices/test_saved.py", "speech/test_plan.py"):
+        assert not needs_torch(ROOT / "tests" / "server" / name), name

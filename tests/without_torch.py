@@ -9,16 +9,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = frozenset({"checkpoint_of", "conversion_of"})
 """They build checkpoints with torch and convert them."""
-_TORCH = frozenset({"torch", "transformers", "optimum", "safetensors", "export"})
+_TORCH = frozenset({"torch", "transformers", "optimum", "export"})
 _OURS = frozenset({"tests", "benchmarks", "server"})
 
 
 def needs_torch(path: Path) -> bool:
-    """Whether a module, or one of ours that it imports, imports torch or the exporter."""
+    """Whether a module, or one of ours that it imports, imports torch or the exporter.
+
+    Of safetensors only the part for torch counts: the server reads voices with the one for numpy.
+    """
     seen, left = {path}, [path]  # modules may name each other, for the sake of their types
     while left:
         names = _imported(left.pop())
-        if any(name.partition(".")[0] in _TORCH for name in names):
+        if any(name.partition(".")[0] in _TORCH or name == "safetensors.torch" for name in names):
             return True
         following = {found for name in names for found in _files_of(name)} - seen
         seen |= following
