@@ -5,16 +5,15 @@ Fields describe themselves, errors give their own examples; only routes, statuse
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
 from server import __version__
 from server.audio.encoders import CONTENT_TYPES, FORMATS
 from server.errors import ApiError, InvalidRequestError, SpeechFailedError
 from server.http.error_answers import SANIC_CODES, body_of, body_of_error
+from server.http.openapi_schemas import Json, ref_to, schemas_of
 from server.http.schemas import (
     HEADERS,
     SPEECH_HEADERS,
@@ -33,11 +32,8 @@ from server.http.schemas import (
     VoiceNames,
 )
 from server.speech.batch import MAX_ITEMS
-from server.speech.foreign_fields import ALIASES
 from server.speech.keeping import FILE_FIELD, VoiceOrder
 from server.speech.request import SpeechRequest
-
-Json = dict[str, Any]
 
 ABOUT = """Text to speech by Qwen3-TTS, as OpenAI's SDKs, Kokoro Web's clients, Open WebUI and SillyTavern ask for it.
 
@@ -49,7 +45,7 @@ than the one described here are refused; all others that are not described are i
 names them.
 
 Text that arrives while it is spoken has a WebSocket, `/audio/speech/stream`, in vLLM-Omni's protocol. OpenAPI has no
-words for it, the README has."""
+words for it, `docs/live.md` has."""
 
 BATCH: Json = {
     "type": "object",
@@ -88,21 +84,7 @@ REQUESTS: dict[str, Json] = {
     },
 }
 
-_REF = "#/components/schemas/{model}"
-_ANSWERS = (
-    *(BatchAnswer, CaptionedAnswer, ModelList, ModelDetails, VoiceList, VoiceNames, VoiceCard, VoiceMade, VoiceDeleted),
-    *(AudioModelList, Alive, Ready, ErrorAnswer),
-)
 _TOO_LARGE = 413
-_NAMES = {
-    "model": ("ModelId", "The models of this server. `GET /models` says what each of them is."),
-    "voice": (
-        "VoiceId",
-        "The voices of the default model, and the uploaded ones that are everybody's. `GET /audio/voices` says what "
-        "each of them is, and lists those of another model and those of a key.",
-    ),
-}
-"""By field of a request: the schema that lists its ids, and what it says of them."""
 
 
 def document(*, max_input_chars: int, needs_key: bool) -> Json:
@@ -136,27 +118,12 @@ def document(*, max_input_chars: int, needs_key: bool) -> Json:
             {"name": "health", "description": "For whoever watches the server."},
         ],
         "paths": _paths(),
-        "components": {"schemas": _schemas(max_input_chars), "headers": HEADERS, "securitySchemes": {"key": key}},
+        "components": {
+            "schemas": schemas_of(max_input_chars),
+            "headers": HEADERS,
+            "securitySchemes": {"key": key},
+        },
     }
-
-
-def with_names(document: Json, models: Sequence[str], voices: Sequence[str]) -> Json:
-    """The document of `document`, with the ids that a request's `model` and `voice` may have.
-
-    OpenAI's own document lists ids in this way: as an enumeration beside any other text, because a voice has more
-    spellings than its id. A list without an id is left out, as JSON Schema has no empty enumerations.
-    """
-    components = document["components"]
-    schemas: Json = dict(components["schemas"])
-    request = schemas[SpeechRequest.__name__]
-    fields = dict(request["properties"])
-    for field, ids in (("model", models), ("voice", voices)):
-        name, description = _NAMES[field]
-        if ids:
-            schemas[name] = {"type": "string", "enum": [*ids], "description": description}
-            fields[field] = {**fields[field], "anyOf": [{"$ref": _REF.format(model=name)}, *fields[field]["anyOf"]]}
-    schemas[SpeechRequest.__name__] = {**request, "properties": fields}
-    return {**document, "components": {**components, "schemas": schemas}}
 
 
 def _paths() -> Json:
@@ -172,7 +139,7 @@ def _paths() -> Json:
     speech = _operation("createSpeech", "speech", "Speak a text", _audio(), 400, 401, 403, 404, 413, 429, 500, 503, 504)
     speech["requestBody"] = {
         "required": True,
-        "content": {"application/json": {"schema": _ref(SpeechRequest), "examples": REQUESTS}},
+        "content": {"application/json": {"schema": ref_to(SpeechRequest), "examples": REQUESTS}},
     }
     captioned = _operation(
         "createCaptionedSpeech",
@@ -182,7 +149,7 @@ def _paths() -> Json:
         *(400, 401, 403, 404, 413, 429, 500, 503, 504),
     )
     wanted = {"type": "boolean", "default": True, "description": "`false` leaves the times away."}
-    order = {"allOf": [_ref(SpeechRequest), {"type": "object", "properties": {"return_timestamps": wanted}}]}
+    order = {"allOf": [ref_to(SpeechRequest), {"type": "object", "properties": {"return_timestamps": wanted}}]}
     captioned["requestBody"] = {"required": True, "content": {"application/json": {"schema": order}}}
     batch = _operation("createSpeechBatch", "batch", "Speak several texts", _json(BatchAnswer), 400, 401, 403, 413, 429)
     batch["requestBody"] = {"required": True, "content": {"application/json": {"schema": BATCH}}}
@@ -203,7 +170,7 @@ def _paths() -> Json:
         "description": "`names` lists ids alone, as vLLM-Omni does.",
         "schema": {"enum": ["objects", "names", ""], "default": "objects"},
     }
-    listed = {"application/json": {"schema": {"anyOf": [_ref(VoiceList), _ref(VoiceNames)]}}}
+    listed = {"application/json": {"schema": {"anyOf": [ref_to(VoiceList), ref_to(VoiceNames)]}}}
     voices = _operation("listVoices", "catalogue", "List a model's voices", listed, 400, 404, 503)
     made = _operation(
         "createVoice",
@@ -213,10 +180,10 @@ def _paths() -> Json:
         *(400, 401, 403, 404, 409, 413, 429, 500, 503, 504),
     )
     file = {"type": "string", "format": "binary", "description": "The recording: WAV, FLAC, Ogg, MP3, M4A or WebM."}
-    form = {"allOf": [_ref(VoiceOrder), {"type": "object", "properties": {FILE_FIELD: file}}]}
+    form = {"allOf": [ref_to(VoiceOrder), {"type": "object", "properties": {FILE_FIELD: file}}]}
     made["requestBody"] = {
         "required": True,
-        "content": {"multipart/form-data": {"schema": form}, "application/json": {"schema": _ref(VoiceOrder)}},
+        "content": {"multipart/form-data": {"schema": form}, "application/json": {"schema": ref_to(VoiceOrder)}},
     }
     voice_id = {**model_id, "example": "anna"}
     kept = _operation("retrieveVoice", "voices", "Describe an uploaded voice", _json(VoiceCard), 401, 404)
@@ -281,7 +248,7 @@ def _error(status: int) -> Json:
         meaning = "The body is too long."
         examples[code] = {"summary": meaning, "description": "Send a shorter text or recording.", "value": body}
         words = [f"`{code}`: {meaning}"]
-    content = {"application/json": {"schema": _ref(ErrorAnswer), "examples": examples}}
+    content = {"application/json": {"schema": ref_to(ErrorAnswer), "examples": examples}}
     return {"description": "\n\n".join(words), "headers": _headers(*sorted(headers)), "content": content}
 
 
@@ -296,12 +263,8 @@ def _headers(*names: str) -> Json:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _ref(model: type[BaseModel]) -> Json:
-    return {"$ref": _REF.format(model=model.__name__)}
-
-
 def _json(model: type[BaseModel]) -> Json:
-    return {"application/json": {"schema": _ref(model)}}
+    return {"application/json": {"schema": ref_to(model)}}
 
 
 def _audio() -> Json:
@@ -322,46 +285,3 @@ def _audio() -> Json:
 def _files() -> Json:
     file = {"schema": {"type": "string", "format": "binary"}}
     return dict.fromkeys(sorted(set(CONTENT_TYPES.values())), file)
-
-
-class _WithoutTitles(GenerateJsonSchema):
-    """Leaves out the titles of fields, which only repeat their names."""
-
-    def field_title_should_be_set(self, schema: object) -> bool:
-        return False
-
-
-def _schemas(max_input_chars: int) -> Json:
-    read: list[tuple[type[BaseModel], JsonSchemaMode]] = [(SpeechRequest, "validation"), (VoiceOrder, "validation")]
-    made: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _ANSWERS]
-    _, definitions = models_json_schema([*read, *made], ref_template=_REF, schema_generator=_WithoutTitles)
-    schemas: Json = definitions["$defs"]
-    request = schemas[SpeechRequest.__name__]
-    for name in ("input", "instructions"):
-        request["properties"][name]["maxLength"] = max_input_chars
-    fields = request["properties"]
-    for name in fields.keys() - set(request["required"]):
-        fields[name] = _optional(fields[name])
-    text = {key: fields["input"].pop(key) for key in ("type", "pattern")}
-    fields["input"] |= {"type": ["string", "null"]}
-    for alias, name in ALIASES.items():
-        other = {key: value for key, value in fields[name].items() if key not in ("maxLength", "examples", "default")}
-        about = {"description": f"Read as `{name}` where that is absent.", "x-alias-of": name}
-        fields[alias] = {**_optional(other), **about}
-    # The text has to be there, by one of its names.
-    names = ["input", *(alias for alias, name in ALIASES.items() if name == "input")]
-    request["anyOf"] = [{"required": [name], "properties": {name: text}} for name in names]
-    del request["required"]
-    order = schemas[VoiceOrder.__name__]
-    optional = order["properties"].keys() - set(order["required"])
-    order["properties"] |= {name: _optional(order["properties"][name]) for name in optional}
-    return schemas
-
-
-def _optional(field: Json) -> Json:
-    """Allow null for a field that may be absent; its default is kept if it is not null itself."""
-    if field.get("default", ...) is None:
-        return {key: value for key, value in field.items() if key != "default"}
-    value = dict(field)
-    about: Json = {key: value.pop(key) for key in ("description", "default", "examples") if key in value}
-    return {"anyOf": [value, {"type": "null"}], **about}

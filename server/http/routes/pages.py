@@ -19,7 +19,7 @@ from sanic import Blueprint, Request
 from sanic.exceptions import NotFound
 from sanic.response import HTTPResponse
 
-from server.http import openapi
+from server.http import openapi_schemas
 from server.http.listing import Listing
 from server.http.routes.methods import get_and_head
 from server.http.static_file import TYPES, StaticFile
@@ -64,7 +64,7 @@ def docs_routes(document: dict[str, Any], listing: Listing) -> Blueprint:
 
     @lru_cache(maxsize=1)
     def written(models: tuple[str, ...], voices: tuple[str, ...]) -> bytes:
-        return json.dumps(openapi.with_names(document, models, voices), separators=(",", ":")).encode()
+        return json.dumps(openapi_schemas.with_names(document, models, voices), separators=(",", ":")).encode()
 
     @get_and_head(blueprint, "/openapi.json", ctx_public=True)
     async def show_document(request: Request) -> HTTPResponse:

@@ -14,6 +14,8 @@ const OWN_FAULTS = ["invalid_value", "speech_failed", "broken_off"]; // after wh
 
 const list = byId("paragraphs");
 const format = byId("file-format");
+format.append(...byId("response_format").cloneNode(true).options);
+format.value = "mp3";
 const go = byId("file-go");
 const silence = new Int16Array(PAUSE * SAMPLE_RATE);
 

@@ -18,7 +18,7 @@ from server import errors
 from server.audio.encoders import FORMATS, make_encoder
 from server.cli.startup import open_pool
 from server.config import Settings
-from server.http import openapi
+from server.http import openapi, openapi_schemas
 from server.http.app import API_PREFIXES, create_app
 from server.metrics import Metrics
 from server.models.catalogue import Bundles
@@ -145,11 +145,11 @@ def test_it_is_served_to_everyone(fake_server: RunningServer, prefix: str) -> No
     voices = fetch("GET", f"{fake_server.url}{prefix}/audio/voices?format=names").json()["voices"]
     assert "ryan" in voices
     document = openapi.document(max_input_chars=100_000, needs_key=True)
-    assert response.json() == openapi.with_names(document, ["custom", "design"], voices)
+    assert response.json() == openapi_schemas.with_names(document, ["custom", "design"], voices)
 
 
 def test_the_ids_that_there_are_are_listed_beside_every_other_spelling() -> None:
-    document = openapi.with_names(DOCUMENT, ["custom"], ["ryan", "anna"])
+    document = openapi_schemas.with_names(DOCUMENT, ["custom"], ["ryan", "anna"])
     schemathesis.openapi.from_dict(document).validate()
     schemas = document["components"]["schemas"]
     assert (schemas["ModelId"]["enum"], schemas["VoiceId"]["enum"]) == (["custom"], ["ryan", "anna"])
@@ -162,7 +162,7 @@ def test_the_ids_that_there_are_are_listed_beside_every_other_spelling() -> None
     )
     for voice in ("ryan", "af_heart*0.4+am_adam*0.6", {"id": "anna"}, None):
         validate.validate({"input": "a", "voice": voice})
-    assert openapi.with_names(DOCUMENT, [], []) == DOCUMENT
+    assert openapi_schemas.with_names(DOCUMENT, [], []) == DOCUMENT
     assert "VoiceId" not in DOCUMENT["components"]["schemas"]  # which was made once, and serves every request
 
 
