@@ -72,6 +72,19 @@ class Sampling:
         return replace(self, temperature=RETRY_TEMPERATURE, top_k=RETRY_TOP_K)
 
 
+@dataclass(eq=False)
+class Listener:
+    """Who hears the jobs of one request, one after another."""
+
+    served: float | None = None
+    """Until when there is something to hear, of the jobs that have had their slots, by `time.perf_counter`; None before
+    the first of them has one."""
+
+    def hear(self, seconds: float, now: float) -> None:
+        """Note that so much more has been made by now; where nothing was left to hear it is heard from now on."""
+        self.served = now if self.served is None else max(self.served + seconds, now)
+
+
 class Job:
     """A row to be made into audio.
 
@@ -83,8 +96,9 @@ class Job:
         capacity: frames of unread audio at which the engine stops working on this row, until half of it is read.
         text_tokens: tokens of the text to be said, by which the runaway guard judges the row; None keeps it out.
         repeated_tokens: how many of these repeat what stands before them, so that the speech may do so too.
-        spare: whether the row may only have a slot that no other job waits for, and no place in the queue counts.
-        request: whatever stands for the request that it is a part of; None where it is all of it.
+        spare: whether it is made in advance, so that it may only have a slot that no other job waits for as long as
+            another job of its listener has one or waits; and no place in the queue counts.
+        listener: who hears it, the same for all jobs of one request; None where there is no other job.
     """
 
     def __init__(
@@ -98,7 +112,7 @@ class Job:
         text_tokens: int | None = None,
         repeated_tokens: int = 0,
         spare: bool = False,
-        request: object = None,
+        listener: Listener | None = None,
     ) -> None:
         self.prompt = prompt
         self.sampling = sampling
@@ -108,7 +122,7 @@ class Job:
         self.text_tokens = text_tokens
         self.repeated_tokens = repeated_tokens
         self.spare = spare
-        self.request = self if request is None else request
+        self.listener = listener or Listener()
         self.patience = math.inf
         """Seconds that it waits for text at a time, where that comes while it is spoken."""
         self.frames = 0
@@ -173,6 +187,12 @@ class Job:
     def cancelled(self) -> bool:
         """Whether the consumer has left."""
         return self._cancelled
+
+    def start(self, now: float) -> None:
+        """Note that it has got a slot, at this time by `time.perf_counter`."""
+        self.queue_seconds = now - self.submitted
+        if self.listener.served is None:
+            self.listener.served = now
 
     def put(self, pcm: PcmChunk, frames: int) -> None:
         """Hand over float32 PCM `[samples]` of `frames` codec frames."""

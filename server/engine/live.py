@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from server.engine.job import Floats, Job, Sampling
+from server.engine.job import Floats, Job, Listener, Sampling
 from server.engine.manner import ROLE_IDS, PromptError
 from server.engine.prompt import NO_TEXT, Prompt, PromptBuilder
 from server.engine.reference import Reference
@@ -165,7 +165,7 @@ class LiveJob(Job):
 
     Args:
         text: `Engine.live_text`, of this job alone.
-        sampling, seed, max_frames, capacity, spare, request: as for `Job`.
+        sampling, seed, max_frames, capacity, spare, listener: as for `Job`.
         patience: seconds without the text that the next frame takes, after which the job ends with `TextLateError`.
         measure: of the text so far, for the runaway guard; None keeps it out.
     """
@@ -181,11 +181,11 @@ class LiveJob(Job):
         patience: float,
         measure: Measure | None = None,
         spare: bool = False,
-        request: object = None,
+        listener: Listener | None = None,
     ) -> None:
         tokens = None if measure is None else 0
         super().__init__(
-            _NO_PROMPT, sampling, seed, max_frames, capacity, text_tokens=tokens, spare=spare, request=request
+            _NO_PROMPT, sampling, seed, max_frames, capacity, text_tokens=tokens, spare=spare, listener=listener
         )
         self.patience = patience
         self._text = text

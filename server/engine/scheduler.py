@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
 from server.engine.job import Job
 from server.engine.prefill import Prefill
 from server.engine.rows import Row
+
+FIRST_WAIT_SECONDS = 30.0
+"""A request that nobody hears yet gives way so long to those that are heard. That is more than a row usually takes, so
+that a listener from whom it takes the row has enough to hear until another row ends."""
 
 
 class QueueFull(RuntimeError):
@@ -16,25 +20,33 @@ class QueueFull(RuntimeError):
 
 
 class Scheduler:
-    """Waiting jobs in order of arrival, and prefills and rows under way, each in its slot.
+    """Waiting jobs, and prefills and rows under way, each in its slot.
+
+    A free slot goes to the job that is due first. A request's first job is due a fixed time after its arrival; the next
+    one of a request that is being heard, and that holds no slot, is due when its listener has heard all that has been
+    made. So a listener keeps a row from one job to the next while others wait to begin, unless much has been made in
+    advance. Since a time that is due never moves, all who wait have their turn (earliest deadline first, Liu and
+    Layland 1973). The further jobs of a request are spare: they wait apart and after all others.
 
     Where there are several slots, no request ever holds the last free one beside others of its own: its jobs together
-    have at most all slots but one, and spare jobs, which wait apart and after all others, leave one slot free. So a
-    request that comes while long ones are under way need not wait for the end of a row. Nor do jobs whose text still
-    comes, which may keep their slots without using them, ever hold the last one, whosever they are.
+    have at most all slots but one, and spare jobs leave one slot free. So a request that comes while long ones are
+    under way need not wait for the end of a row. Nor do jobs whose text still comes, which may keep their slots without
+    using them, ever hold the last one, whosever they are.
 
     Args:
         slots: rows that can be under way at once.
         max_waiting: jobs that may wait for a slot, spare ones not counted.
+        frame_seconds: that a codec frame is heard.
     """
 
-    def __init__(self, slots: int, max_waiting: int) -> None:
+    def __init__(self, slots: int, max_waiting: int, frame_seconds: float) -> None:
         self.rows: list[Row] = []
         self.prefills: list[Prefill] = []
         self._waiting: deque[Job] = deque()
         self._spare: deque[Job] = deque()
         self._slots = slots
         self._max_waiting = max_waiting
+        self._frame_seconds = frame_seconds
         self._all_but_one = max(slots - 1, 1)
 
     @property
@@ -56,7 +68,7 @@ class Scheduler:
         self._waiting.append(job)
 
     def collect_promoted(self) -> None:
-        """Let jobs that have been promoted wait as any other, before those that wait now: they came earlier.
+        """Let jobs that have been promoted wait as any other, before those that are due at the same time.
 
         A job may be promoted from another thread at any moment, so each is asked once.
         """
@@ -92,13 +104,27 @@ class Scheduler:
         if not self._free:
             return None
         jobs = [entry.job for entry in self._held()]
-        held = Counter(id(job.request) for job in jobs)
+        held = Counter(id(job.listener) for job in jobs)
         may_await = sum(job.awaits_text for job in jobs) < self._all_but_one
+        due = sorted([*self._waiting, *self._continuing(held)], key=self._due)
         spare = self._spare if self._free > 1 or self._slots == 1 else ()
-        for job in chain(self._waiting, spare):
-            if job.ready and held[id(job.request)] < self._all_but_one and (may_await or not job.awaits_text):
+        for job in chain(due, spare):
+            if job.ready and held[id(job.listener)] < self._all_but_one and (may_await or not job.awaits_text):
                 return job
         return None
+
+    def _continuing(self, held: Collection[int]) -> Iterator[Job]:
+        """The next job of each listener for whom nothing is being made; the others of theirs are spare."""
+        served = {*held, *(id(job.listener) for job in self._waiting)}
+        for job in self._spare:
+            if id(job.listener) not in served:
+                served.add(id(job.listener))
+                yield job
+
+    def _due(self, job: Job) -> float:
+        """When a waiting job is due, by `time.perf_counter`; not before it came: its text may have been awaited."""
+        served = job.listener.served
+        return job.submitted + FIRST_WAIT_SECONDS if served is None else max(served, job.submitted)
 
     def run(self, prefill: Prefill, row: Row) -> None:
         """A prefilled row joins."""
@@ -109,9 +135,10 @@ class Scheduler:
         """A slot whose job did not become a row is free again."""
         self.prefills.remove(prefill)
 
-    def drop(self, row: Row) -> None:
-        """A row leaves and its slot is free."""
+    def drop(self, row: Row, now: float) -> None:
+        """A row leaves at this time by `time.perf_counter`, and its slot is free."""
         self.rows.remove(row)
+        row.job.listener.hear(0.0 if row.error else row.job.frames * self._frame_seconds, now)
 
     def drop_over(self) -> list[Job]:
         """Drop jobs that are over, for the most part since their consumer has left.

@@ -49,7 +49,8 @@ class Engine:
         self._references = bundle.references
         self._events = events or NoEvents()
         self._synthesizer = Synthesizer(bundle, self._events)
-        self._scheduler = Scheduler(bundle.talker.slots, max_queue)
+        codec = bundle.manifest.sizes.codec
+        self._scheduler = Scheduler(bundle.talker.slots, max_queue, codec.samples_per_frame / codec.sample_rate)
         self._changed = threading.Condition()
         self._stopping = False
         self._starved: dict[Job, float] = {}
@@ -226,9 +227,9 @@ class Engine:
         with self._changed:
             self._drop_over()
             while admitted := self._scheduler.admit():
-                job = admitted.job
-                job.queue_seconds = time.perf_counter() - job.submitted
-                self._events.queued(job.queue_seconds)
+                job, now = admitted.job, time.perf_counter()
+                job.start(now)
+                self._events.queued(now - job.submitted)
             return sorted(self._scheduler.prefills, key=lambda prefill: prefill.remaining)
 
     def _prefill(self) -> None:
@@ -268,10 +269,10 @@ class Engine:
         self._synthesizer.frame(rows)
         self.frames_made += 1
         self._events.frame_made(time.perf_counter() - began, len(rows))
-        ended = [row for row in rows if row.finished]
+        ended, now = [row for row in rows if row.finished], time.perf_counter()
         with self._changed:
             for row in ended:
-                self._scheduler.drop(row)
+                self._scheduler.drop(row, now)
         if ended:
             self._synthesizer.release(self._scheduler.held_slots())
         for row in ended:

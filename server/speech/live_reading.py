@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from server.audio.pcm import Samples
-from server.engine.job import Job, JobError
+from server.engine.job import Job, JobError, Listener
 from server.engine.live import LiveJob
 from server.engine.manner import PromptError
 from server.errors import InvalidRequestError
@@ -97,7 +97,7 @@ class LiveReading(Reading):
         super().__init__(engine, plan.plan.most_frames)
         self._plan, self._voiced = plan.plan, plan.voiced
         self._arriving, self._patience = arriving, patience
-        self._request = object()
+        self._listener = Listener()
         self._voice: str | None = None
         self._delivery, preparation = plan.voiced(None)
         self._gradual = Gradual(preparation)
@@ -288,7 +288,7 @@ class LiveReading(Reading):
             patience=self._patience + GRACE_SECONDS,
             measure=partial(tokens_to_say, engine) if is_judged(plan, engine) else None,
             spare=number > 0 or attempt > 0,
-            request=self._request,
+            listener=self._listener,
         )
 
     async def _once_more(self, chunk_job: ChunkJob, attempt: int) -> Job:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from server.engine.job import Job, JobError
+from server.engine.job import Job, JobError, Listener
 from server.engine.manner import CloneError, InstructionError, PromptError
 from server.models.pool_entry import SpeechEngine
 from server.speech.pieces import Piece, VoicedChunk, pieces_of, prompt_of, smaller
@@ -20,7 +20,7 @@ def reading_of(plan: Plan, engine: SpeechEngine) -> PlannedReading:
 
     With an exact number of frames each part of speech is one chunk, so that its text must fit the model.
     """
-    request = object()
+    listener = Listener()
 
     def make_job(voiced: VoicedChunk, number: int, attempt: int = 0) -> Job:
         text, delivery = voiced.chunk.text, voiced.delivery
@@ -35,7 +35,7 @@ def reading_of(plan: Plan, engine: SpeechEngine) -> PlannedReading:
             text_tokens=tokens,
             repeated_tokens=repeats,
             spare=number > 0 or attempt > 0,
-            request=request,
+            listener=listener,
         )
 
     return PlannedReading(engine, pieces_of(plan, engine), make_job, plan.most_frames, exact=plan.sentences)

@@ -101,8 +101,9 @@ def tokens_to_say(engine: SpeechEngine, text: str) -> tuple[int, int]:
 class Reading(ABC):
     """The pieces under way: the one that is heard, and those ahead of it, which a subclass begins.
 
-    Only the chunk that is heard, or is the next to be heard, waits in the engine's queue like any other job. Chunks
-    further ahead take slots that no other job waits for. A chunk that ends with `Boundary.TEXT` ends a part of speech.
+    The chunk that is heard waits in the engine's queue like any other job, and so does the next one while nothing is
+    being made. Chunks further ahead take slots that no other job waits for. A chunk that ends with `Boundary.TEXT` ends
+    a part of speech.
     Silences keep their length to the sample at any speed.
 
     Args:

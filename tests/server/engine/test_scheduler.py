@@ -1,4 +1,7 @@
-"""The scheduler under any order of events: no job lost, none run twice, order kept, every slot held once."""
+"""The scheduler under any order of events: no job lost, none run twice, order kept, every slot held once.
+
+Time is that of the machine below: it passes when the machine says so.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from server.engine.holdback import RowState
-from server.engine.job import Job, JobError, Sampling
+from server.engine.job import Job, JobError, Listener, Sampling
 from server.engine.prefill import Prefill
 from server.engine.prompt import Prompt
 from server.engine.rows import Row
 from server.engine.sampling import RowSampler
-from server.engine.scheduler import QueueFull, Scheduler
+from server.engine.scheduler import FIRST_WAIT_SECONDS, QueueFull, Scheduler
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
 NO_PROMPT = Prompt(np.zeros((1, 1), np.float32), prefix=1)
 SILENCE = np.zeros(1, np.float32)
+FRAME_SECONDS = 0.5
 
 
 class ScriptedJob(Job):
@@ -33,9 +37,12 @@ class ScriptedJob(Job):
         self.ready, self.starved = ready, starved
 
 
-def job_of(*, spare: bool = False, request: object = None, live: bool = False) -> ScriptedJob:
-    job = ScriptedJob(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare, request=request)
-    job.awaits_text = live
+def job_of(
+    *, spare: bool = False, listener: Listener | None = None, live: bool = False, at: float = 0.0
+) -> ScriptedJob:
+    """A job that comes at some time."""
+    job = ScriptedJob(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare, listener=listener)
+    job.awaits_text, job.submitted = live, at
     return job
 
 
@@ -48,12 +55,15 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @initialize(slots=st.integers(1, 5), max_waiting=st.integers(0, 3))
     def begin(self, slots: int, max_waiting: int) -> None:
-        self.scheduler = Scheduler(slots, max_waiting)
+        self.scheduler = Scheduler(slots, max_waiting, FRAME_SECONDS)
         self.slots, self.max_waiting = slots, max_waiting
+        self.now = 0.0
+        self.book, self.letter = Listener(), Listener()
         self.queues: dict[bool, list[ScriptedJob]] = {False: [], True: []}
         self.starting: list[Prefill] = []
         self.rows: list[Row] = []
         self.started: list[Job] = []
+        self.heard_to: dict[Listener, float] = {}
 
     def held(self) -> list[Row | Prefill]:
         return [*self.starting, *self.rows]
@@ -61,12 +71,30 @@ class SchedulerMachine(RuleBasedStateMachine):
     def may_have_a_slot(self, job: Job) -> bool:
         most = max(self.slots - 1, 1)
         live = sum(held.job.awaits_text for held in self.held())
-        of_one = sum(held.job.request is job.request for held in self.held())
+        of_one = sum(held.job.listener is job.listener for held in self.held())
         return of_one < most and (live < most or not job.awaits_text)
 
-    @rule(spare=st.booleans(), live=st.booleans(), request=st.sampled_from([None, "a book", "a letter"]))
-    def add(self, spare: bool, live: bool, request: str | None) -> None:
-        job = job_of(spare=spare, request=request, live=live)
+    def due(self, job: ScriptedJob) -> float:
+        """When a job is due: some time after it came, or when what its listener has of other jobs has been heard."""
+        if job.listener not in self.heard_to:
+            return job.submitted + FIRST_WAIT_SECONDS
+        return max(job.submitted, self.heard_to[job.listener])
+
+    def continuing(self) -> list[ScriptedJob]:
+        """Of each listener who has neither a slot nor a job that waits as any other, the spare job that came first."""
+        others = {job.listener for job in [*(held.job for held in self.held()), *self.queues[False]]}
+        firsts: dict[Listener, ScriptedJob] = {}
+        for job in self.queues[True]:
+            firsts.setdefault(job.listener, job)
+        return [job for listener, job in firsts.items() if listener not in others]
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, FIRST_WAIT_SECONDS]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(spare=st.booleans(), live=st.booleans(), whose=st.sampled_from([None, "book", "letter"]))
+    def add(self, spare: bool, live: bool, whose: str | None) -> None:
+        job = job_of(spare=spare, listener=getattr(self, whose) if whose else None, live=live, at=self.now)
         places = self.max_waiting + self.slots - len(self.held())
         if not spare and sum(not waiting.over for waiting in self.queues[False]) >= places:
             with pytest.raises(QueueFull):
@@ -108,7 +136,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule()
     def admit(self) -> None:
         free = self.slots - len(self.held())
-        candidates = list(self.queues[False]) if free else []
+        candidates = sorted([*self.queues[False], *self.continuing()], key=self.due) if free else []
         if free > 1 or (free and self.slots == 1):
             candidates += self.queues[True]
         expected = next((job for job in candidates if job.ready and self.may_have_a_slot(job)), None)
@@ -127,6 +155,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 queue.remove(expected)
         self.started.append(expected)
         self.starting.append(prefill)
+        expected.start(self.now)
+        self.heard_to.setdefault(expected.listener, self.now)
 
     @precondition(lambda self: self.starting)
     @rule(fault=st.booleans(), data=st.data())
@@ -173,8 +203,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             queue[:] = [job for job in queue if not job.over]
         assert self.scheduler.drop_over() == []
 
-    @rule(ends=st.sets(st.integers(0, 4)))
-    def step(self, ends: set[int]) -> None:
+    @rule(ends=st.sets(st.integers(0, 4)), failed=st.booleans())
+    def step(self, ends: set[int], failed: bool) -> None:
         rows = self.scheduler.runnable()
         assert set(rows) == {row for row in self.rows if not row.job.full and not row.job.starved}
         before = {row: row.slot for row in self.rows}
@@ -189,10 +219,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         gaps = sorted(before[row] for row in rows)
         if gaps and gaps[-1] - gaps[0] == len(gaps) - 1:
             assert not moves, "they were neighbours already"
+        for row in rows:
+            row.job.frames += 1
         for number in ends:
             if number < len(rows):
+                job = rows[number].job
+                rows[number].error = JobError("no speech") if failed else None
+                heard_to = self.heard_to[job.listener] + (0 if failed else job.frames * FRAME_SECONDS)
+                self.heard_to[job.listener] = max(heard_to, self.now)
                 self.rows.remove(rows[number])
-                self.scheduler.drop(rows[number])
+                self.scheduler.drop(rows[number], self.now)
 
     @invariant()
     def nothing_is_lost(self) -> None:
@@ -204,7 +240,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.rows == self.rows
         assert self.scheduler.prefills == self.starting
         assert self.scheduler.waiting == len(self.queues[False]) + len(self.queues[True])
-        of_one = max(Counter(id(held.job.request) for held in self.held()).values(), default=0)
+        of_one = max(Counter(held.job.listener for held in self.held()).values(), default=0)
         assert of_one <= max(self.slots - 1, 1), "one request holds every slot"
         live = sum(held.job.awaits_text for held in self.held())
         assert live <= max(self.slots - 1, 1), "every slot is held for text that may not come"
@@ -234,7 +270,7 @@ def admitted(scheduler: Scheduler) -> list[Job]:
 
 @pytest.mark.parametrize("slots", [2, 3, 4, 8])
 def test_texts_that_still_come_leave_a_slot_to_others(slots: int) -> None:
-    scheduler = Scheduler(slots, max_waiting=2)
+    scheduler = Scheduler(slots, 2, FRAME_SECONDS)
     live = [job_of(live=True) for _ in range(slots)]
     for job in live:
         scheduler.add(job)
@@ -242,7 +278,7 @@ def test_texts_that_still_come_leave_a_slot_to_others(slots: int) -> None:
     short = job_of()
     scheduler.add(short)
     assert admitted(scheduler) == [short], "it overtakes the text that still comes"
-    scheduler.drop(scheduler.rows[-1])
+    scheduler.drop(scheduler.rows[-1], 0.0)
     assert not scheduler.can_admit()
     live[0].awaits_text = False
     assert admitted(scheduler) == live[-1:]
@@ -250,9 +286,9 @@ def test_texts_that_still_come_leave_a_slot_to_others(slots: int) -> None:
 
 @pytest.mark.parametrize("slots", [2, 3, 4, 8])
 def test_a_request_that_comes_while_a_book_is_read_has_a_slot_at_once(slots: int) -> None:
-    scheduler = Scheduler(slots, max_waiting=1)
-    heard = job_of(request="book")
-    ahead = [job_of(spare=True, request="book") for _ in range(2 * slots)]
+    scheduler, book = Scheduler(slots, 1, FRAME_SECONDS), Listener()
+    heard = job_of(listener=book)
+    ahead = [job_of(spare=True, listener=book) for _ in range(2 * slots)]
     for job in (heard, *ahead):
         scheduler.add(job)
     assert admitted(scheduler) == [heard, *ahead[: slots - 2]]
@@ -262,19 +298,19 @@ def test_a_request_that_comes_while_a_book_is_read_has_a_slot_at_once(slots: int
 
 
 def test_parts_of_one_request_that_are_no_spare_ones_leave_a_slot_too() -> None:
-    scheduler = Scheduler(3, max_waiting=9)
-    greedy = [job_of(request="a") for _ in range(4)]
+    scheduler, one = Scheduler(3, 9, FRAME_SECONDS), Listener()
+    greedy = [job_of(listener=one) for _ in range(4)]
     for job in greedy:
         scheduler.add(job)
     assert admitted(scheduler) == greedy[:2]
-    other = job_of(request="b")
+    other = job_of()
     scheduler.add(other)
     assert admitted(scheduler) == [other], "it does not wait behind those that may not run yet"
 
 
 def test_one_slot_is_for_everybody() -> None:
-    scheduler = Scheduler(1, max_waiting=1)
-    spare = job_of(spare=True, request="book")
+    scheduler = Scheduler(1, 1, FRAME_SECONDS)
+    spare = job_of(spare=True)
     scheduler.add(spare)
     assert admitted(scheduler) == [spare]
 
@@ -298,7 +334,7 @@ def test_a_promotion_at_any_moment_loses_no_job() -> None:
 
     for until in range(6):
         Promoted.until = until
-        scheduler = Scheduler(1, max_waiting=1)
+        scheduler = Scheduler(1, 1, FRAME_SECONDS)
         job = Promoted(NO_PROMPT, SAMPLING, 0, 9)
         job.asked = -1  # `add` asks first
         scheduler.add(job)
