@@ -38,8 +38,17 @@ _NUMBER = re.compile(r"\s*[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:
 
 
 def _whole_characters(value: object) -> object:
-    """Replace half a character, which programs send that cut a text within an emoji, by U+FFFD."""
-    return _LONE_SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
+    """Replace half a character, which programs send that cut a text within an emoji, by U+FFFD.
+
+    A text is encoded faster than it is searched, which holds up all threads for as long as it takes.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return _LONE_SURROGATE.sub("\ufffd", value)
+    return value
 
 
 def _number(value: object) -> object:

@@ -5,9 +5,10 @@ Where Kokoro-FastAPI has words, an answer has sentences, or chunks if the reques
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -17,6 +18,7 @@ from sanic import Blueprint, Request
 from server.errors import InvalidRequestError
 from server.http.base64_parts import base64_length, base64_parts
 from server.http.doors import Doors
+from server.http.json_array import json_array
 from server.http.routes.speech import send_made, speak, speech_headers, stream
 from server.speech.captions import Caption
 from server.speech.fields import Switch
@@ -91,9 +93,9 @@ def captioned(sent: dict[str, Any], *, streams: bool) -> SpeechRequest:
 async def _send_whole(request: Request, speech: Speech, headers: dict[str, str], doors: Doors) -> None:
     with doors.files.one() as grow:
         body = await made(speech.whole(grow), speech, doors.limits.timeout)
-        times = _words(await speech.captions()) if speech.times else None
+        times = await asyncio.to_thread(json_array, _words(await speech.captions())) if speech.times else "null"
         before = b'{"audio": "'
-        behind = f'", {json.dumps({"audio_format": speech.content_type, "timestamps": times})[1:]}'.encode()
+        behind = f'", "audio_format": {json.dumps(speech.content_type)}, "timestamps": {times}}}'.encode()
         length = len(before) + base64_length(body) + len(behind)
         parts = chain([before], base64_parts(body), [behind])
         await send_made(request, speech, parts, length, "application/json", headers, doors.limits.timeout)
@@ -108,15 +110,13 @@ async def _lines(speech: Speech) -> AsyncIterator[bytes]:
 
 
 def _line(speech: Speech, part: bytes, captions: list[Caption]) -> bytes:
-    times = _words(captions) if speech.times else None
+    times = list(_words(captions)) if speech.times else None
     fields = {"audio": b64encode(part).decode(), "audio_format": speech.content_type, "timestamps": times}
     return f"{json.dumps(fields)}\n".encode()
 
 
-def _words(captions: Iterable[Caption]) -> list[dict[str, Any]]:
-    """What is said and has ended, as Kokoro-FastAPI has words."""
-    return [
-        {"word": caption.text, "start_time": caption.start_time, "end_time": caption.end_time}
-        for caption in captions
-        if not caption.pause and caption.end_time is not None
-    ]
+def _words(captions: Iterable[Caption]) -> Iterator[dict[str, Any]]:
+    """Yield what is said and has ended, as Kokoro-FastAPI has words."""
+    for caption in captions:
+        if not caption.pause and caption.end_time is not None:
+            yield {"word": caption.text, "start_time": caption.start_time, "end_time": caption.end_time}

@@ -13,6 +13,7 @@ from sanic import Blueprint, Request
 from server.errors import ApiError, InvalidRequestError, KeyLimitError, SpeechFailedError
 from server.http.close_delimited import send_until_closed
 from server.http.doors import Doors
+from server.http.json_array import short_json_array
 from server.http.sending import Sender, break_off
 from server.metrics import UNKNOWN
 from server.speech import telling
@@ -159,8 +160,8 @@ async def _send_whole(request: Request, speech: Speech, headers: dict[str, str],
     with doors.files.one() as grow:
         body = await made(speech.whole(grow), speech, doors.limits.timeout)
         if speech.times:
-            times = json.dumps([caption.told() for caption in await speech.captions()], separators=(",", ":"))
-            if len(times) <= MAX_TIMES_CHARS:
+            times = short_json_array((caption.told() for caption in await speech.captions()), MAX_TIMES_CHARS)
+            if times is not None:
                 headers = {**headers, "x-timestamps": times}
         await send_made(request, speech, [body], len(body), speech.content_type, headers, doors.limits.timeout)
 

@@ -14,6 +14,7 @@ from sanic.response import HTTPResponse
 from server.errors import ApiError, InvalidRequestError, KeyLimitError
 from server.http.base64_parts import base64_parts
 from server.http.doors import Doors
+from server.http.json_array import json_array
 from server.metrics import UNKNOWN, Outcome
 from server.speech import telling
 from server.speech.batch import Item, parse_batch
@@ -48,11 +49,12 @@ def speech_batch_routes(doors: Doors) -> Blueprint:
 
 @dataclass(frozen=True)
 class _Result:
-    """An item's result: what is told of it, and its file where it has one."""
+    """An item's result: what is told of it, its file where it has one, and its times as JSON if they were asked for."""
 
     fields: dict[str, Any]
     body: bytearray | None = None
     audio_seconds: float = 0.0
+    times: str | None = None
 
 
 class _Batch:
@@ -145,9 +147,11 @@ class _Batch:
             "usage": {**usage, "input_token_details": details},
             "seed": speech.seed,
         }
+        times = None
         if speech.times:
-            fields["timestamps"] = [caption.told() for caption in await speech.captions()]
-        return _Result(fields, body, speech.audio_seconds)
+            captions = await speech.captions()
+            times = await asyncio.to_thread(json_array, (caption.told() for caption in captions))
+        return _Result(fields, body, speech.audio_seconds, times)
 
     async def _send_result(self, response: HTTPResponse, result: _Result, before: str) -> None:
         fields = json.dumps(result.fields)
@@ -155,7 +159,8 @@ class _Batch:
             await self._send(response, before + fields)
             return
         self.audio_seconds += result.audio_seconds
-        await self._send(response, f'{before}{fields.removesuffix("}")}, "audio_data": "')
+        times = "" if result.times is None else f', "timestamps": {result.times}'
+        await self._send(response, f'{before}{fields.removesuffix("}")}{times}, "audio_data": "')
         for part in base64_parts(result.body):
             await self._send(response, part.decode())
             await asyncio.sleep(0)
