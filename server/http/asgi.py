@@ -40,6 +40,8 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 READ_BYTES = 1 << 16
+MOST_SAID = 16
+"""Messages of a WebSocket's client that may wait for the server before the engine is asked for no more of them."""
 READY_SECONDS = 0.1
 """How often the server is asked at its start whether it is ready."""
 _OF_CONNECTION = frozenset(
@@ -333,13 +335,31 @@ async def _hear(server: ClientConnection, send: Send, left: asyncio.Event) -> No
 
 
 async def _speak(server: ClientConnection, receive: Receive, left: asyncio.Event) -> None:
-    """Hand over what the client says; return when it has ended the conversation, and set `left` before."""
+    """Hand over what the client says; return when it has ended the conversation, and set `left` before.
+
+    That is heard while the server has no time for what was said before; what it has not taken by then is dropped.
+    """
+    said: asyncio.Queue[Message] = asyncio.Queue(MOST_SAID)
+    ended: list[Message] = []
+    await _either(_listen(receive, said, ended), _hand_over(server, said))
+    left.set()
+    code = ended[0].get("code") or _NO_CODE
+    with suppress(ProtocolError, ConnectionClosed):  # such as a code that cannot be sent
+        if code != _LOST:
+            reason = ended[0].get("reason") or ""
+            await server.close(CloseCode.NORMAL_CLOSURE if code == _NO_CODE else code, reason)
+
+
+async def _listen(receive: Receive, said: asyncio.Queue[Message], ended: list[Message]) -> None:
+    """Put what the client says into `said`, and at last its leaving into `ended`."""
     while (message := await receive())["type"] == "websocket.receive":
+        await said.put(message)
+    ended.append(message)
+
+
+async def _hand_over(server: ClientConnection, said: asyncio.Queue[Message]) -> None:
+    while True:
+        message = await said.get()
         with suppress(ConnectionClosed):
             text: str | None = message.get("text")
             await server.send(message["bytes"] if text is None else text)
-    left.set()
-    code = message.get("code") or _NO_CODE
-    with suppress(ProtocolError, ConnectionClosed):  # such as a code that cannot be sent
-        if code != _LOST:
-            await server.close(CloseCode.NORMAL_CLOSURE if code == _NO_CODE else code, message.get("reason") or "")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from sanic import Sanic
+from websockets.asyncio.client import ClientConnection
 
 from server.cli import asgi
 from server.cli.startup import CommandError, open_pool
@@ -299,6 +300,28 @@ async def test_a_websocket_whose_client_leaves_frees_its_row(
         await until(lambda: happened(models, "dropped"), "its row is free")
         await engine.task
         assert not any(message["type"] == "websocket.close" for message in engine.sent), "nobody is there to hear it"
+
+
+@in_loop
+async def test_a_client_that_leaves_is_heard_while_the_server_takes_nothing(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection to the server is full, as that of one that has said much to a server that is busy."""
+    taken = asyncio.Event()
+
+    async def send(connection: ClientConnection, message: str) -> None:
+        taken.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ClientConnection, "send", send)
+    async with serving(models) as application:
+        engine = dial(application)
+        say(engine, CONFIG, {"type": "input.text", "text": "Hello."})
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await taken.wait()
+            engine.give("websocket.disconnect", code=1001)
+            await engine.task
+        assert [message["type"] for message in engine.sent] == ["websocket.accept"], "nobody is there to hear more"
 
 
 @in_loop
