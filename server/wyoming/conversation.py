@@ -4,7 +4,8 @@ A text comes whole (`synthesize`), or as `synthesize-start`, `synthesize-chunk` 
 between these repeats all of the text for servers that know no chunks, and is passed over. Each is answered by one
 `audio-start`, its chunks and one `audio-stop`, and behind a text in chunks `synthesize-stopped`. What cannot be spoken
 is answered by `error` and then by the same events, since Home Assistant passes over `error` and waits for the last of
-them; only a text in chunks of which nothing was heard has no audio's start and stop.
+them; only a text in chunks of which nothing was heard has no audio's start and stop. A client that sends many texts
+and waits for no answer is told so, and put out.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ ANY_TEXT = "a"
 ANY_RATE = 24_000
 """Samples per second that a text without a model is answered with."""
 MOST_WAITING = 8
-"""Texts that a client may have sent and not heard to their end."""
+"""Texts that a client may have sent and not heard to their end; as many more are refused when it is their turn."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Doors:
     metrics: Metrics
     info: Callable[[], Info]
     limits: Limits
+
+
+class _TooManyError(InvalidRequestError):
+    """More texts than a client may have sent and not heard."""
 
 
 class _ComingText(LiveText):
@@ -174,6 +179,8 @@ class Conversation:
                 await self._take(event)
             except ApiError as error:
                 await self._tell(error)
+                if isinstance(error, _TooManyError):
+                    return
 
     async def _next_event(self) -> Event | None:
         """The next event; None at the end of the connection, which is idle for too long or closed."""
@@ -232,8 +239,10 @@ class Conversation:
 
     def _queue(self, text: _Text) -> None:
         if self._unheard >= MOST_WAITING:
-            text.failed = True
-            raise InvalidRequestError(f"{MOST_WAITING} texts have not been heard yet; wait for their audio-stop")
+            error = _TooManyError(f"{MOST_WAITING} texts have not been heard yet; wait for their audio-stop")
+            if self._unheard >= 2 * MOST_WAITING:
+                raise error
+            text.failed, text.request = True, error
         self._unheard += 1
         self._waiting.put_nowait(text)
 

@@ -36,6 +36,7 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 from server.engine.reference import Reference
 from server.voices.folder import VoiceFolder
 from server.voices.saved import Facts, SavedVoice, Sizes
+from server.wyoming.conversation import MOST_WAITING
 from server.wyoming.events import EVENT_BYTES
 from server.wyoming.server import SERVICE, WyomingServer, announce
 from tests.server.fakes import write_bundle
@@ -232,6 +233,41 @@ def test_what_is_wrong_is_said(server: RunningServer, events: list[Eventable], w
             assert [event.type for event in await hear(client, SynthesizeStopped)] == ["synthesize-stopped"]
         await tell(client, Synthesize("Hello."))
         assert len(audio_of(await hear(client))) == 2 * FRAME_BYTES
+
+    talk(server, conversation)
+
+
+def test_of_too_many_texts_each_is_answered_in_its_turn(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "custom", **SHORT)
+    gate = tmp_path / "gate"
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_WYOMING_URI": "tcp://127.0.0.1:0"}
+    in_chunks: list[Eventable] = [SynthesizeStart(), SynthesizeChunk("One. Two."), SynthesizeStop()]
+
+    async def conversation(client: AsyncClient) -> None:
+        await tell(client, *(Synthesize("Hello.") for _ in range(MOST_WAITING)), *in_chunks, Synthesize("Hello."))
+        await tell(client, Ping())
+        assert [event.type for event in await hear(client, Pong)] == ["pong"], "all have been taken, and none is heard"
+        gate.touch()
+        for _ in range(MOST_WAITING):
+            kinds = [event.type for event in await hear(client) if not AudioChunk.is_type(event.type)]
+            assert kinds == ["audio-start", "audio-stop"]
+        refused = await hear(client)
+        kinds = [event.type for event in refused]
+        assert kinds == ["error", "synthesize-stopped", "error", "audio-start", "audio-stop"]
+        assert "have not been heard" in Error.from_event(refused[0]).text
+        await tell(client, Synthesize("Hello."))
+        assert len(audio_of(await hear(client))) == 2 * FRAME_BYTES, "it may go on"
+
+    with run_server(FAKE, tmp_path, FAKE_GATE=str(gate), **settings) as server:
+        talk(server, conversation)
+
+
+def test_who_sends_texts_without_end_is_put_out(server: RunningServer) -> None:
+    async def conversation(client: AsyncClient) -> None:
+        await tell(client, SelectProgram("endless"), *(Synthesize("Hello.") for _ in range(2 * MOST_WAITING + 1)))
+        heard = await hear(client, Error)
+        assert "have not been heard" in Error.from_event(heard[-1]).text
+        assert not any(Error.is_type(event.type) for event in await hear(client)), "the connection has ended"
 
     talk(server, conversation)
 
