@@ -11,10 +11,11 @@ from tests.sources import ROOT, imports
 from tests.without_torch import needs_torch
 
 HEAVY = {"torch", "transformers", "optimum", "onnx", "huggingface_hub", "export", "benchmarks", "tests"}
-LEAVES = {"errors", "log", "metrics"}
+LEAVES = {"errors", "leftovers", "log", "metrics"}
 BELOW: dict[str, set[str]] = {
     "manifest": {"errors"},
     "errors": set(),
+    "leftovers": set(),
     "log": set(),
     "metrics": set(),
     "text": set(),

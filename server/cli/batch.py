@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -15,13 +16,12 @@ from uuid import uuid4
 
 from tqdm import tqdm
 
-from server.cli.startup import (
-    CommandError,
-    open_own_service,
-)
+from server.audio.encoders import FORMATS
+from server.cli.startup import CommandError, open_own_service
 from server.cli.tasks import Task, tasks_of
 from server.config import Settings
 from server.errors import ApiError
+from server.leftovers import remove_leftovers
 
 if TYPE_CHECKING:
     from server.speech.rendering import Speech
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.jsonl"
 """In the folder of the files: a JSON object a line for each of them."""
+_UNFINISHED = re.compile(rf"\.(?:.+\.(?:{'|'.join(FORMATS)})|{re.escape(MANIFEST)})\.[0-9]+")
+"""Names of files that have not got their own name yet; the last part is a process' number."""
 _PARTS = ".manifest.part-*.jsonl"
 """Where each of several processes that make files writes its lines."""
 
@@ -66,16 +68,18 @@ def open_manifest(folder: Path) -> Manifest:
 class Manifest:
     """What has been made in a folder: a line for each file.
 
-    A line is written when the file is whole and has not got its name yet: so there is none without a line. Where
-    several processes make files, each writes its lines into a part of its own, and whoever reads the manifest next puts
-    the parts into it.
+    A line is written when the file is whole and has not got its name yet: so there is none without a line. An older
+    file of that name is removed just before, since the line might fit it. Where several processes make files, each
+    writes its lines into a part of its own, and whoever reads the manifest next puts the parts into it.
 
     Args:
-        folder: of the files. Lines that were not written to their end, and those of files that are gone, are dropped.
+        folder: of the files. Lines that were not written to their end, those of files that are gone, and old files that
+            were never finished are dropped.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, path = folder, folder / MANIFEST
+        remove_leftovers(folder, _UNFINISHED)
         parts = sorted(folder.glob(_PARTS))
         lines = [line for file in (path, *parts) if file.exists() for line in file.read_text("utf-8").splitlines()]
         self._made = {entry["file"]: entry for line in lines if (entry := self._entry(line))}
@@ -94,11 +98,10 @@ class Manifest:
         return entry if whole else None
 
     def left(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        """The tasks whose files have not been made, of the same requests; what lies in their places is removed."""
+        """The tasks whose files have not been made, of the same requests."""
         for task in tasks:
             entry = self._made.get(task.file)
             if entry is None or entry.get("request_sha256") != task.digest:
-                (self.folder / task.file).unlink(missing_ok=True)
                 yield task
 
     @staticmethod
@@ -108,7 +111,8 @@ class Manifest:
 
 
 def note(manifest: Path, task: Task, speech: Speech, size: int) -> None:
-    """Write into a manifest, or a part of one, that a task's file is whole."""
+    """Write into a manifest, or a part of one, that a task's file is whole; an older one of its name is removed."""
+    (manifest.parent / task.file).unlink(missing_ok=True)
     facts = {
         "file": task.file,
         "line": task.number,

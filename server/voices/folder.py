@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from server import log
 from server.errors import NotYourVoiceError, TooManyVoicesError, UnknownVoiceError, VoiceExistsError
+from server.leftovers import remove_leftovers
 from server.voices.saved import (
     MAX_NAME_CHARS,
     MAX_VOICE_BYTES,
@@ -29,6 +31,8 @@ from server.voices.saved import (
     write_voice,
 )
 
+_UNFINISHED = re.compile(rf"\..+{re.escape(SUFFIX)}\.[a-z0-9_]{{8}}")
+"""Names of files that have not got their own name yet; the last part is one of `tempfile`."""
 _WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _UNFINISHED_SECONDS = 600.0
 """A file that cannot be read and was written to so lately may be one that is still being copied: the folder's time does
@@ -48,6 +52,8 @@ class VoiceFolder:
     """
 
     def __init__(self, path: Path | None, most: int = 1000, most_of_one: int = 100) -> None:
+        if path is not None:
+            remove_leftovers(path, _UNFINISHED)
         self._path, self._most, self._most_of_one = path, most, most_of_one
         self._is_reserved: Callable[[str], bool] = lambda name: False
         self._lock, self._reading = threading.Lock(), threading.Lock()

@@ -75,8 +75,8 @@ def test_the_parts_of_several_processes_become_one(tmp_path: Path) -> None:
     parts = [Manifest.part(tmp_path) for _ in range(2)]
     assert parts[0] != parts[1]
     for number, part in enumerate((*parts, tmp_path / MANIFEST), 1):
-        (tmp_path / f"{number:05}.wav").write_bytes(bytes(number))
         note(part, task(number), said(), number)
+        (tmp_path / f"{number:05}.wav").write_bytes(bytes(number))
     note(parts[0], task(9), said(), 9)  # its process died before the file had its name
     with parts[1].open("a") as stream:
         stream.write('{"file": "00004')  # or in the midst of its line
@@ -86,14 +86,17 @@ def test_the_parts_of_several_processes_become_one(tmp_path: Path) -> None:
     assert [each.number for each in made.left([task(number) for number in (1, 2, 3, 9)])] == [9]
 
 
-def test_what_lies_in_the_place_of_a_task_that_is_left_is_removed(tmp_path: Path) -> None:
+def test_a_file_that_is_to_be_made_anew_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     (tmp_path / "00001.wav").write_bytes(b"old")
-    note(tmp_path / MANIFEST, task(text="Before."), said(), 3)
-    note(tmp_path / MANIFEST, task(text="After."), said(), 3)  # of as many bytes, and never put into its place
+    before = {"file": "00001.wav", "bytes": 3, "request_sha256": "another one"}
+    with (tmp_path / MANIFEST).open("a") as stream:
+        stream.write(json.dumps(before) + "\n")
     made = Manifest(tmp_path)
-    assert [each.number for each in made.left([task(text="Other.")])] == [1]
+    assert [each.number for each in made.left([task(text="After.")])] == [1]
+    assert (tmp_path / "00001.wav").read_bytes() == b"old"
+    assert entries(tmp_path) == [before]
+    note(tmp_path / MANIFEST, task(text="After."), said(), 3)  # of as many bytes, and never put into its place
     assert not (tmp_path / "00001.wav").exists()
-    assert entries(tmp_path)[0]["input"] == "After."
     assert [each.number for each in Manifest(tmp_path).left([task(text="After.")])] == [1]
 
 

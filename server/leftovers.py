@@ -1,0 +1,19 @@
+"""Removes what processes that were killed have left of files that were not finished."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+
+LEFT_SECONDS = 3600.0
+"""Seconds without a write after which an unfinished file is nobody's any more; those who write one take far less."""
+
+
+def remove_leftovers(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove the files of a folder that have such names, which unfinished files alone have, once nobody writes them."""
+    for path in folder.glob(".*"):
+        with suppress(OSError):  # another process has removed it, or this one may not: it does no harm where it is
+            if names.fullmatch(path.name) and time.time() - path.stat().st_mtime > LEFT_SECONDS:
+                path.unlink()

@@ -1,0 +1,51 @@
+"""Unfinished files of processes that were killed, and those of processes that live."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from server.cli.batch import Manifest
+from server.leftovers import LEFT_SECONDS
+from server.voices.folder import VoiceFolder
+from server.voices.saved import SUFFIX
+
+OF_VOICES = (f".anna{SUFFIX}.k3j_x0ab",)
+OF_BATCHES = (".00001.wav.4711", ".a.b.mp3.7", ".manifest.jsonl.12")
+KEPT = (
+    f"anna{SUFFIX}",
+    ".hidden.txt",
+    ".notes.7z",
+    ".manifest.part-0.jsonl",
+    "00001.wav",
+    f".anna{SUFFIX}.backup-of-it",
+)
+
+
+def fill(folder: Path, names: tuple[str, ...], age: float) -> None:
+    for name in names:
+        (folder / name).write_bytes(b"")
+        os.utime(folder / name, (time.time() - age,) * 2)
+
+
+@pytest.mark.parametrize(("opened", "unfinished"), [(VoiceFolder, OF_VOICES), (Manifest, OF_BATCHES)])
+def test_old_ones_are_removed_and_nothing_else(tmp_path: Path, opened: type, unfinished: tuple[str, ...]) -> None:
+    fill(tmp_path, (*unfinished, *KEPT), LEFT_SECONDS + 60)
+    parts = {".manifest.part-0.jsonl", "manifest.jsonl"} if opened is Manifest else set()  # a manifest takes them up
+    opened(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left - parts == set(KEPT) - parts
+
+
+@pytest.mark.parametrize(("opened", "unfinished"), [(VoiceFolder, OF_VOICES), (Manifest, OF_BATCHES)])
+def test_those_of_a_process_at_work_stay(tmp_path: Path, opened: type, unfinished: tuple[str, ...]) -> None:
+    fill(tmp_path, unfinished, LEFT_SECONDS - 60)
+    opened(tmp_path)
+    assert set(unfinished) <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
+    VoiceFolder(tmp_path / "voices")
