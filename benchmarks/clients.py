@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import http.client
 import multiprocessing
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from urllib.parse import urlsplit
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,7 +23,7 @@ BYTES_PER_SECOND = 2 * 24_000
 FRAME_SECONDS = 0.08
 PATIENCE_SECONDS = 600.0
 PROBE_SECONDS = 0.05
-PROBES_A_STATE = 20
+STATE_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 """Seconds after which a listener who was refused asks again."""
 LEAVES_AT_ONCE = 0.01
@@ -120,7 +121,9 @@ async def arrive(http: httpx.AsyncClient, seconds: float, asks: Iterable[Ask]) -
 
 @contextmanager
 def watching(url: str, key: str | None, seen: Seen, listener: Ask | None = None) -> Iterator[None]:
-    """Fill `seen` while this lasts, from a process of its own, so that busy clients do not count as a slow server.
+    """Fill `seen` while this lasts, from processes of their own, so that busy clients do not count as a slow server.
+
+    One of them asks for `/livez` and does nothing else.
 
     Args:
         url: of the server.
@@ -132,22 +135,72 @@ def watching(url: str, key: str | None, seen: Seen, listener: Ask | None = None)
         EOFError: something was not answered; the process has said what.
     """
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_watch, args=(there, url, key, listener), daemon=True)
-    process.start()
-    there.close()
-    here.recv()
-    yield
-    here.send(None)
-    found: Seen = here.recv()
-    process.join()
-    seen.probes += found.probes
-    seen.states += found.states
-    seen.heard += found.heard
+    watchers = []
+    for watch, arguments in ((_probe, (url,)), (_attend, (url, key, listener))):
+        here, there = context.Pipe()
+        process = context.Process(target=watch, args=(there, *arguments), daemon=True)
+        process.start()
+        there.close()
+        watchers.append((here, process))
+    try:
+        for here, _ in watchers:
+            here.recv()
+        yield
+        for here, _ in watchers:
+            here.send(None)
+        for here, _ in watchers:
+            found: Seen = here.recv()
+            seen.probes += found.probes
+            seen.states += found.states
+            seen.heard += found.heard
+    except BaseException:
+        for _, process in watchers:
+            process.terminate()
+        raise
+    finally:
+        for _, process in watchers:
+            process.join()
 
 
-def _watch(pipe: Connection, url: str, key: str | None, listener: Ask | None) -> None:
+def _probe(pipe: Connection, url: str) -> None:
+    """Ask for `/livez` at fixed times until the pipe says so.
+
+    An answer that takes longer than until the next time makes the next question late; that one's time counts too.
+    """
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.netloc, timeout=PATIENCE_SECONDS)
+    _ask_livez(connection)
+    pipe.send(None)
+    seen, due, ended = Seen(), time.perf_counter(), 0.0
+    while not pipe.poll(max(0.0, due - time.perf_counter())):
+        began = due if ended > due else time.perf_counter()
+        _ask_livez(connection)
+        ended = time.perf_counter()
+        seen.probes.append(Probe(began, ended - began))
+        due += PROBE_SECONDS
+    pipe.recv()
+    pipe.send(seen)
+
+
+def _ask_livez(connection: http.client.HTTPConnection) -> None:
+    """Send a request again if the server had closed its waiting connection, as clients do (RFC 9110, section 9.2.2)."""
+    try:
+        connection.request("GET", "/livez")
+        response = connection.getresponse()
+    except (ConnectionError, http.client.BadStatusLine):
+        connection.close()
+        connection.request("GET", "/livez")
+        response = connection.getresponse()
+    response.read()
+    if response.status != 200:
+        raise RuntimeError(f"/livez has answered {response.status}")
+
+
+def _attend(pipe: Connection, url: str, key: str | None, listener: Ask | None) -> None:
+    """Listen, and read `/metrics` now and then, until the pipe says so."""
     seen = Seen()
+    noted: list[tuple[float, str]] = []
     enough = False
 
     async def hear(http: httpx.AsyncClient) -> None:
@@ -156,35 +209,29 @@ def _watch(pipe: Connection, url: str, key: str | None, listener: Ask | None) ->
             if seen.heard[-1].outcome != "whole":
                 await asyncio.sleep(RETRY_SECONDS)
 
+    async def look(http: httpx.AsyncClient) -> None:
+        response = (await _get(http, "/metrics")).raise_for_status()
+        noted.append((time.perf_counter(), response.text))
+
+    async def look_again(http: httpx.AsyncClient) -> None:
+        while True:
+            await look(http)
+            await asyncio.sleep(STATE_SECONDS)
+
     async def work() -> None:
         async with connect(url, key) as http, asyncio.TaskGroup() as group:
-            await asyncio.gather(_live(http, seen), _look(http, seen))
+            await look(http)
             pipe.send(None)
-            probing, hearing = group.create_task(_probe(http, seen)), group.create_task(hear(http))
+            looking, hearing = group.create_task(look_again(http)), group.create_task(hear(http))
             await asyncio.to_thread(pipe.recv)
             nonlocal enough
             enough = True
             await hearing
-            probing.cancel()
+            looking.cancel()
 
     asyncio.run(work())
+    seen.states += (_state(at, text) for at, text in noted)
     pipe.send(seen)
-
-
-async def _probe(http: httpx.AsyncClient, seen: Seen) -> None:
-    """Ask for `/livez` at fixed times, however long the answers take, and now and then for `/metrics`."""
-    async with asyncio.TaskGroup() as group:
-        for number in itertools.count():
-            group.create_task(_live(http, seen))
-            if number % PROBES_A_STATE == 0:
-                group.create_task(_look(http, seen))
-            await asyncio.sleep(PROBE_SECONDS)
-
-
-async def _live(http: httpx.AsyncClient, seen: Seen) -> None:
-    began = time.perf_counter()
-    (await _get(http, "/livez")).raise_for_status()
-    seen.probes.append(Probe(began, time.perf_counter() - began))
 
 
 async def _get(http: httpx.AsyncClient, path: str) -> httpx.Response:
@@ -195,12 +242,7 @@ async def _get(http: httpx.AsyncClient, path: str) -> httpx.Response:
         return await http.get(path)
 
 
-async def _look(http: httpx.AsyncClient, seen: Seen) -> None:
-    response = (await _get(http, "/metrics")).raise_for_status()
-    seen.states.append(_state(response.text))
-
-
-def _state(metrics: str) -> State:
+def _state(at: float, metrics: str) -> State:
     families = {family.name: family for family in text_string_to_metric_families(metrics)}
 
     def values(name: str) -> Iterator[float]:
@@ -208,4 +250,4 @@ def _state(metrics: str) -> State:
 
     rss = next(values("process_resident_memory_bytes"), None)
     running, waiting = (int(sum(values(f"{PREFIX}_{name}"))) for name in ("rows_running", "queue_depth"))
-    return State(time.perf_counter(), None if rss is None else int(rss), running, waiting)
+    return State(at, None if rss is None else int(rss), running, waiting)
