@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
+NICE = 2
+"""By how much the priority of such threads is lower than that of the event loop, which is to go on as soon as anything
+arrives while they keep all processors busy."""
+
+
+def step_back() -> None:
+    """Lower the priority of this thread, and of threads that it starts from now on.
+
+    Only on Linux has a thread a priority of its own that it can lower; elsewhere this does nothing.
+    """
+    if sys.platform == "linux":
+        this = threading.get_native_id()
+        with suppress(OSError):  # a sandbox may forbid it, and then all threads have the same priority
+            os.setpriority(os.PRIO_PROCESS, this, os.getpriority(os.PRIO_PROCESS, this) + NICE)
+
+
 class DaemonThreads:
-    """Starts a daemon thread for each piece of work: unlike a thread pool, it does not delay the process' exit."""
+    """Starts a daemon thread for each piece of work: unlike a thread pool, it does not delay the process' exit.
+
+    Their priority is lower than that of the event loop, and so is that of the engines that are loaded in them.
+    """
 
     def __init__(self) -> None:
         self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
@@ -41,6 +63,7 @@ class DaemonThreads:
         def act() -> None:
             set_outcome: Callable[[], None]
             try:
+                step_back()
                 set_outcome = partial(outcome.set_result, to_do.pop()())
             except Exception as error:
                 set_outcome = partial(outcome.set_exception, error)

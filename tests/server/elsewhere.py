@@ -53,7 +53,10 @@ LIBRARIES = (
     "tokenizers",
 )
 POSIX_MODULES = ("fcntl", "grp", "pwd", "resource", "termios")
-POSIX_FUNCTIONS = ("fork", "geteuid", "getuid", "getpgid", "nice", "sched_getaffinity", "sched_setaffinity", "sysconf")
+POSIX_FUNCTIONS = (
+    "fork", "geteuid", "getuid", "getpgid", "getpriority", "nice", "sched_getaffinity", "sched_setaffinity",
+    "setpriority", "sysconf",
+)  # fmt: skip
 BREAK = signal.SIGUSR1
 """Stands for Windows' SIGBREAK."""
 
