@@ -216,7 +216,11 @@ def main() -> None:
         opened = partial(with_changed, bundles[STOCK], folder, change, threads, library)
         bundles[name], taken[name] = resident(opened)
     print(f"{threads} threads, {'AVX2' if avx2 else 'best instructions'}; {machine()}, {onnxruntime.__version__}\n")
-    print("Anonymous memory and seconds of opening; the operator without the codec decoder and the tokenizer:", taken)
+    print(
+        "Anonymous memory and seconds of opening; the operator without codec decoder and "
+        "tokenizer, and before its first call, in which huge pages are filled:",
+        taken,
+    )
     if options.agree:
         exact = with_changed(bundles[STOCK], folder, without_rounding, threads)
         print(f"\n{agreement(bundles[STOCK], bundles[OURS], exact, options.agree)}", flush=True)
@@ -229,9 +233,8 @@ def main() -> None:
         for rows in options.rows:
             print("\n".join(graphs(bundles, rows, options.past, options.rounds, clock)), flush=True)
     if options.requests:
-        print(
-            f"\n| rows | | request, ms a frame | TTFA, ms | times stock's speed (by round) | {', ms a call | '.join(STAGES)}, ms a call |"
-        )
+        calls = ", ms a call | ".join(STAGES)
+        print(f"\n| rows | | request, ms a frame | TTFA, ms | times stock's speed (by round) | {calls}, ms a call |")
         print("|---|---|---|---|---|---|---|---|")
         for rows in options.rows:
             print("\n".join(requests(bundles, rows, options.frames, options.requests)), flush=True)
