@@ -1,10 +1,13 @@
 """How much of the codec decoder computes in 8 bits, and how fast it is: `python -m benchmarks.codec_gate`.
 
 Decoders of the published size, whose loudness and activations each seed draws over two orders of magnitude, and the
-embedded model's, made wider without changing what it computes, are quantised as a conversion does. The table says which
-parts stay in float32, how loud the noise is against what the speech masks and against the speech itself, and the
-milliseconds a frame in chunks of 8, beside those of a decoder in float32 and of one that is wholly in 8 bits. These
-depend on the parts alone, so that each choice of parts is timed once. It needs what the tests need.
+embedded model's, made wider without changing what it computes, go through the decision of a conversion. The table says
+which parts stay in float32, how loud the noise is against what the speech masks and against the speech itself, and how
+much of what 8 bits save is left, reckoned by multiplications and snakes as the decision reckons it. Noise is that of
+the graph's arithmetic imitated in PyTorch. None of this depends on the clock, so that the machine may be busy.
+
+With `--times` each choice of parts that occurred is also exported and timed in chunks of 8 frames, in turns with a
+decoder in float32 and one that is wholly in 8 bits, which wants a quiet machine. It needs what the tests need.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -27,7 +31,7 @@ from benchmarks.make_checkpoint import SIZES, TiledDraw
 from export.audibility import loudest_db, noise_to_mask
 from export.calibration import spoken_codes
 from export.checkpoint import open_checkpoint
-from export.codec_precision import decoded, export_parts, export_quantised
+from export.codec_precision import MeasuredPart, choose, export_parts, imitate_export, measure_parts
 from export.graphs.codec_decoder import CodecDecoder, UpsampleBlock, decode_whole
 from export.graphs.codec_quantised import Part, observe, parts_of
 from server.bench.report import machine
@@ -42,9 +46,12 @@ from tests.random_weights import Gains, values_of
 
 Ints = NDArray[np.int64]
 
-TEXTS, FRAMES = 3, 32
-"""Random codes: so many texts of so many frames."""
-TIMED = 8
+FRAMES = 24
+"""Of random codes, as many for calibration as for measuring."""
+SPOKEN = 3
+"""Texts of the embedded model, the last of which is measured with."""
+ROUNDS = 8
+"""How often each choice of parts is timed."""
 WIDTHS = (256, 768, 1536)
 """Of the embedded model's decoder; the first is its own, the last that of the published ones."""
 
@@ -81,7 +88,7 @@ def random_case(seed: int) -> Case:
     values["decoder.0.conv.weight"] *= activations
     decoder.load_state_dict(values)
     _prepare(decoder)
-    codes = [draw.integers(config["codebook_size"], size=(FRAMES, config["num_quantizers"])) for _ in range(TEXTS)]
+    codes = [draw.integers(config["codebook_size"], size=(FRAMES, config["num_quantizers"])) for _ in range(2)]
     convolution: Any = decoder.decoder[-1]
     last = convolution.conv
     last.weight *= 1e-6  # far from where the decoder clips
@@ -97,8 +104,13 @@ def embedded_case(width: int) -> Case:
     """The embedded model's decoder with upsampling blocks of that width."""
     checkpoint, manifest = open_checkpoint(str(TINY_BUNDLE / "checkpoint")), read_manifest(TINY_BUNDLE)
     decoder = widened(CodecDecoder.from_checkpoint(checkpoint).requires_grad_(False), width)
-    codes = spoken_codes(TINY_BUNDLE, manifest, lambda done, total: None)
+    codes = _embedded_codes()[-SPOKEN:]
     return Case(f"embedded, width {width}", partial(copy.deepcopy, decoder), codes, manifest.sizes.codec.sample_rate)
+
+
+@cache
+def _embedded_codes() -> list[Ints]:
+    return spoken_codes(TINY_BUNDLE, read_manifest(TINY_BUNDLE), lambda done, total: None)
 
 
 def widened(decoder: CodecDecoder, width: int) -> CodecDecoder:
@@ -167,54 +179,64 @@ def decibels(samples: NDArray[np.floating]) -> float:
 
 
 HEAD = """| decoder | speech, dB of full scale | in 8 bits: noise in dB of the speech / of what is heard \
-| as converted: the same | in float32 | ms a frame: all in float32 / as converted / all in 8 bits | of the time saved |
-|---|---|---|---|---|---|---|"""
+| as converted: the same | in float32 | left of what 8 bits save |
+|---|---|---|---|---|---|"""
 
 
-class Gate:
-    """Quantises cases and writes the rows of a Markdown table."""
+def row(case: Case) -> tuple[str, list[Part]]:
+    """Decide about a decoder as a conversion does; a row of the table, and the parts that stay in float32."""
+    exact, codes = case.load(), case.codes[-1]
+    wanted, ranges = decode_whole(exact, codes), observe(exact, case.codes[:-1])
+    measured: list[MeasuredPart] = []
+    said: list[str] = []
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._times: dict[tuple[int, tuple[Part, ...]], float] = {}
+    def noise(in_float32: Collection[Part]) -> float:
+        decoder = case.load()
+        imitate_export(decoder, ranges, in_float32)
+        samples = decode_whole(decoder, codes)
+        heard = loudest_db(noise_to_mask(samples, wanted, case.rate))
+        said.append(f"{decibels(samples - wanted) - decibels(wanted):.0f} / {heard:.1f}")
+        return heard
 
-    def row(self, case: Case, folder: Path) -> str:
-        """Quantise a decoder as a conversion does, and wholly."""
-        exact = case.load()
-        every, codes, width = parts_of(exact), case.codes[-1], exact.codec_config["decoder_dim"]
-        wanted, ranges = decode_whole(exact, codes), observe(exact, case.codes[:-1])
+    def measure() -> list[MeasuredPart]:
+        measured.extend(measure_parts(case.load, ranges, codes, case.rate))
+        return measured
 
-        def noises() -> str:
-            samples = decoded(path, codes)
-            heard = loudest_db(noise_to_mask(samples, wanted, case.rate))
-            return f"{decibels(samples - wanted) - decibels(wanted):.0f} / {heard:.1f}"
+    chosen = choose(noise, measure).in_float32
+    saving = sum(one.saves for one in measured if one.part not in chosen)
+    left = saving / sum(one.saves for one in measured) if measured else 1
+    parts = ", ".join(map(str, chosen)) or "-"
+    cells = case.name, f"{decibels(wanted):.0f}", said[0], said[-1], parts, f"{left:.0%}"
+    return f"| {' | '.join(cells)} |", chosen
 
-        if (width, tuple(every)) not in self._times:
-            path = export_parts(case.load(), ranges, every, folder, validate=False)
-            self._time(path, codes, width, every)
-        path = export_parts(case.load(), ranges, [], folder)
-        self._time(path, codes, width, [])
-        wholly = noises()
-        chosen = export_quantised(case.load, case.codes, folder, case.rate, validate=False).in_float32
-        self._time(path, codes, width, chosen)
-        slow, now, fast = (self._times[width, tuple(parts)] for parts in (every, chosen, []))
-        return (
-            f"| {case.name} | {decibels(wanted):.0f} | {wholly} | {noises()} "
-            f"| {', '.join(map(str, chosen)) or '-'} | {slow:.1f} / {now:.1f} / {fast:.1f} "
-            f"| {(slow - now) / (slow - fast):.0%} |"
-        )
 
-    def _time(self, path: Path, codes: Ints, width: int, in_float32: Sequence[Part]) -> None:
-        """Milliseconds a frame in the engine's longest chunks, in the quietest of some calls."""
-        if (key := (width, tuple(in_float32))) in self._times:
-            return
-        decoder = codec_decoder.CodecDecoder(open_session(path, "cpu", self._threads))
-        chunk, seconds = codes[None, : CHUNK_RAMP[-1]], []
-        for _ in range(TIMED):
+TIMES_HEAD = """| width | in float32 | ms a frame in chunks of 8 | times as fast as all in float32 |
+|---|---|---|---|"""
+
+
+def times(case: Case, choices: Iterable[Sequence[Part]], threads: int) -> list[str]:
+    """Rows of a table: how fast decoders of the size of this one are with these parts in float32, taking turns."""
+    exact = case.load()
+    width, ranges = exact.codec_config["decoder_dim"], observe(exact, case.codes[:-1])
+    every = parts_of(exact)
+    seconds: dict[tuple[Part, ...], list[float]] = {tuple(parts): [] for parts in (every, *choices, [])}
+    decoders = {}
+    for parts in seconds:
+        with TemporaryDirectory() as folder:
+            path = export_parts(case.load(), ranges, parts, Path(folder), validate=False)
+            decoders[parts] = codec_decoder.CodecDecoder(open_session(path, "cpu", threads))
+    chunk = case.codes[-1][None, : CHUNK_RAMP[-1]]
+    for _ in range(ROUNDS):
+        for parts, decoder in decoders.items():
             start = time.perf_counter()
             decoder.decode(chunk, [decoder.start()])
-            seconds.append(time.perf_counter() - start)
-        self._times[key] = 1e3 * min(seconds) / chunk.shape[1]
+            seconds[parts].append((time.perf_counter() - start) / chunk.shape[1])
+    rows = []
+    for parts, found in seconds.items():
+        faster = median(slow / now for slow, now in zip(seconds[tuple(every)], found, strict=True))
+        name = "all" if list(parts) == every else ", ".join(map(str, parts)) or "-"
+        rows.append(f"| {width} | {name} | {1e3 * min(found):.1f} | {faster:.2f} |")
+    return rows
 
 
 def main() -> None:
@@ -222,17 +244,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.codec_gate", description=__doc__.splitlines()[0])
     parser.add_argument("--random", type=int, default=12, help="how many random decoders (default: %(default)s)")
     parser.add_argument("--widths", type=int, nargs="*", default=WIDTHS, help="of the embedded model's decoder")
+    parser.add_argument("--times", action="store_true", help="also time the choices, for which nothing else should run")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU kernels (default: %(default)s)")
     options = parser.parse_args()
     threads = thread_count(options.threads)
     torch.set_num_threads(threads)
     print(f"{threads} threads; {machine()}\n\n{HEAD}", flush=True)
-    gate = Gate(threads)
-    makers = [partial(embedded_case, width) for width in options.widths]
-    makers += [partial(random_case, seed) for seed in range(options.random)]
-    with TemporaryDirectory() as folder:
-        for make in makers:
-            print(gate.row(make(), Path(folder)), flush=True)
+    makers = [partial(random_case, seed) for seed in range(options.random)]
+    makers += [partial(embedded_case, width) for width in options.widths]
+    choices: dict[int, tuple[Callable[[], Case], list[list[Part]]]] = {}
+    for make in makers:
+        case = make()
+        line, chosen = row(case)
+        print(line, flush=True)
+        choices.setdefault(case.load().codec_config["decoder_dim"], (make, []))[1].append(chosen)
+    if options.times:
+        print(f"\n{TIMES_HEAD}", flush=True)
+        for remade, chosen_ones in choices.values():
+            print("\n".join(times(remade(), chosen_ones, threads)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Which parts of the codec decoder compute in 8 bits: those that save most time while no noise is heard.
 
 The parts are the decoder's front and, of each upsampling block, the transposed convolution and the residual units. The
-noise of each is measured alone, in PyTorch, against what the speech masks. Noises of parts are independent, so that
-their powers add up. From the decoder that is wholly in 8 bits, the part whose noise is largest for the time that it
-saves goes back to float32 until nothing is heard. What is exported then is measured as a whole.
+decoder is written wholly in 8 bits first. Where its noise is heard, the noise of each part is measured alone, in
+PyTorch, against what the speech masks. Noises of parts are independent, so that their powers add up: the part whose
+noise is largest for the time that it saves goes back to float32 until nothing is heard. What is exported then is
+measured as a whole.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from export.audibility import loudest_db, noise_to_mask
 from export.graphs.codec_decoder import CodecDecoder as TorchCodecDecoder
-from export.graphs.codec_decoder import CodecDecoderOnnxConfig
+from export.graphs.codec_decoder import CodecDecoderOnnxConfig, decode_whole
 from export.graphs.codec_quantised import (
     FRONT,
     ChannelsLastBlock,
@@ -77,20 +78,41 @@ def export_quantised(
     Raises:
         ValueError: the decoder's samples are not finite, or ONNX Runtime's are others.
     """
-    ranges = observe(load(), codes[:-1])
-    measured = measure_parts(load, ranges, codes[-1], rate)
-    if not np.isfinite(measured.wanted).all():
+    exact = load()
+    ranges, wanted = observe(exact, codes[:-1]), decode_whole(exact, codes[-1])
+    if not np.isfinite(wanted).all():
         raise ValueError("the samples of the codec decoder are not finite in PyTorch: the weights are damaged")
-    limit = LOUDEST_NOISE
-    for in_float32, predicted in ever_quieter(measured.parts):
-        if predicted > limit:
-            continue
+
+    def noise(in_float32: Collection[Part]) -> float:
         path = export_parts(load(), ranges, in_float32, folder, validate=validate)
-        noise = loudest_db(noise_to_mask(decoded(path, codes[-1]), measured.wanted, rate))
-        if noise <= LOUDEST_NOISE or (not validate and len(in_float32) == len(measured.parts)):
-            return Chosen(in_float32, noise)
-        limit = predicted - (noise - LOUDEST_NOISE)
-    raise ValueError("the samples of the codec decoder are not those of PyTorch, in float32 either")
+        return loudest_db(noise_to_mask(decoded(path, codes[-1]), wanted, rate))
+
+    chosen = choose(noise, lambda: measure_parts(load, ranges, codes[-1], rate))
+    if validate and chosen.noise > LOUDEST_NOISE:
+        raise ValueError("the samples of the codec decoder are not those of PyTorch, in float32 either")
+    return chosen
+
+
+def choose(noise: Callable[[Collection[Part]], float], measure: Callable[[], Sequence[MeasuredPart]]) -> Chosen:
+    """The parts that have to stay in float32 so that nothing is heard; all of them, if it is heard even then.
+
+    Args:
+        noise: of a decoder with these parts in float32, in dB of what the speech masks.
+        measure: measures the parts one by one, which takes long; it is called if something is heard of all in 8 bits.
+    """
+    limit, loudness = LOUDEST_NOISE, noise([])
+    if loudness <= LOUDEST_NOISE:
+        return Chosen([], loudness)
+    parts = measure()
+    for in_float32, predicted in ever_quieter(parts):
+        if predicted > limit and len(in_float32) < len(parts):
+            continue
+        if in_float32:
+            loudness = noise(in_float32)
+        if loudness <= LOUDEST_NOISE:
+            break
+        limit = predicted - (loudness - LOUDEST_NOISE)
+    return Chosen(in_float32, loudness)
 
 
 def export_parts(
@@ -128,18 +150,10 @@ class MeasuredPart:
     saves: float
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The samples in float32, and what was measured of each part."""
-
-    wanted: Floats
-    parts: list[MeasuredPart]
-
-
 @torch.inference_mode()
 def measure_parts(
     load: Callable[[], TorchCodecDecoder], ranges: Mapping[int, list[UnitRanges]], codes: Ints, rate: int
-) -> Measured:
+) -> list[MeasuredPart]:
     """Decode with one part in 8 bits at a time; arguments are those of `export_quantised` and what `observe` found."""
     exact = load()
     outputs = [_front(exact, codes)]
@@ -157,10 +171,7 @@ def measure_parts(
         others = [other for other in every if other != part]
         if part == FRONT:
             decoder = load()
-            replace_parts(decoder, ranges, others)
-            for layer in (decoder.pre_conv, decoder.pre_transformer, decoder.upsample):
-                round_products(layer, INT8_FINE)
-            round_products(decoder.decoder[0], INT8)
+            imitate_export(decoder, ranges, others)
             output = _front(decoder, codes)
         else:
             block = ChannelsLastBlock(part.block, exact.blocks[part.block - 1], ranges[part.block], others)
@@ -169,7 +180,7 @@ def measure_parts(
             output = _run(block, block.states(""), outputs[part.block - 1])
         noise = noise_to_mask(samples(part.block, output), wanted, rate)
         found.append(MeasuredPart(part, noise, _saves(exact, part, outputs[part.block].shape[2])))
-    return Measured(wanted, found)
+    return found
 
 
 def _saves(decoder: TorchCodecDecoder, part: Part, steps: int) -> float:
@@ -203,6 +214,21 @@ def ever_quieter(parts: Sequence[MeasuredPart]) -> Iterator[tuple[list[Part], fl
         in_bytes.remove(best)
         in_float32.append(best.part)
         yield sorted(in_float32), noise()
+
+
+def imitate_export(
+    decoder: TorchCodecDecoder, ranges: Mapping[int, list[UnitRanges]], in_float32: Collection[Part]
+) -> None:
+    """Have a decoder compute in PyTorch what the graph of `export_parts` computes, but for which way roundings fall."""
+    in_bytes = [part for part in parts_of(decoder) if part not in in_float32]
+    replace_parts(decoder, ranges, in_float32)
+    if FRONT in in_bytes:
+        for layer in (decoder.pre_conv, decoder.pre_transformer, decoder.upsample):
+            round_products(layer, INT8_FINE)
+        round_products(decoder.decoder[0], INT8)
+    for part in in_bytes:
+        if part != FRONT and not part.layer:
+            round_products(decoder.decoder[part.block], INT8)
 
 
 def round_products(module: nn.Module, weight_format: WeightFormat) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import io
+import struct
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import lameenc
 import numpy as np
 import soundfile
 
+from server.audio.ogg import FIRST, LAST, Pages
 from server.audio.pcm import Samples, to_s16le
 
 if TYPE_CHECKING:
-    from av import AudioStream
+    from av import AudioCodecContext, AudioFrame, AudioStream, Packet
     from av.container import OutputContainer
 
 AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -26,6 +28,15 @@ MP3_KILOBITS = 96
 """Kilobits a second; constant, so that a player can tell the time from the bytes. Speech at 24 kHz needs no more."""
 
 _MP3_QUALITY = 2
+AAC_BITS, OPUS_BITS = 64_000, 48_000
+"""Bits a second."""
+OPUS_COMPLEXITY = 5
+"""Of 0 to 10, libopus's own choice. From 7 on it takes three times as long, for noise that is no softer."""
+OPUS_RATE = 48_000
+"""In Hz, what Opus counts samples in, whatever it was given."""
+OPUS_PACKETS = 3
+"""Packets of a page, each of 20 ms: the first codec frame of 80 ms, of which joining holds back 5, makes a page and is
+heard when it has been made. Pages cost 4 kilobits a second."""
 
 MARK = (
     "Synthetic speech, made by a machine (qwen3-tts-edge); "
@@ -209,34 +220,14 @@ def _chunk(wav: bytearray, name: bytes) -> int:
     return place
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """How libav writes one format; rates and sizes are meant for speech in 24 kHz mono."""
-
-    content_type: str
-    container: str
-    codec: str
-    codec_options: dict[str, str] = field(default_factory=dict)
-    container_options: dict[str, str] = field(default_factory=dict)
-
-
-_RECIPES: dict[AudioFormat, _Recipe] = {
-    # RFC 7845 registers Ogg Opus as audio/ogg; audio/opus means RTP packets, and Firefox plays no file of that type.
-    # A page holds 80 ms, one codec frame: the muxer's own second would be heard as delay, a page a packet is 11 kb/s.
-    "opus": _Recipe("audio/ogg", "ogg", "libopus", {"b": "48000"}, {"page_duration": "80000"}),
-    # ADTS cannot say that its first 1024 samples are the encoder's delay: players play them, as silence.
-    "aac": _Recipe("audio/aac", "adts", "aac", {"b": "64000"}),
-}
-
-
 class LibavEncoder(Encoder):
-    """Writes one continuous stream of one of libav's codecs, mono, by PyAV.
+    """Encodes by one of libav's codecs, mono, by PyAV; bit-exact, so that the same samples make the same file.
 
     Raises:
         MissingCodecError: PyAV is not installed.
     """
 
-    def __init__(self, audio_format: AudioFormat, sample_rate: int, mark: str = "") -> None:
+    def __init__(self, audio_format: AudioFormat, sample_rate: int) -> None:
         try:
             import av  # noqa: F401  # an extra
         except ModuleNotFoundError as error:
@@ -244,10 +235,29 @@ class LibavEncoder(Encoder):
                 f"{audio_format} needs the package PyAV, which is not installed here: "
                 f"pip install 'qwen3-tts-edge[formats]', or ask for {', '.join(WITHOUT_PYAV)}"
             ) from error
-        self._recipe, self._mark = _RECIPES[audio_format], mark
-        self.content_type = self._recipe.content_type
-        self._time_base = Fraction(1, sample_rate)
+        self._rate = sample_rate
         self._samples = 0
+        """How many have been encoded."""
+
+    def _frame(self, samples: Samples) -> AudioFrame:
+        """The next samples `[n]`, one at least, as the codec takes them."""
+        import av
+
+        frame = av.AudioFrame.from_ndarray(np.frombuffer(to_s16le(samples), "<i2")[np.newaxis], "s16", "mono")
+        frame.sample_rate = self._rate
+        frame.time_base = Fraction(1, self._rate)
+        frame.pts = self._samples
+        self._samples += samples.size
+        return frame
+
+
+class AacEncoder(LibavEncoder):
+    """Writes AAC in ADTS, which cannot say that its first 1024 samples are the encoder's delay: players play them."""
+
+    content_type = "audio/aac"
+
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__("aac", sample_rate)
         self._sink = _Sink()
 
     @cached_property
@@ -255,31 +265,16 @@ class LibavEncoder(Encoder):
         """The container and its stream, opened with the first samples, since a request may wait long for them."""
         import av
 
-        recipe = self._recipe
-        # Bit-exact: no random serial number and no version of the library in the file.
-        options = {"fflags": "+bitexact", **recipe.container_options}
-        container = av.open(self._sink, "w", format=recipe.container, options=options)
-        if self._mark:
-            container.metadata["comment"] = self._mark
-        codec_options = {"flags": "+bitexact", **recipe.codec_options}
-        stream = container.add_stream(
-            recipe.codec, rate=self._time_base.denominator, layout="mono", options=codec_options
-        )
+        container = av.open(self._sink, "w", format="adts", options={"fflags": "+bitexact"})
+        options = {"flags": "+bitexact", "b": str(AAC_BITS)}
+        stream = container.add_stream("aac", rate=self._rate, layout="mono", options=options)
         container.start_encoding()
-        return container, cast(av.AudioStream, stream)
+        return container, stream
 
     def encode(self, samples: Samples) -> bytes:
-        import av
-
         container, stream = self._opened
         if samples.size:
-            pcm = np.frombuffer(to_s16le(samples), "<i2")
-            frame = av.AudioFrame.from_ndarray(pcm[np.newaxis], format="s16", layout="mono")
-            frame.sample_rate = self._time_base.denominator
-            frame.time_base = self._time_base
-            frame.pts = self._samples
-            self._samples += samples.size
-            container.mux(stream.encode(frame))
+            container.mux(stream.encode(self._frame(samples)))
         return self._sink.take()
 
     def finish(self) -> bytes:
@@ -292,6 +287,73 @@ class LibavEncoder(Encoder):
 
     def close(self) -> None:
         self.__dict__.pop("_opened", None)
+
+
+class OpusEncoder(LibavEncoder):
+    """Writes Opus in Ogg (RFC 7845), in pages of `OPUS_PACKETS`; the mark is a comment.
+
+    RFC 7845 registers it as audio/ogg; audio/opus means RTP packets, and Firefox plays no file of that type.
+    """
+
+    content_type = "audio/ogg"
+
+    def __init__(self, sample_rate: int, mark: str = "") -> None:
+        super().__init__("opus", sample_rate)
+        self._mark = mark
+        self._pages = Pages()
+        self._packets: list[bytes] = []
+        """Those of the page that is not full yet."""
+        self._position = 0
+        """Behind the last page, in samples of 48 kHz, the encoder's delay among them."""
+        self._head = b""
+        """OpusHead, once its pages have been written."""
+
+    @cached_property
+    def _codec(self) -> AudioCodecContext:
+        """The codec, opened with the first samples, since a request may wait long for them."""
+        import av
+
+        codec = av.CodecContext.create("libopus", "w")
+        codec.sample_rate, codec.layout, codec.format = self._rate, "mono", "s16"
+        codec.time_base = Fraction(1, self._rate)
+        codec.options = {"flags": "+bitexact", "b": str(OPUS_BITS), "compression_level": str(OPUS_COMPLEXITY)}
+        codec.open()
+        return codec
+
+    def encode(self, samples: Samples) -> bytes:
+        return self._paged(self._codec.encode(self._frame(samples))) if samples.size else b""
+
+    def finish(self) -> bytes:
+        """Return the last pages; the very last one says where between its samples the sound ends."""
+        pages = self._paged(self._codec.encode(None), left=1) + self._headers()
+        if self._packets:
+            delay = int.from_bytes(self._head[10:12], "little")
+            pages += self._pages.page(self._packets, delay + self._samples * OPUS_RATE // self._rate, LAST)
+        self.close()
+        return pages
+
+    def close(self) -> None:
+        self.__dict__.pop("_codec", None)
+
+    def _paged(self, packets: Iterable[Packet], left: int = 0) -> bytes:
+        """The pages that are full once these packets have come, if at least so many packets are left behind them."""
+        self._packets += map(bytes, packets)
+        pages = b""
+        while len(self._packets) >= OPUS_PACKETS + left:
+            taken, self._packets = self._packets[:OPUS_PACKETS], self._packets[OPUS_PACKETS:]
+            self._position += OPUS_PACKETS * self._codec.frame_size * OPUS_RATE // self._rate
+            pages += self._headers() + self._pages.page(taken, self._position)
+        return pages
+
+    def _headers(self) -> bytes:
+        """The pages that come before the sound, if they have not been written."""
+        if self._head:
+            return b""
+        self._head = bytes(self._codec.extradata or b"")
+        comment = f"comment={self._mark}".encode("ascii")
+        comments = struct.pack("<II", 1, len(comment)) + comment if self._mark else struct.pack("<I", 0)
+        tags = b"OpusTags" + struct.pack("<I", 0) + comments
+        return self._pages.page([self._head], 0, FIRST) + self._pages.page([tags], 0)
 
 
 def make_encoder(audio_format: AudioFormat, sample_rate: int, mark: str = "") -> Encoder:
@@ -309,8 +371,10 @@ def make_encoder(audio_format: AudioFormat, sample_rate: int, mark: str = "") ->
             return PcmEncoder()
         case "wav" | "flac":
             return SoundfileEncoder(audio_format, sample_rate, mark)
-        case _:
-            return LibavEncoder(audio_format, sample_rate, mark)
+        case "aac":
+            return AacEncoder(sample_rate)
+        case "opus":
+            return OpusEncoder(sample_rate, mark)
 
 
 CONTENT_TYPES: dict[AudioFormat, str] = {
@@ -318,7 +382,8 @@ CONTENT_TYPES: dict[AudioFormat, str] = {
     "pcm": PcmEncoder.content_type,
     "wav": "audio/wav",
     "flac": "audio/flac",
-    **{name: recipe.content_type for name, recipe in _RECIPES.items()},
+    "opus": OpusEncoder.content_type,
+    "aac": AacEncoder.content_type,
 }
-WITHOUT_PYAV = tuple(name for name in FORMATS if name not in _RECIPES)
+WITHOUT_PYAV = tuple(name for name in FORMATS if name not in ("opus", "aac"))
 """The formats that need no extra package."""

@@ -25,20 +25,22 @@ class Joiner:
     """Joins pieces as a stream: it holds back a fade's length, and silence for as long as it may be a piece's last.
 
     The beginning of the first piece and the end of the last one stay as they are, and so does a single piece, unless
-    the last one is cut off.
+    the last one is cut off or the first one is trimmed. Silence has a fixed level, so that the samples do not depend on
+    how they come in.
 
     Args:
         sample_rate: in Hz.
+        trim_start: whether the silence at the beginning of the first piece is trimmed as that of all others is.
     """
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, *, trim_start: bool = False) -> None:
         self._rate = sample_rate
         self._before = round(KEPT_BEFORE_SECONDS * sample_rate)
         self._after = round(KEPT_AFTER_SECONDS * sample_rate)
         steps = np.arange(round(FADE_SECONDS * sample_rate), dtype=np.float32)
         self._fade = 0.5 - 0.5 * np.cos(np.pi * (steps + 0.5) / len(steps))
         self._held: Samples = np.zeros(0, np.float32)
-        self._begun = True
+        self._begun = not trim_start
         self._allowed = sys.maxsize
         """Samples of silence that may still go out behind what has gone; the first piece may begin with any number."""
 

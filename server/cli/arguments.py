@@ -39,6 +39,7 @@ SAY_OPTIONS = (
     "max_new_tokens",
     "exact_frames",
     "layout",
+    "trim_start",
     "ref_text",
     "x_vector_only_mode",
     "append_silence",

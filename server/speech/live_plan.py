@@ -76,6 +76,7 @@ def make_live_plan(
         seed=seed_of(request),
         exact_frames=request.exact_frames,
         most_frames=request.max_new_tokens,
+        trim_start=request.trim_start,
     )
     return LivePlan(plan, voiced)
 

@@ -94,7 +94,7 @@ class LiveReading(Reading):
     """
 
     def __init__(self, engine: SpeechEngine, plan: LivePlan, arriving: Arriving, patience: float) -> None:
-        super().__init__(engine, plan.plan.most_frames)
+        super().__init__(engine, plan.plan.most_frames, trim_start=plan.plan.trim_start)
         self._plan, self._voiced = plan.plan, plan.voiced
         self._arriving, self._patience = arriving, patience
         self._listener = Listener()

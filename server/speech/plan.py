@@ -51,6 +51,7 @@ class Plan:
         text_changes: names of the steps of preparation that changed the text.
         text_notes: notes in ASCII on what was dropped from the text.
         sentences: whether each sentence is spoken by itself.
+        trim_start: whether the silence that the voice makes before its first word is left out.
         script: where what is said stands in the text; None where nobody asked for times.
     """
 
@@ -64,6 +65,7 @@ class Plan:
     text_changes: tuple[str, ...] = ()
     text_notes: tuple[str, ...] = ()
     sentences: bool = False
+    trim_start: bool = False
     script: Script | None = None
 
     def spoken_by(self, reference: Reference) -> Plan:
@@ -134,6 +136,7 @@ def make_plan(
         text_changes=tuple(dict.fromkeys(name for done in prepared for name in done.changed)),
         text_notes=tuple(dict.fromkeys(note for done in prepared for note in done.notes)),
         sentences=request.timestamps == "sentence",
+        trim_start=request.trim_start,
         script=_script(request, parts) if request.timestamps else None,
     )
 

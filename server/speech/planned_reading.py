@@ -38,7 +38,9 @@ def reading_of(plan: Plan, engine: SpeechEngine) -> PlannedReading:
             listener=listener,
         )
 
-    return PlannedReading(engine, pieces_of(plan, engine), make_job, plan.most_frames, exact=plan.sentences)
+    return PlannedReading(
+        engine, pieces_of(plan, engine), make_job, plan.most_frames, exact=plan.sentences, trim_start=plan.trim_start
+    )
 
 
 class PlannedReading(Reading):
@@ -49,7 +51,7 @@ class PlannedReading(Reading):
         pieces: at least one piece; they are taken as they are needed.
         make_job: makes the job of a chunk, from the chunk, its number and the attempt, both counted from 0; it is
             called in a thread. A chunk for which it raises a `PromptError` is cut into smaller ones.
-        most_frames, exact: as for `Reading`.
+        most_frames, exact, trim_start: as for `Reading`.
     """
 
     def __init__(
@@ -60,8 +62,9 @@ class PlannedReading(Reading):
         most_frames: int | None = None,
         *,
         exact: bool = False,
+        trim_start: bool = False,
     ) -> None:
-        super().__init__(engine, most_frames, exact=exact)
+        super().__init__(engine, most_frames, exact=exact, trim_start=trim_start)
         self._pieces = pieces
         self._make_job = make_job
         self._cut: deque[VoicedChunk] = deque()

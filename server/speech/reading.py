@@ -111,12 +111,16 @@ class Reading(ABC):
         most_frames: the most codec frames of speech that are heard; None is no limit. It is not the budget of a job,
             because the guard takes a job that uses up its budget for one that does not end.
         exact: whether each chunk is stretched by itself, so that it is known to the sample where it begins and ends.
+        trim_start: whether the silence that the voice makes before its first word is left out.
     """
 
-    def __init__(self, engine: SpeechEngine, most_frames: int | None = None, *, exact: bool = False) -> None:
+    def __init__(
+        self, engine: SpeechEngine, most_frames: int | None = None, *, exact: bool = False, trim_start: bool = False
+    ) -> None:
         self._engine = engine
         self._left = most_frames
         self._exact = exact
+        self._trim_start = trim_start
         self.capped = False
         """Whether `most_frames` has ended the speech before its own end."""
         self.sample_rate = engine.manifest.sizes.codec.sample_rate
@@ -162,7 +166,7 @@ class Reading(ABC):
 
     async def __aiter__(self) -> AsyncIterator[Samples]:
         """Yield the samples `[n]` of all pieces, with their pauses."""
-        joiner, timeline = Joiner(self.sample_rate), self.timeline
+        joiner, timeline = Joiner(self.sample_rate, trim_start=self._trim_start), self.timeline
         while self._ahead:
             piece = self._ahead[0]
             if isinstance(piece, tags.Silence):

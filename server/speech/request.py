@@ -147,6 +147,11 @@ class SpeechRequest(BaseModel):
         "auto",
         description="What the text is written in; `auto` finds out.",
     )
+    trim_start: Switch = Field(
+        False,
+        description="Leave out the silence that the voice makes before its first word, all but 0.05 s of it; silences "
+        "that the text asks for stay.",
+    )
     lexicon: Lexicon = Field(
         {},
         description="Words, and what to say instead of each; `any_case` matches a word in any case.",

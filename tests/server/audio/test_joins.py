@@ -134,6 +134,25 @@ def test_silence_before_the_first_speech_waits_for_nothing() -> None:
     assert len(joiner.feed(quiet(9 * 1920), last=False)) == 9 * 1920
 
 
+@pytest.mark.parametrize("step", [7, 1920, 100_000])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_trimmed_start_keeps_what_may_be_a_soft_onset_and_fades_in(step: int, last: bool) -> None:
+    piece = np.concatenate((quiet(9_001), loud(3_000), quiet(30_000)))
+    joiner = Joiner(RATE, trim_start=True)
+    parts = [joiner.feed(piece[at : at + step], last=last) for at in range(0, len(piece), step)]
+    joined = np.concatenate((*parts, joiner.end(None)))
+    wanted = piece[9_001 - BEFORE :]
+    assert len(joined) == len(wanted)
+    np.testing.assert_array_equal(joined[FADE:], wanted[FADE:])
+    assert (joined[:FADE] < wanted[:FADE]).all()
+
+
+def test_a_start_with_less_silence_than_may_stay_is_only_faded_in() -> None:
+    joiner = Joiner(RATE, trim_start=True)
+    assert len(joiner.feed(loud(1920), last=False)) == 1920 - FADE, "it waits no longer than any other"
+    assert len(joiner.feed(loud(1920), last=False)) == 1920
+
+
 def test_what_is_not_a_number_is_not_trimmed_away() -> None:
     broken = np.concatenate((quiet(5_000), np.full(1, np.nan, np.float32), quiet(50_000)))
     for pieces in ([broken, loud(1000)], [loud(1000), broken]):

@@ -191,7 +191,7 @@ CHOICES = {
 CHOICES["format"] = CHOICES["response_format"]
 NO_STRINGS = {
     *("speed", "seed", "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens", "exact_frames"),
-    *("stream", "lexicon", "x_vector_only_mode", "x_vector_only", "append_silence", "speaker_embedding"),
+    *("stream", "trim_start", "lexicon", "x_vector_only_mode", "x_vector_only", "append_silence", "speaker_embedding"),
 }
 CLONES = {"ref_audio", "ref_text", "reference_audio", "reference_text", "speaker_embedding"}
 

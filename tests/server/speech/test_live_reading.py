@@ -137,6 +137,15 @@ def seconds(heard: Heard) -> float:
     return len(heard.audio) / SAMPLE_RATE
 
 
+def test_only_a_trimmed_start_fades_in() -> None:
+    async def play() -> None:
+        for trim, first in ((False, 0.5), (True, 0.0)):
+            _, heard = await whole(["One two."], trim_start=trim)
+            assert heard.audio[0] == pytest.approx(first, abs=0.01)
+
+    played(play)
+
+
 def test_one_row_says_what_comes() -> None:
     said, heard = run(whole(["Well", ", this is on", "e row. And", " it goes on"]))
     assert said == ["Well, this is one row. And it goes on"]

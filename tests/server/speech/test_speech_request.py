@@ -97,6 +97,7 @@ def test_values_at_the_ends_of_their_ranges_are_accepted() -> None:
         ("stream_format", " Audio", "audio"),
         ("stream", "true", True),
         ("stream", "False ", False),
+        ("trim_start", "True", True),
         ("text_format", "Markdown", "markdown"),
         ("layout", " Streaming", "streaming"),
         ("lexicon", {"SQL": "sequel"}, {"SQL": "sequel"}),

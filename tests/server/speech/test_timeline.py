@@ -9,6 +9,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from server.audio.joins import KEPT_BEFORE_SECONDS
 from server.engine.job import Job, RunawayError
 from server.speech.pieces import Piece, VoicedChunk
 from server.speech.planned_reading import PlannedReading
@@ -77,14 +78,19 @@ def at(speeds: tuple[float, ...]) -> Iterator[Piece]:
 
 
 def read(
-    pieces: Iterator[Piece], *, exact: bool, failing: tuple[int, ...] = (), most_frames: int | None = None
+    pieces: Iterator[Piece],
+    *,
+    exact: bool,
+    failing: tuple[int, ...] = (),
+    most_frames: int | None = None,
+    trim_start: bool = False,
 ) -> tuple[np.ndarray, list[TimedPiece]]:
     found: list[tuple[np.ndarray, list[TimedPiece]]] = []
 
     async def test() -> None:
         engine = ReadyEngine()
         engine.failing |= set(failing)
-        reading = PlannedReading(engine, pieces, make_job, most_frames, exact=exact)
+        reading = PlannedReading(engine, pieces, make_job, most_frames, exact=exact, trim_start=trim_start)
         await reading.begin()
         found.append((np.concatenate(await heard(reading)), reading.timeline.pieces))
 
@@ -128,6 +134,19 @@ def test_the_pieces_are_all_of_the_audio_and_each_is_where_it_is_said_to_be(
     after = speeds[2 % len(speeds)]
     wanted = round((PAUSE_SECONDS[Boundary.PARAGRAPH] or 0) * SAMPLE_RATE / after)
     assert abs(paragraph.end - paragraph.start - wanted) <= (0 if exact else 1)
+
+
+@pytest.mark.parametrize("speed", [1.0, 2.0])
+def test_times_count_what_is_left_of_a_trimmed_start(speed: float) -> None:
+    """The first word's silence is trimmed; that of the text, and what other words begin with, stay."""
+    (whole, pieces), (trimmed, others) = (read(at((speed,)), exact=True, trim_start=trim) for trim in (False, True))
+    check(trimmed, others, blur=0)
+    left_out = (FRAME - round(KEPT_BEFORE_SECONDS * SAMPLE_RATE)) / speed
+    assert len(whole) - len(trimmed) == pytest.approx(left_out, abs=1)
+    assert others[0] == pieces[0]
+    lengths = [[piece.end - piece.start for piece in found if piece.end is not None] for found in (pieces, others)]
+    changed = [number for number, (before, after) in enumerate(zip(*lengths, strict=True)) if before != after]
+    assert changed == [1]
 
 
 def test_only_audio_that_is_heard_counts() -> None:
