@@ -1,7 +1,7 @@
 """An engine that needs no model, and bundles for it: what the HTTP tests run against.
 
 The text, or how it ends, says what the engine does: `fail-at-start`, `die` (the engine ends). A whole text may be
-`hang` (nothing after the first frame), `fail-later` (after three frames), `not-a-number` or `unfit` (a PromptError,
+`hang` (nothing after the first frame), `fail-later` (after three frames), `not-a-number` or `UNFIT` (a PromptError,
 also for each part of it); any other makes `max_frames` frames of a tone. What happened to each job goes to a file of
 JSON lines.
 """
@@ -45,6 +45,8 @@ SAMPLE_RATE = 24_000
 FRAME = 1920
 HIDDEN = 4
 GROUPS = 16
+UNFIT = "\u01bf\u01bf"
+"""A text that does not fit, of a letter that no other text has: what is cut of it is known to be of it."""
 EVENTS = "FAKE_EVENTS"
 """Environment variable: file that gets a JSON line for each thing that happens to a job."""
 GATE = "FAKE_GATE"
@@ -95,7 +97,7 @@ class FakeLiveText:
         self._tokens = 0
 
     def feed(self, text: str) -> Grown:
-        if "unfit" in text:
+        if UNFIT in text:
             raise PromptError("the text is too long for this model")
         self._note("fed", text=text)
         self._tokens += len(text)
@@ -156,7 +158,7 @@ class FakeEngine:
     ) -> Prompt:
         """One position per character of the text, holding its code point."""
         check_reference(self.manifest, speaker, reference)
-        if text and text in "unfit":
+        if text and text in UNFIT:
             raise PromptError("the text is too long for this model")
         cloned = {} if reference is None else {"cloned": seen(reference)}
         self._note("prompt", speaker=speaker, language=language, instruction=instruction, layout=layout, **cloned)

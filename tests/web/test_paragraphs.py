@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Dialog, Locator, Page, Route, expect
 
+from tests.server.fakes import UNFIT
 from tests.server.running import RunningServer
 from tests.web.conftest import OpenPage
 from tests.web.studio import download, make_exactly, pcm_of, write
@@ -226,7 +227,7 @@ def test_a_paragraph_that_fails_is_told_and_the_others_are_spoken(
     open_page: OpenPage, slow_server: RunningServer
 ) -> None:
     page = open_page(slow_server)
-    choose(page, "a.txt", "One.\n\nunfit\n\nfail-later\n\nFour.")
+    choose(page, "a.txt", f"One.\n\n{UNFIT}\n\nfail-later\n\nFour.")
     go(page).click()
     expect(page.locator("#status")).to_have_text("Done, but 2 of the paragraphs failed.")
     expect(rows(page).locator(".state")).to_have_text(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from tests.server.fakes import UNFIT
 from tests.server.running import RunningServer
 from tests.web.conftest import OpenPage
 from tests.web.studio import download, make_exactly, pcm_of, played, record_playing, speak, text_of, write
@@ -77,7 +78,7 @@ def test_slow_speech_is_played_whole_with_waits(open_page: OpenPage, slow_server
     [
         ("   ", {}, "Write something to say first.", "input"),
         ("x" * 100_001, {}, "Input has 100001 characters; at most 100000 are allowed.", "input"),
-        ("unfit", {}, "The text is too long for this model.", "input"),
+        (UNFIT, {}, "The text is too long for this model.", "input"),
         ("Hello", {"top_k": 3073}, "top_k must be at most", "top_k"),
         ("Hello", {"top_p": 7}, "Top p: ", "top_p"),
         ("fail-at-start", {}, "The speech could not be made to its end; the server's log says why.", None),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
+from tests.server.fakes import UNFIT
 from tests.server.running import KEY, RunningServer, wait_until
 from tests.web.conftest import OpenPage
 from tests.web.studio import download, pcm_of, played, record_playing, text_of, use_key, write
@@ -216,7 +217,7 @@ def test_one_word_after_the_other_in_scripts_without_blanks(open_page: OpenPage,
 @pytest.mark.parametrize(
     ("text", "settings", "words"),
     [
-        ("unfit ", {}, "The text is too long for this model."),
+        (f"{UNFIT} ", {}, "The text is too long for this model."),
         ("Hello. ", {"top_p": 7}, "Top p: "),
         ("Hello. ", {"top_k": 3073}, "top_k must be at most"),
         ("fail-later ", {}, "The speech could not be made to its end"),

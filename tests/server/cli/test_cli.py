@@ -20,7 +20,7 @@ from server import config
 from server.cli import serve, startup, tasks
 from server.http.access import KeyRing
 from tests.server.audio.recordings import recorded
-from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, write_bundle
+from tests.server.fakes import FRAME, SAMPLE_RATE, UNFIT, FakeEngine, write_bundle
 from tests.server.running import ROOT, clean_environment
 
 
@@ -202,7 +202,7 @@ def test_say_speaks_with_a_voice_design_model(models: Path, tmp_path: Path) -> N
         (["say", "Hello", "-o", "{}/out.wav", "--voice", "nobody"], 2, "voices are"),
         (["say", "Hello", "-o", "{}/out.wav", "--seed", "-2"], 2, "seed must be at least 0"),
         (["say", "fail-later", "-o", "{}/out.wav"], 1, "could not be made"),
-        (["say", "unfit", "-o", "{}/out.wav"], 2, "too long"),
+        (["say", UNFIT, "-o", "{}/out.wav"], 2, "too long"),
     ],
 )
 def test_say_that_fails_leaves_nothing(

@@ -19,7 +19,7 @@ from server.audio.pcm import to_s16le
 from server.http.routes.speech import MAX_NOTES_CHARS, speech_headers
 from server.speech.service import SILENCES
 from tests.server.answers import GOOD, PREFIXES, WAYS, check_error
-from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, speech, write_bundle
+from tests.server.fakes import FRAME, LANGUAGES, SAMPLE_RATE, UNFIT, speech, write_bundle
 from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, run_server, wait_until
 
 FIVE_FRAMES = to_s16le(speech(5))
@@ -169,7 +169,7 @@ def test_a_model_may_be_asked_for_by_these_names(client: httpx.Client, name: str
         ({"input": " "}, "input"),
         ({"input": "x" * 100_001}, "input"),
         ({"instructions": "x" * 100_001}, "instructions"),
-        ({"input": "unfit"}, "input"),
+        ({"input": UNFIT}, "input"),
         ({"voice": "nobody"}, "voice"),
         ({"language": "Klingon"}, "language"),
         ({"model": "design", "language": "zh"}, "language"),

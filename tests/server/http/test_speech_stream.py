@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests.server.answers import check_error
-from tests.server.fakes import write_bundle
+from tests.server.fakes import UNFIT, write_bundle
 from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, run_server, wait_until
 
 FRAME_BYTES = 3840
@@ -231,7 +231,7 @@ def test_a_text_in_tokens_is_one_file_where_audio_is_not_streamed(connection: Cl
 
 def test_what_is_wrong_with_a_text_in_tokens_is_said_and_the_next_one_is_spoken(connection: ClientConnection) -> None:
     tell(connection, "session.config", **{**TOKEN, "exact_frames": 3})
-    for text, param in (("One [voice:nobody] two.", "voice"), ("unfit words", "input"), ("[300s] One [1s]", "text")):
+    for text, param in (("One [voice:nobody] two.", "voice"), (f"{UNFIT} words", "input"), ("[300s] One [1s]", "text")):
         say(connection, text)
         events, _ = hear(connection)
         (error,) = [event for event in events if event["type"] == "error"]

@@ -27,7 +27,7 @@ from server.text.chunks import GOAL_TOKENS
 from server.text.gradual import Gradual
 from server.text.sentences import Boundary
 from tests.server.clock import run, settle, skip, until
-from tests.server.fakes import FRAME, SAMPLE_RATE, FakeEngine, manifest_of, said_by
+from tests.server.fakes import FRAME, SAMPLE_RATE, UNFIT, FakeEngine, manifest_of, said_by
 
 MANIFEST = Manifest.model_validate(manifest_of("model", generation={"max_new_tokens": 400}))
 PATIENCE = 10.0
@@ -307,7 +307,7 @@ def test_the_reading_ends_too_where_the_row_has_ended_before_its_text() -> None:
         (["One. [voice:nobody] Two."], ["One."], "voices are"),
         (["One. [200s] two and", " [200s] three."], ["One.", "two and"], "300 seconds"),
         (["One. [400s] two"], ["One."], "300 seconds"),
-        (["One two. ", "unfit word"], ["One two."], "too long for this model"),
+        (["One two. ", f"{UNFIT} word"], ["One two."], "too long for this model"),
         (["[voice:ryan]"], [], "nothing to speak"),
         (["Привет, как дела, друзья мои дорогие"], ["Привет, как дела, друзья мои"], "letters"),
     ],
