@@ -84,7 +84,7 @@ UNSPACED = (
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @example(parts=["が", "か\u3099", "か", "\u3099", "か"])
 @example(parts=["한가", "\u11a8", "가"])
 @given(parts=st.lists(st.text(alphabet=UNSPACED, max_size=6)))
@@ -116,7 +116,7 @@ def test_a_word_without_spaces_is_certain_where_no_token_can_go_on(tokenizer: Te
     assert held[3:] == ["今天天气", "今天天气怎", "怎么", "怎么样", "怎么样我", "我们", *ONE_TOKEN, "公园"]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @example(parts=["a\n", "  ", "\n", "b"])
 @example(parts=["e\u0315 ", "e\u0315", "\u0301", " b"])
 @example(parts=["5", "\u0315", "\u0338", "b"])

@@ -20,7 +20,7 @@ from tests.server.answers import GOOD, PREFIXES, check_error
 from tests.server.fakes import write_bundle
 from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, run_server
 
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

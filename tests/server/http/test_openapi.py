@@ -259,8 +259,15 @@ API.config.update(headers={"Authorization": f"Bearer {KEY}"}, request_timeout=PA
 
 # Recordings: tests/server/http/test_voices.py; samples: tests/server/http/test_encoding.py.
 @API.exclude(path="/audio/voices", method="POST").exclude(path="/audio/encode").parametrize()
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_server_is_as_described(case: schemathesis.Case, server: RunningServer) -> None:
     suit_the_model(case.body)
     prefix = "" if "servers" in DOCUMENT["paths"][case.path] else "/v1"
     case.call_and_validate(base_url=server.url + prefix)
+
+
+@pytest.mark.parametrize("letter", "unfit")
+def test_a_sentence_of_one_letter_is_spoken(server: RunningServer, letter: str) -> None:
+    """The case above may ask for it, and this route speaks each sentence alone."""
+    with server.client() as client:
+        assert client.post("/dev/captioned_speech", json={"input": f"Hello. \x14{letter}"}).status_code == 200
