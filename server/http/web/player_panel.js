@@ -6,7 +6,7 @@ import { Player } from "./player.js";
 import { startSound } from "./sound.js";
 import { markSpoken } from "./spoken.js";
 import { paceOf } from "./takes.js";
-import { Waveform } from "./waveform.js";
+import { REDRAW, Waveform } from "./waveform.js";
 import { setStatus, showingErrors } from "./work.js";
 
 const SLOWER = 1.05; // times as long as the audio, from which on a machine is called slower than speech
@@ -176,10 +176,10 @@ export class PlayerPanel {
     this.#showWaiting();
     markSpoken(state === "idle" ? null : this.take, position);
     if (going && !this.#drawing) {
-      this.#drawing = requestAnimationFrame(() => {
+      this.#drawing = setTimeout(() => {
         this.#drawing = 0;
         this.#changed();
-      });
+      }, REDRAW);
     }
     this.#onstate();
   }

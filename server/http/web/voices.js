@@ -8,7 +8,7 @@ import { listen } from "./microphone.js";
 import { Player } from "./player.js";
 import { LEAST, MOST, cut, levelOf, moved, samplesOf, spokenPart, toSamples } from "./recording.js";
 import { wavFile } from "./wav.js";
-import { Waveform } from "./waveform.js";
+import { REDRAW, Waveform } from "./waveform.js";
 import { abort, clearErrors, isRunning, runAlone, setStatus, showError, showingErrors, startWork, whenLoaded } from "./work.js";
 
 const TRIAL_FRAMES = 250; // codec frames of 80 ms
@@ -58,10 +58,10 @@ function show() {
     wave.draw(samples, part.start, plays === "recording" ? part.start + player.position : part.end, false);
   }
   if ((heard || plays) && !drawing) {
-    drawing = requestAnimationFrame(() => {
+    drawing = setTimeout(() => {
       drawing = 0;
       show();
-    });
+    }, REDRAW);
   }
 }
 
