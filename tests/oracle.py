@@ -256,20 +256,6 @@ def load_official(folder: Path) -> Official:
     return Official(folder)
 
 
-def official_choices(
-    folder: Path,
-    text: str,
-    speaker: str | None,
-    language: str,
-    instruction: str | None,
-    frames: int,
-) -> Choices:
-    """Greedy codes of the official package `[frames, groups]`, with the margin of each."""
-    return load_official(folder).choices(
-        text, speaker=speaker, language=language, instruction=instruction, frames=frames, non_streaming_mode=True
-    )
-
-
 def assert_official(codes: NDArray[np.int64], official: Choices) -> None:
     """Check that greedy codes `[frames, groups]` are the official ones.
 
