@@ -60,5 +60,7 @@ def pooled_decoder(bundle: Path, slots: int, kept: int = 0) -> PooledCodecDecode
     """The codec decoder of a bundle with its states in buffers, on the host."""
     model = onnx.load(bundle / "codec_decoder.onnx")
     pool_states(model)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # more would wait in busy loops
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return PooledCodecDecoder(session, slots, DeviceMemory(session, "cpu"), kept)

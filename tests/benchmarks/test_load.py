@@ -28,7 +28,7 @@ def cells(printed: str) -> dict[str, list[str]]:
 
 def test_callers_are_measured_and_plotted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot = tmp_path / "plots" / "load.png"
-    options = ["--bundle", str(RANDOM_BUNDLE), "--plot", str(plot), "--rows", "2"]
+    options = ["--bundle", str(RANDOM_BUNDLE), "--plot", str(plot), "--rows", "2", "--threads", "1"]
     main(["callers", *options, "--callers", "2", "--frames", "3", "--requests", "2", "--rounds", "1"])
     printed = capsys.readouterr().out
     found = cells(printed)
@@ -40,7 +40,7 @@ def test_callers_are_measured_and_plotted(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_long_text_ends_although_the_model_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--bundle", str(RANDOM_BUNDLE), "--plot", str(tmp_path / "load.png"), "--rows", "2"]
+    options = ["--bundle", str(RANDOM_BUNDLE), "--plot", str(tmp_path / "load.png"), "--rows", "2", "--threads", "1"]
     main(["long", *options, "--characters", "380", "--frames", "3", "--rounds", "1"])
     printed = capsys.readouterr().out
     assert cells(printed)["requests whole / left / failed"] == ["1 / 0 / 0", "3 / 0 / 0"]

@@ -25,7 +25,7 @@ SLOTS = 3
 
 @pytest.fixture(scope="module")
 def folder(bundle_of: Callable[..., Path]) -> Path:
-    return bundle_of("tiny", "fp16")
+    return bundle_of("short", "fp16")
 
 
 @pytest.fixture
