@@ -36,6 +36,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
             "--use-fake-device-for-media-stream",
             f"--use-file-for-fake-audio-capture={heard}",
             "--process-per-site",
+            "--disable-gpu",  # there is none: it would be imitated
+            "--disable-gpu-compositing",
         ]
         if os.geteuid() == 0:
             options.append("--no-sandbox")  # Chromium's own sandbox refuses root
