@@ -38,7 +38,7 @@ from server.models.names import bundle_id
 from server.voices import languages
 
 SENTENCES = Path(__file__).resolve().parent / "sentences"
-ON_CPU: tuple[Precision, ...] = ("fp32", "int8", "mixed", "int4")
+ON_CPU: tuple[Precision, ...] = ("fp32", "int8", "w8a8", "mixed", "int4")
 GREEDY_FRAMES = 40
 """Codec frames of each greedy utterance, 3.2 s."""
 WORST = 5

@@ -1,9 +1,10 @@
 """Which kernel is fastest: `python -m benchmarks.kernels [--rows 1 4 8 16]`.
 
 The matrices of the 0.6B's five code predictor layers (79 M weights, random), as each kernel that ONNX Runtime's CPU
-execution provider has for quantised weights. With `--attention` the attention of one of the talker's layers instead,
-over KV caches in float32 and in 8 bits: processor time of one thread, which other processes change less than the
-clock's, and how far the results are off.
+execution provider has for quantised weights, and whether a row comes out the same whatever rows are beside it. With
+`--attention` the attention of one of the talker's layers instead, over KV caches in float32 and in 8 bits, and how far
+the results are off. That, and the matrices with `--threads 1`, is processor time, which other processes change less
+than the clock's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ from onnx import TensorProto, helper, numpy_helper
 from server.bench.report import machine
 from server.graphs.bound_call import BoundCall
 
-LAYER = ((1024, 2048), (1024, 1024), (1024, 1024), (2048, 1024), (1024, 3072), (1024, 3072), (3072, 1024))
-"""Inner and outer sizes of q, k, v, o, gate, up, down."""
+LAYER = ((1024, 4096), (2048, 1024), (1024, 6144), (3072, 1024))
+"""Inner and outer sizes of q, k and v together, o, gate and up together, down."""
 LAYERS = 5
 RUNS, WARM = 15, 3
 
@@ -81,31 +82,97 @@ def dynamic(source: str, output: str, inner: int, outputs: int, random: np.rando
     return [node], [numpy_helper.from_array(weight, names[1]), numpy_helper.from_array(scales, names[2])]
 
 
+def bytes_by_row(kind: type[np.uint8] | type[np.int8]) -> Callable[..., Nodes]:
+    """A product of bytes with one scale for each row and one for each column.
+
+    Every row is divided by its largest value, so that one scale and zero point, which are constants, fit all rows. The
+    sums are of integers, and what is done to them is done to each value by itself.
+    """
+
+    def product(source: str, output: str, inner: int, outputs: int, random: np.random.Generator) -> Nodes:
+        names = {part: f"{output}.{part}" for part in ("absolute", "largest", "unit", "bytes", "sums")}
+        stored: dict[str, Array] = {
+            f"{output}.w": random.integers(-127, 127, (inner, outputs), dtype=np.int8),
+            f"{output}.step": np.array(1 / 127, np.float32),
+            f"{output}.zero": np.array(128 if kind is np.uint8 else 0, kind),
+            f"{output}.s": random.random(outputs, dtype=np.float32) * 1e-3,
+        }
+        weight, step, zero, scales = stored
+        nodes = [
+            helper.make_node("Abs", [source], [names["absolute"]]),
+            helper.make_node("ReduceMax", [names["absolute"]], [names["largest"]], axes=[-1], keepdims=1),
+            helper.make_node("Div", [source, names["largest"]], [names["unit"]]),
+            helper.make_node("QuantizeLinear", [names["unit"], step, zero], [names["bytes"]]),
+            helper.make_node(
+                "MatMulIntegerToFloat",
+                [names["bytes"], weight, step, scales, zero],
+                [names["sums"]],
+                domain="com.microsoft",
+            ),
+            helper.make_node("Mul", [names["sums"], names["largest"]], [output]),
+        ]
+        return nodes, [numpy_helper.from_array(values, name) for name, values in stored.items()]
+
+    return product
+
+
 CASES: dict[str, Callable[..., Nodes]] = {
     "MatMul fp32": float_product,
     **{
         f"MatMulNBits {bits} bits, block {block}": nbits(bits, block) for bits in (8, 4) for block in (32, 64, 128, 256)
     },
     "DynamicQuantizeMatMul, scale a column": dynamic,
+    "MatMulIntegerToFloat, scale a row and a column": bytes_by_row(np.uint8),
+    "MatMulIntegerToFloat, the same with signed rows": bytes_by_row(np.int8),
 }
+TOGETHER = 8
+"""Rows among which a row is looked at."""
 
 
 def session_of(product: Callable[..., Nodes], threads: int) -> onnxruntime.InferenceSession:
-    """All the layers' products side by side, each reduced to one number so that writing results costs little."""
+    """All the layers' products side by side, each of an input of its own, so that none is quantised once for several,
+    and each reduced to one number, so that writing results costs little."""
     random, nodes, tensors, parts = np.random.default_rng(0), [], [], []
-    for layer in range(LAYERS):
-        for index, (inner, outputs) in enumerate(LAYER):
-            output = f"y.{layer}.{index}"
-            more_nodes, more_tensors = product(f"x.{inner}", output, inner, outputs, random)
-            nodes += [*more_nodes, helper.make_node("ReduceMax", [output], [f"{output}.max"], keepdims=0)]
-            tensors += more_tensors
-            parts.append(f"{output}.max")
+    for name, (inner, outputs) in _products():
+        more_nodes, more_tensors = product(f"x.{name}", f"y.{name}", inner, outputs, random)
+        nodes += [*more_nodes, helper.make_node("ReduceMax", [f"y.{name}"], [f"{name}.max"], keepdims=0)]
+        tensors += more_tensors
+        parts.append(f"{name}.max")
     nodes.append(helper.make_node("Sum", parts, ["total"]))
-    sizes = sorted({inner for inner, _ in LAYER})
-    inputs = [helper.make_tensor_value_info(f"x.{size}", TensorProto.FLOAT, ["rows", size]) for size in sizes]
+    inputs = [
+        helper.make_tensor_value_info(f"x.{name}", TensorProto.FLOAT, ["rows", inner])
+        for name, (inner, _) in _products()
+    ]
     total = helper.make_tensor_value_info("total", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "kernels", inputs, [total], tensors)
     return session_on(graph, threads)
+
+
+def _products() -> Iterator[tuple[str, tuple[int, int]]]:
+    """A name for each product of all layers, and its sizes."""
+    for layer in range(LAYERS):
+        for index, sizes in enumerate(LAYER):
+            yield f"{layer}.{index}", sizes
+
+
+def same_rows(product: Callable[..., Nodes], threads: int) -> list[int]:
+    """Numbers of rows, below `TOGETHER`, that come out bit by bit as they do when so many are together."""
+    random = np.random.default_rng(2)
+    same = {1, 2, 4}
+    for inner, outputs in LAYER:
+        nodes, tensors = product("x", "y", inner, outputs, random)
+        values = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", size])
+            for name, size in (("x", inner), ("y", outputs))
+        ]
+        session = session_on(helper.make_graph(nodes, "rows", values[:1], values[1:], tensors), threads)
+        x = random.standard_normal((TOGETHER, inner), np.float32)
+        (whole,) = session.run(None, {"x": x})
+        for count in sorted(same):
+            parts = [session.run(None, {"x": x[at : at + count]})[0] for at in range(0, TOGETHER, count)]
+            if not np.array_equal(np.concatenate(parts), whole):
+                same.remove(count)
+    return sorted(same)
 
 
 def session_on(graph: onnx.GraphProto, threads: int) -> onnxruntime.InferenceSession:
@@ -118,17 +185,19 @@ def session_on(graph: onnx.GraphProto, threads: int) -> onnxruntime.InferenceSes
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def milliseconds(sessions: dict[str, onnxruntime.InferenceSession], rows: int) -> dict[str, float]:
+def milliseconds(
+    sessions: dict[str, onnxruntime.InferenceSession], rows: int, clock: Callable[[], float]
+) -> dict[str, float]:
     """Median of one pass over all layers, by case; the cases take turns, since the machine's speed drifts."""
     random = np.random.default_rng(1)
-    feed = {f"x.{size}": random.random((rows, size), dtype=np.float32) for size, _ in LAYER}
+    feed = {f"x.{name}": random.standard_normal((rows, inner), np.float32) for name, (inner, _) in _products()}
     seconds: dict[str, list[float]] = {name: [] for name in sessions}
     for _ in range(RUNS):
         for name, session in sessions.items():
             for _ in range(WARM):
-                start = time.perf_counter()
+                start = clock()
                 session.run(None, feed)
-                last = time.perf_counter() - start
+                last = clock() - start
             seconds[name].append(last)
     return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
 
@@ -224,6 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", metavar="TEXT", help="only kernels that have this in their names")
     parser.add_argument("--attention", action="store_true", help="measure attention over its caches instead")
     parser.add_argument("--positions", type=int, default=400, help="that attention looks back over (%(default)s)")
     options = parser.parse_args()
@@ -234,12 +304,17 @@ def main() -> None:
         for rows in options.rows:
             print(attention(rows, options.positions))
         return
-    sessions = {name: session_of(product, options.threads) for name, product in CASES.items()}
-    columns = [milliseconds(sessions, rows) for rows in options.rows]
-    print(f"{LAYERS} code predictor layers, ms a pass, {options.threads} threads; {machine()}\n")
-    print("| kernel | rows: " + " | ".join(map(str, options.rows)) + f" |\n|---|{'---|' * len(options.rows)}")
-    for name in CASES:
-        print(f"| {name} | {' | '.join(f'{column[name]:.1f}' for column in columns)} |")
+    cases = {name: product for name, product in CASES.items() if options.only in name}
+    sessions = {name: session_of(product, options.threads) for name, product in cases.items()}
+    clock, of = (time.process_time, "processor ") if options.threads == 1 else (time.perf_counter, "")
+    columns = [milliseconds(sessions, rows, clock) for rows in options.rows]
+    print(f"{LAYERS} code predictor layers, {of}ms a pass, {options.threads} threads; {machine()}\n")
+    same = {name: same_rows(product, options.threads) for name, product in cases.items()}
+    print(f"| kernel | {' | '.join(f'{rows} rows' for rows in options.rows)} | equal to {TOGETHER} rows' |")
+    print(f"|---|{'---|' * len(options.rows)}---|")
+    for name in cases:
+        equal = ", ".join(map(str, same[name])) or "none"
+        print(f"| {name} | {' | '.join(f'{column[name]:.1f}' for column in columns)} | {equal} |")
 
 
 if __name__ == "__main__":

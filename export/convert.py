@@ -55,7 +55,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--precision",
         choices=get_args(Precision),
         default=DEFAULT_PRECISION,
-        help="of the weights; mixed is an int4 talker with an int8 code predictor, bf16, fp16 and "
+        help="of the weights; w8a8 is for many callers, mixed has MLPs in 4 bits and attention in 8, bf16, fp16 and "
         "int4_bf16 are for CUDA (default: %(default)s)",
     )
     parser.add_argument("--revision", help="branch, tag or commit on the Hub (default: the main branch)")
@@ -137,7 +137,8 @@ def convert(options: argparse.Namespace) -> None:
     _report(context, output)
     if options.precision in ("int4", "int4_bf16"):
         context.notes.append(
-            "int4 is known to hurt the code predictor's codes; --precision mixed keeps it in int8, bf16 in bf16"
+            "int4 is known to hurt the code predictor's codes; --precision mixed keeps its attention in 8 bits, bf16 "
+            "all of it in bf16"
         )
     for note in context.notes:
         print(f"note: {note}")

@@ -95,9 +95,14 @@ class Reference:
 
 @torch.inference_mode()
 def reference(
-    checkpoint: Checkpoint, manifest: Manifest, prompts: PromptBuilder, codec_embedding: Floats, tick: Tick
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    prompts: PromptBuilder,
+    codec_embedding: Floats,
+    tick: Tick,
+    text: str = TEXT,
 ) -> Reference:
-    """Run the torch modules over `FRAMES` frames; end-of-speech is passed over.
+    """Run the torch modules over `FRAMES` frames of a text; end-of-speech is passed over.
 
     Raises:
         ValueError: they give values that are not finite.
@@ -106,7 +111,7 @@ def reference(
     speaker = next(iter(manifest.speakers), None) if encoded is None else None
     language = "english" if "english" in manifest.languages else AUTO
     prompt = prompts.build(
-        TEXT,
+        text,
         speaker=speaker,
         language=language,
         instruction="Speak calmly.",

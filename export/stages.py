@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto
+from torch import Tensor
 
+from export.byte_rows import multiply_bytes
 from export.calibration import spoken_codes
 from export.checkpoint import Checkpoint, CheckpointError
 from export.codec_precision import Chosen, export_quantised
@@ -31,9 +33,10 @@ from export.graphs.graph import export_graph, save_graph
 from export.graphs.speaker_encoder import SpeakerEncoder, SpeakerEncoderOnnxConfig
 from export.graphs.talker import Talker, TalkerOnnxConfig
 from export.halves import store_halves, store_tables_in_bfloat16
+from export.layer_inputs import layer_inputs
 from export.parity import measure, reference
 from export.publish import describe, publish
-from export.quantise import PRECISIONS, quantise_graph
+from export.quantise import PRECISIONS, GraphFormats, quantise_graph
 from export.tables import write_codec_table, write_predictor_table, write_text_table, write_tokenizer
 from server.engine.bundle import open_prompts
 from server.graphs.session import CPU_LACKS
@@ -81,6 +84,11 @@ class Conversion:
     parity: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tick: Callable[[int, int], None] = lambda done, total: None
+
+    def layers(self, graph: str) -> int:
+        """How many layers the talker or the code predictor has."""
+        sizes = self.manifest().sizes
+        return (sizes.talker if graph == "talker" else sizes.code_predictor).num_layers
 
     def manifest(self) -> Manifest:
         """The manifest as far as it is known once the graphs are there."""
@@ -161,6 +169,7 @@ def _frame(context: Conversion) -> None:
 
 def _quantise(context: Conversion) -> None:
     formats, narrowed = PRECISIONS.get(context.precision, {}), context.precision in NARROW_TYPES
+    inputs = {} if narrowed else _inputs_of_few_bits(context, formats)
     halves = {
         "talker": context.checkpoint.weights.in_halves(Talker.PREFIX) and not narrowed,
         "code_predictor": context.checkpoint.weights.in_halves(CodePredictorStep.PREFIX) and not narrowed,
@@ -169,12 +178,30 @@ def _quantise(context: Conversion) -> None:
     for done, name in enumerate(chosen, 1):
         path = context.output / f"{name}.onnx"
         model = onnx.load(path)
-        if name in formats:
-            quantise_graph(model, formats[name], TensorProto.BFLOAT16 if narrowed else TensorProto.FLOAT)
+        if name in formats and context.precision == "w8a8":
+            multiply_bytes(model)
+        elif name in formats:
+            stored_as, layers = TensorProto.BFLOAT16 if narrowed else TensorProto.FLOAT, context.layers(name)
+            by_prefix, fed = formats[name].by_prefix(layers), inputs.pop(name, None)
+            quantise_graph(model, formats[name].others, stored_as, by_prefix, fed)
         if halves[name]:
             store_halves(model)
         save_graph(model, path)
         context.tick(done, len(chosen))
+
+
+def _inputs_of_few_bits(context: Conversion, formats: Mapping[str, GraphFormats]) -> dict[str, dict[str, Tensor]]:
+    """What matrices of fewer than 8 bits are multiplied by, by graph and node; nothing where there are none."""
+
+    def wanted(graph: str) -> Callable[[str], bool]:
+        return lambda node: graph in formats and formats[graph].of(node).bits < 8
+
+    if all(one.mlp.bits == one.others.bits == 8 for one in formats.values()):
+        return {}
+    manifest = context.manifest()
+    voice = encode_sample(context.checkpoint).voice if manifest.clones else None
+    asked = {graph: wanted(graph) for graph in ("talker", "code_predictor")}
+    return layer_inputs(context.checkpoint, context.output, manifest, asked, context.tick, voice)
 
 
 def _codec_decoder(context: Conversion) -> None:

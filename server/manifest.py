@@ -28,7 +28,7 @@ SPEAKER_ENCODER, CODEC_ENCODER = CLONING_GRAPHS = ("speaker_encoder", "codec_enc
 """The graphs that a bundle has besides if it clones voices; they are loaded only while a recording is encoded."""
 
 ModelType = Literal["custom_voice", "voice_design", "base"]
-Precision = Literal["fp32", "int8", "mixed", "int4", "bf16", "fp16", "int4_bf16"]
+Precision = Literal["fp32", "int8", "w8a8", "mixed", "int4", "bf16", "fp16", "int4_bf16"]
 DEFAULT_PRECISION: Precision = "int8"
 """What the exporter makes where nothing else is asked for; the ids of such bundles do not name it."""
 Size = Annotated[int, Field(gt=0)]

@@ -18,6 +18,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 _FASTER: dict[Precision, str] = {
     "fp32": "an int8, mixed or int4 bundle may help",
     "int8": "a mixed or int4 bundle may help",
+    "w8a8": "a mixed or int4 bundle may help",
     "mixed": "an int4 bundle may help",
     "int4": "a smaller model or a faster machine may help",
     "bf16": "a smaller model or a faster machine may help",

@@ -148,7 +148,7 @@ class Settings(BaseSettings):
     )
     precision: Precision | None = Field(
         default=None,
-        description="fp32, int8, mixed, int4, bf16, fp16 or int4_bf16: the bundle that an id means where "
+        description="fp32, int8, w8a8, mixed, int4, bf16, fp16 or int4_bf16: the bundle that an id means where "
         "`ID_PRECISION` lies beside `ID`.",
     )
     voices_file: Path | None = Field(

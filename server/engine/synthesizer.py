@@ -98,8 +98,8 @@ class Synthesizer:
         """Advance every row by one frame and hand over the audio that is due; ended rows are marked `finished`.
 
         Rows are independent: an error in one of them ends that one, and a row's codes do not depend on the others. That
-        is exact for fp32 and int4 weights; ONNX Runtime's int8 kernels round otherwise for one row than for several,
-        which can be enough to draw another code.
+        is exact for fp32 weights; ONNX Runtime's kernels for 8 and 4 bits in blocks of 128 round otherwise for one row
+        than for several, which can be enough to draw another code.
 
         Args:
             rows: in neighbouring slots, in any order.

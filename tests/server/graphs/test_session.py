@@ -89,7 +89,7 @@ def test_auto_takes_cuda_for_bundles_that_suit_it(built_with_cuda: None, precisi
     assert choose_provider("cpu", precision) == "cpu"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8", "mixed", "int4"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "w8a8", "mixed", "int4"])
 def test_other_bundles_are_the_cpus(built_with_cuda: None, precision: str) -> None:
     assert choose_provider("auto", precision) == "cpu"
     with pytest.raises(ProviderError, match=f"this bundle is {precision}.*--precision bf16, fp16 or int4_bf16"):
