@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from server.graphs.caches import item_bytes
 from server.manifest import Manifest, WeightReads
 
 
@@ -20,10 +21,10 @@ def frame_reads(manifest: Manifest) -> list[WeightReads] | None:
 
 
 def cache_reads(manifest: Manifest, positions: float) -> int:
-    """Return the bytes that the talker's attention reads of its float32 KV cache for one frame of one row behind so
-    many positions."""
+    """Return the bytes that the talker's attention reads of its KV cache for one frame of one row behind so many
+    positions."""
     talker = manifest.sizes.talker
-    return round(positions) * talker.num_layers * 2 * talker.num_kv_heads * talker.head_dim * 4
+    return round(positions) * talker.num_layers * 2 * talker.num_kv_heads * talker.head_dim * item_bytes(manifest)
 
 
 class FloorProbe:

@@ -1,8 +1,9 @@
-"""What a bundle says: the codes that its codec decoder is calibrated and measured with."""
+"""What a bundle says: what its codec decoder and its KV cache are calibrated and measured with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +16,59 @@ from server.engine.job import Job, Sampling
 from server.engine.manner import AUTO
 from server.engine.reference import Reference
 from server.engine.synthesizer import Synthesizer
+from server.graphs.caches import Saved
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder, CodecState
-from server.graphs.session import open_session
+from server.graphs.frame_state import FrameState
+from server.graphs.session import Session, open_session
 from server.graphs.talker import Talker
 from server.manifest import Manifest
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-_TEXTS = (
+TEXTS = (
     "Really? You would do that for me, after all this time!",
     "Once upon a time, she whispered, there was nothing here but sand and the sound of the sea.",
     "At 9:45 the judge asked for chapter 12; thirty voices answered.",
     "今天天气怎么样？我们去公园吧。",
+    TEXT,
 )
+"""What is said where no other texts are given; the last is to be measured with."""
 _FRAMES = 64
 _SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What a bundle says to a text, and what its talker computes meanwhile.
+
+    `caches` are the tensors of its KV cache in the graph's order, `[kv_heads, positions, head_dim]` each. Others'
+    shapes: `codes` `[frames, groups]`, `prompt` `[positions, hidden]`, `logits` `[steps, vocab_size]` that each code 0
+    is drawn from, `inputs` `[steps, hidden]` that the talker is fed after each. The last step may be one more than the
+    last frame: the one in which the speech ends.
+    """
+
+    codes: Ints
+    prompt: Floats
+    logits: Floats
+    inputs: Floats
+    caches: Saved
+
+
+class _Watched(CodePredictor):
+    """Keeps what it draws the first code from, and what it gives the talker; of one row."""
+
+    def __init__(self, session: Session, state: FrameState) -> None:
+        super().__init__(session, state)
+        self.logits: list[Floats] = []
+        self.inputs: list[Floats] = []
+
+    def run(self, start: int, controls: Floats) -> Ints:
+        self.logits.append(self._state.logits.read(start, start + 1)[0])
+        codes = super().run(start, controls)
+        self.inputs.append(self._state.talker_inputs.read(start, start + 1)[0, 0])
+        return codes
 
 
 class _Deaf(CodecDecoder):
@@ -50,14 +87,17 @@ class _Deaf(CodecDecoder):
         return np.zeros((rows, frames * self._samples_per_frame), np.float32), list(states)
 
 
-def spoken_codes(folder: Path, manifest: Manifest, tick: Tick, voice: Reference | None = None) -> list[Ints]:
-    """What a bundle's talker and code predictor say, `[frames, groups]` a text; the last is to be measured with.
+def spoken(
+    folder: Path, manifest: Manifest, tick: Tick, voice: Reference | None = None, texts: Sequence[str] = TEXTS
+) -> list[Spoken]:
+    """What a bundle's talker and code predictor say to some texts.
 
     Args:
         folder: holds the bundle's tables and graphs.
         manifest: of these.
         tick: hears how many texts of how many have been spoken.
         voice: to speak with, where the model clones voices.
+        texts: to be said.
 
     Raises:
         CheckpointError: it says nothing.
@@ -66,18 +106,18 @@ def spoken_codes(folder: Path, manifest: Manifest, tick: Tick, voice: Reference 
         name: open_session(folder / manifest.graphs[name].file, "cpu", 0) for name in ("talker", "code_predictor")
     }
     talker = Talker(sessions["talker"], manifest.sizes, 1)
+    watched = _Watched(sessions["code_predictor"], talker.state)
     deaf = _Deaf(manifest.sizes.codec.samples_per_frame)
     bundle = OpenBundle(
         manifest=manifest,
         provider="cpu",
         prompts=open_prompts(folder, manifest),
         talker=talker,
-        code_predictor=CodePredictor(sessions["code_predictor"], talker.state),
+        code_predictor=watched,
         codec_decoder=deaf,
     )
-    synthesizer, speakers, found = Synthesizer(bundle), list(manifest.speakers), []
+    synthesizer, speakers, found = Synthesizer(bundle), list(manifest.speakers), list[Spoken]()
     language = "english" if "english" in manifest.languages else AUTO
-    texts = (*_TEXTS, TEXT)
     for number, text in enumerate(texts):
         speaker = speakers[number % len(speakers)] if speakers and voice is None else None
         prompt = bundle.prompts.build(
@@ -98,7 +138,21 @@ def spoken_codes(folder: Path, manifest: Manifest, tick: Tick, voice: Reference 
                 f"the model ends at once when it is to say {text!r}, so that its codec decoder cannot be measured with "
                 "what it says: look at the checkpoint, or convert with --precision fp32"
             )
-        found.append(np.concatenate(deaf.codes))
-        deaf.codes.clear()
+        found.append(
+            Spoken(
+                codes=np.concatenate(deaf.codes),
+                prompt=prompt.embeddings,
+                logits=np.stack(watched.logits),
+                inputs=np.stack(watched.inputs),
+                caches=talker.save(0, row.state.length),
+            )
+        )
+        for kept in (deaf.codes, watched.logits, watched.inputs):
+            kept.clear()
         tick(number + 1, len(texts))
     return found
+
+
+def spoken_codes(folder: Path, manifest: Manifest, tick: Tick, voice: Reference | None = None) -> list[Ints]:
+    """The codes of `spoken`, whose arguments and errors it has, `[frames, groups]` a text."""
+    return [one.codes for one in spoken(folder, manifest, tick, voice)]

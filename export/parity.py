@@ -187,7 +187,7 @@ def measure(
         "code_predictor": _error("code_predictor", "logits", predictor_logits, expected.predictor_logits),
         "codec_decoder": _error("codec_decoder", "samples", waveform, expected.waveform),
     }
-    equal_0 = _codes_0(expected, talker_logits, manifest) == expected.codes[:, 0]
+    equal_0 = greedy_codes(talker_logits, expected.codes, manifest) == expected.codes[:, 0]
     equal_rest = predictor_logits.argmax(-1) == expected.codes[:, 1:]
     codes = {
         name: {"equal": int(equal.sum()), "compared": equal.size}
@@ -239,11 +239,12 @@ def _talker_logits(folder: Path, manifest: Manifest, expected: Reference, thread
     return np.concatenate(logits)
 
 
-def _codes_0(expected: Reference, logits: Floats, manifest: Manifest) -> Ints:
-    """Greedy codes by these logits, the repetition penalty following the reference's codes."""
+def greedy_codes(logits: Floats, codes: Ints, manifest: Manifest) -> Ints:
+    """Greedy codes 0 `[frames]` by logits `[frames, vocab_size]`; the repetition penalty follows the codes that were
+    said, `[frames, groups]`."""
     greedy = GreedyCodes(manifest)
     found = []
-    for row, code in zip(logits, expected.codes[:, 0], strict=True):
+    for row, code in zip(logits, codes[:, 0], strict=True):
         found.append(greedy.choose(row))
         greedy.accept(int(code))
     return np.array(found)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -15,7 +15,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from export.byte_rows import multiply_bytes
-from export.calibration import spoken_codes
+from export.calibration import Spoken, spoken
 from export.checkpoint import Checkpoint, CheckpointError
 from export.codec_precision import Chosen, export_quantised
 from export.encoders_parity import encode_sample
@@ -33,12 +33,14 @@ from export.graphs.graph import export_graph, save_graph
 from export.graphs.speaker_encoder import SpeakerEncoder, SpeakerEncoderOnnxConfig
 from export.graphs.talker import Talker, TalkerOnnxConfig
 from export.halves import store_halves, store_tables_in_bfloat16
+from export.kv_cache import Agreement, try_cache
 from export.layer_inputs import layer_inputs
 from export.parity import measure, reference
 from export.publish import describe, publish
 from export.quantise import PRECISIONS, GraphFormats, quantise_graph
 from export.tables import write_codec_table, write_predictor_table, write_text_table, write_tokenizer
 from server.engine.bundle import open_prompts
+from server.engine.reference import Reference
 from server.graphs.session import CPU_LACKS
 from server.manifest import (
     CODEC_ENCODER,
@@ -49,6 +51,9 @@ from server.manifest import (
     TOKENIZER,
     Manifest,
 )
+
+KVCache = Literal["auto", "float32", "int8"]
+"""What the talker's KV cache is to be; `auto` is int8 where a precision has quantised weights and few codes change."""
 
 
 @dataclass
@@ -65,6 +70,9 @@ class Conversion:
         alphabet: the only characters that the model was trained on; None where it reads any.
         whole_text: whether the model was trained on no text that comes while it speaks.
         validate: whether each exported graph is compared with its PyTorch module.
+        kv_cache: what the talker's KV cache is to be.
+        spoken: what the talker and the code predictor say, where something is calibrated with that.
+        kept_codes: how many codes an int8 KV cache leaves as they are, where that was measured.
         chosen: how the codec decoder computes, where that was to be chosen; it goes into the manifest.
         parity: what the parity stage found; it goes into the manifest and the closing table.
         notes: what the user should know of, beside the closing table.
@@ -80,6 +88,9 @@ class Conversion:
     alphabet: str | None = None
     whole_text: bool = False
     validate: bool = True
+    kv_cache: KVCache = "auto"
+    spoken: list[Spoken] = field(default_factory=list)
+    kept_codes: Agreement | None = None
     chosen: Chosen | None = None
     parity: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -198,10 +209,38 @@ def _inputs_of_few_bits(context: Conversion, formats: Mapping[str, GraphFormats]
 
     if all(one.mlp.bits == one.others.bits == 8 for one in formats.values()):
         return {}
-    manifest = context.manifest()
-    voice = encode_sample(context.checkpoint).voice if manifest.clones else None
-    asked = {graph: wanted(graph) for graph in ("talker", "code_predictor")}
+    manifest, asked = context.manifest(), {graph: wanted(graph) for graph in ("talker", "code_predictor")}
+    voice = _voice_of(context, manifest)
     return layer_inputs(context.checkpoint, context.output, manifest, asked, context.tick, voice)
+
+
+def _voice_of(context: Conversion, manifest: Manifest) -> Reference | None:
+    """What a model that clones voices speaks with while it is measured."""
+    return encode_sample(context.checkpoint).voice if manifest.clones else None
+
+
+def quantises(precision: str) -> bool:
+    """Whether the weights of a precision are quantised for the CPU, so that codes are not exact in any case."""
+    return bool(PRECISIONS.get(precision)) and precision not in NARROW_TYPES
+
+
+def _speech(context: Conversion) -> None:
+    """What the next two stages are calibrated and measured with; nothing where there is nothing to calibrate."""
+    if quantises(context.precision):
+        manifest = context.manifest()
+        context.spoken = spoken(context.output, manifest, context.tick, _voice_of(context, manifest))
+
+
+def _kv_cache(context: Conversion) -> None:
+    if not context.spoken or context.kv_cache == "float32":
+        return
+    force = context.kv_cache == "int8"
+    found = context.kept_codes = try_cache(context.output, context.manifest(), context.spoken, force=force)
+    if not (force or found.enough):
+        context.notes.append(
+            f"the KV cache stays in float32, and slower at length: in int8 {found.equal} of {found.compared} greedy "
+            "codes of codebook 0 stay the same; --kv-cache int8 takes it all the same"
+        )
 
 
 def _codec_decoder(context: Conversion) -> None:
@@ -209,11 +248,9 @@ def _codec_decoder(context: Conversion) -> None:
         return CodecDecoder.from_checkpoint(context.checkpoint)
 
     narrowed = context.precision in NARROW_TYPES
-    if PRECISIONS.get(context.precision) and not narrowed:
-        manifest = context.manifest()
-        voice = encode_sample(context.checkpoint).voice if manifest.clones else None
-        codes = spoken_codes(context.output, manifest, context.tick, voice)
-        rate = manifest.sizes.codec.sample_rate
+    if context.spoken:
+        codes = [one.codes for one in context.spoken]
+        rate = context.manifest().sizes.codec.sample_rate
         context.chosen = export_quantised(load, codes, context.output, rate, validate=context.validate)
         context.notes += _what_is_slower(context.chosen)
         path = context.output / "codec_decoder.onnx"
@@ -249,10 +286,15 @@ def _encoders(context: Conversion) -> None:
 
 
 def _parity(context: Conversion) -> None:
-    check_bundle(context, context.manifest())
+    manifest = context.manifest()
+    check_bundle(context, manifest)
     if context.chosen:
         in_float32, noise = map(str, context.chosen.in_float32), round(context.chosen.noise, 1)
         context.parity["codec_decoder"] = {"in_float32": list(in_float32), "noise_to_mask_db": noise}
+    if context.kept_codes:
+        kept = context.kept_codes
+        kind = manifest.kv_cache
+        context.parity["kv_cache"] = {"type": kind, "equal_in_int8": kept.equal, "compared": kept.compared}
     if not context.validate:
         context.parity |= {"validation": "off"}
         context.notes.append("--no-validate: no graph was compared with its PyTorch module; the table above stands")
@@ -289,6 +331,8 @@ STAGES = (
     Stage("talker", _talker),
     Stage("code predictor", _frame),
     Stage("quantisation", _quantise),
+    Stage("speech", _speech),
+    Stage("KV cache", _kv_cache),
     Stage("codec decoder", _codec_decoder),
     Stage("encoders", _encoders),
     Stage("parity", _parity),

@@ -243,6 +243,12 @@ class Manifest(_Strict):
         """Whether the model speaks with voices of recordings."""
         return self.model_type == "base"
 
+    @property
+    def kv_cache(self) -> str:
+        """The element type of the talker's KV cache, as its graph declares it: `int8`, `float32` or a GPU's."""
+        kinds = (spec.dtype for spec in self.graphs["talker"].inputs if spec.name.startswith("past."))
+        return next(kinds, "float32")
+
     @model_validator(mode="after")
     def _ids_fit(self) -> Self:
         most = self.sizes.talker.vocab_size

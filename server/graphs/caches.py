@@ -14,7 +14,6 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.graphs.session import CUDA_PRECISIONS
 from server.graphs.windows import Windows
 from server.manifest import Manifest, TalkerSizes
 
@@ -28,7 +27,9 @@ KEPT_POSITIONS = 512
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 _STRICT = "2"
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
+_FLOAT32 = 4  # bytes
+_ITEM_BYTES = {"int8": 1, "float16": 2, "bfloat16": 2}
 
 Shape = tuple[int, int, int, int]
 Saved = list[NDArray]
@@ -52,8 +53,12 @@ def cache_bytes(manifest: Manifest, slots: int, positions: int | None = None) ->
     sizes = manifest.sizes.talker
     if positions is not None:
         sizes = sizes.model_copy(update={"max_positions": min(positions, sizes.max_positions)})
-    narrow = manifest.precision in CUDA_PRECISIONS
-    return 2 * sizes.num_layers * prod(cache_shape(sizes, slots)) * (2 if narrow else 4)
+    return 2 * sizes.num_layers * prod(cache_shape(sizes, slots)) * item_bytes(manifest)
+
+
+def item_bytes(manifest: Manifest) -> int:
+    """Bytes of a number in the KV cache of a bundle."""
+    return _ITEM_BYTES.get(manifest.kv_cache, _FLOAT32)
 
 
 class Caches(Protocol):
@@ -103,7 +108,7 @@ class HostCaches:
     Where memory is taken at once, all slots have room for as many positions as the longest row needed so far.
 
     Args:
-        types: of each tensor's elements, float32 or float16, as ONNX Runtime names them.
+        types: of each tensor's elements, float32, float16 or int8, as ONNX Runtime names them.
         shape: of each.
     """
 

@@ -152,16 +152,24 @@ def in_parts(size: int) -> list[str]:
     return [TEXT[start : start + size] for start in range(0, len(TEXT), size)]
 
 
+@pytest.fixture
+def seed() -> int:
+    """A seed whose row goes on until behind the end of its text."""
+    return SEED
+
+
 @pytest.mark.parametrize("starving", [True, False])
-def test_any_cuts_give_the_codes_of_the_text_at_once_beside_other_rows(bundle: OpenBundle, starving: bool) -> None:
+def test_any_cuts_give_the_codes_of_the_text_at_once_beside_other_rows(
+    bundle: OpenBundle, seed: int, starving: bool
+) -> None:
     decoder = CodesOfAudio(bundle.codec_decoder)
     with engine_of(dataclasses.replace(bundle, codec_decoder=decoder)) as engine:
-        job = at_once(engine)
+        job = at_once(engine, seed=seed)
         engine.submit(job)
         expected = decoder.of(list(job))
         assert len(expected) > len(job.following), "it ends before its text is fed"
         for size in (1, 4, 11, len(TEXT)):
-            other, cut = at_once(engine, "Another one, beside it.", 7), live(engine)
+            other, cut = at_once(engine, "Another one, beside it.", 7), live(engine, seed=seed)
             engine.submit(cut)
             engine.submit(other)
             fed(cut, in_parts(size), starving=starving)

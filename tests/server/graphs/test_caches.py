@@ -33,14 +33,20 @@ def strict_linux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(caches, "OVERCOMMIT", tmp_path / "overcommit_memory")
 
 
+@pytest.fixture
+def folder() -> Path:
+    """The bundle whose caches are looked at."""
+    return RANDOM_BUNDLE
+
+
 @pytest.fixture(params=[windows, strict_linux])
-def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Open:
+def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path) -> Open:
     """Opens the bundle on a system that takes memory at once."""
 
     def opened() -> OpenBundle:
         with monkeypatch.context() as patch:
             request.param(patch, tmp_path)
-            return open_bundle(RANDOM_BUNDLE, provider="cpu", threads=1, slots=SLOTS, positions=POSITIONS)
+            return open_bundle(folder, provider="cpu", threads=1, slots=SLOTS, positions=POSITIONS)
 
     return opened
 
@@ -101,9 +107,9 @@ def test_little_is_taken_at_the_start(at_once: Open, monkeypatch: pytest.MonkeyP
     assert host_caches(bundle).nbytes == cache_bytes(bundle.manifest, SLOTS)
 
 
-def test_rows_are_the_same_in_memory_that_grows(at_once: Open) -> None:
+def test_rows_are_the_same_in_memory_that_grows(at_once: Open, folder: Path) -> None:
     """Prefilled, decoded across two moves beside others, saved, restored and swapped."""
-    lazy = open_bundle(RANDOM_BUNDLE, provider="cpu", threads=1, slots=SLOTS, positions=POSITIONS)
+    lazy = open_bundle(folder, provider="cpu", threads=1, slots=SLOTS, positions=POSITIONS)
     assert host_caches(lazy).nbytes == cache_bytes(lazy.manifest, SLOTS)
     grown = at_once()
     heard: list[list[np.ndarray]] = []
@@ -160,8 +166,9 @@ import numpy as np, psutil
 from server.graphs.caches import KEPT_POSITIONS, HostCaches
 
 heads, positions, head_dim = 4, int(sys.argv[1]), 64
-caches = HostCaches(["tensor(float)"] * 8, (3, heads, positions, head_dim))
-row, kept = (8 * heads * count * head_dim * 4 for count in (positions, KEPT_POSITIONS))
+element, size = sys.argv[2:]
+caches = HostCaches([f"tensor({element})"] * 8, (3, heads, positions, head_dim))
+row, kept = (8 * heads * count * head_dim * int(size) for count in (positions, KEPT_POSITIONS))
 
 def resident():
     return psutil.Process().memory_info().rss
@@ -188,11 +195,11 @@ print(row, kept, taken, held, moved, left, again)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes pages back")
-@pytest.mark.parametrize("positions", [8192, 8187])
-def test_memory_of_a_long_row_goes_back(positions: int) -> None:
+@pytest.mark.parametrize(("positions", "element", "size"), [(8192, "float", 4), (8187, "float", 4), (32763, "int8", 1)])
+def test_memory_of_a_long_row_goes_back(positions: int, element: str, size: int) -> None:
     """What is resident in a process of its own, for a row of 67 MB; ends of heads lie within pages, or not."""
     measured = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(positions)], check=True, capture_output=True, text=True
+        [sys.executable, "-c", MEASURE, str(positions), element, str(size)], check=True, capture_output=True, text=True
     ).stdout
     row, kept, taken, held, moved, left, again = map(int, measured.split())
     slack = 4 << 20  # what the interpreter itself takes and lets go of meanwhile
@@ -218,8 +225,8 @@ def test_giving_memory_back_touches_no_other_row() -> None:
             np.testing.assert_array_equal(kept, expected[:, :length])
 
 
-def test_a_row_in_a_slot_that_was_given_back_is_as_ever() -> None:
-    talker = open_bundle(RANDOM_BUNDLE, provider="cpu", threads=1, slots=2).talker
+def test_a_row_in_a_slot_that_was_given_back_is_as_ever(folder: Path) -> None:
+    talker = open_bundle(folder, provider="cpu", threads=1, slots=2).talker
     size, length = talker.sizes.hidden_size, KEPT_POSITIONS + 200
     prompts = np.random.default_rng(0).normal(size=(2, length, size)).astype(np.float32)
     expected = [talker.prefill(0, prompt).logits for prompt in prompts]

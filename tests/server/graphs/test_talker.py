@@ -52,7 +52,10 @@ def test_memory_is_that_of_the_graphs_caches(bundle: OpenBundle) -> None:
     specs = [spec for spec in bundle.manifest.graphs["talker"].inputs if spec.name.startswith("past.")]
     assert {len(spec.shape) for spec in specs} == {4}
     positions = [prod(length for length in spec.shape if isinstance(length, int)) for spec in specs]
-    assert cache_bytes(bundle.manifest, SLOTS) == 4 * SLOTS * sizes.max_positions * sum(positions)
+    item = {np.dtype(spec.dtype).itemsize for spec in specs}
+    assert [cache_bytes(bundle.manifest, SLOTS)] == [
+        size * SLOTS * sizes.max_positions * sum(positions) for size in item
+    ]
 
 
 def test_memory_of_the_real_sizes(bundle: OpenBundle) -> None:
@@ -60,14 +63,19 @@ def test_memory_of_the_real_sizes(bundle: OpenBundle) -> None:
     sizes = bundle.manifest.sizes.talker
     real = {"num_layers": 28, "num_kv_heads": 8, "head_dim": 128, "max_positions": 8192}
 
-    def bytes_of(precision: str, **other: int) -> int:
-        talker = sizes.model_copy(update=real | other)
-        update = {"precision": precision, "sizes": bundle.manifest.sizes.model_copy(update={"talker": talker})}
+    def bytes_of(dtype: str, **other: int) -> int:
+        talker, graph = sizes.model_copy(update=real | other), bundle.manifest.graphs["talker"]
+        specs = [
+            spec.model_copy(update={"dtype": dtype}) if spec.name.startswith("past.") else spec for spec in graph.inputs
+        ]
+        graphs = bundle.manifest.graphs | {"talker": graph.model_copy(update={"inputs": specs})}
+        update = {"graphs": graphs, "sizes": bundle.manifest.sizes.model_copy(update={"talker": talker})}
         return cache_bytes(bundle.manifest.model_copy(update=update), 8)
 
-    assert bytes_of("int8") == 8 * 8192 * 224 * 1024
-    assert bytes_of("int8", head_dim=120) == bytes_of("int8"), "padded for the kernel"
-    assert bytes_of("bf16") == bytes_of("fp16") == bytes_of("int4_bf16") == bytes_of("int8") // 2
+    assert bytes_of("float32") == 8 * 8192 * 224 * 1024
+    assert bytes_of("float32", head_dim=120) == bytes_of("float32"), "padded for the kernel"
+    assert bytes_of("bfloat16") == bytes_of("float16") == bytes_of("float32") // 2
+    assert bytes_of("int8") == bytes_of("float32") // 4
 
 
 @pytest.mark.parametrize("device_caches", [False, True])

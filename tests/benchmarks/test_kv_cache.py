@@ -1,0 +1,48 @@
+"""`python -m benchmarks.kv_cache`: what it compares, and that it can tell kinds of scales apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import kv_cache
+from benchmarks.kv_cache import agreement_table, scales_to_try, table
+from tests.bundles import RANDOM_BUNDLE, TINY_BUNDLE
+from tests.int8_cache import with_int8_cache
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of a table below its head."""
+    return [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+
+
+def test_bundles_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_cache, "OPENED", 1)
+    small = with_int8_cache(RANDOM_BUNDLE, tmp_path / "small")
+    found = cells(table([RANDOM_BUNDLE, small], rows=[1, 2], pasts=[3], threads=1))
+    assert [row[:4] for row in found] == [
+        [name, kind, "3", rows] for rows in "12" for name, kind in ((RANDOM_BUNDLE.name, "float32"), ("small", "int8"))
+    ]
+    assert [row[-1] for row in found if row[1] == "float32"] == ["1.00", "1.00"]
+
+
+def test_kinds_of_scales() -> None:
+    seen = [np.array([[1.0, 2.0], [4.0, 3.0]], np.float32)[None, :, None]]
+    tried = {name: scales[0][0, :, 0].tolist() for name, scales in scales_to_try(seen, 2.0).items()}
+    assert tried == {
+        "a scale a channel": [[1, 2], [4, 3]],
+        "the same without room": [[0.5, 1], [2, 1.5]],
+        "a scale a head": [[2, 2], [4, 4]],
+        "a scale a tensor": [[4, 4], [4, 4]],
+    }
+
+
+def test_codes_of_held_out_sentences_are_compared() -> None:
+    found = cells(agreement_table(TINY_BUNDLE, sentences=1))
+    assert len(found) == 4
+    for _, counts, changed in found:
+        equal, compared = map(int, counts.split(" of "))
+        assert 0.5 * compared < equal <= compared > 10
+        assert 0 < float(changed) < 0.2
