@@ -15,7 +15,7 @@ from server.graphs.codec_decoder import CodecDecoder
 from server.graphs.cuda.codec_decoder import PooledCodecDecoder
 from server.graphs.cuda.memory import DeviceMemory
 from server.graphs.memory import HostMemory
-from server.graphs.pages import MappedTable, give_back_mapped, trim_heap
+from server.graphs.pages import MappedTable, give_back_mapped, trim_heap, use_huge_pages
 from server.graphs.session import CUDA_PRECISIONS, Chosen, Session, open_session
 from server.graphs.talker import Talker
 from server.manifest import (
@@ -112,6 +112,8 @@ def open_on(
     )
     give_back_mapped(folder)
     trim_heap()
+    if device == "cpu":
+        use_huge_pages()
     return bundle
 
 

@@ -1,4 +1,5 @@
-"""Memory that this process has no more use for, given back to the system. Elsewhere than on Linux nothing happens."""
+"""What this process asks of the system's memory: to take back what has no more use, and to have large pages for what is
+read all the time. Elsewhere than on Linux nothing happens."""
 
 from __future__ import annotations
 
@@ -14,31 +15,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAPPINGS = Path("/proc/self/smaps")
-_FIRST_LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S{4} \S+ \S+ \d+ +(/.*)")
-"""The line of a mapped file: addresses, then permissions, offset, device, inode and path."""
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
+_FIRST_LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)")
+"""The first line of a mapping: addresses, then permissions, offset, device, inode and path."""
 _WRITTEN = ("Anonymous:", "Swap:")
 """Fields that count the pages of a mapping which are no longer the file's."""
 
 
+_MADV_COLLAPSE = 25
+"""This number is in Linux' mman.h, since 6.1; Python has no name for it."""
+_FILLED = 0.95
+"""A block is joined into large pages if at least this part of it is in memory, since joining fills the rest."""
+
+
 class Mapping(NamedTuple):
-    """A file, or a part of it, as it lies in this process' memory; `resident` and `written` are bytes."""
+    """A stretch of this process' memory; `resident` and `written` are bytes.
+
+    `path` is the file's, in brackets what the system calls a stretch of another kind, or empty. `flags` are those of
+    proc(5), of two letters each.
+    """
 
     address: int
     size: int
+    permissions: str
     path: str
-    resident: int
-    written: int
+    resident: int = 0
+    written: int = 0
+    flags: tuple[str, ...] = ()
 
 
 def mappings(folder: Path) -> list[Mapping]:
     """The files of a folder that are mapped; none where the system does not tell."""
+    return [mapping for mapping in _all_mappings() if Path(mapping.path).parent == folder.resolve()]
+
+
+def _all_mappings() -> list[Mapping]:
     if sys.platform != "linux":
         return []
     try:
         lines = MAPPINGS.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:  # no /proc, in some sandboxes
         return []
-    return [mapping for mapping in _parse(lines) if Path(mapping.path).parent == folder.resolve()]
+    return list(_parse(lines))
 
 
 def _parse(lines: Iterable[str]) -> Iterator[Mapping]:
@@ -48,15 +66,13 @@ def _parse(lines: Iterable[str]) -> Iterator[Mapping]:
             if found:
                 yield found
             start, stop = (int(address, 16) for address in first.group(1, 2))
-            found = Mapping(start, stop - start, first[3], 0, 0)
-        elif line[0] in "0123456789abcdef":  # a mapping of no file
-            if found:
-                yield found
-            found = None
+            found = Mapping(start, stop - start, first[3], first[4])
         elif found and line.startswith("Rss:"):
             found = found._replace(resident=found.resident + _kilobytes(line))
         elif found and line.startswith(_WRITTEN):
             found = found._replace(written=found.written + _kilobytes(line))
+        elif found and line.startswith("VmFlags:"):
+            found = found._replace(flags=tuple(line.split()[1:]))
     if found:
         yield found
 
@@ -74,6 +90,28 @@ def give_back_mapped(folder: Path) -> None:
     for mapping in mappings(folder):
         if mapping.resident and not mapping.written:
             _libc().madvise(ctypes.c_void_p(mapping.address), ctypes.c_size_t(mapping.size), mmap.MADV_DONTNEED)
+
+
+def use_huge_pages() -> None:
+    """Have the system join large blocks of memory into its large pages (2 MiB on most processors).
+
+    These are the weights that ONNX Runtime has re-packed: each frame reads all of them, and with pages of 4 KiB the
+    processor looks up as many addresses as there are pages. What is not in memory as a whole stays as it is, and so do
+    caches that were declared to be filled bit by bit. The system may decline; nothing depends on it.
+    """
+    try:
+        page = int((HUGE_PAGES / "hpage_pmd_size").read_text("ascii"))
+        if "[never]" in (HUGE_PAGES / "enabled").read_text("ascii"):
+            return
+    except (OSError, ValueError):  # a kernel without them, or a sandbox
+        return
+    for block in _all_mappings():
+        start, stop = -(-block.address // page) * page, (block.address + block.size) // page * page
+        private = block.permissions == "rw-p" and not block.path.startswith("/")
+        if not private or start >= stop or block.resident < _FILLED * block.size or "nh" in block.flags:
+            continue
+        for advice in (mmap.MADV_HUGEPAGE, _MADV_COLLAPSE):
+            _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), advice)
 
 
 def trim_heap() -> None:

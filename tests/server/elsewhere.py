@@ -31,7 +31,7 @@ PATHS_OF_LINUX = {
     "server.graphs.caches": ("OVERCOMMIT",),
     "server.graphs.control_groups": ("GROUPS_OF_PROCESS", "MOUNT"),
     "server.graphs.cores": ("TOPOLOGY",),
-    "server.graphs.pages": ("MAPPINGS",),
+    "server.graphs.pages": ("HUGE_PAGES", "MAPPINGS"),
 }
 """Constants of ours that only Linux has files for."""
 LIBRARIES = (

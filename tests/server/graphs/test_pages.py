@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from server.engine.provider import open_bundle
 from server.graphs import pages
 from server.graphs.frame_state import Controls
-from server.graphs.pages import MappedTable, give_back_mapped, mappings, trim_heap
+from server.graphs.pages import MappedTable, give_back_mapped, mappings, trim_heap, use_huge_pages
 from tests.bundles import RANDOM_BUNDLE
 from tests.predicted import predict
 
@@ -76,7 +77,74 @@ def test_other_systems_have_none_of_it(tmp_path: Path, monkeypatch: pytest.Monke
         assert mappings(tmp_path) == []
         give_back_mapped(tmp_path)
         trim_heap()
+        use_huge_pages()
         assert bytes(view) == (tmp_path / "weights").read_bytes()
+
+
+PAGE = 1 << 21
+"""Bytes of a large page in the tests below."""
+
+
+class Advised:
+    """Stands in for the C library: keeps what it is told about which bytes."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int, int]] = []
+
+    def madvise(self, address: ctypes.c_void_p, size: ctypes.c_size_t, advice: int) -> int:
+        assert address.value is not None
+        self.told.append((address.value, size.value, advice))
+        return -1  # as a system that declines
+
+
+def stretch(start: int, size: int, *, rights: str = "rw-p", path: str = "", filled: float = 1, flags: str = "") -> str:
+    """A mapping as Linux tells of it."""
+    resident = int(filled * size) // 1024
+    return f"{start:x}-{start + size:x} {rights} 0 00:00 0 {path}\nRss: {resident} kB\nVmFlags: rd wr {flags}\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "joined"),
+    [
+        (stretch(PAGE, 4 * PAGE), [(PAGE, 4 * PAGE)]),
+        (stretch(PAGE + 4096, 4 * PAGE), [(2 * PAGE, 3 * PAGE)]),
+        (stretch(PAGE, 4 * PAGE, path="[heap]", filled=0.97), [(PAGE, 4 * PAGE)]),
+        (stretch(PAGE, PAGE) + stretch(9 * PAGE, 2 * PAGE), [(PAGE, PAGE), (9 * PAGE, 2 * PAGE)]),
+        (stretch(PAGE + 4096, 2 * PAGE - 8192), []),
+        (stretch(PAGE, 4 * PAGE, filled=0.6), []),
+        (stretch(PAGE, 4 * PAGE, flags="nh"), []),
+        (stretch(PAGE, 4 * PAGE, path="/models/talker.onnx_data"), []),
+        (stretch(PAGE, 4 * PAGE, rights="rw-s"), []),
+        (stretch(PAGE, 4 * PAGE, rights="r-xp"), []),
+        ("", []),
+    ],
+    ids=["whole", "cut to pages", "heap", "two", "no page", "gaps", "declined", "file", "shared", "code", "none"],
+)
+def test_large_blocks_are_joined(
+    told: str, joined: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "smaps").write_text(told)
+    (tmp_path / "hpage_pmd_size").write_text(f"{PAGE}\n")
+    (tmp_path / "enabled").write_text("always [madvise] never\n")
+    heard = Advised()
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(pages, "MAPPINGS", tmp_path / "smaps")
+    monkeypatch.setattr(pages, "HUGE_PAGES", tmp_path)
+    monkeypatch.setattr(pages, "_libc", lambda: heard)
+    use_huge_pages()
+    assert heard.told == [(*block, advice) for block in joined for advice in (14, 25)]
+    (tmp_path / "enabled").write_text("always madvise [never]\n")
+    use_huge_pages()
+    assert len(heard.told) == 2 * len(joined)
+
+
+@on_linux
+def test_what_is_joined_stays_the_same() -> None:
+    values = np.random.default_rng(0).bytes(4 * PAGE)
+    with mmap.mmap(-1, 4 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as view:
+        view[:] = values
+        use_huge_pages()
+        assert view[:] == values
 
 
 @on_linux
