@@ -28,7 +28,7 @@ from export.checkpoint import open_checkpoint
 from export.parity import measure, reference
 from server.bench.report import machine
 from server.bench.speak import speak
-from server.engine.bundle import open_prompts
+from server.engine.bundle import OpenBundle, open_prompts
 from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.manifest import CODEC_TABLE, MANIFEST_NAME, read_manifest
@@ -51,13 +51,12 @@ def bundle_of(checkpoint: Path, precision: str, folder: Path, options: Sequence[
     return bundle
 
 
-def milliseconds(bundles: Mapping[str, Path], threads: int, frames: int, rounds: int) -> dict[str, list[float]]:
-    """Time of talker and code predictor for a frame of one row, by precision and round; the bundles take turns."""
-    watches = {name: Stopwatch() for name in bundles}
-    opened = {name: open_bundle(path, provider="cpu", threads=threads, slots=1) for name, path in bundles.items()}
+def milliseconds(opened: Mapping[str, OpenBundle], frames: int, rounds: int) -> dict[str, list[float]]:
+    """Time of talker and code predictor for a frame of one row, by name and round; the bundles take turns."""
+    watches = {name: Stopwatch() for name in opened}
     timed = {name: timed_bundle(bundle, watches[name]) for name, bundle in opened.items()}
     synthesizers = {name: Synthesizer(bundle) for name, bundle in timed.items()}
-    found: dict[str, list[float]] = {name: [] for name in bundles}
+    found: dict[str, list[float]] = {name: [] for name in opened}
     for seed in range(rounds + 1):
         for name, watch in watches.items():
             watch.seconds.clear()
@@ -107,7 +106,10 @@ def main() -> None:
     bundles = {one: bundle_of(checkpoint, one, options.bundles, conversion) for one in options.precision}
     held_out = HELD_OUT.read_text("utf-8").splitlines()
     equal = agreement(checkpoint, bundles, sentences(held_out, options.texts))
-    times = milliseconds(bundles, options.threads, options.frames, options.rounds)
+    opened = {
+        name: open_bundle(path, provider="cpu", threads=options.threads, slots=1) for name, path in bundles.items()
+    }
+    times = milliseconds(opened, options.frames, options.rounds)
     first = options.precision[0]
     print(f"{checkpoint.name}, {options.texts} texts, {options.threads} threads; {machine()}\n")
     print(
