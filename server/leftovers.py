@@ -13,7 +13,10 @@ LEFT_SECONDS = 3600.0
 
 def remove_leftovers(folder: Path, names: re.Pattern[str]) -> None:
     """Remove the files of a folder that have such names, which unfinished files alone have, once nobody writes them."""
-    for path in folder.glob(".*"):
+    found: list[Path] = []
+    with suppress(OSError):  # who reads the folder tells that it cannot be read
+        found = [path for path in folder.glob(".*") if names.fullmatch(path.name)]
+    for path in found:
         with suppress(OSError):  # another process has removed it, or this one may not: it does no harm where it is
-            if names.fullmatch(path.name) and time.time() - path.stat().st_mtime > LEFT_SECONDS:
+            if time.time() - path.stat().st_mtime > LEFT_SECONDS:
                 path.unlink()

@@ -49,3 +49,7 @@ def test_those_of_a_process_at_work_stay(tmp_path: Path, opened: type, unfinishe
 
 def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
     VoiceFolder(tmp_path / "voices")
+
+
+def test_a_folder_that_cannot_be_read_is_told_by_who_reads_it(tmp_path: Path) -> None:
+    assert VoiceFolder(tmp_path / ("x" * 300)).all() == []
