@@ -99,6 +99,7 @@ class Job:
         spare: whether it is made in advance, so that it may only have a slot that no other job waits for as long as
             another job of its listener has one or waits; and no place in the queue counts.
         listener: who hears it, the same for all jobs of one request; None where there is no other job.
+        speed: how many seconds of its audio the listener hears in a second.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Job:
         repeated_tokens: int = 0,
         spare: bool = False,
         listener: Listener | None = None,
+        speed: float = 1.0,
     ) -> None:
         self.prompt = prompt
         self.sampling = sampling
@@ -123,6 +125,7 @@ class Job:
         self.repeated_tokens = repeated_tokens
         self.spare = spare
         self.listener = listener or Listener()
+        self.speed = speed
         self.patience = math.inf
         """Seconds that it waits for text at a time, where that comes while it is spoken."""
         self.frames = 0

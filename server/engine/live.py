@@ -165,7 +165,7 @@ class LiveJob(Job):
 
     Args:
         text: `Engine.live_text`, of this job alone.
-        sampling, seed, max_frames, capacity, spare, listener: as for `Job`.
+        sampling, seed, max_frames, capacity, spare, listener, speed: as for `Job`.
         patience: seconds without the text that the next frame takes, after which the job ends with `TextLateError`.
         measure: of the text so far, for the runaway guard; None keeps it out.
     """
@@ -182,10 +182,18 @@ class LiveJob(Job):
         measure: Measure | None = None,
         spare: bool = False,
         listener: Listener | None = None,
+        speed: float = 1.0,
     ) -> None:
-        tokens = None if measure is None else 0
         super().__init__(
-            _NO_PROMPT, sampling, seed, max_frames, capacity, text_tokens=tokens, spare=spare, listener=listener
+            _NO_PROMPT,
+            sampling,
+            seed,
+            max_frames,
+            capacity,
+            text_tokens=None if measure is None else 0,
+            spare=spare,
+            listener=listener,
+            speed=speed,
         )
         self.patience = patience
         self._text = text

@@ -36,7 +36,7 @@ class Scheduler:
     Args:
         slots: rows that can be under way at once.
         max_waiting: jobs that may wait for a slot, spare ones not counted.
-        frame_seconds: that a codec frame is heard.
+        frame_seconds: that a codec frame is heard at a speed of 1.
     """
 
     def __init__(self, slots: int, max_waiting: int, frame_seconds: float) -> None:
@@ -138,7 +138,8 @@ class Scheduler:
     def drop(self, row: Row, now: float) -> None:
         """A row leaves at this time by `time.perf_counter`, and its slot is free."""
         self.rows.remove(row)
-        row.job.listener.hear(0.0 if row.error else row.job.frames * self._frame_seconds, now)
+        job = row.job
+        job.listener.hear(0.0 if row.error else job.frames * self._frame_seconds / job.speed, now)
 
     def drop_over(self) -> list[Job]:
         """Drop jobs that are over, for the most part since their consumer has left.

@@ -201,7 +201,8 @@ class FakeEngine:
             job.on_consumer = self._wake
             job.submitted = time.perf_counter()
             self._waiting.append(job)
-            told = {name: getattr(job, name) for name in ("seed", "max_frames", "text_tokens", "spare", "capacity")}
+            names = ("seed", "max_frames", "text_tokens", "spare", "capacity", "speed")
+            told = {name: getattr(job, name) for name in names}
             self._note("submitted", **told, sampling=vars(job.sampling))
             self._changed.notify_all()
 

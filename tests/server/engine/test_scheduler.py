@@ -38,10 +38,10 @@ class ScriptedJob(Job):
 
 
 def job_of(
-    *, spare: bool = False, listener: Listener | None = None, live: bool = False, at: float = 0.0
+    *, spare: bool = False, listener: Listener | None = None, live: bool = False, at: float = 0.0, speed: float = 1.0
 ) -> ScriptedJob:
     """A job that comes at some time."""
-    job = ScriptedJob(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare, listener=listener)
+    job = ScriptedJob(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare, listener=listener, speed=speed)
     job.awaits_text, job.submitted = live, at
     return job
 
@@ -92,9 +92,15 @@ class SchedulerMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(spare=st.booleans(), live=st.booleans(), whose=st.sampled_from([None, "book", "letter"]))
-    def add(self, spare: bool, live: bool, whose: str | None) -> None:
-        job = job_of(spare=spare, listener=getattr(self, whose) if whose else None, live=live, at=self.now)
+    @rule(
+        spare=st.booleans(),
+        live=st.booleans(),
+        whose=st.sampled_from([None, "book", "letter"]),
+        speed=st.sampled_from([0.5, 1.0]),
+    )
+    def add(self, spare: bool, live: bool, whose: str | None, speed: float) -> None:
+        listener = getattr(self, whose) if whose else None
+        job = job_of(spare=spare, listener=listener, live=live, at=self.now, speed=speed)
         places = self.max_waiting + self.slots - len(self.held())
         if not spare and sum(not waiting.over for waiting in self.queues[False]) >= places:
             with pytest.raises(QueueFull):
@@ -225,7 +231,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if number < len(rows):
                 job = rows[number].job
                 rows[number].error = JobError("no speech") if failed else None
-                heard_to = self.heard_to[job.listener] + (0 if failed else job.frames * FRAME_SECONDS)
+                heard_to = self.heard_to[job.listener] + (0 if failed else job.frames * FRAME_SECONDS / job.speed)
                 self.heard_to[job.listener] = max(heard_to, self.now)
                 self.rows.remove(rows[number])
                 self.scheduler.drop(rows[number], self.now)

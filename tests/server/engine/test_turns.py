@@ -27,10 +27,14 @@ AHEAD = 5
 
 @dataclass
 class Reader:
-    """A request whose chunks have so many frames each, and whose listener plays from the first frame on."""
+    """A request whose chunks have so many frames each, and whose listener plays from the first frame on.
+
+    Its speech has a speed: so many seconds of what is made are heard in one.
+    """
 
     name: str
     chunks: list[int]
+    speed: float = 1.0
     listener: Listener = field(default_factory=Listener)
     jobs: list[Job] = field(default_factory=list)
     began: float | None = None
@@ -43,7 +47,9 @@ class Reader:
         ahead = 1 if self.began is None else AHEAD
         while len(self.jobs) < len(self.chunks) and sum(not job.over for job in self.jobs) < ahead:
             frames = self.chunks[len(self.jobs)]
-            job = Job(NO_PROMPT, SAMPLING, 0, frames, 9999, spare=bool(self.jobs), listener=self.listener)
+            job = Job(
+                NO_PROMPT, SAMPLING, 0, frames, 9999, spare=bool(self.jobs), listener=self.listener, speed=self.speed
+            )
             job.submitted = now
             self.jobs.append(job)
             scheduler.add(job)
@@ -53,13 +59,13 @@ class Reader:
 
     @property
     def played(self) -> float:
-        """Seconds of audio that have been made in order."""
+        """Seconds to be heard that have been made in order."""
         frames = 0
         for job in self.jobs:
             frames += job.frames
             if not job.over:
                 break
-        return frames * FRAME_SECONDS
+        return frames * FRAME_SECONDS / self.speed
 
     @property
     def over(self) -> bool:
@@ -82,8 +88,8 @@ class Simulation:
         self.now = 0.0
         self.readers: list[Reader] = []
 
-    def come(self, name: str, chunks: list[int]) -> Reader:
-        reader = Reader(name, chunks)
+    def come(self, name: str, chunks: list[int], speed: float = 1.0) -> Reader:
+        reader = Reader(name, chunks, speed)
         reader.submit(self.scheduler, self.now)
         self.readers.append(reader)
         return reader
@@ -126,6 +132,16 @@ def test_who_is_heard_keeps_a_row_while_others_come_for_all_of_them() -> None:
     assert listener.silent == 0.0
     simulation.run(10.0)
     assert all(other.began is not None for other in others), "each has had its turn"
+
+
+def test_who_hears_twice_as_fast_keeps_a_row_too() -> None:
+    """Less has been made in advance for a fast listener than for another one of the same audio."""
+    simulation = Simulation(slots=1, speed=2.2)
+    listener = simulation.come("listener", [CHUNK] * 1000, speed=2.0)
+    simulation.run(60.0)
+    simulation.come("other", [LONG_CHUNK])
+    simulation.run(20.0)
+    assert listener.silent == 0.0
 
 
 @pytest.mark.parametrize("slots", [1, 2, 4])

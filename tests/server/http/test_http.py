@@ -136,6 +136,11 @@ def test_sampling_reaches_the_engine(client: httpx.Client, fake_server: RunningS
         assert (sampling["temperature"], sampling["predictor_temperature"]) == (0, 0)
 
 
+def test_the_engine_is_told_how_fast_its_audio_is_heard(client: httpx.Client, fake_server: RunningServer) -> None:
+    speak(client, seed=105, speed=2.0)
+    assert fake_server.wait_event("submitted", seed=105)["speed"] == 2.0
+
+
 def test_voice_language_instructions_and_layout_reach_the_prompt(
     client: httpx.Client, fake_server: RunningServer
 ) -> None:

@@ -153,6 +153,18 @@ def test_one_row_says_what_comes() -> None:
     assert heard.error is None
 
 
+def test_the_engine_is_told_how_fast_a_row_is_heard() -> None:
+    async def play() -> None:
+        text = live_text()
+        async with reading_of(text, speed=2.0) as (engine, _, heard):
+            text.feed("One two.")
+            text.end()
+            await until(lambda: heard.over, "the reading ends")
+            assert [job.speed for job in engine.jobs] == [2.0]
+
+    played(play)
+
+
 def test_a_word_is_given_to_the_row_before_the_text_has_ended() -> None:
     async def play() -> None:
         text = live_text()
