@@ -24,6 +24,7 @@ from server.manifest import Manifest
 from server.models.catalogue import Bundle, Bundles
 from server.models.names import HOW_TO_CLONE, means_default
 from server.models.pool_entry import SpeechEngine
+from server.models.threads import step_back
 from server.speech.fetching import Sources, file_of
 from server.speech.request import SpeechRequest
 from server.voices.folder import VoiceFolder
@@ -165,6 +166,8 @@ class Prepared:
 class References:
     """Reads recordings, and has engines encode them: one at a time, and each recording once.
 
+    The threads that do so have no higher priority than the engine's, which make speech meanwhile.
+
     Args:
         sources: where recordings may come from.
         most_seconds: of a recording.
@@ -174,8 +177,8 @@ class References:
         self.sources = sources
         self.most_seconds = most_seconds
         """Of a recording."""
-        self._readers = ThreadPoolExecutor(READERS, "recording")
-        self._encoder = ThreadPoolExecutor(1, "reference")
+        self._readers = ThreadPoolExecutor(READERS, "recording", step_back)
+        self._encoder = ThreadPoolExecutor(1, "reference", step_back)
         self._kept: OrderedDict[tuple[str, bytes], Reference] = OrderedDict()
         self._keeping = threading.Lock()
         self._waiting = 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from typing import Any
 
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from server.audio.recording import Recording, read_recording
 from server.engine.reference import Reference
 from server.errors import BusyError
+from server.models.threads import NICE
 from server.speech import cloning
 from server.speech.cloning import Prepared, References
 from server.speech.fetching import Sources
@@ -77,3 +81,33 @@ def test_what_has_been_encoded_does_not_wait_for_others(engine: Any) -> None:
         await slow
 
     asyncio.run(run())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such priorities")
+def test_reading_and_encoding_give_way_to_the_event_loop_as_the_engine_does(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both take seconds, and encoding takes as many processors as rows under way do."""
+    found: list[int] = []
+
+    def note() -> None:
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    def read(*arguments: Any, **options: Any) -> Recording:
+        note()
+        return read_recording(*arguments, **options)
+
+    def encode(samples: NDArray[np.float32], text: str | None) -> Reference:
+        note()
+        return Reference(np.zeros(4, np.float32))
+
+    async def run() -> None:
+        references = References(Sources(1_000_000))
+        await references.encode(await prepared(references, "a"), "base", engine)
+
+    monkeypatch.setattr(cloning, "read_recording", read)
+    engine.encode_reference = encode
+    note()
+    asyncio.run(run())
+    own, reading, encoding = found
+    assert reading == encoding == min(own + NICE, 19)
