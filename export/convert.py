@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from export.stages import Conversion
 
 DEFAULT_MODEL = "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice"
-_QUANTISED = ("int8", "mixed", "int4")
+_QUANTISED = ("int8", "w8a8", "mixed", "int4")
 """Precisions with quantised weights for the CPU, whose codes are not exact in any case."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -64,8 +64,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--kv-cache",
         choices=("auto", "float32", "int8"),
         default="auto",
-        help="of the talker, for int8, mixed and int4; int8 is faster at length and takes a quarter of the memory, and "
-        "auto takes it where it changes few codes (default: %(default)s)",
+        help="of the talker, for int8, w8a8, mixed and int4; int8 is faster at length and takes a quarter of the "
+        "memory, and auto takes it where it changes few codes (default: %(default)s)",
     )
     parser.add_argument("--revision", help="branch, tag or commit on the Hub (default: the main branch)")
     parser.add_argument(

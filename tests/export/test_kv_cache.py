@@ -15,9 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import export.kv_cache
 from export.calibration import Spoken, spoken
-from export.convert import main
+from export.convert import main, parse_arguments
 from export.graphs.operators import rotate
 from export.kv_cache import HEADROOM, LARGEST, agreement, quantise_cache, scales_of, try_cache
+from export.quantise import PRECISIONS
+from export.stages import quantises
 from server.graphs.bound_call import BoundCall
 from server.manifest import read_manifest
 from tests.closeness import assert_close
@@ -220,6 +222,11 @@ def test_by_default_it_is_int8_where_few_codes_change(conversion_of: Callable[..
     assert manifest.kv_cache == kept["type"] == ("int8" if enough else "float32")
 
 
+@pytest.mark.parametrize("precision", [one for one in PRECISIONS if quantises(one)])
+def test_it_can_be_asked_for_wherever_it_is_taken(precision: str) -> None:
+    assert parse_arguments(["--precision", precision, "--kv-cache", "int8"]).kv_cache == "int8"
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_is_for_quantised_weights_alone(
     precision: str, bundle_of: Callable[..., Path], tmp_path: Path, capsys
@@ -227,5 +234,5 @@ def test_it_is_for_quantised_weights_alone(
     with pytest.raises(SystemExit) as stopped:
         main(["--model", str(tmp_path), "--precision", precision, "--kv-cache", "int8"])
     assert stopped.value.code == 2
-    assert "--kv-cache int8 goes with --precision int8, mixed, int4" in capsys.readouterr().err
+    assert "--kv-cache int8 goes with --precision int8, w8a8, mixed, int4" in capsys.readouterr().err
     assert read_manifest(bundle_of("short", precision)).kv_cache == {"fp32": "float32", "bf16": "bfloat16"}[precision]
