@@ -206,6 +206,16 @@ def test_only_without_validation_a_decoder_in_float32_may_differ(
     assert chosen.noise > -250
 
 
+def test_a_graph_whose_samples_are_no_numbers_is_refused(
+    load: Callable[[], CodecDecoder], codes: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec_precision, "measure_parts", lambda *arguments: [])
+    monkeypatch.setattr(codec_precision, "export_parts", lambda *arguments, **options: tmp_path)
+    monkeypatch.setattr(codec_precision, "decoded", lambda path, codes: np.full(1, np.nan, np.float32))
+    with pytest.raises(ValueError, match="not those of PyTorch"):
+        export_quantised(load, codes, tmp_path, RATE)
+
+
 def test_samples_that_are_no_numbers_make_no_graph(
     load: Callable[[], CodecDecoder], codes: list[np.ndarray], tmp_path: Path
 ) -> None:
