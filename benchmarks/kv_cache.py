@@ -151,6 +151,8 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=20, help="to compare codes with (default: %(default)s)")
     options = parser.parse_args()
     if options.agreement:
+        if (kind := read_manifest(options.bundle[0]).kv_cache) != "float32":
+            parser.error(f"{options.bundle[0].name} has a KV cache in {kind}; convert with --kv-cache float32")
         print(f"{options.bundle[0].name}, {options.sentences} held-out sentences; {machine()}\n")
         print(agreement_table(options.bundle[0], options.sentences))
         return

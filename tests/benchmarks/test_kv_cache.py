@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import kv_cache
-from benchmarks.kv_cache import agreement_table, scales_to_try, table
+from benchmarks.kv_cache import agreement_table, main, scales_to_try, table
+from server.manifest import MANIFEST_NAME, read_manifest
 from tests.bundles import RANDOM_BUNDLE, TINY_BUNDLE
 from tests.int8_cache import with_int8_cache
 
@@ -37,6 +38,23 @@ def test_kinds_of_scales() -> None:
         "a scale a head": [[2, 2], [4, 4]],
         "a scale a tensor": [[4, 4], [4, 4]],
     }
+
+
+def test_a_bundle_whose_cache_is_in_8_bits_already_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = read_manifest(RANDOM_BUNDLE)
+    talker = manifest.graphs["talker"]
+    inputs = tuple(
+        one.model_copy(update={"dtype": "int8"}) if one.name.startswith("past.") else one for one in talker.inputs
+    )
+    graphs = manifest.graphs | {"talker": talker.model_copy(update={"inputs": inputs})}
+    (tmp_path / MANIFEST_NAME).write_text(manifest.model_copy(update={"graphs": graphs}).model_dump_json(), "utf-8")
+    monkeypatch.setattr("sys.argv", ["kv_cache", "--agreement", "--bundle", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "has a KV cache in int8; convert with --kv-cache float32" in capsys.readouterr().err
 
 
 def test_codes_of_held_out_sentences_are_compared() -> None:
