@@ -14,6 +14,7 @@ from export.weights import CheckpointError
 from server.engine.bundle import OpenBundle, open_prompts
 from server.engine.job import Job, Sampling
 from server.engine.manner import AUTO
+from server.engine.prompt import Prompt, PromptBuilder
 from server.engine.reference import Reference
 from server.engine.synthesizer import Synthesizer
 from server.graphs.caches import Saved
@@ -87,10 +88,29 @@ class _Deaf(CodecDecoder):
         return np.zeros((rows, frames * self._samples_per_frame), np.float32), list(states)
 
 
+def prompts_of(
+    prompts: PromptBuilder, manifest: Manifest, texts: Sequence[str], voice: Reference | None = None
+) -> list[Prompt]:
+    """Whole prompts of some texts; speakers take turns, unless there is a voice to speak with."""
+    speakers = list(manifest.speakers) if voice is None else []
+    english = "english" if "english" in manifest.languages else AUTO
+    return [
+        prompts.build(
+            text,
+            speaker=speakers[number % len(speakers)] if speakers else None,
+            language=english if text.isascii() else AUTO,
+            instruction=None,
+            layout="whole",
+            reference=voice,
+        )
+        for number, text in enumerate(texts)
+    ]
+
+
 def spoken(
     folder: Path, manifest: Manifest, tick: Tick, voice: Reference | None = None, texts: Sequence[str] = TEXTS
 ) -> list[Spoken]:
-    """What a bundle's talker and code predictor say to some texts.
+    """What a bundle's talker and code predictor say to some texts; one to which they say nothing is left out.
 
     Args:
         folder: holds the bundle's tables and graphs.
@@ -100,7 +120,7 @@ def spoken(
         texts: to be said.
 
     Raises:
-        CheckpointError: it says nothing.
+        CheckpointError: it says something to fewer than two of several texts, or to none.
     """
     sessions = {
         name: open_session(folder / manifest.graphs[name].file, "cpu", 0) for name in ("talker", "code_predictor")
@@ -116,40 +136,31 @@ def spoken(
         code_predictor=watched,
         codec_decoder=deaf,
     )
-    synthesizer, speakers, found = Synthesizer(bundle), list(manifest.speakers), list[Spoken]()
-    language = "english" if "english" in manifest.languages else AUTO
-    for number, text in enumerate(texts):
-        speaker = speakers[number % len(speakers)] if speakers and voice is None else None
-        prompt = bundle.prompts.build(
-            text,
-            speaker=speaker,
-            language=language if text.isascii() else AUTO,
-            instruction=None,
-            layout="whole",
-            reference=voice,
-        )
+    synthesizer, found = Synthesizer(bundle), list[Spoken]()
+    for number, prompt in enumerate(prompts_of(bundle.prompts, manifest, texts, voice)):
         row = synthesizer.start(Job(prompt, _SAMPLING, seed=number, max_frames=_FRAMES), 0)
         while not row.finished:
             synthesizer.frame([row])
         if row.error:
             raise row.error
-        if not deaf.codes:
-            raise CheckpointError(
-                f"the model ends at once when it is to say {text!r}, so that its codec decoder cannot be measured with "
-                "what it says: look at the checkpoint, or convert with --precision fp32"
+        if deaf.codes:
+            found.append(
+                Spoken(
+                    codes=np.concatenate(deaf.codes),
+                    prompt=prompt.embeddings,
+                    logits=np.stack(watched.logits),
+                    inputs=np.stack(watched.inputs),
+                    caches=talker.save(0, row.state.length),
+                )
             )
-        found.append(
-            Spoken(
-                codes=np.concatenate(deaf.codes),
-                prompt=prompt.embeddings,
-                logits=np.stack(watched.logits),
-                inputs=np.stack(watched.inputs),
-                caches=talker.save(0, row.state.length),
-            )
-        )
         for kept in (deaf.codes, watched.logits, watched.inputs):
             kept.clear()
         tick(number + 1, len(texts))
+    if len(found) < min(2, len(texts)):
+        raise CheckpointError(
+            f"the model ends at once when it is to say {texts[0]!r} and the like, so that its codec decoder cannot be "
+            "measured with what it says: look at the checkpoint, or convert with --precision fp32"
+        )
     return found
 
 

@@ -16,14 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from export.calibration import prompts_of
 from export.checkpoint import Checkpoint
 from export.graphs.code_predictor import CodePredictorStep
 from export.graphs.layers import MLP, Attention, empty_caches
 from export.graphs.talker import Talker as TorchTalker
 from export.parity import REPETITION_PENALTY, Tick
 from server.engine.bundle import open_prompts
-from server.engine.manner import AUTO
-from server.engine.prompt import PromptBuilder
 from server.engine.reference import Reference
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.frame_state import Controls, RowOutput, control_buffer
@@ -82,7 +81,7 @@ def layer_inputs(
         ValueError: a graph gives numbers that are not finite.
     """
     prompts = open_prompts(folder, manifest)
-    said = prompts_of(prompts, manifest, voice)
+    said = [prompt.embeddings for prompt in prompts_of(prompts, manifest, readable_texts(manifest), voice)]
     codes = say_greedily(folder, manifest, said, prompts.pad, tick)
     talker, step = TorchTalker.from_checkpoint(checkpoint), CodePredictorStep.from_checkpoint(checkpoint)
     table = torch.from_numpy(np.load(folder / CODEC_TABLE))
@@ -104,22 +103,9 @@ def layer_inputs(
     return kept
 
 
-def prompts_of(prompts: PromptBuilder, manifest: Manifest, voice: Reference | None = None) -> list[Floats]:
-    """The prompts of all texts that the model can read, `[positions, hidden]` each; speakers take turns."""
-    speakers = list(manifest.speakers) if voice is None else []
-    english = "english" if "english" in manifest.languages else AUTO
-    return [
-        prompts.build(
-            text,
-            speaker=speakers[number % len(speakers)] if speakers else None,
-            language=english if text.isascii() else AUTO,
-            instruction=None,
-            layout="whole",
-            reference=voice,
-        ).embeddings
-        for number, text in enumerate(TEXTS)
-        if manifest.alphabet is None or set(text) <= set(manifest.alphabet)
-    ]
+def readable_texts(manifest: Manifest) -> Sequence[str]:
+    """Those of `TEXTS` that the model can read; all of them if it can read none."""
+    return [text for text in TEXTS if manifest.alphabet is None or set(text) <= set(manifest.alphabet)] or TEXTS
 
 
 def say_greedily(folder: Path, manifest: Manifest, prompts: Sequence[Floats], pad: Floats, tick: Tick) -> Ints:

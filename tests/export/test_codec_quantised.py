@@ -33,10 +33,12 @@ from export.graphs.codec_quantised import (
 )
 from export.graphs.streaming import CausalConv, CausalConvTranspose, Stream
 from export.weights import CheckpointError
+from server.engine.rows import Row
 from server.engine.synthesizer import Synthesizer
 from server.graphs.codec_decoder import CodecDecoder as Graph
 from server.graphs.session import open_session
 from server.manifest import read_manifest
+from tests.bundles import RANDOM_BUNDLE
 from tests.closeness import assert_close
 
 CHANNELS, DILATION = 6, 3
@@ -212,6 +214,25 @@ def test_what_calibrates_is_what_the_bundle_says(bundle_of: Callable[..., Path])
     again = spoken_codes(folder, manifest, lambda done, total: None)
     for one, other in zip(codes, again, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_text_to_which_a_model_says_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one in characters on which it was not trained; one is to calibrate with, and one to measure with."""
+    manifest, frame = read_manifest(RANDOM_BUNDLE), Synthesizer.frame
+    unread: set[int] = set()
+
+    def some(self: Synthesizer, rows: list[Row]) -> None:
+        for row in rows:
+            frame(self, rows) if row.job.seed not in unread else row.end()
+
+    monkeypatch.setattr(Synthesizer, "frame", some)
+    every = spoken_codes(RANDOM_BUNDLE, manifest, lambda done, total: None)
+    unread |= {0, 1, 3}
+    for one, other in zip(spoken_codes(RANDOM_BUNDLE, manifest, lambda *_: None), [every[2], every[4]], strict=True):
+        np.testing.assert_array_equal(one, other)
+    unread |= {2}
+    with pytest.raises(CheckpointError, match="ends at once"):
+        spoken_codes(RANDOM_BUNDLE, manifest, lambda done, total: None)
 
 
 def test_a_model_that_says_nothing_is_told(bundle_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
