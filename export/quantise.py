@@ -88,7 +88,8 @@ PRECISIONS: dict[str, dict[str, GraphFormats]] = {
 """Formats by precision and graph; a graph that is not named stays as it was exported. Products of `w8a8` are made by
 `export.byte_rows`, and what stands here is what a manifest calls its graphs."""
 HEADS = INT8
-"""The format of the matrices that give logits, in every quantised graph: their errors go straight into the codes."""
+"""The format of the matrices that give logits, in every graph with `MatMulNBits`: their errors go straight into the
+codes."""
 
 
 def graph_precision(precision: str, graph: str) -> str:
