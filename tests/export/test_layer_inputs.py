@@ -16,7 +16,9 @@ from torch import Tensor
 from export.calibration import prompts_of
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.graphs.code_predictor import CodePredictorStep
+from export.graphs.graph import with_subgraphs
 from export.layer_inputs import EVERY, FRAMES, TEXTS, layer_inputs, readable_texts, say_greedily
+from export.stages import STAGES, Conversion
 from server.engine.bundle import open_prompts
 from server.graphs.session import open_session
 from server.graphs.talker import Talker
@@ -99,6 +101,21 @@ def test_the_code_predictor_is_fed_hidden_states_and_codes(
     talker = Talker(open_session(folder / "talker.onnx", "cpu", 1), manifest.sizes, 1)
     _, hidden = talker.prefill(0, prompts[1])
     assert_close(fed[FRAMES // EVERY, 0].numpy(), norm(torch.from_numpy(hidden))[0].numpy())
+
+
+def test_errors_are_fed_back_in_a_checkpoint_like_the_larger_base(
+    checkpoint_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """It clones voices, and its code predictor, which is narrower than its talker, has a matrix in front."""
+    checkpoint = open_checkpoint(str(checkpoint_of("Base 1.7B-like")))
+    context = Conversion(checkpoint, tmp_path, "voice", precision="int4", validate=False)
+    for stage in STAGES[: [stage.name for stage in STAGES].index("quantisation") + 1]:
+        stage.run(context)
+    model = onnx.load(tmp_path / "code_predictor.onnx", load_external_data=False)
+    products = [node for graph in with_subgraphs(model.graph) for node in graph.node if node.op_type == "MatMulNBits"]
+    bits = {node.name: next(one.i for one in node.attribute if one.name == "bits") for node in products}
+    assert bits["/small_to_mtp_projection/MatMul"] == 4
+    assert {stored for name, stored in bits.items() if name.startswith("/model/layers.")} == {4}
 
 
 def test_texts_that_a_model_cannot_read_are_left_out_unless_those_are_all() -> None:
