@@ -88,7 +88,7 @@ def export_quantised(
         return loudest_db(noise_to_mask(decoded(path, codes[-1]), wanted, rate))
 
     chosen = choose(noise, lambda: measure_parts(load, ranges, codes[-1], rate))
-    if validate and not chosen.noise <= LOUDEST_NOISE:  # so that no number at all is refused too
+    if validate and not chosen.noise <= LOUDEST_NOISE:  # and not `>`, since NaN is not louder
         raise ValueError("the samples of the codec decoder are not those of PyTorch, in float32 either")
     return chosen
 
