@@ -71,8 +71,15 @@ class Doors:
     limits: Limits
 
 
-class _TooManyError(InvalidRequestError):
-    """More texts than a client may have sent and not heard."""
+class _UnheardError(Exception):
+    """A client goes on sending texts and hears none: it is told why, and its connection ends.
+
+    It is no error of the API, whose errors are all described in the API's document.
+    """
+
+    def __init__(self, reason: InvalidRequestError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 class _ComingText(LiveText):
@@ -179,8 +186,9 @@ class Conversation:
                 await self._take(event)
             except ApiError as error:
                 await self._tell(error)
-                if isinstance(error, _TooManyError):
-                    return
+            except _UnheardError as error:
+                await self._tell(error.reason)
+                return
 
     async def _next_event(self) -> Event | None:
         """The next event; None at the end of the connection, which is idle for too long or closed."""
@@ -239,9 +247,9 @@ class Conversation:
 
     def _queue(self, text: _Text) -> None:
         if self._unheard >= MOST_WAITING:
-            error = _TooManyError(f"{MOST_WAITING} texts have not been heard yet; wait for their audio-stop")
+            error = InvalidRequestError(f"{MOST_WAITING} texts have not been heard yet; wait for their audio-stop")
             if self._unheard >= 2 * MOST_WAITING:
-                raise error
+                raise _UnheardError(error)
             text.failed, text.request = True, error
         self._unheard += 1
         self._waiting.put_nowait(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from collections.abc import Iterator
@@ -136,6 +137,19 @@ def test_the_page_of_the_api_has_every_route_and_field() -> None:
 
 def test_it_is_valid_openapi() -> None:
     schemathesis.openapi.from_dict(DOCUMENT).validate()
+
+
+def test_all_errors_are_those_that_it_describes_from_the_start() -> None:
+    """It is made of the errors that there are: one of a module that is loaded later would change it."""
+    names = {kind.__name__ for kind in openapi._kinds(errors.ApiError)}
+    elsewhere = [
+        f"{path.name}: {node.name}"
+        for path in (ROOT / "server").rglob("*.py")
+        if path.name != "errors.py"
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef) and names & {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+    ]
+    assert elsewhere == []
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
