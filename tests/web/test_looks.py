@@ -109,6 +109,7 @@ def test_a_phone_needs_no_zoom(open_page: OpenPage, server: RunningServer, path:
 
 def test_a_phone_speaks(open_page: OpenPage, slow_server: RunningServer) -> None:
     page = open_page(slow_server, viewport=PHONE, has_touch=True, is_mobile=True)
+    expect(page.locator("#voices input").first).to_be_attached()
     page.get_by_role("textbox", name="Text", exact=True).fill("Hello")
     page.get_by_role("button", name="Speak", exact=True).tap()
     expect(page.locator("#status")).to_contain_text("Done: ")
