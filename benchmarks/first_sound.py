@@ -17,7 +17,8 @@ import av
 import numpy as np
 
 from benchmarks.stopwatch import Stopwatch, timed_bundle
-from server.audio.encoders import FORMATS, make_encoder
+from server.audio.encoders import make_encoder
+from server.audio.formats import FORMATS
 from server.audio.joins import Joiner
 from server.bench.report import machine
 from server.bench.speak import RAMP_FRAMES, STEADY_CHUNK, TEXT, TimedJob, speak

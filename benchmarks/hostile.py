@@ -28,7 +28,7 @@ from benchmarks.attacks import ATTACKS, PARAGRAPH, Attack, Target, ask
 from benchmarks.clients import Ask, connect, take_turns, watching
 from benchmarks.load import ending
 from benchmarks.observed import Seen, longest_gap, percentile, underruns
-from server.audio.encoders import FORMATS
+from server.audio.formats import FORMATS
 from server.bench.report import machine
 from server.bench.speak import TEXT
 from server.metrics import PREFIX

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from server import __version__, config
-from server.audio.encoders import FORMATS
+from server.audio.formats import FORMATS
 from server.config import Settings
 from server.speech.request import SpeechRequest
 

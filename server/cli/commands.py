@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server import config
-from server.audio.encoders import FORMATS
+from server.audio.formats import FORMATS
 from server.cli.arguments import SAY_OPTIONS
 from server.cli.startup import (
     USAGE_ERROR,

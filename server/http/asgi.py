@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, MutableMapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,25 +23,20 @@ from urllib.parse import quote
 
 import h11
 from sanic import Sanic
-from websockets.asyncio.client import ClientConnection, unix_connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI, ProtocolError
+from websockets.asyncio.client import unix_connect
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.frames import CloseCode
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
 from server.errors import ApiError, InvalidRequestError, ModelUnavailableError, StoppingError
+from server.http.asgi_conversation import Message, Receive, Scope, Send, converse, either
 from server.http.error_answers import body_of_error
 from server.http.lifecycle import ServerThread
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 READ_BYTES = 1 << 16
-MOST_SAID = 16
-"""Messages of a WebSocket's client that may wait for the server before the engine is asked for no more of them."""
 READY_SECONDS = 0.1
 """How often the server is asked at its start whether it is ready."""
 _OF_CONNECTION = frozenset(
@@ -52,8 +47,6 @@ _OF_HANDSHAKE = frozenset(
     (b"host", b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-extensions", b"sec-websocket-protocol")
 )
 _CLIENT = b"x-forwarded-for"
-_NO_CODE, _LOST = 1005, 1006
-"""Codes of a WebSocket that ended without saying why, or without an end; neither can be sent."""
 
 
 class BrokenOff(Exception):
@@ -179,7 +172,7 @@ class AsgiApplication:
         # This comes before anything is read: h11 does not call it an error that a connection ends before its request.
         writer.write(connection.send(head) or b"")
         try:
-            await _either(self._answer(connection, reader, send), _ask(connection, writer, receive))
+            await either(self._answer(connection, reader, send), _ask(connection, writer, receive))
         finally:
             writer.transport.abort()
 
@@ -237,11 +230,7 @@ class AsgiApplication:
         told = [(b"x-request-id", server.response.headers["x-request-id"].encode())] if server.response else []
         answer = self._kept(told)
         await send({"type": "websocket.accept", "subprotocol": server.subprotocol, "headers": answer})
-        left = asyncio.Event()
-        try:
-            await _either(_hear(server, send, left), _speak(server, receive, left))
-        finally:
-            server.transport.abort()
+        await converse(server, receive, send)
 
     async def _deny(self, scope: Scope, response: Response, send: Send) -> None:
         """Hand over why there is no WebSocket, as far as the engine can say so."""
@@ -251,18 +240,6 @@ class AsgiApplication:
         kept = self._kept((name.encode(), value.encode()) for name, value in response.headers.raw_items())
         await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": kept})
         await send({"type": "websocket.http.response.body", "body": bytes(response.body or b""), "more_body": False})
-
-
-async def _either(*both: Coroutine[Any, Any, None]) -> None:
-    """Do two things until one of them ends, and cancel the other; of two that end at once the first counts."""
-    tasks = [asyncio.create_task(each) for each in both]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        await next(task for task in tasks if task.done())
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _target_of(scope: Scope) -> bytes:
@@ -313,53 +290,3 @@ async def _refuse(error: ApiError, send: Send) -> None:
     headers.append((b"content-type", b"application/json"))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(body_of_error(error)).encode(), "more_body": False})
-
-
-async def _hear(server: ClientConnection, send: Send, left: asyncio.Event) -> None:
-    """Send on what the server says, until the client has left; return when the conversation has ended."""
-    try:
-        while True:
-            message = await server.recv()
-            kind = "text" if isinstance(message, str) else "bytes"
-            if not left.is_set():
-                await send({"type": "websocket.send", kind: message})
-    except ConnectionClosed:
-        if left.is_set():
-            return
-        code = server.close_code
-        if code is None or code == _LOST:
-            code = CloseCode.INTERNAL_ERROR
-        elif code == _NO_CODE:
-            code = CloseCode.NORMAL_CLOSURE
-        await send({"type": "websocket.close", "code": int(code), "reason": server.close_reason or ""})
-
-
-async def _speak(server: ClientConnection, receive: Receive, left: asyncio.Event) -> None:
-    """Hand over what the client says; return when it has ended the conversation, and set `left` before.
-
-    That is heard while the server has no time for what was said before; what it has not taken by then is dropped.
-    """
-    said: asyncio.Queue[Message] = asyncio.Queue(MOST_SAID)
-    ended: list[Message] = []
-    await _either(_listen(receive, said, ended), _hand_over(server, said))
-    left.set()
-    code = ended[0].get("code") or _NO_CODE
-    with suppress(ProtocolError, ConnectionClosed):  # such as a code that cannot be sent
-        if code != _LOST:
-            reason = ended[0].get("reason") or ""
-            await server.close(CloseCode.NORMAL_CLOSURE if code == _NO_CODE else code, reason)
-
-
-async def _listen(receive: Receive, said: asyncio.Queue[Message], ended: list[Message]) -> None:
-    """Put what the client says into `said`, and at last its leaving into `ended`."""
-    while (message := await receive())["type"] == "websocket.receive":
-        await said.put(message)
-    ended.append(message)
-
-
-async def _hand_over(server: ClientConnection, said: asyncio.Queue[Message]) -> None:
-    while True:
-        message = await said.get()
-        with suppress(ConnectionClosed):
-            text: str | None = message.get("text")
-            await server.send(message["bytes"] if text is None else text)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from server import __version__
-from server.audio.encoders import CONTENT_TYPES, FORMATS
+from server.audio.encoders import CONTENT_TYPES
+from server.audio.formats import FORMATS
 from server.errors import ApiError, InvalidRequestError, SpeechFailedError
 from server.http.error_answers import SANIC_CODES, body_of, body_of_error
 from server.http.openapi_schemas import Json, ref_to, schemas_of

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from server.audio.encoders import AudioFormat
+from server.audio.formats import AudioFormat
 from server.engine import prompt
 from server.text import markup
 from server.text.lexicon import MAX_SAY_CHARS, MAX_WORD_CHARS

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 
-from server.audio.encoders import Encoder
+from server.audio.formats import Encoder
 from server.engine.job import TextLateError
 from server.engine.manner import PromptError
 from server.errors import ApiError, BusyError, InvalidRequestError, NoProgressError, SpeechFailedError

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from server.audio.encoders import FORMATS
+from server.audio.formats import FORMATS
 from server.errors import InvalidRequestError
 from server.speech.fields import MAX_EMBEDDING, MAX_LEXICON_ENTRIES
 from server.speech.foreign_fields import ALIASES, understand

@@ -14,7 +14,8 @@ from functools import partial
 from typing import NamedTuple
 
 from server import log
-from server.audio.encoders import MARK, Encoder, MissingCodecError, make_encoder
+from server.audio.encoders import MARK, make_encoder
+from server.audio.formats import Encoder, MissingCodecError
 from server.engine.manner import CloneError, InstructionError, PromptError
 from server.engine.reference import Reference
 from server.engine.scheduler import QueueFull

@@ -13,7 +13,8 @@ from typing import cast
 
 import numpy as np
 
-from server.audio.encoders import AudioFormat, make_encoder
+from server.audio.encoders import make_encoder
+from server.audio.formats import AudioFormat
 
 SAMPLE_RATE = 24_000
 

@@ -13,7 +13,8 @@ from sanic import Blueprint, Request
 from sanic.exceptions import RequestTimeout
 
 from server import log
-from server.audio.encoders import FORMATS, AudioFormat, Encoder, MissingCodecError, make_encoder
+from server.audio.encoders import make_encoder
+from server.audio.formats import FORMATS, AudioFormat, Encoder, MissingCodecError
 from server.audio.pcm import Samples, from_s16le
 from server.errors import ApiError, InvalidRequestError
 from server.http.connections import GuardedHttp

@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from server.audio.encoders import CONTENT_TYPES, FORMATS, MARK, AudioFormat, MissingCodecError, make_encoder
+from server.audio.encoders import CONTENT_TYPES, MARK, make_encoder
+from server.audio.formats import FORMATS, AudioFormat, MissingCodecError
 from server.audio.ogg import LAST, Pages
 from server.audio.pcm import to_s16le
 from tests.server.fakes import SAMPLE_RATE, tone

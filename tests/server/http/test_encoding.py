@@ -14,7 +14,8 @@ import httpx
 import numpy as np
 import pytest
 
-from server.audio.encoders import CONTENT_TYPES, FORMATS, MARK, PcmEncoder
+from server.audio.encoders import CONTENT_TYPES, MARK, PcmEncoder
+from server.audio.formats import FORMATS
 from server.audio.pcm import Samples, from_s16le, to_s16le
 from server.http.routes.encoding import _File
 from tests.server.answers import GOOD, PREFIXES, check_error

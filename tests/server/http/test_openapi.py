@@ -16,7 +16,8 @@ from jsonschema_rs import Draft202012Validator, meta
 from sanic import Sanic
 
 from server import errors
-from server.audio.encoders import FORMATS, make_encoder
+from server.audio.encoders import make_encoder
+from server.audio.formats import FORMATS
 from server.cli.startup import open_pool
 from server.config import Settings
 from server.http import openapi, openapi_schemas

@@ -11,7 +11,8 @@ from typing import NoReturn, cast
 
 import pytest
 
-from server.audio.encoders import Encoder, PcmEncoder
+from server.audio.encoders import PcmEncoder
+from server.audio.formats import Encoder
 from server.engine.manner import CloneError
 from server.errors import ApiError, BusyError, InvalidRequestError
 from server.manifest import Manifest

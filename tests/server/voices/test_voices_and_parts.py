@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from server.audio.encoders import FORMATS
+from server.audio.formats import FORMATS
 from server.audio.pcm import to_s16le
 from server.audio.stretch import TimeStretch
 from server.speech.reading import PAUSE_SECONDS
