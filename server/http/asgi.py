@@ -37,6 +37,8 @@ from server.http.lifecycle import ServerThread
 Headers = list[tuple[bytes, bytes]]
 
 READ_BYTES = 1 << 16
+LAST_SECONDS = 1.0
+"""What the server has answered arrives within this time after its end."""
 READY_SECONDS = 0.1
 """How often the server is asked at its start whether it is ready."""
 _OF_CONNECTION = frozenset(
@@ -82,6 +84,8 @@ class AsgiApplication:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listening.bind(self._path)
         self._server = ServerThread(app, [listening], drain_seconds)
+        self._unanswered: set[asyncio.WriteTransport] = set()
+        """Connections of requests of which nothing has been answered yet."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what one scope stands for: the application's life, a request, or a WebSocket."""
@@ -117,6 +121,11 @@ class AsgiApplication:
         """Drain, and end."""
         await asyncio.to_thread(self._server.stop)
         self._folder.cleanup()
+        # A connection that came just as the server ended may not have been closed, and nobody will ever answer it.
+        if self._unanswered:
+            await asyncio.sleep(LAST_SECONDS)
+        for transport in self._unanswered:
+            transport.abort()
 
     async def check_ready(self) -> None:
         """Ask `/readyz`.
@@ -169,20 +178,25 @@ class AsgiApplication:
             await _refuse(StoppingError("the server is stopping"), send)
             return
         connection = h11.Connection(h11.CLIENT)
+        self._unanswered.add(writer.transport)
         # This comes before anything is read: h11 does not call it an error that a connection ends before its request.
         writer.write(connection.send(head) or b"")
         try:
-            await either(self._answer(connection, reader, send), _ask(connection, writer, receive))
+            await either(self._answer(connection, reader, writer, send), _ask(connection, writer, receive))
         finally:
+            self._unanswered.discard(writer.transport)
             writer.transport.abort()
 
-    async def _answer(self, connection: h11.Connection, reader: asyncio.StreamReader, send: Send) -> None:
+    async def _answer(
+        self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, send: Send
+    ) -> None:
         begun = False
         try:
             while not isinstance(event := connection.next_event(), h11.EndOfMessage):
                 if event is h11.NEED_DATA:
                     connection.receive_data(await reader.read(READ_BYTES))
                 elif isinstance(event, h11.Response):
+                    self._unanswered.discard(writer.transport)
                     headers = self._kept(event.headers)
                     await send({"type": "http.response.start", "status": event.status_code, "headers": headers})
                     begun = True

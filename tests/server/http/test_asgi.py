@@ -420,6 +420,30 @@ async def test_a_server_that_ends_a_connection_without_an_answer(models: Path, m
 
 
 @in_loop
+async def test_who_is_not_answered_is_told_when_the_server_has_ended(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted = asyncio.Event()
+
+    async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.set()
+        await reader.read()
+        writer.close()
+
+    async with serving(models) as application:
+        other = str(models.parent / "other")
+        monkeypatch.setattr(application, "_path", other)
+        async with await asyncio.start_unix_server(keep_silent, other):
+            asked = Engine(application, "http", "/livez")
+            asked.give("http.request")
+            await accepted.wait()
+            await application.stop()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await asked.task
+    assert asked.sent[0]["status"] == 503
+
+
+@in_loop
 async def test_a_start_that_cannot_succeed_fails(models: Path) -> None:
     (models / "custom" / "talker.onnx").write_bytes(bytes(1000))
     application = make(models)
