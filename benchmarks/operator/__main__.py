@@ -28,6 +28,7 @@ from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
 from server.graphs.code_predictor import forced_logits
 from server.graphs.frame_state import Controls, RowOutput, control_buffer
+from server.manifest import read_manifest
 
 STOCK, OURS, COPIES = "stock", "operator", "operator, huge pages"
 BUILT = Path(".cache/benchmarks/operator")
@@ -195,7 +196,9 @@ def requests(bundles: Mapping[str, OpenBundle], rows: int, frames: int, rounds: 
 def main() -> None:
     """Parse the options, build, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.operator", description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, required=True, help="folder of a bundle in int8")
+    parser.add_argument(
+        "--bundle", type=Path, required=True, help="folder of a bundle in int8 whose KV cache is float32"
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8], help="(default: %(default)s)")
     parser.add_argument("--past", type=int, default=200, help="positions that the talker looks back over (%(default)s)")
     parser.add_argument("--rounds", type=int, default=15, help="of each graph by itself (%(default)s)")
@@ -207,6 +210,8 @@ def main() -> None:
     parser.add_argument("--avx2", action="store_true", help="have the operator do without AVX-512")
     options = parser.parse_args()
     folder, threads, avx2 = options.bundle, options.threads, options.avx2
+    if read_manifest(folder).kv_cache != "float32":
+        parser.error(f"the operator has no KV cache in 8 bits, as {folder} has: convert with --kv-cache float32")
     library = build(BUILT, options.compiler)
     slots = max(2, *options.rows)
     bundles, taken = {}, {}
