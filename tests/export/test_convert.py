@@ -32,6 +32,7 @@ from server.graphs.external_data import external_data
 from server.manifest import Manifest, read_manifest
 from tests.checkpoints import LANGUAGES, SHAPES, SPEAKERS
 from tests.hub_server import COMMIT, REPO, StandInHub
+from tests.sources import ROOT
 
 SCRIPT = Path(export.__path__[0]) / "convert.py"
 PATIENCE_SECONDS = 600
@@ -308,6 +309,22 @@ def test_a_graph_that_is_off_stops_the_conversion_unless_told_otherwise(
     assert manifest.parity["codes"]["other codebooks"] == {"equal": 160, "compared": 160}
     for errors in manifest.parity["graphs"].values():
         assert 0 < errors["relative_error"] < 1e-3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forbid it")
+def test_converting_a_folder_calls_nobody_and_leaves_nothing_else(
+    checkpoint_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    # For the name of a file onnx has libuuid ask the kernel for the address of a network card, which takes a datagram
+    # socket that sends nothing.
+    script = "import sys, uuid; uuid.uuid1 = uuid.uuid4; from export.convert import main; sys.exit(main())"
+    command = ("-m", "tests.no_network", "-c", script)
+    options = ("--model", checkpoint_of("short"), "--output", tmp_path / "models" / "voice")
+    result = convert(*options, cwd=ROOT, command=command, HOME=str(home), HF_HOME=str(home / "hub"))
+    assert result.returncode == 0, result.stderr
+    assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("options", [[], ["--precision", "fp32", "--no-validate"]], ids=" ".join)
