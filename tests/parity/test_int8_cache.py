@@ -110,6 +110,7 @@ def test_a_float32_cache_comes_back_as_it_was(folder: Path, tmp_path: Path) -> N
 def test_it_takes_a_quarter_of_the_memory(pair: tuple[OpenBundle, OpenBundle]) -> None:
     plain, small = pair
     assert (plain.manifest.kv_cache, small.manifest.kv_cache) == ("float32", "int8")
+    assert (plain.manifest.format, small.manifest.format) == (2, 3)  # of those published here
     assert 4 * cache_bytes(small.manifest, SLOTS) == cache_bytes(plain.manifest, SLOTS)
     for bundle in pair:
         bundle.talker.prefill(
