@@ -124,7 +124,10 @@ class Weights:
         """
         for name in self.names(prefix):
             values = self.read(name).flatten()
-            odd = sum(int((~part.to(torch.float32).isfinite()).sum()) for part in values.split(_AT_ONCE))
+            odd = 0
+            for start in range(0, len(values), _AT_ONCE):
+                part = values[start : start + _AT_ONCE].to(torch.float32)
+                odd += int((~part.isfinite()).sum())
             if odd:
                 raise CheckpointError(
                     f"{name} in {self.folder / self._file_of[name]} has {odd} of {len(values)} values that are no "
