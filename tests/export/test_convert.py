@@ -348,7 +348,8 @@ def test_weights_that_are_no_numbers_are_refused_before_the_work(
     output = tmp_path / "models" / "voice"
     assert main(["--model", str(checkpoint), "--output", str(output), *options]) == 1
     printed = capsys.readouterr()
-    assert printed.out.split() == [f"1/{len(STAGES)}", "tensors", "failed"]
+    stages_seen = re.findall(r"^\d+/\d+ .*$", printed.out, re.M)  # a library that is imported here may print too
+    assert [line.split() for line in stages_seen] == [[f"1/{len(STAGES)}", "tensors", "failed"]]
     odd = f"{tensor} in {file} has 1 of {tensors[tensor].numel()} values that are no finite numbers"
     assert odd in printed.err
     assert list(output.parent.iterdir()) == []
