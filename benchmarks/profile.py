@@ -16,11 +16,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnxruntime as ort
 
+from benchmarks.attended import fill_caches
 from benchmarks.placement import KERNEL_TIME
 from server.bench.report import machine
 from server.engine.synthesizer import CHUNK_RAMP
 from server.graphs.code_predictor import CodePredictor
-from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.codec_decoder import CodecDecoder, CodecState
 from server.graphs.frame_state import Controls, FrameState, control_buffer
 from server.graphs.memory import HostMemory
 from server.graphs.talker import Talker
@@ -34,14 +35,15 @@ Call = Callable[[], object]
 
 
 def calls(name: str, session: ort.InferenceSession, manifest: Manifest, rows: int, past: int) -> tuple[Call, int]:
-    """A call of one graph with some rows, and for how many codec frames of each it is; the talker decodes behind so
-    many positions."""
+    """A call of one graph with some rows, and for how many codec frames of each it is; talker and codec decoder go on
+    behind so many positions or frames, of random values."""
     sizes, random = manifest.sizes, np.random.default_rng(0)
     width, groups = sizes.talker.hidden_size, sizes.code_predictor.num_code_groups
     hidden = random.standard_normal((rows, width), np.float32)
     if name == "talker":
         short = sizes.talker.model_copy(update={"max_positions": past + 1})
         talker = Talker(session, sizes.model_copy(update={"talker": short}), slots=rows)
+        fill_caches(talker, rows, past)
         lengths = np.full(rows, past, np.int32)
         return lambda: talker.decode(0, hidden, lengths), 1
     if name == "code_predictor":
@@ -54,7 +56,9 @@ def calls(name: str, session: ort.InferenceSession, manifest: Manifest, rows: in
         return lambda: predictor.run(0, controls), 1
     decoder, frames = CodecDecoder(session), CHUNK_RAMP[-1]
     codes = random.integers(sizes.codec.codebook_size, size=(rows, frames, sizes.codec.num_quantizers))
-    states = [decoder.start()] * rows
+    shapes = [tensor.shape() for tensor in decoder.start().tensors]
+    drawn = [[random.standard_normal(shape, np.float32) for shape in shapes] for _ in range(rows)]
+    states = [CodecState(past, tuple(ort.OrtValue.ortvalue_from_numpy(one) for one in each)) for each in drawn]
     return lambda: decoder.decode(codes, states), frames
 
 

@@ -17,8 +17,8 @@ from export.tables import Tick
 from export.weight_reads import weight_reads
 from server.errors import first_fault
 from server.manifest import (
-    FORMAT_VERSION,
     MANIFEST_NAME,
+    OLDEST_FORMAT,
     FileEntry,
     GenerationDefaults,
     Graph,
@@ -62,7 +62,7 @@ def describe(
     alphabet: str | None = None,
     whole_text: bool = False,
 ) -> Manifest:
-    """The manifest of the graphs in `folder`, still without file hashes and parity report.
+    """The manifest of the graphs in `folder`, still without its format, file hashes and parity report.
 
     Args:
         checkpoint: what the bundle is made from.
@@ -81,7 +81,7 @@ def describe(
     try:
         return Manifest.model_validate(
             {
-                "format": FORMAT_VERSION,
+                "format": OLDEST_FORMAT,
                 "id": bundle_id,
                 "description": description or (_NOISE if noise else description_of(checkpoint)),
                 "noise": noise,
@@ -111,7 +111,7 @@ def describe(
 
 
 def publish(folder: Path, manifest: Manifest, parity: dict[str, Any], tick: Tick) -> None:
-    """Write `manifest.json` with the parity report and size and SHA-256 of every file in `folder`.
+    """Write `manifest.json` with its format, the parity report, and size and SHA-256 of every file in `folder`.
 
     The exporter leaves weights readable by their owner alone; a bundle is for whoever runs the server.
 
@@ -123,7 +123,8 @@ def publish(folder: Path, manifest: Manifest, parity: dict[str, Any], tick: Tick
     """
     for path in folder.iterdir():
         path.chmod(0o644)
-    whole = manifest.model_copy(update={"parity": parity, "files": _files(folder, tick)})
+    found = {"format": manifest.least_format, "parity": parity, "files": _files(folder, tick)}
+    whole = manifest.model_copy(update=found)
     (folder / MANIFEST_NAME).write_text(whole.model_dump_json(indent=2) + "\n", "utf-8")
 
 

@@ -124,7 +124,10 @@ class Stage:
 
 
 def _tensors(context: Conversion) -> None:
-    """Look for every tensor before anything is computed; the tables' own are checked as they are read."""
+    """Look for every tensor, and for values that are no numbers, before anything is computed.
+
+    The shapes of the tables' own tensors are checked as they are read.
+    """
     checkpoint = context.checkpoint
     checkpoint.check_module(Talker.on_meta(checkpoint), Talker.PREFIX)
     checkpoint.check_module(CodePredictorStep.on_meta(checkpoint), CodePredictorStep.PREFIX)
@@ -132,6 +135,18 @@ def _tensors(context: Conversion) -> None:
     if checkpoint.clones:
         checkpoint.check_module(SpeakerEncoder.on_meta(checkpoint), SpeakerEncoder.PREFIX)
         checkpoint.check_module(CodecEncoder.on_meta(checkpoint), CodecEncoder.PREFIX, codec=True)
+    used = [(checkpoint.weights, Talker.PREFIX), (checkpoint.codec_weights, CodecDecoder.PREFIX)]
+    if checkpoint.clones:
+        used += [(checkpoint.weights, SpeakerEncoder.PREFIX), (checkpoint.codec_weights, CodecEncoder.PREFIX)]
+    done, total = 0, sum(weights.parameters(prefix) for weights, prefix in used)
+
+    def count(values: int) -> None:
+        nonlocal done
+        done += values
+        context.tick(done, total)
+
+    for weights, prefix in used:
+        weights.check_finite(prefix, count)
 
 
 def _tokenizer(context: Conversion) -> None:

@@ -15,7 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from server.errors import first_fault
 
-FORMAT_VERSION = 2
+OLDEST_FORMAT, FORMAT_VERSION = 2, 3
+FORMATS = (OLDEST_FORMAT, FORMAT_VERSION)
+"""What this server reads. Format 3 came with the precision `w8a8` and with KV caches in 8 bits."""
 MANIFEST_NAME = "manifest.json"
 TOKENIZER, TEXT_TABLE, CODEC_TABLE = "tokenizer.json", "text_embedding.npy", "codec_embedding.npy"
 PREDICTOR_TABLE = "predictor_embedding.npy"
@@ -26,6 +28,9 @@ GRAPHS = ("talker", "code_predictor", "codec_decoder")
 """The graphs that every bundle has, by their keys in `Manifest.graphs`."""
 SPEAKER_ENCODER, CODEC_ENCODER = CLONING_GRAPHS = ("speaker_encoder", "codec_encoder")
 """The graphs that a bundle has besides if it clones voices; they are loaded only while a recording is encoded."""
+
+CACHE_TYPES = ("float32", "float16", "bfloat16", "int8")
+"""Of the talker's KV cache, as `Manifest.kv_cache` says them."""
 
 ModelType = Literal["custom_voice", "voice_design", "base"]
 Precision = Literal["fp32", "int8", "w8a8", "mixed", "int4", "bf16", "fp16", "int4_bf16"]
@@ -209,7 +214,9 @@ class Source(_Strict):
 class Manifest(_Strict):
     """The whole of `manifest.json`."""
 
-    format: Literal[2]
+    format: Literal[2, 3] = Field(
+        description="The oldest format whose servers can speak with the bundle, so that only those that cannot refuse."
+    )
     id: Name
     description: str
     noise: bool = Field(default=False, description="The weights are random: no runaway guard can judge the sound.")
@@ -249,6 +256,11 @@ class Manifest(_Strict):
         kinds = (spec.dtype for spec in self.graphs["talker"].inputs if spec.name.startswith("past."))
         return next(kinds, "float32")
 
+    @property
+    def least_format(self) -> int:
+        """The oldest format whose servers can speak with such a bundle."""
+        return 3 if self.precision == "w8a8" or self.kv_cache == "int8" else OLDEST_FORMAT
+
     @model_validator(mode="after")
     def _ids_fit(self) -> Self:
         most = self.sizes.talker.vocab_size
@@ -284,8 +296,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and validate `folder/manifest.json` without touching the other files.
 
     Raises:
-        BundleError: no manifest, not JSON, another format version, fields that do not fit, a graph that is missing, or
-            a file that is opened and not listed.
+        BundleError: no manifest, not JSON, another format version, fields that do not fit, a graph that is missing, a
+            KV cache of an unknown type, or a file that is opened and not listed.
     """
     path = folder / MANIFEST_NAME
     try:
@@ -296,10 +308,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{folder.name}: {MANIFEST_NAME} cannot be read ({type(error).__name__})") from error
     try:
         version = _Format.model_validate_json(text).format
-        if version != FORMAT_VERSION:
+        if version not in FORMATS:
+            update = "update the server, or " if version > FORMAT_VERSION else ""
             raise BundleError(
-                f"{folder.name}: {MANIFEST_NAME} has format {version}, this server reads {FORMAT_VERSION}; "
-                "convert the checkpoint again with this version"
+                f"{folder.name}: {MANIFEST_NAME} has format {version}, this server reads "
+                f"{' and '.join(map(str, FORMATS))}; {update}convert the checkpoint again with this version"
             )
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -312,11 +325,16 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _check_whole(bundle: str, manifest: Manifest) -> None:
-    """See that the graphs are all there and that whatever is opened has a hash."""
+    """See that the graphs are all there, of a kind that can be run, and that whatever is opened has a hash."""
     cloning = manifest.clones
     for name in (*GRAPHS, *(CLONING_GRAPHS if cloning else ())):
         if name not in manifest.graphs:
             raise BundleError(f"{bundle}: {MANIFEST_NAME} has no graph {name}; convert the checkpoint again")
+    if manifest.kv_cache not in CACHE_TYPES:
+        raise BundleError(
+            f"{bundle}: {MANIFEST_NAME} has a KV cache in {manifest.kv_cache!r:.40}, this server knows "
+            f"{', '.join(CACHE_TYPES)}; update the server, or convert the checkpoint again with this version"
+        )
     tables = TABLES if cloning else (TEXT_TABLE, CODEC_TABLE)
     for file in (TOKENIZER, *tables, *(graph.file for graph in manifest.graphs.values())):
         if file not in manifest.files:

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import re
 import runpy
 import socket
+import subprocess
 import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import dashboard, image
@@ -449,6 +453,70 @@ def test_versions_agree() -> None:
     hooks = {hook["repo"].rpartition("/")[2]: hook.get("rev") for hook in load(".pre-commit-config.yaml")["repos"]}
     assert hooks["ruff-pre-commit"] == f"v{ruff}"
     assert f"check-jsonschema=={hooks['check-jsonschema']} " in (DEPLOY / "check.sh").read_text("utf-8")
+
+
+def requirements() -> list[Requirement]:
+    project = PROJECT["project"]
+    stated = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    return [Requirement(text) for text in stated]
+
+
+def locked() -> dict[str, set[str]]:
+    """Versions by package; there are several where they differ between Pythons or systems."""
+    found: dict[str, set[str]] = {}
+    for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
+        if match := re.match(r"([a-z0-9-]+)==([^ ;]+)", line):
+            found.setdefault(match[1], set()).add(match[2])
+    return found
+
+
+@pytest.mark.parametrize("name", ["sanic", "av", "onnxruntime", "onnxruntime-gpu", "tokenizers", "wyoming", "ray"])
+def test_what_the_server_builds_on_closely_has_an_upper_bound(name: str) -> None:
+    found = [requirement for requirement in requirements() if requirement.name == name]
+    assert found
+    for requirement in found:
+        assert any(spec.operator in ("<", "==") for spec in requirement.specifier), requirement
+
+
+def test_every_requirement_is_locked_to_a_version_that_it_allows() -> None:
+    versions = locked()
+    for requirement in requirements():
+        if requirement.name != PROJECT["project"]["name"]:
+            # Where Pythons or extras differ, each line of the lock has a version of its own.
+            assert any(
+                requirement.specifier.contains(one) for one in versions[requirement.name.lower().replace("_", "-")]
+            ), requirement
+
+
+def installs(target: str, folder: Path, *, driver: bool) -> list[str]:
+    """What `make` would have pip install, on a machine with an NVIDIA driver or without."""
+    programs = folder / "programs"
+    programs.mkdir()
+    for name, prints in (("nvidia-smi", ""), ("uname", "echo x86_64")):
+        (programs / name).write_text(f"#!/bin/sh\n{prints}\n")
+        (programs / name).chmod(0o755)
+    command = ["make", "--dry-run", "--no-print-directory", f"VENV={folder / 'venv'}", target]
+    if not driver:
+        command.append("HAS_CUDA=")
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if " pip " in line and " install " in line]
+
+
+@pytest.mark.parametrize("driver", [False, True])
+@pytest.mark.parametrize("target", ["tools", "test-tools", "export-tools", "serve"])
+def test_make_installs_what_is_locked_and_torch_for_the_machine(target: str, driver: bool, tmp_path: Path) -> None:
+    lines = installs(target, tmp_path, driver=driver)
+    for line in lines:
+        alone = "--no-deps" in line or "--upgrade pip" in line or line.endswith("torch==2.13.0")
+        assert alone or "--constraint constraints.txt" in line, line
+    ours = [line for line in lines if "-e '.[" in line]
+    assert ours
+    assert all(f"[{'cuda' if driver else 'cpu'}," in line for line in ours)
+    torch = [line for line in lines if line.endswith("torch==2.13.0")]
+    assert len(torch) == (target in ("tools", "export-tools"))
+    assert all(("https://download.pytorch.org/whl/cpu" in line) != driver for line in torch)
+    assert lines.index(torch[0]) < lines.index(ours[0]) if torch else True
 
 
 def test_the_site_is_made_and_checked_by_one_version_of_its_tool() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from benchmarks.attended import fill_caches
 from benchmarks.operator.fused import build, fuse, with_changed, without_rounding
 from benchmarks.stopwatch import Stopwatch, timed_bundle
 from server.bench.report import machine
@@ -151,6 +152,8 @@ def graphs(bundles: Mapping[str, OpenBundle], rows: int, past: int, rounds: int,
     """Lines of a table: each graph by itself, for so many rows, the talker behind so many positions."""
     groups = next(iter(bundles.values())).manifest.sizes.code_predictor.num_code_groups
     controls = control_buffer([Controls(length=past)] * rows, [np.zeros(groups, np.float32)] * rows)
+    for bundle in bundles.values():
+        fill_caches(bundle.talker, rows, past)
 
     def prefill(bundle: OpenBundle) -> None:
         bundle.talker.prefill(0, np.zeros((32, bundle.manifest.sizes.talker.hidden_size), np.float32) + 0.01)

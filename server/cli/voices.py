@@ -38,8 +38,10 @@ def _list(arguments: argparse.Namespace, settings: Settings) -> None:
     bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
     for voice in catalogue.voices_of(bundle.manifest, profiles_of(settings)):
         about = ", ".join(filter(None, (voice.description, voice.gender, voice.language)))
-        if voice.alias_of:
-            about = f"stand-in, speaks as {voice.alias_of}" if voice.stand_in else f"means {voice.alias_of}"
+        if voice.alias_of and voice.stand_in:
+            about = ", ".join(filter(None, (f"stand-in, speaks as {voice.alias_of}", voice.gender)))
+        elif voice.alias_of:
+            about = f"means {voice.alias_of}"
         print(f"{voice.id:<20} {about}".rstrip())
     kept = VoiceFolder(settings.voices_dir, settings.max_voices).all()
     for saved in kept if not arguments.model else [saved for saved in kept if saved.fits(bundle.manifest)]:

@@ -6,10 +6,8 @@ import argparse
 import asyncio
 import importlib.util
 import os
-import signal
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -17,6 +15,7 @@ from server import config, log
 from server.cli.startup import CommandError, engine_loader, open_service, start_process
 from server.config import Settings
 from server.http import listening
+from server.http.stop_signals import on_stop_signal
 from server.metrics import Metrics
 from server.models.pool_entry import Loader
 from server.voices.profiles import Profile
@@ -43,25 +42,24 @@ def run_wyoming(settings: Settings, load: Loader) -> None:
 
     async def serve() -> None:
         stop, at_once = asyncio.Event(), asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):  # on Windows Ctrl+C cancels this instead
-                asyncio.get_running_loop().add_signal_handler(
-                    number, lambda: (at_once if stop.is_set() else stop).set()
-                )
-        pool.load_default()
-        await server.start()
-        if arrival is not None:
-            arrival.start()
-        try:
-            await stop.wait()
-        finally:
+        with on_stop_signal(lambda: (at_once if stop.is_set() else stop).set()):
+            pool.load_default()
+            await server.start()
             if arrival is not None:
-                arrival.stop()
-            log.event("draining", seconds=float(settings.drain_seconds))
-            await server.stop(settings.drain_seconds, at_once)
-            await pool.close()
+                arrival.start()
+            try:
+                await stop.wait()
+            finally:
+                if arrival is not None:
+                    arrival.stop()
+                log.event("draining", seconds=float(settings.drain_seconds))
+                await server.stop(settings.drain_seconds, at_once)
+                await pool.close()
 
-    asyncio.run(serve())
+    with asyncio.Runner(
+        loop_factory=asyncio.SelectorEventLoop
+    ) as runner:  # on Windows asyncio would choose another one
+        runner.run(serve())
     log.event("stopped")
     if started.at_work:  # as for the command `serve`
         sys.stderr.flush()

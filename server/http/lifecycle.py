@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from sanic import Sanic
@@ -18,14 +17,12 @@ from server import log
 from server.http.capacity import limit_accept_errors
 from server.http.connections import GuardedProtocol
 from server.http.listening import BACKLOG
+from server.http.stop_signals import on_stop_signal
 
 ACCEPTED_AT_A_TIME = 2
 """Connections that one round of the event loop accepts: each takes it 0.1 ms or more, and other events wait."""
 
 _POLL_SECONDS = 0.05
-_STOP_SIGNALS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
-"""Windows sends SIGBREAK at Ctrl+Break and when a console is closed."""
-_MANY_SIGNALS = 4096
 
 
 def serve(
@@ -102,7 +99,7 @@ async def _serve_until_signal(
 ) -> None:
     # Sanic's own `run` accepts requests before it handles signals: a stop between the two would kill it or be lost.
     stop, at_once = asyncio.Event(), asyncio.Event()
-    with _on_stop_signal(lambda: (at_once if stop.is_set() else stop).set()):
+    with on_stop_signal(lambda: (at_once if stop.is_set() else stop).set()):
         await _serve(app, sockets, on_listening, stop, drain_seconds, delay_seconds, at_once)
 
 
@@ -145,36 +142,6 @@ async def _serve(
     await server.before_stop()
     await _drain(servers, sockets, drain_seconds, at_once)
     await server.after_stop()
-
-
-@contextmanager
-def _on_stop_signal(act: Callable[[], object]) -> Iterator[None]:
-    """Call `act` on the running loop at every signal that asks this process to stop.
-
-    Windows' loops lack `loop.add_signal_handler`, and a signal does not interrupt `select` there: the loop is woken by
-    the byte that Python's own handler writes, which is the signal's number.
-    """
-    loop = asyncio.get_running_loop()
-    reader, writer = socket.socketpair()
-
-    def read() -> None:
-        for number in reader.recv(_MANY_SIGNALS):
-            if number in _STOP_SIGNALS:
-                act()
-
-    with reader, writer:
-        reader.setblocking(False)
-        writer.setblocking(False)
-        loop.add_reader(reader, read)
-        woken_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        handlers = {number: signal.signal(number, lambda *_: None) for number in _STOP_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(woken_before)
-            loop.remove_reader(reader)
 
 
 async def _drain(

@@ -11,7 +11,7 @@ from benchmarks import kv_cache
 from benchmarks.kv_cache import agreement_table, main, scales_to_try, table
 from server.manifest import MANIFEST_NAME, read_manifest
 from tests.bundles import RANDOM_BUNDLE, TINY_BUNDLE
-from tests.int8_cache import with_int8_cache
+from tests.int8_cache import with_float32_cache, with_int8_cache
 
 
 def cells(text: str) -> list[list[str]]:
@@ -21,10 +21,11 @@ def cells(text: str) -> list[list[str]]:
 
 def test_bundles_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kv_cache, "OPENED", 1)
-    small = with_int8_cache(RANDOM_BUNDLE, tmp_path / "small")
-    found = cells(table([RANDOM_BUNDLE, small], rows=[1, 2], pasts=[3], threads=1))
+    large = with_float32_cache(RANDOM_BUNDLE, tmp_path / "large")
+    small = with_int8_cache(large, tmp_path / "small")
+    found = cells(table([large, small], rows=[1, 2], pasts=[3], threads=1))
     assert [row[:4] for row in found] == [
-        [name, kind, "3", rows] for rows in "12" for name, kind in ((RANDOM_BUNDLE.name, "float32"), ("small", "int8"))
+        [name, kind, "3", rows] for rows in "12" for name, kind in (("large", "float32"), ("small", "int8"))
     ]
     assert [row[-1] for row in found if row[1] == "float32"] == ["1.00", "1.00"]
 
@@ -57,8 +58,8 @@ def test_a_bundle_whose_cache_is_in_8_bits_already_is_refused(
     assert "has a KV cache in int8; convert with --kv-cache float32" in capsys.readouterr().err
 
 
-def test_codes_of_held_out_sentences_are_compared() -> None:
-    found = cells(agreement_table(TINY_BUNDLE, sentences=1))
+def test_codes_of_held_out_sentences_are_compared(tmp_path: Path) -> None:
+    found = cells(agreement_table(with_float32_cache(TINY_BUNDLE, tmp_path / "large"), sentences=1))
     assert len(found) == 4
     for _, counts, changed in found:
         equal, compared = map(int, counts.split(" of "))

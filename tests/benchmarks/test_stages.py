@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import benchmarks.stages as stages
@@ -107,7 +108,7 @@ def test_the_floor_counts_the_caches_behind_the_middle_of_a_run() -> None:
     (run,), manifest = measured.runs, measured.manifest
     talker = manifest.sizes.talker
     assert run.positions > 30
-    position = 2 * talker.num_layers * talker.num_kv_heads * talker.head_dim * 4
+    position = 2 * talker.num_layers * talker.num_kv_heads * talker.head_dim * np.dtype(manifest.kv_cache).itemsize
     assert cache_reads(manifest, 1) == position
     weights = sum(one.total for one in frame_reads(manifest) or [])
     cache = (run.positions + 2) * position

@@ -32,6 +32,7 @@ from server.graphs.external_data import external_data
 from server.manifest import Manifest, read_manifest
 from tests.checkpoints import LANGUAGES, SHAPES, SPEAKERS
 from tests.hub_server import COMMIT, REPO, StandInHub
+from tests.sources import ROOT
 
 SCRIPT = Path(export.__path__[0]) / "convert.py"
 PATIENCE_SECONDS = 600
@@ -310,15 +311,45 @@ def test_a_graph_that_is_off_stops_the_conversion_unless_told_otherwise(
         assert 0 < errors["relative_error"] < 1e-3
 
 
-@pytest.mark.parametrize("validate", [[], ["--no-validate"]])
-def test_weights_that_are_no_numbers_make_no_bundle(
-    checkpoint_of: Callable[[str], Path], tmp_path: Path, validate: list[str], capsys
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forbid it")
+def test_converting_a_folder_calls_nobody_and_leaves_nothing_else(
+    checkpoint_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    # For the name of a file onnx has libuuid ask the kernel for the address of a network card, which takes a datagram
+    # socket that sends nothing.
+    script = "import sys, uuid; uuid.uuid1 = uuid.uuid4; from export.convert import main; sys.exit(main())"
+    command = ("-m", "tests.no_network", "-c", script)
+    options = ("--model", checkpoint_of("short"), "--output", tmp_path / "models" / "voice")
+    result = convert(*options, cwd=ROOT, command=command, HOME=str(home), HF_HOME=str(home / "hub"))
+    assert result.returncode == 0, result.stderr
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("options", [[], ["--precision", "fp32", "--no-validate"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("tensor", "value"),
+    [
+        ("talker.model.norm.weight", float("nan")),
+        ("talker.model.text_embedding.weight", float("-inf")),
+        ("talker.code_predictor.model.layers.0.mlp.up_proj.weight", float("nan")),
+        ("decoder.pre_transformer.norm.weight", float("inf")),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused_before_the_work(
+    checkpoint_of: Callable[[str], Path], tmp_path: Path, options: list[str], tensor: str, value: float, capsys
 ) -> None:
     checkpoint = shutil.copytree(checkpoint_of("short"), tmp_path / "checkpoint")
-    tensors = load_file(checkpoint / "model.safetensors")
-    tensors["talker.model.norm.weight"][3] = float("nan")
-    save_file(tensors, checkpoint / "model.safetensors")
+    file = checkpoint / ("speech_tokenizer" if tensor.startswith("decoder.") else "") / "model.safetensors"
+    tensors = load_file(file)
+    tensors[tensor].flatten()[3] = value
+    save_file(tensors, file)
     output = tmp_path / "models" / "voice"
-    assert main(["--model", str(checkpoint), "--output", str(output), "--precision", "fp32", *validate]) == 1
-    assert "not finite in PyTorch" in capsys.readouterr().err
+    assert main(["--model", str(checkpoint), "--output", str(output), *options]) == 1
+    printed = capsys.readouterr()
+    stages_seen = re.findall(r"^\d+/\d+ .*$", printed.out, re.M)  # a library that is imported here may print too
+    assert [line.split() for line in stages_seen] == [[f"1/{len(STAGES)}", "tensors", "failed"]]
+    odd = f"{tensor} in {file} has 1 of {tensors[tensor].numel()} values that are no finite numbers"
+    assert odd in printed.err
     assert list(output.parent.iterdir()) == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from server.engine.bundle import OpenBundle
@@ -17,7 +18,7 @@ from server.engine.provider import open_bundle
 from server.graphs.caches import cache_bytes
 from server.manifest import read_manifest
 from tests.bundles import RANDOM_BUNDLE, TINY_BUNDLE
-from tests.int8_cache import with_int8_cache
+from tests.int8_cache import with_float32_cache, with_int8_cache
 from tests.parity.test_official import GREEDY, speak
 from tests.server.engine.test_batching import (
     test_a_long_prompt_holds_up_neither_rows_nor_short_prompts,
@@ -71,7 +72,8 @@ CLOSE = 0.02
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of random weights, with a cache in 8 bits."""
-    return with_int8_cache(RANDOM_BUNDLE, tmp_path_factory.mktemp("int8") / RANDOM_BUNDLE.name)
+    place = tmp_path_factory.mktemp("int8")
+    return with_int8_cache(with_float32_cache(RANDOM_BUNDLE, place / "float32"), place / RANDOM_BUNDLE.name)
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +89,28 @@ def seed() -> int:
 
 @pytest.fixture(scope="module", params=[RANDOM_BUNDLE, TINY_BUNDLE], ids=lambda folder: folder.name)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[OpenBundle, OpenBundle]:
-    """A committed bundle, whose cache is float32, and the same with a cache in 8 bits."""
-    changed = with_int8_cache(request.param, tmp_path_factory.mktemp("pair") / request.param.name)
-    plain, small = (open_bundle(folder, provider="cpu", threads=1, slots=SLOTS) for folder in (request.param, changed))
+    """A committed bundle with a float32 cache, and the same with a cache in 8 bits."""
+    place = tmp_path_factory.mktemp("pair")
+    wide = with_float32_cache(request.param, place / "float32")
+    narrow = with_int8_cache(wide, place / "int8")
+    plain, small = (open_bundle(folder, provider="cpu", threads=1, slots=SLOTS) for folder in (wide, narrow))
     return plain, small
+
+
+def test_a_float32_cache_comes_back_as_it_was(folder: Path, tmp_path: Path) -> None:
+    """So that these tests are about the same, whichever cache the committed bundles have."""
+    there = with_float32_cache(RANDOM_BUNDLE, tmp_path / "there")
+    again = with_float32_cache(folder, tmp_path / "again")
+    manifests = [read_manifest(one) for one in (there, again)]
+    assert [one.kv_cache for one in manifests] == ["float32"] * 2
+    models = [onnx.load(one / "talker.onnx") for one in (there, again)]
+    assert models[0].graph == models[1].graph
 
 
 def test_it_takes_a_quarter_of_the_memory(pair: tuple[OpenBundle, OpenBundle]) -> None:
     plain, small = pair
     assert (plain.manifest.kv_cache, small.manifest.kv_cache) == ("float32", "int8")
+    assert (plain.manifest.format, small.manifest.format) == (2, 3)  # of those published here
     assert 4 * cache_bytes(small.manifest, SLOTS) == cache_bytes(plain.manifest, SLOTS)
     for bundle in pair:
         bundle.talker.prefill(

@@ -12,11 +12,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 import server
 from server.bench import report
+from server.http.close_delimited import reset_at_close
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.answers import GOOD
 from tests.server.elsewhere import BREAK, NOWHERE, PATHS_OF_LINUX, SYSTEMS
@@ -98,6 +100,19 @@ def test_the_first_signal_lets_nobody_new_in_and_the_second_ends_it(
             assert running.process.wait(PATIENCE_SECONDS) == 0
 
 
+@pytest.mark.parametrize(("system", "number"), STOPS)
+def test_a_signal_ends_the_command_wyoming_too(system: str, number: signal.Signals, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "models", "custom")
+    program = elsewhere(system, "tests.server.fake_server", "wyoming")
+    settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_WYOMING_URI": "tcp://127.0.0.1:0"}
+    with run_server(program, tmp_path, **settings) as running:
+        wait_until(lambda: any(" wyoming_listening " in line for line in running.log), "Wyoming is listened for")
+        running.process.send_signal(number)
+        assert running.process.wait(PATIENCE_SECONDS) == 0
+        wait_until(lambda: running.log[-1].endswith(" stopped"), "the log says that it has stopped")
+        assert [line for line in running.log if " draining " in line]
+
+
 def refuses(running: RunningServer) -> bool:
     try:
         socket.create_connection(("127.0.0.1", running.port)).close()
@@ -144,6 +159,19 @@ def test_the_processors_name(
     monkeypatch.setattr(report.platform, "processor", lambda: processor)
     monkeypatch.setattr(report.platform, "machine", lambda: "aarch64")
     assert report.machine() == f"{os.cpu_count()} x {says}"
+
+
+@pytest.mark.parametrize(("system", "size"), [("win32", 4), ("linux", 8)])
+def test_a_connection_that_breaks_off_is_reset(system: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows' `struct linger` has two short numbers."""
+    monkeypatch.setattr(sys, "platform", system)
+    sock, transport = Mock(), Mock()
+    transport.get_extra_info.return_value = sock
+    reset_at_close(transport)
+    level, option, linger = sock.setsockopt.call_args.args
+    assert (level, option, len(linger)) == (socket.SOL_SOCKET, socket.SO_LINGER, size)
+    half = size // 2
+    assert [int.from_bytes(linger[:half], sys.byteorder), int.from_bytes(linger[half:], sys.byteorder)] == [1, 0]
 
 
 LINUX = ("/proc", "/sys", "/dev/", "/etc/", "/var/")

@@ -88,9 +88,9 @@ def test_speakers_come_first_with_what_is_known_of_them(open_page: OpenPage, rea
 
 def test_stand_ins_are_folded_up_and_say_who_speaks(open_page: OpenPage, real_server: RunningServer) -> None:
     page = open_page(real_server)
-    lacking = {"alias_of": "bo", "stand_in": True, "speaker": "bo", "languages": ["english"]}
+    lacking = {"alias_of": "bo", "stand_in": True, "speaker": "bo", "gender": "male", "languages": ["english"]}
     voices = [
-        {"id": "bo", "name": "Bo", "speaker": "bo", "languages": ["english"]},
+        {"id": "bo", "name": "Bo", "speaker": "bo", "gender": "male", "languages": ["english"]},
         {"id": "uncle_fu_clear", "name": "Uncle Fu Clear (Bo)", **lacking},
         {"id": "alloy", "name": "alloy (Bo)", **lacking},
     ]
@@ -103,7 +103,7 @@ def test_stand_ins_are_folded_up_and_say_who_speaks(open_page: OpenPage, real_se
     expect(summary).to_have_text("Stand-ins (2): their own speakers are not in this model")
     expect(stand_in).not_to_be_visible()
     summary.press("Enter")
-    expect(stand_in).to_have_text("Uncle Fu Clear (Bo) uncle_fu_clearspeaks as bo · English")
+    expect(stand_in).to_have_text("Uncle Fu Clear (Bo) uncle_fu_clearspeaks as bo · male · English")
     summary.press("Enter")
     expect(stand_in).not_to_be_visible()
     page.get_by_label("Search voices").fill("fu")

@@ -27,6 +27,7 @@ let spoken = 0; // how often a paragraph of the file has been spoken
 let saved = 0; // how often at the last download
 let player;
 let stop;
+let withVoices;
 let settings;
 
 const sum = (values) => values.reduce((one, other) => one + other, 0);
@@ -99,7 +100,7 @@ function makeRow(paragraph) {
       make("progress", { "aria-label": `Spoken: ${about}`, hidden: true })),
     make("div", { class: "row" },
       button("play", "Play", () => playOne(paragraph)),
-      button("again", "Speak", () => speakSome([paragraph], { alone: true }))));
+      button("again", "Speak", () => withVoices(() => speakSome([paragraph], { alone: true })))));
   showParagraph(paragraph);
   return paragraph.row;
 }
@@ -261,11 +262,11 @@ async function download() {
 }
 
 /**
- * Start. `panel` plays, `onstop` ends what is spoken, and `readSettings` returns a `request` without its text, or a
- * `mistake` in the form.
+ * Start. `panel` plays, `onstop` ends what is spoken, `onvoices` runs work once the voices are there, and `readSettings`
+ * returns a `request` without its text, or a `mistake` in the form.
  */
-export function startParagraphs(panel, onstop, readSettings) {
-  [player, stop, settings] = [panel, onstop, readSettings];
+export function startParagraphs(panel, onstop, onvoices, readSettings) {
+  [player, stop, withVoices, settings] = [panel, onstop, onvoices, readSettings];
   const chosen = byId("text_file");
   const take = (files) => {
     if (files.length) showingErrors(() => open(files[0]));
@@ -277,7 +278,7 @@ export function startParagraphs(panel, onstop, readSettings) {
   takeDropped(byId("file-drop"), take);
   go.addEventListener("click", () => {
     if (current) stop();
-    else speakSome(file.paragraphs.filter(({ state }) => state !== "done"));
+    else withVoices(() => speakSome(file.paragraphs.filter(({ state }) => state !== "done")));
   });
   byId("file-play").addEventListener("click", () => play(null, joined()));
   byId("file-download").addEventListener("click", download);

@@ -14,6 +14,8 @@ const panel = byId("shared");
 const shown = byId("shared-text");
 const format = byId("response_format");
 
+let filled;
+
 function write(kind, request) {
   const response_format = isCaptions(format.value) ? "wav" : format.value;
   if (kind === "link") return linkTo(response_format === "wav" ? request : { ...request, response_format });
@@ -22,6 +24,7 @@ function write(kind, request) {
 }
 
 async function share(kind) {
+  if (!(await filled())) return;
   clearErrors();
   const mistake = findMistake();
   if (mistake) return showError(mistake);
@@ -33,7 +36,9 @@ async function share(kind) {
   setStatus(copied ? `${NAMES[kind]} is copied.` : `${NAMES[kind]} is selected below: copy it with Ctrl and C.`);
 }
 
-export function startSharing() {
+/** Start; `whenFilled` waits for the voices, and returns whether they are there. */
+export function startSharing(whenFilled) {
+  filled = whenFilled;
   for (const button of document.querySelectorAll("[data-share]")) {
     button.addEventListener("click", () => share(button.dataset.share));
   }

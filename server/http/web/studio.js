@@ -24,6 +24,7 @@ const speakButton = byId("speak");
 const player = new PlayerPanel(showButtons);
 
 let typed; // the take of what was typed last
+let coming = null; // what fills the form with models and voices, until it has done so
 
 const isBusy = () => isRunning() || player.isPlaying;
 
@@ -72,8 +73,37 @@ async function speak(request) {
   });
 }
 
+/** Fill the form; errors are shown. */
+function fill(work) {
+  const mine = (coming = showingErrors(work).finally(() => {
+    if (coming === mine) coming = null;
+  }));
+  return mine;
+}
+
+/** Wait until the form has its models and voices; returns whether it has them. */
+async function filled() {
+  let done = true;
+  while (coming) done = await coming;
+  return done;
+}
+
+/** Speak once the voices are there; waiting for them is stopped as speaking is. */
+async function withVoices(work) {
+  if (!coming) return work();
+  player.prepare(); // the browser gives its leave to who presses a button, and not seconds later
+  let done = false;
+  await runAlone(async (signal) => {
+    setStatus("Waiting for the voices …");
+    const stopped = new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    done = await Promise.race([filled(), stopped]);
+  });
+  if (done) work();
+}
+
 /** Say what is typed until it is said; what is typed while that plays goes on with it. */
 function speakTyped() {
+  if (coming) return void withVoices(() => form.elements.input.dispatchEvent(new Event("input", { bubbles: true })));
   const mistake = findMistake();
   clearErrors();
   if (mistake) return void showError(mistake);
@@ -125,7 +155,7 @@ function speakForm() {
 }
 
 const showAll = () =>
-  showingErrors(async () => {
+  fill(async () => {
     if (await showModels()) askForKey();
     await fillFromLink();
   });
@@ -141,13 +171,13 @@ async function fillFromLink() {
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   if (isBusy()) stop();
-  else speakForm();
+  else withVoices(speakForm);
 });
 form.elements.input.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) speakForm();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) withVoices(speakForm);
 });
 form.addEventListener("input", showCounts);
-form.elements.model.addEventListener("change", () => showingErrors(showModel));
+form.elements.model.addEventListener("change", () => fill(showModel));
 
 startWork(showButtons);
 startKeys((message) => {
@@ -159,8 +189,8 @@ startSamples(stop);
 startText();
 startExamples();
 startSpeed();
-startSharing();
-addEventListener("hashchange", () => showingErrors(fillFromLink));
+startSharing(filled);
+addEventListener("hashchange", () => fill(fillFromLink));
 startLive({
   onstart: speakTyped,
   onwords: addTyped,
@@ -170,20 +200,21 @@ startLive({
   },
 });
 startShortcuts({ stop, toggle: () => player.toggle() });
-startParagraphs(player, stop, () => ({ request: readRequest(), mistake: findMistake("the file's") }));
+startParagraphs(player, stop, withVoices, () => ({ request: readRequest(), mistake: findMistake("the file's") }));
 startRecent({
   onplay: (take) => {
     stop();
     clearErrors();
     player.load(take);
   },
-  onreuse: async (take) => {
-    await fillForm(take.request);
-    chooseVoice(take.request.voice);
-    skipTyped();
-    form.elements.input.focus();
-    setStatus("The form is as it was then.");
-  },
+  onreuse: (take) =>
+    fill(async () => {
+      await fillForm(take.request);
+      chooseVoice(take.request.voice);
+      skipTyped();
+      form.elements.input.focus();
+      setStatus("The form is as it was then.");
+    }),
   onproblem: setStatus,
 });
 showCounts();

@@ -85,14 +85,17 @@ export async function whenLoaded(ask, signal) {
   }
 }
 
-/** Run work that fills the page, and show its errors. */
+/** Run work that fills the page, and show its errors; returns whether it was done. */
 export async function showingErrors(work) {
   clearErrors();
+  let done = false;
   try {
     await work();
+    done = true;
   } catch (error) {
     if (error.status === undefined) throw error;
     showError(error);
   }
   onchange();
+  return done;
 }

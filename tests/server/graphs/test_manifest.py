@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, save_model
 from server.engine.provider import open_bundle
 from server.graphs.checking import STAMP_NAME, verify_files
 from server.graphs.external_data import external_data
-from server.manifest import CODEC_TABLE, FORMAT_VERSION, GRAPHS, BundleError, read_manifest, sha256_of
+from server.manifest import CODEC_TABLE, FORMAT_VERSION, FORMATS, GRAPHS, BundleError, read_manifest, sha256_of
 from tests.bundles import RANDOM_BUNDLE, TINY_BUNDLE
 from tests.server.fakes import manifest_of, write_bundle
 
@@ -157,11 +157,48 @@ def test_the_size_of_what_a_link_points_to_is_not_told(tmp_path: Path) -> None:
     assert "4711" not in message
 
 
-@pytest.mark.parametrize("text", ['{"format": 1}', '{"format": 3, "voices": {}, "sizes": 3}', '{"format": 0}'])
+@pytest.mark.parametrize("text", ['{"format": 1}', '{"format": 4, "voices": {}, "sizes": 3}', '{"format": 0}'])
 def test_the_format_is_looked_at_first(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    said = f"has format {json.loads(text)['format']}, this server reads {FORMAT_VERSION}; convert the checkpoint again"
+    version = json.loads(text)["format"]
+    advice = "update the server, or convert" if version > FORMAT_VERSION else "convert"
+    said = f"has format {version}, this server reads 2 and 3; {advice} the checkpoint again with this version"
     assert said in error_of(lambda: read_manifest(tmp_path))
+
+
+@pytest.mark.parametrize("version", FORMATS)
+def test_bundles_of_every_format_are_read(tmp_path: Path, version: int) -> None:
+    assert read_manifest(write_bundle(tmp_path, "bundle", format=version)).format == version
+
+
+def talker_with_cache(kind: str) -> dict[str, Any]:
+    """The graphs of a manifest whose talker has a KV cache of some type."""
+    graphs: dict[str, Any] = manifest_of("bundle")["graphs"]
+    past = {"name": "past.0.key", "dtype": kind, "shape": ["rows", 1, "capacity", 16]}
+    return graphs | {"talker": graphs["talker"] | {"inputs": [past]}}
+
+
+@pytest.mark.parametrize(
+    ("cache", "precision", "least"),
+    [
+        ("float32", "int8", 2),
+        ("bfloat16", "bf16", 2),
+        ("int8", "int8", 3),
+        ("int8", "w8a8", 3),
+        ("float32", "w8a8", 3),
+    ],
+)
+def test_the_least_format_is_that_of_the_first_servers_that_can_speak(
+    tmp_path: Path, cache: str, precision: str, least: int
+) -> None:
+    folder = write_bundle(tmp_path, "bundle", format=2, graphs=talker_with_cache(cache), precision=precision)
+    assert read_manifest(folder).least_format == least  # and bundles of before that say 2 are read
+
+
+def test_a_cache_of_an_unknown_type_is_told_before_anything_is_opened(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path, "bundle", graphs=talker_with_cache("float8e4m3fn"))
+    message = error_of(lambda: read_manifest(folder))
+    assert "has a KV cache in 'float8e4m3fn', this server knows float32, float16, bfloat16, int8; update" in message
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"format": "two"}', "[" * 100_000, "\xff"])

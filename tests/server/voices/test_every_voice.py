@@ -187,6 +187,17 @@ def test_the_command_lines_default_voice_speaks(
     assert f"{'alloy':<20} stand-in, speaks as my voice\n" in printed
 
 
+def test_the_command_line_says_who_stands_in_and_the_gender_that_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bundle(tmp_path / "models", "one", speakers={"ryan": {"id": 7}})
+    monkeypatch.setenv("KW_MODELS_DIR", str(tmp_path / "models"))
+    assert command.main(["voices"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{'alloy':<20} stand-in, speaks as ryan, male\n" in printed
+    assert f"{'ash':<20} means ryan\n" in printed
+
+
 def test_the_embedded_model_says_who_speaks() -> None:
     manifest, profiles = read_manifest(TINY_BUNDLE), load_profiles(None)
     prompts = open_prompts(TINY_BUNDLE, manifest)

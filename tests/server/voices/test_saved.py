@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any, cast
@@ -179,6 +181,26 @@ def test_without_hard_links_it_is_renamed(tmp_path: Path, monkeypatch: pytest.Mo
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
+    folder = VoiceFolder(tmp_path)
+    folder.add(voice())
+    (tmp_path / "eve.safetensors").write_bytes(b"")
+    with pytest.raises(VoiceExistsError):
+        folder.add(voice("eve"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["anna.safetensors", "eve.safetensors"]
+
+
+def test_on_windows_it_is_renamed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a name that another file has is an error by itself, and a folder on a stick has no hard links."""
+
+    def rename(path: Path, target: Path) -> Path:
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, "Cannot create a file when that file already exists")
+        os.replace(path, target)  # noqa: PTH105  (the method is the one that is replaced here)
+        return target
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.delattr(os, "link")
+    monkeypatch.setattr(Path, "rename", rename)
     folder = VoiceFolder(tmp_path)
     folder.add(voice())
     (tmp_path / "eve.safetensors").write_bytes(b"")
