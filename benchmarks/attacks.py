@@ -184,6 +184,25 @@ async def long_names(target: Target) -> Iterable[str]:
         return await asyncio.gather(*(ask(http, "Yes.", **one) for one in fields))
 
 
+async def many_values(target: Target) -> Iterable[str]:
+    """four bodies of 700,000 empty arrays"""
+    data = b'{"model": "tts-1", "input": "Yes.", "more": [' + b"[]," * 700_000 + b"0]}"
+    async with target.client() as http:
+        answers = await asyncio.gather(*(http.post(ROUTE, content=data) for _ in range(4)))
+    return [str(answer.status_code) for answer in answers]
+
+
+async def times(target: Target) -> Iterable[str]:
+    """times of the sentences of two texts of 50,000 words"""
+    async with target.client() as http:
+        fields = {"timestamps": "sentence", "stream_format": "sse"}
+        tasks = [asyncio.create_task(ask(http, text * 50_000, **fields)) for text in ("a ", "b ")]
+        done, pending = await asyncio.wait(tasks, timeout=target.seconds)
+        for task in pending:
+            task.cancel()
+        return [task.result() for task in done] + ["left" for _ in pending]
+
+
 async def no_sentences(target: Target) -> Iterable[str]:
     """four texts of 100,000 characters to be cut: words, blanks, marks, brackets"""
     async with target.client() as http:
@@ -414,8 +433,8 @@ async def leavers(target: Target) -> Iterable[str]:
 
 
 ATTACKS: tuple[Attack, ...] = (
-    rare_characters, one_cluster, long_instruction, long_prompts, book, silence, tags, long_names, no_sentences,
-    many_frames, whole_wav, reads_nothing, bodies_of_strangers, bodies_that_wait, idle_connections, slow_heads,
-    slow_bodies, other_protocols, smuggling, old_http, foreign_pages, keys_at_once, draws, symbols, unknown_models,
-    leavers,
+    rare_characters, one_cluster, long_instruction, long_prompts, book, silence, tags, long_names, many_values, times,
+    no_sentences, many_frames, whole_wav, reads_nothing, bodies_of_strangers, bodies_that_wait, idle_connections,
+    slow_heads, slow_bodies, other_protocols, smuggling, old_http, foreign_pages, keys_at_once, draws, symbols,
+    unknown_models, leavers,
 )  # fmt: skip

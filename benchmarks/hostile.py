@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -60,6 +61,24 @@ MOST_MEGABYTES, MOST_P99, MOST_WORST, MOST_LEFT = 64, 20, 100, 0.05
 """Wanted: MB above idle, `/livez` in ms, and the share of memory that may be left over."""
 
 
+class Held(NamedTuple):
+    """Resident memory, in bytes: that of the process itself, and pages of files, which the system may take back."""
+
+    anonymous: int
+    of_files: int
+
+    @property
+    def all(self) -> int:
+        return self.anonymous + self.of_files
+
+    def since(self, before: Held) -> Held:
+        """How much more that is."""
+        return Held(self.anonymous - before.anonymous, self.of_files - before.of_files)
+
+
+NOTHING = Held(0, 0)
+
+
 class Process:
     """Reads the memory and the open files of a server's process from /proc."""
 
@@ -75,9 +94,9 @@ class Process:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
     @property
-    def rss(self) -> int:
-        """The resident memory in bytes."""
-        return self._status("VmRSS")
+    def held(self) -> Held:
+        """The resident memory."""
+        return Held(self._status("RssAnon"), self._status("RssFile") + self._status("RssShmem"))
 
     @property
     def peak(self) -> int:
@@ -99,7 +118,7 @@ class Cost:
         got: what the attacker got.
         seconds: that it took.
         peak: bytes above what was resident before.
-        left: bytes that stayed resident, once the server had tidied up.
+        left: what stayed resident, once the server had tidied up.
         seen: by listener and probe.
     """
 
@@ -107,7 +126,7 @@ class Cost:
     got: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     peak: int = 0
-    left: int = 0
+    left: Held = NOTHING
     seen: Seen = field(default_factory=Seen)
 
     @property
@@ -132,7 +151,7 @@ class Cost:
         yield ", ".join(f"{number} x {what}" for what, number in sorted(self.got.items())) or "-"
         yield f"{self.seconds:.1f}"
         yield f"{self.peak / MEGABYTE:.0f}"
-        yield f"{self.left / MEGABYTE:+.1f}"
+        yield " / ".join(f"{held / MEGABYTE:+.1f}" for held in self.left)
         yield spread(self.livez)
         heard = Counter(one.outcome for one in self.seen.heard)
         gap = max((longest_gap(one.parts) for one in self.seen.heard), default=0.0)
@@ -148,7 +167,8 @@ def spread(milliseconds: Sequence[float]) -> str:
 
 
 HEAD = (
-    "attack", "what the attacker got", "s", "peak RSS above before, MB", "RSS left, MB",
+    "attack", "what the attacker got", "s", "peak RSS above before, MB",
+    "RSS left, MB: anonymous / of files",
     "`/livez` p50 / p99 / worst, ms (probes)", "listener: longest gap; underruns at 1 x; requests",
 )  # fmt: skip
 
@@ -172,7 +192,7 @@ class Siege:
     async def work(self, name: str, attack: Attack) -> Cost:
         """Attack, and wait until none of its requests is under way any more."""
         cost = Cost(name)
-        before = self.process.rss
+        before = self.process.held
         self.process.forget_peak()
         with watching(self.target.url, self.target.key, cost.seen, self.listener):
             await asyncio.sleep(HEAD_START_SECONDS)
@@ -180,9 +200,9 @@ class Siege:
             while cost.seconds < LEAST_SECONDS:
                 cost.got.update(await asyncio.to_thread(_attacked, attack, self.target))
                 cost.seconds = time.perf_counter() - began
-        cost.peak = self.process.peak - before
+        cost.peak = self.process.peak - before.all
         await self.settled()
-        cost.left = self.process.rss - before
+        cost.left = self.process.held.since(before)
         return cost
 
     async def settled(self) -> None:
@@ -249,7 +269,7 @@ async def run(
         for audio_format in FORMATS:
             await ask(http, "**Yes**, [1s] on 2025-03-01.", response_format=audio_format)
     await siege.settled()
-    rss, descriptors = process.rss, process.descriptors
+    before, descriptors = process.held, process.descriptors
     costs, after = [], []
     for number in range(rounds):
         for attack in (nothing, ordinary, *attacks, nothing_more):
@@ -257,8 +277,8 @@ async def run(
             say(name)
             costs.append(await siege.work(name, attack))
             say(" | ".join(costs[-1].cells()))
-        after.append(process.rss / rss - 1)
-        say(f"memory after round {number + 1}: {after[-1]:+.1%}")
+        after.append(process.held)
+        say(f"memory after round {number + 1}: {told(after[-1], before)}")
     async with connect(target.url, target.key) as http:
         afterwards = await take_turns(http, rows, [Ask(TEXT, 25, seed) for seed in range(rows)])
     whole = sum(one.outcome == "whole" for one in afterwards)
@@ -267,14 +287,22 @@ async def run(
     return [
         *(f"| {' | '.join(row)} |" for row in table),
         "",
-        f"Before the attacks {rss / MEGABYTE:.0f} MB and {descriptors} descriptors; after each round "
-        f"{', '.join(f'{held:+.1%}' for held in after)}, and {process.descriptors} descriptors; "
+        f"Before the attacks {before.anonymous / MEGABYTE:.0f} MB and {before.of_files / MEGABYTE:.0f} MB of files, "
+        f"{descriptors} descriptors; after each round {', '.join(told(held, before) for held in after)}, and "
+        f"{process.descriptors} descriptors; "
         f"of {rows} callers at once, as many as there are rows, {whole} were served.",
         "",
         f"`/livez` during all attacks together, p50 / p99 / worst, ms (probes): {spread(together)}.",
         "",
-        *missed(costs, after[-1]),
+        *missed(costs, after[-1].all / before.all - 1),
     ]
+
+
+def told(held: Held, before: Held) -> str:
+    """How much more memory is held than before: in all, and of which kind."""
+    more = held.since(before)
+    kinds = f"{more.anonymous / MEGABYTE:+.1f} MB, {more.of_files / MEGABYTE:+.1f} MB of files"
+    return f"{more.all / before.all:+.1%} ({kinds})"
 
 
 def missed(costs: list[Cost], held: float) -> Iterator[str]:

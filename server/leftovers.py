@@ -1,7 +1,8 @@
-"""Removes what processes that were killed have left of files that were not finished."""
+"""Names files that are not finished, and removes what processes that were killed have left of them."""
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from contextlib import suppress
@@ -9,6 +10,15 @@ from pathlib import Path
 
 LEFT_SECONDS = 3600.0
 """Seconds without a write after which an unfinished file is nobody's any more; those who write one take far less."""
+
+
+UNFINISHED = ".qwen3-tts-part"
+"""The end of the name of a file that `unfinished` names: nobody else's hidden files have it."""
+
+
+def unfinished(path: Path) -> Path:
+    """The name, for this process, of a file until it is complete."""
+    return path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
 
 
 def remove_leftovers(folder: Path, names: re.Pattern[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,7 @@ from server.cli.startup import CommandError, open_own_service
 from server.cli.tasks import Task, tasks_of
 from server.config import Settings
 from server.errors import ApiError
-from server.leftovers import remove_leftovers
+from server.leftovers import UNFINISHED, remove_leftovers, unfinished
 
 if TYPE_CHECKING:
     from server.speech.rendering import Speech
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.jsonl"
 """In the folder of the files: a JSON object a line for each of them."""
-_UNFINISHED = re.compile(rf"\.(?:.+\.(?:{'|'.join(FORMATS)})|{re.escape(MANIFEST)})\.[0-9]+")
-"""Names of files that have not got their own name yet; the last part is a process' number."""
+_UNFINISHED = re.compile(rf"\.(?:.+\.(?:{'|'.join(FORMATS)})|{re.escape(MANIFEST)})\.[0-9]+{re.escape(UNFINISHED)}")
+"""Names of files that have not got their own name yet."""
 _PARTS = ".manifest.part-*.jsonl"
 """Where each of several processes that make files writes its lines."""
 
@@ -83,9 +82,9 @@ class Manifest:
         parts = sorted(folder.glob(_PARTS))
         lines = [line for file in (path, *parts) if file.exists() for line in file.read_text("utf-8").splitlines()]
         self._made = {entry["file"]: entry for line in lines if (entry := self._entry(line))}
-        unfinished = path.with_name(f".{MANIFEST}.{os.getpid()}")
-        unfinished.write_text("".join(f"{json.dumps(entry)}\n" for entry in self._made.values()), "utf-8")
-        unfinished.replace(path)
+        new = unfinished(path)
+        new.write_text("".join(f"{json.dumps(entry)}\n" for entry in self._made.values()), "utf-8")
+        new.replace(path)
         for part in parts:
             part.unlink()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
+from server.leftovers import unfinished
 from server.speech.captions import Caption
 from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
@@ -36,23 +36,18 @@ async def write(
     try:
         speech = await service.start(request, wait=True)
         try:
-            size = _unfinished(output).write_bytes(await speech.whole())
+            size = unfinished(output).write_bytes(await speech.whole())
         finally:
             speech.stop()
         if captions is not None:
-            _unfinished(captions).write_text(_captions(await speech.captions(), captions), "utf-8", newline="\n")
+            unfinished(captions).write_text(_captions(await speech.captions(), captions), "utf-8", newline="\n")
         whole(speech, size)
         for path in files:
-            _unfinished(path).replace(path)
+            unfinished(path).replace(path)
     finally:
         for path in files:
-            _unfinished(path).unlink(missing_ok=True)
+            unfinished(path).unlink(missing_ok=True)
     return speech
-
-
-def _unfinished(path: Path) -> Path:
-    """The name of a file until it is complete."""
-    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def _captions(captions: list[Caption], path: Path) -> str:

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from server.cli.startup import USAGE_ERROR, CommandError
 from server.errors import InvalidRequestError
+from server.leftovers import UNFINISHED
 from server.speech.request import SpeechRequest
 from server.speech.request_parsing import of_object
 
 Line = TypeVar("Line")
 
-MAX_ID_BYTES = 255 - len("..opus.4294967295")
+MAX_ID_BYTES = 255 - len(f"..opus.4294967295{UNFINISHED}")
 """As UTF-8, since a file's name has 255 bytes, also that of the file until it is whole."""
 _ID = re.compile(r"[\w-][\w. -]{0,199}")
 _UNKNOWN = ("id", "stream", "stream_format", "response_format")

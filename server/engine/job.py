@@ -11,7 +11,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,12 +77,23 @@ class Listener:
     """Who hears the jobs of one request, one after another."""
 
     served: float | None = None
-    """Until when there is something to hear, of the jobs that have had their slots, by `time.perf_counter`; None before
-    the first of them has one."""
+    """Until when there is something to hear of the jobs that have been made, by `time.perf_counter`; None before the
+    first of them has a slot."""
 
-    def hear(self, seconds: float, now: float) -> None:
-        """Note that so much more has been made by now; where nothing was left to hear it is heard from now on."""
-        self.served = now if self.served is None else max(self.served + seconds, now)
+    _next: int = 0
+    """The number of the first job that has not been made."""
+    _ahead: dict[int, float] = field(default_factory=dict)
+    """Seconds of jobs behind that one, by their numbers."""
+
+    def hear(self, number: int, seconds: float, now: float) -> None:
+        """Note that a job has been made whole; where nothing was left to hear it is heard from now on.
+
+        What lies behind a job that is still to be made cannot be heard before it.
+        """
+        self._ahead[number] = seconds
+        while (made := self._ahead.pop(self._next, None)) is not None:
+            self.served = now if self.served is None else max(self.served + made, now)
+            self._next += 1
 
 
 class Job:
@@ -99,6 +110,8 @@ class Job:
         spare: whether it is made in advance, so that it may only have a slot that no other job waits for as long as
             another job of its listener has one or waits; and no place in the queue counts.
         listener: who hears it, the same for all jobs of one request; None where there is no other job.
+        number: of the job among those of its listener, in the order in which they are heard, counted from 0. A job that
+            is made in place of another one, which failed, has the same number.
         speed: how many seconds of its audio the listener hears in a second.
     """
 
@@ -114,6 +127,7 @@ class Job:
         repeated_tokens: int = 0,
         spare: bool = False,
         listener: Listener | None = None,
+        number: int = 0,
         speed: float = 1.0,
     ) -> None:
         self.prompt = prompt
@@ -125,6 +139,7 @@ class Job:
         self.repeated_tokens = repeated_tokens
         self.spare = spare
         self.listener = listener or Listener()
+        self.number = number
         self.speed = speed
         self.patience = math.inf
         """Seconds that it waits for text at a time, where that comes while it is spoken."""

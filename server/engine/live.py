@@ -165,7 +165,7 @@ class LiveJob(Job):
 
     Args:
         text: `Engine.live_text`, of this job alone.
-        sampling, seed, max_frames, capacity, spare, listener, speed: as for `Job`.
+        sampling, seed, max_frames, capacity, spare, listener, number, speed: as for `Job`.
         patience: seconds without the text that the next frame takes, after which the job ends with `TextLateError`.
         measure: of the text so far, for the runaway guard; None keeps it out.
     """
@@ -182,6 +182,7 @@ class LiveJob(Job):
         measure: Measure | None = None,
         spare: bool = False,
         listener: Listener | None = None,
+        number: int = 0,
         speed: float = 1.0,
     ) -> None:
         super().__init__(
@@ -193,6 +194,7 @@ class LiveJob(Job):
             text_tokens=None if measure is None else 0,
             spare=spare,
             listener=listener,
+            number=number,
             speed=speed,
         )
         self.patience = patience

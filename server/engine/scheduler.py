@@ -139,7 +139,8 @@ class Scheduler:
         """A row leaves at this time by `time.perf_counter`, and its slot is free."""
         self.rows.remove(row)
         job = row.job
-        job.listener.hear(0.0 if row.error else job.frames * self._frame_seconds / job.speed, now)
+        if row.error is None:
+            job.listener.hear(job.number, job.frames * self._frame_seconds / job.speed, now)
 
     def drop_over(self) -> list[Job]:
         """Drop jobs that are over, for the most part since their consumer has left.

@@ -16,8 +16,11 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-MOST_SAID = 16
-"""Messages of a WebSocket's client that may wait for the server before the engine is asked for no more of them."""
+MOST_SAID = 1 << 18
+"""Characters or bytes of a WebSocket's client that may wait for the server before the engine is asked for no more of
+them. Only behind them would it say that the client has left."""
+_OF_A_MESSAGE = 256
+"""Characters as which a message counts beside its own."""
 _NO_CODE, _LOST = 1005, 1006
 """Codes of a WebSocket that ended without saying why, or without an end; neither can be sent."""
 
@@ -67,7 +70,7 @@ async def _speak(server: ClientConnection, receive: Receive, left: asyncio.Event
 
     That is heard while the server has no time for what was said before; what it has not taken by then is dropped.
     """
-    said: asyncio.Queue[Message] = asyncio.Queue(MOST_SAID)
+    said = _Said()
     ended: list[Message] = []
     await either(_listen(receive, said, ended), _hand_over(server, said))
     left.set()
@@ -78,16 +81,45 @@ async def _speak(server: ClientConnection, receive: Receive, left: asyncio.Event
             await server.close(CloseCode.NORMAL_CLOSURE if code == _NO_CODE else code, reason)
 
 
-async def _listen(receive: Receive, said: asyncio.Queue[Message], ended: list[Message]) -> None:
+class _Said:
+    """What the client has said and the server has not taken yet: as many messages as `MOST_SAID` has room for."""
+
+    def __init__(self) -> None:
+        self._messages: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self._size = 0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def put(self, message: str | bytes) -> None:
+        """Add a message, once there is room."""
+        await self._room.wait()
+        self._messages.put_nowait(message)
+        self._resize(_OF_A_MESSAGE + len(message))
+
+    async def get(self) -> str | bytes:
+        """Take the next message, once there is one."""
+        message = await self._messages.get()
+        self._resize(-_OF_A_MESSAGE - len(message))
+        return message
+
+    def _resize(self, more: int) -> None:
+        self._size += more
+        if self._size < MOST_SAID:
+            self._room.set()
+        else:
+            self._room.clear()
+
+
+async def _listen(receive: Receive, said: _Said, ended: list[Message]) -> None:
     """Put what the client says into `said`, and at last its leaving into `ended`."""
     while (message := await receive())["type"] == "websocket.receive":
-        await said.put(message)
+        text: str | None = message.get("text")
+        await said.put(message["bytes"] if text is None else text)
     ended.append(message)
 
 
-async def _hand_over(server: ClientConnection, said: asyncio.Queue[Message]) -> None:
+async def _hand_over(server: ClientConnection, said: _Said) -> None:
     while True:
         message = await said.get()
         with suppress(ConnectionClosed):
-            text: str | None = message.get("text")
-            await server.send(message["bytes"] if text is None else text)
+            await server.send(message)

@@ -9,7 +9,6 @@ it is sent `audio.start`, the audio and `audio.done` for each unit of the text, 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from typing import Any
 
@@ -22,12 +21,15 @@ from server.http.doors import Doors
 from server.http.stream_config import Config, options_of, request_of
 from server.http.stream_utterance import Client, Utterance
 from server.http.websocket import WebSocket
+from server.speech.bounded_json import TooManyValuesError, read_json
 from server.speech.live import LiveText
 
 CONFIG_SECONDS = 10.0
 """How long a client may take to send its configuration."""
 MAX_TEXT_CHARS = 128 * 1024
 """Of one `input.text`."""
+LONG_MESSAGE = 1 << 14
+"""Characters from which a message is read in a thread."""
 MOST_WAITING = 8
 """Utterances that a client may have begun and not heard to their end."""
 
@@ -100,7 +102,7 @@ class Session:
                 return CloseCode.NORMAL_CLOSURE
             await self._turns.take()
             try:
-                self._take(message)
+                self._take(await _object(message))
             except ApiError as error:
                 await self._client.tell_error(error)
                 if self._config is None:
@@ -121,13 +123,7 @@ class Session:
         """Whether the client may hear something before it says something."""
         return self._unheard > bool(self._open) or bool(self._open and self._open.speaking)
 
-    def _take(self, message: str | bytes) -> None:
-        try:
-            sent = json.loads(message)
-        except (ValueError, RecursionError):
-            raise InvalidRequestError("a message is a JSON object in a text frame") from None
-        if not isinstance(sent, dict):
-            raise InvalidRequestError("a message is a JSON object")
+    def _take(self, sent: dict[str, Any]) -> None:
         kind = sent.get("type")
         if kind == "session.config":
             self._configure(sent)
@@ -225,3 +221,20 @@ class Session:
             if self._last_code is not None and not self._unheard:
                 break
         await self._client.socket.close(self._last_code or CloseCode.NORMAL_CLOSURE)
+
+
+async def _object(message: str | bytes) -> dict[str, Any]:
+    """Read a message; a long one in a thread.
+
+    Raises:
+        InvalidRequestError: it is no JSON object, or has very many values.
+    """
+    try:
+        text = message if isinstance(message, str) else message.decode()
+        sent = read_json(text) if len(text) < LONG_MESSAGE else await asyncio.to_thread(read_json, text)
+    except (ValueError, RecursionError) as error:
+        why = f": {error}" if isinstance(error, TooManyValuesError) else ""
+        raise InvalidRequestError(f"a message is a JSON object in a text frame{why}") from None
+    if not isinstance(sent, dict):
+        raise InvalidRequestError("a message is a JSON object")
+    return sent

@@ -289,6 +289,7 @@ class LiveReading(Reading):
             measure=partial(tokens_to_say, engine) if is_judged(plan, engine) else None,
             spare=number > 0 or attempt > 0,
             listener=self._listener,
+            number=number,
             speed=delivery.speed,
         )
 

@@ -36,6 +36,7 @@ def reading_of(plan: Plan, engine: SpeechEngine) -> PlannedReading:
             repeated_tokens=repeats,
             spare=number > 0 or attempt > 0,
             listener=listener,
+            number=number,
             speed=delivery.speed,
         )
 

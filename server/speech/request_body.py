@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import codecs
 import json
-from typing import Any, NoReturn
+from typing import Any
 
 from server.errors import InvalidRequestError
+from server.speech.bounded_json import NoNumberError, TooManyValuesError, read_json
 
 _GZIP = b"\x1f\x8b"
 _COMPRESSIONS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LOOKED_AT = 64
 """Bytes at the beginning that are searched for NUL: UTF-16 has one beside each letter of ASCII, and JSON has none."""
-
-
-class _NoNumberError(ValueError):
-    """The body has NaN or Infinity, which JSON does not have."""
 
 
 def json_object(body: bytes, *, content_type: str = "", content_encoding: str = "") -> dict[str, Any]:
@@ -33,7 +30,7 @@ def json_object(body: bytes, *, content_type: str = "", content_encoding: str = 
         InvalidRequestError: the body is not a JSON object.
     """
     try:
-        found = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
+        found = read_json(body.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         instead = _kind_of(body, content_type.lower(), content_encoding.strip().lower())
         raise InvalidRequestError(instead or _reason(error)) from None
@@ -57,17 +54,15 @@ def _kind_of(body: bytes, content_type: str, content_encoding: str) -> str | Non
     return None
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise _NoNumberError(name)
-
-
 def _reason(error: ValueError | RecursionError) -> str:
     match error:
         case UnicodeDecodeError():
             return "the body is not UTF-8; send JSON in UTF-8"
         case json.JSONDecodeError():
             reason = f"{error.msg} at line {error.lineno} column {error.colno}"
-        case _NoNumberError():
+        case TooManyValuesError():
+            return f"the body is refused: {error}"
+        case NoNumberError():
             reason = f"{error} is no number"
         case RecursionError():
             reason = "it is nested too deeply"

@@ -8,13 +8,15 @@ between two matched words that are not neighbours is an estimate.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise, zip_longest
 
 import regex
 
+from server.text import matching
 from server.text.sentences import UNSPACED
 from server.text.tags import TAG
 
@@ -53,14 +55,15 @@ class Alignment:
     """
 
     def __init__(self, said: str, written: str) -> None:
-        of_said, of_written = [*_TOKEN.finditer(said)], [*_TOKEN.finditer(written)]
-        pairs = matches([_word(token) for token in of_said], [_word(token) for token in of_written])
-        self._said = [of_said[i].span() for i, _ in pairs]
-        self._starts = [start for start, _ in self._said]
-        self._places = [of_written[j].span() for _, j in pairs]
+        of_said, of_written = _Tokens(said), _Tokens(written)
+        pairs = matches(of_said.words, of_written.words)
+        self._starts, self._ends = of_said.spans(i for i, _ in pairs)
+        self._place_starts, self._place_ends = of_written.spans(j for _, j in pairs)
         self._written, self._said_length = written, len(said)
-        unmatched = of_said[pairs[-1][0] + 1 if pairs else 0 :]
-        self._all_said = next((token.end() for token in reversed(unmatched) if not token["mark"]), len(said) + 1)
+        unmatched = range(pairs[-1][0] + 1 if pairs else 0, len(of_said.words))
+        self._all_said = next(
+            (of_said.ends[i] for i in reversed(unmatched) if of_said.words[i] != _MARK), len(said) + 1
+        )
         """Where the last word that is said ends, if what is written ends with others instead; else beyond the text."""
         self._gap: tuple[int, int] | None = None
         self._stops: list[tuple[int, float]] = []
@@ -72,10 +75,10 @@ class Alignment:
         if offset >= self._all_said:
             return len(self._written)
         after = bisect_left(self._starts, offset)
-        begin, start = (self._said[after - 1][1], self._places[after - 1][1]) if after else (0, 0)
+        begin, start = (self._ends[after - 1], self._place_ends[after - 1]) if after else (0, 0)
         end, stop = self._said_length, len(self._written)
         if after < len(self._starts):
-            end, stop = self._starts[after], self._places[after][0]
+            end, stop = self._starts[after], self._place_starts[after]
         share = (offset - begin) / (end - begin) if begin < end else 0.0
         return self._nearest_stop(start, stop, start + min(max(share, 0.0), 1.0) * (stop - start))
 
@@ -90,16 +93,44 @@ class Alignment:
     def _find_stops(self, start: int, stop: int) -> list[tuple[int, float]]:
         """Places from `start` to `stop` where a part of the text may end, with their costs, in order."""
         stops = {start: _COST["anywhere"], stop: _COST["anywhere"]}
-        for found in _STOP.finditer(self._written, start, stop):
+        for found in matching.matches(_STOP, self._written, start, stop):
             kind = found.lastgroup or "anywhere"
             place = found.end() if kind == "mark" else found.start()
             stops[place] = min(_COST[kind], stops.get(place, _COST["anywhere"]))
         return sorted(stops.items())
 
 
+_MARK = "."
+"""What marks that end a sentence are compared by."""
+
+
+class _Tokens:
+    """The tokens of a text, in little memory: a text of 100,000 characters may have as many.
+
+    Attributes:
+        words: what each is compared by; equal ones are one object.
+        starts, ends: where it begins and ends in the text.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.words: list[str] = []
+        self.starts, self.ends = array("L"), array("L")
+        known: dict[str, str] = {}
+        for token in matching.matches(_TOKEN, text):
+            word = _word(token)
+            self.words.append(known.setdefault(word, word))
+            self.starts.append(token.start())
+            self.ends.append(token.end())
+
+    def spans(self, tokens: Iterable[int]) -> tuple[array[int], array[int]]:
+        """Where some tokens, given by their numbers, begin, and where they end."""
+        numbers = array("L", tokens)
+        return array("L", (self.starts[i] for i in numbers)), array("L", (self.ends[i] for i in numbers))
+
+
 def _word(token: regex.Match[str]) -> str:
     """What a token is compared by: a sentence's end may be marked in another way, and a word begin with a capital."""
-    return "." if token["mark"] else TAG if token["tags"] else token[0].casefold()
+    return _MARK if token["mark"] else TAG if token["tags"] else token[0].casefold()
 
 
 def matches(said: Sequence[str], written: Sequence[str]) -> list[tuple[int, int]]:

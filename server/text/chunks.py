@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from itertools import accumulate
 
 import regex
 
+from server.text.matching import matches
 from server.text.sentences import UNSPACED, Boundary, Cut, cuts, inside_word
 from server.text.speakable import is_speakable, speakable_end
 
@@ -40,7 +40,7 @@ _COST = {
 }
 """What ending a chunk here costs; being off the aimed size by so many times that size costs the same."""
 
-_BLANKS = re.compile(r"\s+")
+_BLANKS = regex.compile(r"\s+")
 _NUMERALS = "〇零一二两三四五六七八九十百千万萬亿億兆"
 _BETWEEN_CHARACTERS = regex.compile(
     rf"(?<=[{UNSPACED}])(?=[{UNSPACED}])(?![ぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶ々〻ゝゞヽヾ])"
@@ -157,9 +157,9 @@ def _pieces(text: str, places: Iterator[Cut], count_tokens: CountTokens, most: i
         if tokens <= most or not finer:
             yield _Piece(end, tokens, boundary)
             return
-        start = end - len(said)
+        start = first = end - len(said)
         (inner, find), *rest = finer
-        for place in [place for place in find(text, start, end) if start < place < end]:
+        for place in (place for place in find(text, first, end) if first < place < end):
             yield from small_enough(start, place, inner, tuple(rest))
             start = place
         yield from small_enough(start, end, boundary, tuple(rest))
@@ -171,15 +171,15 @@ def _pieces(text: str, places: Iterator[Cut], count_tokens: CountTokens, most: i
 
 
 def _spaces(text: str, start: int, end: int) -> Iterator[int]:
-    return (blanks.start() for blanks in _BLANKS.finditer(text, start, end))
+    return (blanks.start() for blanks in matches(_BLANKS, text, start, end))
 
 
 def _characters(text: str, start: int, end: int) -> Iterator[int]:
-    return (place.start() for place in _BETWEEN_CHARACTERS.finditer(text, start, end))
+    return (place.start() for place in matches(_BETWEEN_CHARACTERS, text, start, end))
 
 
 def _clusters(text: str, start: int, end: int) -> Iterator[int]:
-    return (cluster.end() for cluster in _CLUSTER.finditer(text, start, end))
+    return (cluster.end() for cluster in matches(_CLUSTER, text, start, end))
 
 
 def _words(text: str, start: int, end: int) -> Iterator[int]:

@@ -1,14 +1,13 @@
 """Takes out of a text what no reader sees or says: invisible characters, odd blanks, long runs of one symbol.
 
-The steps hold for every model. A text that people would call clean passes through each of them unchanged. They let go
-of the interpreter's lock (`concurrent`), so that a long text in a thread does not keep the event loop waiting.
+The steps hold for every model. A text that people would call clean passes through each of them unchanged.
 """
 
 from __future__ import annotations
 
-import re
-
 import regex
+
+from server.text.matching import replace
 
 MAX_ALIKE = 3
 """How many of one symbol in a row are kept, as in `...` and `?!!!`: longer runs are rules or leaders."""
@@ -36,12 +35,12 @@ _INVISIBLE = regex.compile(
     r"|[[\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}]--[\t\n\v\f\r\u0085\p{Prepended_Concatenation_Mark}]]",
     regex.V1,
 )
-_LINE_BREAK = regex.compile(r"\r\n|[\n\v\f\r\u0085\u2028]")
+_LINE_BREAK = regex.compile(r"\r\n|[\v\f\r\u0085\u2028]")
 _PARAGRAPH_SEPARATOR = "\u2029"
-_BLANKS = regex.compile(r"[\p{Zs}\t\u2800]+")
-"""Matches blanks; U+2800, the Braille pattern without dots, looks like one and is not in the category `Zs`."""
-_BLANKS_AT_BREAKS = re.compile(r" ?\n ?")
-_BREAKS = re.compile(r"\n{3,}")
+_BLANKS = regex.compile(r"[\p{Zs}\t\u2800]{2,}|[[\p{Zs}\t\u2800]--\ ]", regex.V1)
+"""Matches blanks but for single spaces; U+2800, the Braille pattern without dots, looks like one and is not in `Zs`."""
+_BLANKS_AT_BREAKS = regex.compile(r" \n ?|\n ")
+_BREAKS = regex.compile(r"\n{3,}")
 _ALIKE = regex.compile(
     rf"([^\p{{L}}\p{{M}}\p{{N}}\s][\p{{EMod}}\uFE0F]?+)(?: ?\1){{{MAX_ALIKE},}}+",
     regex.V1,
@@ -55,7 +54,7 @@ def without_invisibles(text: str) -> str:
     Kept are tabs and line breaks, and joiners and variation selectors that a script or an emoji needs. Hangul fillers
     and other letters that Unicode lets programs ignore go too. A soft hyphen at a line's end goes with the line break.
     """
-    return _INVISIBLE.sub(lambda found: found["kept"] or "", text, concurrent=True)
+    return replace(_INVISIBLE, lambda found: found["kept"] or "", text)
 
 
 def single_blanks(text: str) -> str:
@@ -63,9 +62,9 @@ def single_blanks(text: str) -> str:
 
     A tab, a no-break space and U+3000 are blanks. There are none at the ends of lines and of the text.
     """
-    text = _LINE_BREAK.sub("\n", text, concurrent=True).replace(_PARAGRAPH_SEPARATOR, "\n\n")
-    text = _BLANKS_AT_BREAKS.sub("\n", _BLANKS.sub(" ", text, concurrent=True))
-    return _BREAKS.sub("\n\n", text).strip()
+    text = replace(_LINE_BREAK, "\n", text).replace(_PARAGRAPH_SEPARATOR, "\n\n")
+    text = replace(_BLANKS_AT_BREAKS, "\n", replace(_BLANKS, " ", text))
+    return replace(_BREAKS, "\n\n", text).strip()
 
 
 def short_runs(text: str) -> str:
@@ -74,5 +73,5 @@ def short_runs(text: str) -> str:
 
     Letters and digits are no symbols.
     """
-    text = _ALIKE.sub(lambda run: run[1] * MAX_ALIKE, text, concurrent=True)
-    return _MARKS.sub(r"\1", text, concurrent=True)
+    text = replace(_ALIKE, lambda run: run[1] * MAX_ALIKE, text)
+    return replace(_MARKS, lambda run: run[1], text)

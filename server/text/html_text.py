@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 
+import regex
+
+from server.text.matching import matches, replace
 from server.text.word_set import word_set
 
 _BLOCKS = word_set(
@@ -29,16 +32,16 @@ _VENDORS = ("amazon:", "google:", "mstts:")
 _FLAGS = word_set("allowfullscreen checked disabled hidden itemscope nowrap open readonly required reversed")
 """Attributes that need no value; with any other, as in `a <b and c> d`, the text is not a tag."""
 
-TAG = re.compile(r"</?(?P<name>[A-Za-z][A-Za-z0-9:-]{0,40})(?:\s[^<>]*)?/?>")
-_INVISIBLE = re.compile(
+TAG = regex.compile(r"</?(?P<name>[A-Za-z][A-Za-z0-9:-]{0,40})(?:\s[^<>]*)?/?>")
+_INVISIBLE = regex.compile(
     r"<!--(?:(?!<!--|-->).)*-->"
     r"|<(script|style|head|template)(?:\s[^<>]*)?>(?:(?!<\1\b|</\1).)*</\1\s*>"
     r"|<(?:!doctype\b|\?xml\b)[^<>]*>",
-    re.IGNORECASE | re.DOTALL,
+    regex.IGNORECASE | regex.DOTALL,
 )
-_NO_ENTITY = re.compile(r"&(?!(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});)")
-_BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
-_NOTE = re.compile(r"(?:(?<=\w\w)|(?<=[.,;:!?\"'”’)\]]))(?:\[[0-9]{1,3}\])+(?!\s?[=(\[])|\[\^[\w-]{1,40}\]:?")
+_NO_ENTITY = regex.compile(r"&(?!(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});)")
+_BLANK_LINE = regex.compile(r"\n[ \t\r]*\n")
+_NOTE = regex.compile(r"(?:(?<=\w\w)|(?<=[.,;:!?\"'”’)\]]))(?:\[[0-9]{1,3}\])+(?!\s?[=(\[])|\[\^[\w-]{1,40}\]:?")
 """Marks of footnotes: `[1]` behind a word or a mark, `[^name]` anywhere. `x[1] = 2` has none."""
 _ENDS = (*".,;:!?。，！？；：",)
 
@@ -54,7 +57,7 @@ def html_to_text(text: str) -> str:
     return reader.text()
 
 
-def is_tag(tag: re.Match[str]) -> bool:
+def is_tag(tag: regex.Match[str]) -> bool:
     """Whether what looks like a tag is one of HTML or SSML."""
     name = tag["name"].lower()
     return name in KNOWN or name.startswith(_VENDORS)
@@ -62,9 +65,9 @@ def is_tag(tag: re.Match[str]) -> bool:
 
 def _well_formed(text: str) -> str:
     """The text with every `<` and `&` escaped that is not plainly a tag's or an entity's."""
-    text = _NO_ENTITY.sub("&amp;", _INVISIBLE.sub(" ", text))
+    text = replace(_NO_ENTITY, "&amp;", replace(_INVISIBLE, " ", text))
     parts, end = [], 0
-    for tag in TAG.finditer(text):
+    for tag in matches(TAG, text):
         if is_tag(tag):
             parts += [text[end : tag.start()].replace("<", "&lt;"), tag[0]]
             end = tag.end()
@@ -136,9 +139,9 @@ class _Reader(HTMLParser):
             self._line.append(data)
         else:
             before = "".join(self._line[-2:])[-2:]
-            self._add(_BLANK_LINE.split(_NOTE.sub("", before + data)[len(before) :]))
+            self._add(_parts(replace(_NOTE, "", before + data)[len(before) :]))
 
-    def _add(self, blocks: list[str]) -> None:
+    def _add(self, blocks: Iterable[str]) -> None:
         for number, block in enumerate(blocks):
             if number:
                 self._break("")
@@ -177,5 +180,14 @@ class _Reader(HTMLParser):
         self._in_row = False
 
 
+def _parts(text: str) -> Iterator[str]:
+    """What blank lines part."""
+    start = 0
+    for blank in matches(_BLANK_LINE, text):
+        yield text[start : blank.start()]
+        start = blank.end()
+    yield text[start:]
+
+
 def _number(written: str | None, default: int) -> int:
-    return int(written) if written and re.fullmatch("[0-9]{1,9}", written) else default
+    return int(written) if written and regex.fullmatch("[0-9]{1,9}", written) else default

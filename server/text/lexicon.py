@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import regex
 
+from server.text.matching import matches
 from server.text.sentences import UNSPACED
 
 MAX_ENTRIES = 10_000
@@ -112,18 +113,26 @@ class Lexicon:
         )
 
     def _matches(self, text: str) -> Iterator[tuple[int, int, str]]:
-        spans = [token.span() for token in _TOKEN.finditer(text)]
-        ends = {end for _, end in spans}
+        tokens = (token.span() for token in matches(_TOKEN, text))
+        near: deque[tuple[int, int]] = deque()
+        """The tokens from one on, as far as an entry may go."""
         done = 0
-        for start, end in spans:
-            if start < done:
-                continue
-            for length in self._lengths(text[start:end]):
+        while True:
+            while not near or near[-1][1] < near[0][0] + MAX_WORD_CHARS:
+                if (token := next(tokens, None)) is None:
+                    break
+                near.append(token)
+            if not near:
+                return
+            start, end = near[0]
+            for length in self._lengths(text[start:end]) if start >= done else ():
                 stop = start + length
-                if stop in ends and (say := self._say(text[start:stop])) is not None:
+                ends = any(stop == token_end for _, token_end in near)
+                if ends and (say := self._say(text[start:stop])) is not None:
                     yield start, stop, say
                     done = stop
                     break
+            near.popleft()
 
     def _lengths(self, first: str) -> list[int]:
         found = [lengths for layer in self._layers if (lengths := layer.lengths(first))]

@@ -11,6 +11,8 @@ from itertools import pairwise
 
 import regex
 
+from server.text.matching import found_in
+
 PARAGRAPH = "\n\n"
 
 HEADING_CHARS = 60
@@ -79,7 +81,7 @@ def ends_sentence(text: str) -> bool:
 def _pieces(block: str) -> Iterator[str]:
     """Cut a block of lines into its paragraphs."""
     if "\n" not in block:
-        if _SPEAKABLE.search(block):
+        if found_in(_SPEAKABLE, block):
             yield _without_bullet(block)
         return
     lines = block.split("\n")
@@ -88,7 +90,7 @@ def _pieces(block: str) -> Iterator[str]:
     piece: list[str] = []
     before: _Line | None = None
     for text in lines:
-        if not _SPEAKABLE.search(text):
+        if not found_in(_SPEAKABLE, text):
             before = None
             continue
         line = _Line(text, before)

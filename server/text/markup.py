@@ -15,15 +15,16 @@ Choices where people expect different things:
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+import regex
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from server.text.html_text import html_to_text
 from server.text.markup_marks import plainly_html, plainly_markdown
+from server.text.matching import matches, replace
 
 TextFormat = Literal["auto", "plain", "markdown", "html"]
 
@@ -32,21 +33,23 @@ PIECE = 2000
 _BLOCK = "\n\n"
 _START, _END = "<p>", "</p>\n"  # as the renderer writes a paragraph
 
-_FENCE = re.compile(r"[ \t]{0,12}(?:(?:[-*+]|\d{1,9}[.)])[ \t]{1,4})?(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})")
-_IPA = re.compile(r"\[([^\[\]\n]+)\]\(/[^()\n]{0,200}/\)")
+_FENCE = regex.compile(r"[ \t]{0,12}(?:(?:[-*+]|\d{1,9}[.)])[ \t]{1,4})?(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})")
+_IPA = regex.compile(r"\[([^\[\]\n]+)\]\(/[^()\n]{0,200}/\)")
 """Pronunciations as Kokoro has them; with blanks in them they are no links to Markdown."""
-_NO_REFERENCE = re.compile(r"(?m)^( {0,3})\[(?=[^\[\]\n]*\]:(?!\s{0,20}<?(?:https?:|www\.|mailto:|[/#.])))")
+_NO_REFERENCE = regex.compile(r"(?m)^( {0,3})\[(?=[^\[\]\n]*\]:(?!\s{0,20}<?(?:https?:|www\.|mailto:|[/#.])))")
 """`[Anna]: hello` would define a link and be lost; only what looks like an address is one."""
-_REFERENCE = re.compile(
+_REFERENCE = regex.compile(
     r"(?m)^ {0,3}\[[^\[\]\n]{1,200}\]:[ \t]{0,20}<?(?:https?:|www\.|mailto:|[/#.])\S{0,2000}.{0,200}$"
 )
-_TIMES = re.compile(r"(?<=[0-9A-Za-z])\*(?=[0-9A-Za-z])")
+_TIMES = regex.compile(r"(?<=[0-9A-Za-z])\*(?=[0-9A-Za-z])")
 _TIMES_STAND_IN = "\ufdd0"
 """A noncharacter, which no text holds: `2*3*4` is arithmetic, though Markdown has emphasis inside words."""
-_LEFT_OVER = re.compile(r"(?<![0-9A-Za-z*])\*\*(?=[^\s*])|(?<=[^\s*])\*\*(?![0-9A-Za-z*])")
+_LEFT_OVER = regex.compile(r"(?<![0-9A-Za-z*])\*\*(?=[^\s*])|(?<=[^\s*])\*\*(?![0-9A-Za-z*])")
 """Marks that CommonMark does not take for emphasis beside CJK punctuation, as in `**注意：**请`."""
-_ADDRESS_IN_BRACKETS = re.compile(r"<((?:https?://|mailto:|www\.)[^\s<>]+|[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,190})>")
-_TASK = re.compile(r"\[[ xX]\][ \t]+")
+_ADDRESS_IN_BRACKETS = regex.compile(
+    r"<((?:https?://|mailto:|www\.)[^\s<>]+|[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,190})>"
+)
+_TASK = regex.compile(r"\[[ xX]\][ \t]+")
 
 
 class _Piece(NamedTuple):
@@ -78,16 +81,20 @@ def convert(text: str, text_format: TextFormat) -> str:
     return _from_html(text) if plainly_html(text) else text
 
 
+def _inside(found: regex.Match[str]) -> str:
+    return str(found[1])
+
+
 def _from_html(text: str) -> str:
-    return html_to_text(_ADDRESS_IN_BRACKETS.sub(r"\1", text))
+    return html_to_text(replace(_ADDRESS_IN_BRACKETS, _inside, text))
 
 
 def _from_markdown(text: str) -> str:
-    text = _ADDRESS_IN_BRACKETS.sub(r"\1", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = _IPA.sub(r"\1", text)
+    text = replace(_ADDRESS_IN_BRACKETS, _inside, text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = replace(_IPA, _inside, text)
     parser = _parser()
     references: dict[str, object] = {}
-    parser.parse("\n".join(found[0] for found in _REFERENCE.finditer(text)), references)
+    parser.parse("\n".join(found[0] for found in matches(_REFERENCE, text)), references)
     rendered: list[str] = []
     for piece in _pieces(text):
         if piece.code:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html.entities
-import re
+
+import regex
 
 from server.text.html_text import TAG, is_tag
+from server.text.matching import found_in, matches
 
 _MARKDOWN = tuple(
-    re.compile(pattern, re.MULTILINE)
+    regex.compile(pattern, regex.MULTILINE)
     for pattern in (
         r"^ {0,3}#{1,6} +[^\s#0-9]",  # a heading; `# 1 fan` is none
         r"^ {0,3}#{2,6} +[0-9]",
@@ -34,19 +36,19 @@ _MARKDOWN = tuple(
     )
 )
 _VOID = frozenset({"br", "hr", "img", "wbr"})
-_HTML = re.compile(r"<!--(?:(?!<!--|-->).)*-->|<!doctype html\b", re.IGNORECASE | re.DOTALL)
-_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|(?P<name>[A-Za-z][A-Za-z0-9]{1,31}));")
+_HTML = regex.compile(r"<!--(?:(?!<!--|-->).)*-->|<!doctype html\b", regex.IGNORECASE | regex.DOTALL)
+_ENTITY = regex.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|(?P<name>[A-Za-z][A-Za-z0-9]{1,31}));")
 
 
 def plainly_markdown(text: str) -> bool:
     """Whether a text has a mark that is there for Markdown alone."""
-    return any(mark.search(text) for mark in _MARKDOWN)
+    return any(found_in(mark, text) for mark in _MARKDOWN)
 
 
 def plainly_html(text: str) -> bool:
     """Whether a text has an element of HTML or SSML, an entity or a comment."""
     opened = set()
-    for tag in TAG.finditer(text):
+    for tag in matches(TAG, text):
         if not is_tag(tag):
             continue
         name = tag["name"].lower()
@@ -56,6 +58,6 @@ def plainly_html(text: str) -> bool:
             opened.add(name)
         elif name in opened:
             return True
-    if _HTML.search(text):
+    if found_in(_HTML, text):
         return True
-    return any(not (name := found["name"]) or f"{name};" in html.entities.html5 for found in _ENTITY.finditer(text))
+    return any(not (name := found["name"]) or f"{name};" in html.entities.html5 for found in matches(_ENTITY, text))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from server.text import clean, lines, speakable
+from server.text.stretches import by_stretch
 
 Step = Callable[[str], str]
 """Changes a text in time that grows linearly with its length."""
@@ -82,7 +84,7 @@ def prepare(text: str, languages: Iterable[str], steps: Steps) -> Prepared:
     text = step("lines", lines.paragraphs, text)
     text = step("lexicon", steps.lexicon, text)
     found = speakable.letters(text, languages)
-    text = step("links", steps.links, text)
+    text = step("links", None if steps.links is None else partial(by_stretch, steps.links), text)
     notes: tuple[str, ...] = ()
     if steps.alphabet is not None:
         folded = steps.alphabet(text)

@@ -8,13 +8,14 @@ It is given a bounded window at a time, because its time grows with the square o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
 import regex
 import sentencex
+
+from server.text.matching import matches
 
 
 class Boundary(IntEnum):
@@ -66,7 +67,7 @@ _WORD_BEFORE_INITIAL = regex.compile(r"(\p{Lu}?)[\p{L}\p{M}'’-]*+[.]? \p{Lu}\.
 _NUMBER_OR_LETTER = regex.compile(r"\s*[\p{Pi}\p{Ps}\"']*+(?:\p{Nd}{1,3}|\p{Lu})\.\s*\Z")
 
 _CLUSTER = regex.compile(r"\X")
-_BLANKS = re.compile(r"\s+")
+_BLANKS = regex.compile(r"\s+")
 _LETTERS_OF = (
     ("ko", regex.compile(r"\p{Hangul}")),
     ("ja", regex.compile(r"[\p{Hiragana}\p{Katakana}]")),
@@ -85,7 +86,7 @@ def cuts(text: str, language: str | None) -> Iterator[Cut]:
         text: with some character that is no white space.
         language: ISO 639-1 code; None goes by the script.
     """
-    clusters = _CLUSTER.finditer(text)
+    clusters = matches(_CLUSTER, text)
     whole = 0
     done = 0
     for cut in _clauses_and_sentences(text, language):
@@ -106,7 +107,7 @@ def inside_word(text: str, offset: int) -> bool:
 def _clauses_and_sentences(text: str, language: str | None) -> Iterator[Cut]:
     start = 0
     for cut in _sentences(text, language):
-        for clause in _CLAUSE.finditer(text, start, cut.offset):
+        for clause in matches(_CLAUSE, text, start, cut.offset):
             if clause.end() < cut.offset:
                 yield Cut(clause.end(), Boundary.CLAUSE)
         yield cut
@@ -126,7 +127,7 @@ def _sentences(text: str, language: str | None) -> Iterator[Cut]:
 def _blocks(text: str) -> Iterator[Cut]:
     """Ends of paragraphs, which a blank line parts; a single line break is a blank as any other."""
     last = len(text.rstrip())
-    for blanks in _BLANKS.finditer(text, len(text) - len(text.lstrip()), last):
+    for blanks in matches(_BLANKS, text, len(text) - len(text.lstrip()), last):
         if len(f"{blanks[0]}.".splitlines()) > 2:
             yield Cut(blanks.start(), Boundary.PARAGRAPH)
     yield Cut(last, Boundary.TEXT)

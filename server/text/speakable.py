@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import regex
 
+from server.text.matching import found_in, matches
+
 _SPEAKABLE = regex.compile(r"[[\p{L}\p{N}]--\p{Default_Ignorable_Code_Point}]", regex.V1)
 _LAST_SPEAKABLE = regex.compile(_SPEAKABLE.pattern, regex.V1 | regex.REVERSE)
 _LETTER = regex.compile(r"\p{L}")
@@ -46,12 +48,12 @@ class Letters(NamedTuple):
 
 def is_speakable(text: str) -> bool:
     """Whether a text has a letter or a digit; marks, emoji and invisible fillers alone say nothing."""
-    return _SPEAKABLE.search(text) is not None
+    return found_in(_SPEAKABLE, text)
 
 
 def speakable_end(text: str) -> int:
     """Where the last letter or digit of a text ends; 0 if it has none."""
-    found = _LAST_SPEAKABLE.search(text)
+    found = _LAST_SPEAKABLE.search(text, concurrent=True)
     return found.end() if found else 0
 
 
@@ -64,10 +66,10 @@ def letters(text: str, languages: Iterable[str]) -> Letters:
             foreign.
     """
     names = {"chinese" if name.endswith(_DIALECT) else name for name in map(str.lower, languages)}
-    total = sum(1 for _ in _LETTER.finditer(text))
+    total = sum(1 for _ in matches(_LETTER, text))
     if not names or not names <= _SCRIPTS.keys():
         return Letters(total, 0)
     known = {"Latin", "Common", "Inherited", *(script for name in names for script in _SCRIPTS[name])}
     written = "".join(rf"\p{{{script}}}" for script in sorted(known))
     foreign = regex.compile(rf"[\p{{L}}--[{written}]]", regex.V1)
-    return Letters(total, sum(1 for _ in foreign.finditer(text)))
+    return Letters(total, sum(1 for _ in matches(foreign, text)))

@@ -7,7 +7,7 @@ A regular expression holds the interpreter's lock until it has gone through its 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from server.text.lines import PARAGRAPH
 
@@ -32,6 +32,11 @@ def stretches(text: str) -> Iterator[tuple[str, str]]:
         yield text[start:end], text[end:begin]
         start = begin
     yield text[start:], ""
+
+
+def by_stretch(change: Callable[[str], str], text: str) -> str:
+    """Change each stretch of a text by itself."""
+    return "".join(change(stretch) + blank for stretch, blank in stretches(text))
 
 
 def _end(text: str, start: int, stop: int) -> int:

@@ -6,13 +6,14 @@ SSML's `<break>` in all its forms. `[voice:NAME]`, as Kokoro-FastAPI has it, cha
 
 from __future__ import annotations
 
-import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
 import regex
 
+from server.text.matching import matches, replace
 from server.text.speakable import is_speakable
 
 MAX_SILENCE_SECONDS = 300
@@ -32,31 +33,29 @@ and what `[pause]` is."""
 _SECONDS = r"(?:[0-9]++(?:[.,][0-9]++)?|[.,][0-9]++)"
 _UNIT = r"(?:ms(?:ecs?)?|milliseconds?|s(?:ecs?)?|seconds?)"
 _VOICE = r"\[\s*+voice\s*+:\s*+(?P<voice>[^\[\]\s][^\[\]\r\n]{0,255}+)\]"
-_TAG = re.compile(
+_TAG = regex.compile(
     r"\[\s*+(?:(?:pause|silence|silent|break)(?:\s*+[:=]\s*+|\s++))?"
     rf"(?P<seconds>{_SECONDS})\s*+(?P<unit>{_UNIT})\s*+\]"
     r"|(?P<pause>\[\s*+pause\s*+\])"
     rf"|{_VOICE}"
     r"|<break(?P<attributes>(?:\s++[a-z:]++\s*+=\s*+(?:\"[^\"<>]*+\"|'[^'<>]*+'))*+)\s*+(?:/>|>(?:\s*+</break\s*+>)?)",
-    re.IGNORECASE,
+    regex.IGNORECASE,
 )
-_VOICE_TAG = re.compile(_VOICE, re.IGNORECASE)
-_BEGUN = regex.compile(_TAG.pattern, regex.IGNORECASE)
-"""The same, of which the beginning can be found."""
+_VOICE_TAG = regex.compile(_VOICE, regex.IGNORECASE)
 _LONGEST = 300
 """Characters of a tag that has begun for which its end is waited for."""
-_ATTRIBUTE = re.compile(
-    r"\s(?P<name>[a-z:]+)\s*=\s*(?P<quote>[\"'])\s*(?P<value>[^\"'<>]*?)\s*(?P=quote)", re.IGNORECASE
+_ATTRIBUTE = regex.compile(
+    r"\s(?P<name>[a-z:]+)\s*=\s*(?P<quote>[\"'])\s*(?P<value>[^\"'<>]*?)\s*(?P=quote)", regex.IGNORECASE
 )
-_TIME = re.compile(rf"\+?(?P<seconds>{_SECONDS})(?P<unit>m?s)", re.IGNORECASE)
+_TIME = regex.compile(rf"\+?(?P<seconds>{_SECONDS})(?P<unit>m?s)", regex.IGNORECASE)
 
 
 _OPEN, _CLOSE = "\ufdee", "\ufdef"
 """They enclose a tag's number while markup is read: noncharacters, which Unicode leaves to programs."""
 TAG = _CLOSE
 """Stands for a tag in the text that `without_tags` makes."""
-_OF_MARKS = re.compile(f"[{_OPEN}{_CLOSE}]")
-_MARK = re.compile(f"{_OPEN}(?P<number>[0-9]++){_CLOSE}")
+_OF_MARKS = regex.compile(f"[{_OPEN}{_CLOSE}]")
+_MARK = regex.compile(f"{_OPEN}(?P<number>[0-9]++){_CLOSE}")
 
 
 class TagError(ValueError):
@@ -107,7 +106,7 @@ def parse(text: str, markup: Callable[[str], str] | None = None) -> list[Part]:
     text, tags = _marked(text)
     if markup is not None:
         text = markup(text)
-    for mark in _MARK.finditer(text):
+    for mark in matches(_MARK, text):
         parts.append(Spoken(text[end : mark.start()], voice))
         end = mark.end()
         tag = tags[int(mark["number"])]
@@ -123,18 +122,19 @@ def parse(text: str, markup: Callable[[str], str] | None = None) -> list[Part]:
 
 def says_something(text: str) -> bool:
     """Whether a text has something to say, or a silence: a voice's name in a tag is not said."""
-    return is_speakable(_VOICE_TAG.sub("", text))
+    return is_speakable(replace(_VOICE_TAG, "", text))
 
 
 def without_tags(text: str) -> str:
     """The text, as long as it was, with `TAG` and blanks in place of the characters of each tag."""
-    return _TAG.sub(lambda tag: tag[0] if _meaning(tag) is None else TAG.ljust(len(tag[0])), _OF_MARKS.sub(" ", text))
+    unmarked = replace(_OF_MARKS, " ", text)
+    return replace(_TAG, lambda tag: tag[0] if _meaning(tag) is None else TAG.ljust(len(tag[0])), unmarked)
 
 
 def last_voice(text: str) -> str | None:
     """The name in the last voice tag of a text, which holds for what follows; None where there is none."""
-    named = _VOICE_TAG.findall(text)
-    return named[-1].strip() if named else None
+    named = deque(matches(_VOICE_TAG, text), maxlen=1)
+    return named[0]["voice"].strip() if named else None
 
 
 class TagStream:
@@ -167,7 +167,7 @@ class TagStream:
     def _split(self, text: str) -> list[Part | TagError]:
         parts: list[Part | TagError] = []
         end = 0
-        for tag in _TAG.finditer(text):
+        for tag in matches(_TAG, text):
             found = _meaning(tag)
             if found is None:
                 continue
@@ -188,7 +188,7 @@ class TagStream:
 
 def _may_go_on(text: str, place: int) -> bool:
     """Whether what stands from here on may be a tag that has not ended."""
-    found = _BEGUN.fullmatch(text, place, partial=True)
+    found = _TAG.fullmatch(text, place, partial=True)
     # `</break>` may follow `<break>`, which is whole without it.
     return found is not None and (
         found.partial or (text[place] == "<" and not text.endswith("/>") and "</" not in found[0])
@@ -206,7 +206,7 @@ def _less(left: Decimal, silence: Decimal) -> Decimal:
     return left - silence
 
 
-def _meaning(tag: re.Match[str]) -> Decimal | str | None:
+def _meaning(tag: regex.Match[str]) -> Decimal | str | None:
     """Seconds of silence, or a voice; None if it is a break whose time is malformed."""
     return tag["voice"].strip() if tag["voice"] else _seconds(tag)
 
@@ -215,14 +215,14 @@ def _marked(text: str) -> tuple[str, list[Decimal | str]]:
     """Replace each tag by a mark, and list what the tags are: seconds of silence, or a voice."""
     tags: list[Decimal | str] = []
 
-    def mark(tag: re.Match[str]) -> str:
+    def mark(tag: regex.Match[str]) -> str:
         found = _meaning(tag)
         if found is None:
             return tag[0]
         tags.append(found)
         return f"{_OPEN}{len(tags) - 1}{_CLOSE}"
 
-    return _TAG.sub(mark, _OF_MARKS.sub("", text)), tags
+    return replace(_TAG, mark, replace(_OF_MARKS, "", text)), tags
 
 
 def _tidy(parts: Iterable[Part]) -> list[Part]:
@@ -246,13 +246,13 @@ def samples(seconds: Decimal, sample_rate: int) -> int:
     return int((seconds * sample_rate).to_integral_value(ROUND_HALF_UP))
 
 
-def _seconds(tag: re.Match[str]) -> Decimal | None:
+def _seconds(tag: regex.Match[str]) -> Decimal | None:
     """Read the length of a silence; None if it is a break whose time is malformed."""
     if tag["seconds"]:
         return _length(tag["seconds"], tag["unit"])
     if tag["pause"]:
         return STRENGTHS["medium"]
-    attributes = {found["name"].lower(): found["value"] for found in _ATTRIBUTE.finditer(tag["attributes"])}
+    attributes = {found["name"].lower(): found["value"] for found in matches(_ATTRIBUTE, tag["attributes"])}
     if "time" in attributes:
         time = _TIME.fullmatch(attributes["time"])
         return _length(time["seconds"], time["unit"]) if time else None

@@ -7,11 +7,14 @@ payload of bytes: https://github.com/OHF-Voice/wyoming.
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from wyoming.event import Event
 
+from server.speech.bounded_json import read_json
+
+LONG_EVENT = 1 << 14
+"""Characters from which an event is read in a thread."""
 EVENT_BYTES = 1 << 20
 """Of a line, of its data, and of its payload."""
 
@@ -33,8 +36,8 @@ async def read_event(reader: asyncio.StreamReader) -> Event | None:
         line = await reader.readline()
         if not line.endswith(b"\n"):
             return None
-        head = _object(line)
-        data = _object(await reader.readexactly(_length(head, "data_length"))) if head.get("data_length") else {}
+        head = await _object(line)
+        data = await _object(await reader.readexactly(_length(head, "data_length"))) if head.get("data_length") else {}
         await reader.readexactly(_length(head, "payload_length"))
     except asyncio.IncompleteReadError:
         return None
@@ -46,9 +49,10 @@ async def read_event(reader: asyncio.StreamReader) -> Event | None:
     return Event(kind, {**inline, **data})
 
 
-def _object(text: bytes) -> dict[str, Any]:
+async def _object(text: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        written = text.decode()
+        found = read_json(written) if len(written) < LONG_EVENT else await asyncio.to_thread(read_json, written)
     except RecursionError:
         raise EventError("it is nested too deeply") from None
     if not isinstance(found, dict):

@@ -60,5 +60,6 @@ def test_the_whole_command(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     out = capsys.readouterr().out
     assert "| 5 x 400 |" in out
     assert out.count("| 4 x 403, 1 x curl 200 |") == 2
-    assert re.search(r"after each round [+-][\d.]+%, [+-][\d.]+%, and ", out)
+    more = r"[+-][\d.]+% \([+-][\d.]+ MB, [+-][\d.]+ MB of files\)"
+    assert re.search(rf"after each round {more}, {more}, and ", out)
     assert "of 4 callers at once, as many as there are rows, 4 were served" in out

@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 from server.cli.batch import Manifest
-from server.leftovers import LEFT_SECONDS
+from server.leftovers import LEFT_SECONDS, UNFINISHED, unfinished
 from server.voices.folder import VoiceFolder
 from server.voices.saved import SUFFIX
 
 OF_VOICES = (f".anna{SUFFIX}.k3j_x0ab",)
-OF_BATCHES = (".00001.wav.4711", ".a.b.mp3.7", ".manifest.jsonl.12")
+OF_BATCHES = tuple(f"{name}{UNFINISHED}" for name in (".00001.wav.4711", ".a.b.mp3.7", ".manifest.jsonl.12"))
 KEPT = (
     f"anna{SUFFIX}",
     ".hidden.txt",
     ".notes.7z",
+    ".x.wav.1",
+    ".manifest.jsonl.2",
+    f".notes.txt.12{UNFINISHED}",
     ".manifest.part-0.jsonl",
     "00001.wav",
     f".anna{SUFFIX}.backup-of-it",
@@ -53,3 +56,11 @@ def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_read_is_told_by_who_reads_it(tmp_path: Path) -> None:
     assert VoiceFolder(tmp_path / ("x" * 300)).all() == []
+
+
+@pytest.mark.parametrize("name", ["00001.wav", "a.b.mp3", "manifest.jsonl"])
+def test_what_a_process_leaves_is_found_by_its_name(tmp_path: Path, name: str) -> None:
+    left = unfinished(tmp_path / name)
+    fill(tmp_path, (left.name,), LEFT_SECONDS + 60)
+    Manifest(tmp_path)
+    assert not left.exists()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from server.engine.guard import (
     ALIKE_HOLD,
     ALIKE_LIMIT,
+    FRAMES_PER_TOKEN,
     LONGEST_PERIOD,
     SAME_CODE_HOLD,
     SAME_CODE_LIMIT,
@@ -90,6 +91,19 @@ def test_a_pause_of_two_seconds_holds_nothing_back() -> None:
     frames = speech(0, 100)
     frames[40:65, 0] = 7
     assert watch(Guard.of(60, GROUPS), frames)[1:] == (None, None)
+
+
+@pytest.mark.parametrize("repeated", [0, 5, 39])
+def test_a_text_that_repeats_itself_may_sound_so(repeated: int) -> None:
+    """A greedy row of "very " x 40 has the same frames again and again."""
+    told = 2 * FRAMES_PER_TOKEN * repeated
+    _, held, lost = watch(Guard.of(60, GROUPS, repeated), np.tile(speech(0, 5), (100, 1)))
+    assert held == 5 + ALIKE_HOLD + told - 1
+    assert lost == 5 + ALIKE_LIMIT + told - 1
+    alike = speech(1, 600)
+    alike[:, 0] = 7
+    assert watch(Guard.of(60, GROUPS, repeated), alike)[1] == SAME_CODE_HOLD + told
+    assert watch(Guard.of(60, GROUPS, repeated), alike)[2] == SAME_CODE_LIMIT + told
 
 
 def test_a_stretch_that_repeats_and_goes_on_is_only_held() -> None:

@@ -38,10 +38,17 @@ class ScriptedJob(Job):
 
 
 def job_of(
-    *, spare: bool = False, listener: Listener | None = None, live: bool = False, at: float = 0.0, speed: float = 1.0
+    *,
+    spare: bool = False,
+    listener: Listener | None = None,
+    number: int = 0,
+    live: bool = False,
+    at: float = 0.0,
+    speed: float = 1.0,
 ) -> ScriptedJob:
     """A job that comes at some time."""
-    job = ScriptedJob(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare, listener=listener, speed=speed)
+    whose = {"listener": listener, "number": number, "speed": speed}
+    job = ScriptedJob(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare, **whose)
     job.awaits_text, job.submitted = live, at
     return job
 
@@ -64,6 +71,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.rows: list[Row] = []
         self.started: list[Job] = []
         self.heard_to: dict[Listener, float] = {}
+        self.made: dict[Listener, list[float | None]] = {}
+        """Seconds of the jobs of each listener, in order; None of those that are still to be made."""
 
     def held(self) -> list[Row | Prefill]:
         return [*self.starting, *self.rows]
@@ -97,10 +106,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         live=st.booleans(),
         whose=st.sampled_from([None, "book", "letter"]),
         speed=st.sampled_from([0.5, 1.0]),
+        retry=st.booleans(),
     )
-    def add(self, spare: bool, live: bool, whose: str | None, speed: float) -> None:
+    def add(self, spare: bool, live: bool, whose: str | None, speed: float, retry: bool) -> None:
         listener = getattr(self, whose) if whose else None
-        job = job_of(spare=spare, listener=listener, live=live, at=self.now, speed=speed)
+        known = self.made.setdefault(listener, []) if listener else []
+        again = retry and None in known
+        number = known.index(None) if again else len(known)
+        if not again:
+            known.append(None)
+        job = job_of(spare=spare, listener=listener, number=number, live=live, at=self.now, speed=speed)
         places = self.max_waiting + self.slots - len(self.held())
         if not spare and sum(not waiting.over for waiting in self.queues[False]) >= places:
             with pytest.raises(QueueFull):
@@ -231,10 +246,22 @@ class SchedulerMachine(RuleBasedStateMachine):
             if number < len(rows):
                 job = rows[number].job
                 rows[number].error = JobError("no speech") if failed else None
-                heard_to = self.heard_to[job.listener] + (0 if failed else job.frames * FRAME_SECONDS / job.speed)
-                self.heard_to[job.listener] = max(heard_to, self.now)
+                if not failed:
+                    self.make(job, job.frames * FRAME_SECONDS / job.speed)
                 self.rows.remove(rows[number])
                 self.scheduler.drop(rows[number], self.now)
+
+    def make(self, job: Job, seconds: float) -> None:
+        """A job is heard when all before it are."""
+        known = self.made.setdefault(job.listener, [None])
+        before = known.index(None) if None in known else len(known)
+        if job.number < before:
+            return
+        known[job.number] = seconds
+        for made in known[before:]:
+            if made is None:
+                break
+            self.heard_to[job.listener] = max(self.heard_to[job.listener] + made, self.now)
 
     @invariant()
     def nothing_is_lost(self) -> None:
@@ -348,3 +375,25 @@ def test_a_promotion_at_any_moment_loses_no_job() -> None:
             scheduler.collect_promoted()
         assert scheduler.waiting == 1
         assert admitted(scheduler) == [job]
+
+
+def test_what_lies_behind_a_job_that_failed_is_not_heard_yet() -> None:
+    """So the job that is made in its place comes before those who have waited for less than a newcomer may."""
+    scheduler, book = Scheduler(3, 9, FRAME_SECONDS), Listener()
+    heard, behind = job_of(listener=book), job_of(spare=True, listener=book, number=1)
+    for job in (heard, behind):
+        scheduler.add(job)
+    assert admitted(scheduler) == [heard, behind]
+    heard.start(0.0)
+    behind.frames = 5000
+    first, second = scheduler.rows
+    scheduler.drop(second, 1.0)
+    first.error = JobError("no speech")
+    scheduler.drop(first, 2.0)
+    other, again = job_of(at=1.0), job_of(spare=True, listener=book, at=2.0)
+    for job in (other, again):
+        scheduler.add(job)
+    assert admitted(scheduler) == [again, other]
+    again.frames = 100
+    scheduler.drop(scheduler.rows[0], 3.0)
+    assert book.served == pytest.approx(5100 * FRAME_SECONDS), "both are there now"

@@ -47,9 +47,9 @@ class Reader:
         ahead = 1 if self.began is None else AHEAD
         while len(self.jobs) < len(self.chunks) and sum(not job.over for job in self.jobs) < ahead:
             frames = self.chunks[len(self.jobs)]
-            job = Job(
-                NO_PROMPT, SAMPLING, 0, frames, 9999, spare=bool(self.jobs), listener=self.listener, speed=self.speed
-            )
+            number = len(self.jobs)
+            whose = {"listener": self.listener, "number": number, "speed": self.speed}
+            job = Job(NO_PROMPT, SAMPLING, 0, frames, 9999, spare=number > 0, **whose)
             job.submitted = now
             self.jobs.append(job)
             scheduler.add(job)

@@ -11,6 +11,7 @@ import pytest
 
 from server.engine.bundle import OpenBundle
 from server.engine.job import Job, JobError, Sampling
+from server.engine.manner import PromptError
 from server.engine.prompt import Prompt
 from server.engine.provider import open_bundle
 from server.engine.scheduler import QueueFull
@@ -39,6 +40,18 @@ def job_of(engine: Engine, seed: int = 1, frames: int = 12, text: str = "Hello",
     prompt = engine.prompt(text, speaker="serena", language="auto", instruction=None)
     sampling = dataclasses.replace(SAMPLING, **changes)
     return Job(prompt, sampling, seed, frames)
+
+
+def test_a_row_has_the_positions_that_the_settings_allow() -> None:
+    engine = Engine.load(
+        RANDOM_BUNDLE, provider="cpu", threads=1, max_rows=1, max_queue=0, max_prompt=64, max_frames=16
+    )
+    try:
+        assert engine.manifest.sizes.talker.max_positions == 80
+        with pytest.raises(PromptError, match="at most 64 are allowed"):
+            engine.prompt("1 2 " * 30, speaker="serena", language="auto", instruction=None)
+    finally:
+        engine.close()
 
 
 def audio_of(engine: Engine, job: Job) -> np.ndarray:

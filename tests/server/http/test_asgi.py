@@ -20,6 +20,7 @@ from server.cli.startup import CommandError, open_pool
 from server.config import Settings
 from server.http.app import create_app
 from server.http.asgi import AsgiApplication, BrokenOff, NotReady
+from server.http.asgi_conversation import MOST_SAID
 from server.metrics import Metrics
 from server.models.catalogue import Bundles, find
 from tests.server.answers import GOOD
@@ -102,6 +103,11 @@ class Engine:
 
     async def _send(self, message: Any) -> None:
         self.sent.append(message)
+
+    @property
+    def left(self) -> int:
+        """Events that the application has not asked for yet."""
+        return self._coming.qsize()
 
     def give(self, kind: str, **fields: Any) -> None:
         self._coming.put_nowait({"type": kind, **fields})
@@ -302,9 +308,10 @@ async def test_a_websocket_whose_client_leaves_frees_its_row(
         assert not any(message["type"] == "websocket.close" for message in engine.sent), "nobody is there to hear it"
 
 
+@pytest.mark.parametrize("words", [1, 500])
 @in_loop
 async def test_a_client_that_leaves_is_heard_while_the_server_takes_nothing(
-    models: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, monkeypatch: pytest.MonkeyPatch, words: int
 ) -> None:
     """Its connection to the server is full, as that of one that has said much to a server that is busy."""
     taken = asyncio.Event()
@@ -316,12 +323,42 @@ async def test_a_client_that_leaves_is_heard_while_the_server_takes_nothing(
     monkeypatch.setattr(ClientConnection, "send", send)
     async with serving(models) as application:
         engine = dial(application)
-        say(engine, CONFIG, {"type": "input.text", "text": "Hello."})
+        say(engine, CONFIG, *[{"type": "input.text", "text": "Hello. "}] * words)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await taken.wait()
             engine.give("websocket.disconnect", code=1001)
             await engine.task
         assert [message["type"] for message in engine.sent] == ["websocket.accept"], "nobody is there to hear more"
+
+
+@in_loop
+async def test_no_more_is_taken_from_a_client_than_the_server_may_take_in_a_while(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = asyncio.Event()
+    gate = asyncio.Event()
+    sent: list[str] = []
+
+    async def send(connection: ClientConnection, message: str) -> None:
+        taken.set()
+        await gate.wait()
+        sent.append(message)
+
+    monkeypatch.setattr(ClientConnection, "send", send)
+    async with serving(models) as application:
+        engine = dial(application)
+        words = [{"type": "input.text", "text": f"{number} {'x' * 10_000}"} for number in range(100)]
+        say(engine, *words)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await taken.wait()
+            await until(lambda: engine.left <= 100 - MOST_SAID // 10_300, "what there is room for is taken")
+            await asyncio.sleep(0)
+            assert engine.left >= 100 - MOST_SAID // 10_000 - 2
+            gate.set()
+            await until(lambda: len(sent) == 100, "all is handed over in the end")
+            assert sent == [json.dumps(word) for word in words]
+            engine.give("websocket.disconnect", code=1001)
+            await engine.task
 
 
 @in_loop

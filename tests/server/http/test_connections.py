@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import re
 import resource
 import signal
 import socket
@@ -72,9 +73,18 @@ def test_a_head_that_never_ends(server: RunningServer) -> None:
 
 
 def test_a_body_that_never_ends(server: RunningServer) -> None:
+    before = late(server)
     with connect(server) as connection:
         connection.sendall(SPEECH + b"Content-Length: 100000\r\n\r\n")
         assert dribble(connection, b"a").startswith(b"HTTP/1.1 408 ")
+    assert late(server) == before + 1, "it is counted"
+
+
+def late(server: RunningServer) -> int:
+    """Answers of 408 that the metrics count."""
+    with server.client() as client:
+        text = client.get("/metrics").text
+    return sum(int(float(found[1])) for found in re.finditer(r'http_answers_total\{status="408"\} (\S+)', text))
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 50000", b"Transfer-Encoding: chunked"])

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
+from typing import cast
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from server.engine.manner import CloneError, InstructionError, PromptError
 from server.engine.prompt import Prompt
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
+from server.models.pool_entry import SpeechEngine
 from server.speech.delivery import Delivery
 from server.speech.pieces import VoicedChunk
 from server.speech.planned_reading import PlannedReading
-from server.speech.reading import MAX_ATTEMPTS, PAUSE_SECONDS, Reading, chunk_seed
+from server.speech.reading import MAX_ATTEMPTS, PAUSE_SECONDS, Reading, chunk_seed, tokens_to_say
 from server.text import tags
 from server.text.chunks import Chunk, chunks
 from server.text.repetition import repeated
@@ -462,6 +464,29 @@ def test_a_silence_comes_in_pieces() -> None:
 )
 def test_repeated_words_are_counted(text: str, repeats: int) -> None:
     assert repeated(text.split()) == repeats
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "repeats"),
+    [
+        ("Hello there.", 12, 0),
+        ("\U0001f602" * 30, 1, 0),
+        ("=" * 80, 1, 0),
+        ("\u2500" * 60 + " Yes", 4, 0),
+        ("Yes " + "!?" * 500, 4, 0),
+        ("very " * 4, 20, 15),
+        ("very, " * 4, 20, 15),
+        ("e\u0301t\u00e9", 4, 0),
+    ],
+)
+def test_symbols_take_no_time_to_say(text: str, tokens: int, repeats: int) -> None:
+    """So a run of them gives the guard no reason to wait for minutes. A token is a character here."""
+    assert tokens_to_say(cast(SpeechEngine, CountsCharacters()), text) == (tokens, repeats)
+
+
+class CountsCharacters:
+    def count_tokens(self, text: str) -> int:
+        return len(text)
 
 
 class NarrowEngine(HandEngine):

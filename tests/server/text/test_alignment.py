@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -93,3 +94,17 @@ def test_no_text_takes_long(unit: str) -> None:
     alignment = Alignment(said, written)
     places = [alignment.place(place) for place in range(0, len(said), 60)]  # in quadratic time, minutes
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("text", ["\u4eca" * 100_000, "a. " * 33_000, "\U0001d400 " * 50_000])
+def test_a_text_of_very_many_words_takes_little_memory(text: str) -> None:
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        alignment = Alignment(text, text)
+        held, most = (traced - before for traced in tracemalloc.get_traced_memory())
+    finally:
+        tracemalloc.stop()
+    assert alignment.place(0) == 0
+    assert most < 30_000_000
+    assert held < 10_000_000

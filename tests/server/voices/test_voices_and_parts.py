@@ -21,7 +21,7 @@ from server.speech.reading import PAUSE_SECONDS
 from server.text.sentences import Boundary
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import FRAME, SAMPLE_RATE, speech, write_bundle
-from tests.server.running import FAKE, RunningServer, run_server
+from tests.server.running import FAKE, RunningServer, run_server, wait_until
 
 SPEECH = "/v1/audio/speech"
 MINE = {"profiles": {"mine": {"speaker": "ryan", "language": "english", "instruction": "Whisper.", "speed": 0.5}}}
@@ -126,6 +126,8 @@ def test_an_unknown_voice_in_the_text_is_refused_with_the_list(client: httpx.Cli
 def test_the_heaviest_of_a_formula_speaks(client: httpx.Client, server: RunningServer) -> None:
     speak(client, voice="serena*0.4 + ryan*0.6")
     assert last_prompt(server)["speaker"] == "ryan"
+    line = wait_until(lambda: next((line for line in server.log if "ryan*0.6" in line), None), "it is logged")
+    assert " speaker=ryan " in line, "the log has who spoke beside what was asked for"
 
 
 def test_own_profiles_are_listed(client: httpx.Client) -> None:
