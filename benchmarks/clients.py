@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from urllib.parse import urlsplit
 
 import httpx
@@ -28,6 +29,15 @@ RETRY_SECONDS = 0.5
 """Seconds after which a listener who was refused asks again."""
 LEAVES_AT_ONCE = 0.01
 """Seconds after which a client that does not wait for any answer hangs up."""
+
+
+def _processes() -> BaseContext:
+    """How processes of their own are begun: forked from one that has imported this module, where the system can."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 @dataclass(frozen=True)
@@ -134,11 +144,10 @@ def watching(url: str, key: str | None, seen: Seen, listener: Ask | None = None)
     Raises:
         EOFError: something was not answered; the process has said what.
     """
-    context = multiprocessing.get_context("spawn")
-    watchers = []
+    processes, watchers = _processes(), []
     for watch, arguments in ((_probe, (url,)), (_attend, (url, key, listener))):
-        here, there = context.Pipe()
-        process = context.Process(target=watch, args=(there, *arguments), daemon=True)
+        here, there = processes.Pipe()
+        process = processes.Process(target=watch, args=(there, *arguments), daemon=True)
         process.start()
         there.close()
         watchers.append((here, process))
