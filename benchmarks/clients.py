@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
@@ -18,6 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.observed import Heard, Outcome, Part, Probe, Seen, State
 from server.metrics import PREFIX
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 BYTES_PER_SECOND = 2 * 24_000
 """Bytes a second of Qwen3-TTS' PCM."""
@@ -31,7 +34,7 @@ LEAVES_AT_ONCE = 0.01
 """Seconds after which a client that does not wait for any answer hangs up."""
 
 
-def _processes() -> BaseContext:
+def _processes() -> ForkServerContext | SpawnContext:
     """How processes of their own are begun: forked from one that has imported this module, where the system can."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
