@@ -7,10 +7,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := --constraint constraints.txt
 EXPORT_TESTS := tests/export/
 SERVER_TESTS := tests/server/
-SOCKET_TESTS := tests/server/http/ tests/server/wyoming/ tests/web/
+SOCKET_TESTS := tests/server/http/ tests/server/wyoming/
+WEB_TESTS := tests/web/
 CLIENT_TESTS := tests/clients/
 RAY_TESTS := tests/ray/
-OTHER_TESTS := $(filter-out $(EXPORT_TESTS) $(SERVER_TESTS) $(SOCKET_TESTS) $(CLIENT_TESTS) $(RAY_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
+OTHER_TESTS := $(filter-out $(EXPORT_TESTS) $(SERVER_TESTS) $(SOCKET_TESTS) $(WEB_TESTS) $(CLIENT_TESTS) $(RAY_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
 # An NVIDIA driver decides which of the two ONNX Runtimes is installed: both have one import name, so only one may be.
 HAS_CUDA := $(and $(shell command -v nvidia-smi 2>/dev/null),$(filter x86_64,$(shell uname -m)))
 RUNTIME := $(if $(HAS_CUDA),cuda,cpu)
@@ -22,16 +23,21 @@ CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/wh
 TORCH = $(PIP) install $(CPU_TORCH) torch==2.13.0
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test test-export test-models test-server test-sockets test-without-torch test-clients test-ray peers check check-deploy docs format lock tools test-tools export-tools random-model tiny-model clean
+.PHONY: serve test test-export test-models test-server test-sockets test-web test-without-torch test-clients test-ray peers check check-deploy docs format lock tools test-tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
 
-# The tests of the pages want Chromium, which no package of Python or Node brings along. The four parts run side by side
-# and take about as long: the last one mostly waits.
+# How many parts of the tests run at once: all five on two cores, since some of them mostly wait, but three on one core,
+# where more would only be slower. `nproc` counts the cores that this process may use, and macOS has none.
+CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+TEST_JOBS := $(shell expr 2 '*' $(CORES) + 1)
+
+# The tests of the pages want Chromium, which no package of Python or Node brings along. The parts that take longest come
+# first.
 test: tools
 	$(BIN)/python -m tests.web.chromium
-	$(MAKE) --jobs=4 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-export test-models test-server test-sockets
+	$(MAKE) --jobs=$(TEST_JOBS) $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-web test-sockets test-models test-export test-server
 
 # The exporter, by small conversions.
 test-export: tools
@@ -45,9 +51,13 @@ test-models: tools
 test-server: tools
 	$(BIN)/python -m pytest $(SERVER_TESTS) $(addprefix --ignore=,$(SOCKET_TESTS))
 
-# Whatever speaks over sockets: both protocols and the pages.
+# Both protocols, over sockets.
 test-sockets: tools
 	$(BIN)/python -m pytest $(SOCKET_TESTS)
+
+# The pages, in a browser.
+test-web: tools
+	$(BIN)/python -m pytest $(WEB_TESTS)
 
 # The tests of all that needs no torch, for a Python that has none, in an environment of its own:
 # make test-without-torch PYTHON=python3.14 VENV=.cache/venv3.14

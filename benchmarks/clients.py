@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,6 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.observed import Heard, Outcome, Part, Probe, Seen, State
 from server.metrics import PREFIX
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 BYTES_PER_SECOND = 2 * 24_000
 """Bytes a second of Qwen3-TTS' PCM."""
@@ -28,6 +32,15 @@ RETRY_SECONDS = 0.5
 """Seconds after which a listener who was refused asks again."""
 LEAVES_AT_ONCE = 0.01
 """Seconds after which a client that does not wait for any answer hangs up."""
+
+
+def _processes() -> ForkServerContext | SpawnContext:
+    """How processes of their own are begun: forked from one that has imported this module, where the system can."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 @dataclass(frozen=True)
@@ -134,11 +147,10 @@ def watching(url: str, key: str | None, seen: Seen, listener: Ask | None = None)
     Raises:
         EOFError: something was not answered; the process has said what.
     """
-    context = multiprocessing.get_context("spawn")
-    watchers = []
+    processes, watchers = _processes(), []
     for watch, arguments in ((_probe, (url,)), (_attend, (url, key, listener))):
-        here, there = context.Pipe()
-        process = context.Process(target=watch, args=(there, *arguments), daemon=True)
+        here, there = processes.Pipe()
+        process = processes.Process(target=watch, args=(there, *arguments), daemon=True)
         process.start()
         there.close()
         watchers.append((here, process))

@@ -87,11 +87,11 @@ def tokenizer_of(
 @pytest.fixture(scope="session")
 def conversion_of(checkpoint_of: Callable[[str], Path]) -> Callable[..., Conversion]:
     """Convert such a checkpoint by the convert command, in fp32 if nothing else is asked for."""
-    from tests.conversions import converted
+    from tests.conversions import converted_shape
 
     @cache
     def convert(shape: str, precision: str = "fp32") -> Conversion:
-        return converted(checkpoint_of(shape), shape, precision)
+        return converted_shape(checkpoint_of, shape, precision)
 
     return convert
 

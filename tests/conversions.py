@@ -1,7 +1,8 @@
 """Checkpoints converted by the convert command, kept under `.cache/tests` by a hash of everything that makes them.
 
 Beside source files, packages and checkpoint, the processor and the number of its cores count: kernels round otherwise
-on another, and calibration and parity run on this one.
+on another, and calibration and parity run on this one. Who finds a conversion kept needs no torch, which takes seconds
+to import; of checkpoints that are drawn at random the source files count, so that none is drawn for it.
 """
 
 from __future__ import annotations
@@ -13,18 +14,16 @@ import io
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from filelock import FileLock
 
-from export.convert import main as convert
 from server.graphs.checking import verify_files
 from server.manifest import BundleError, read_manifest
-from tests.oracle import one_thread
 from tests.sources import ROOT, sources
 
 CACHE = ROOT / ".cache" / "tests"
@@ -64,10 +63,10 @@ def fingerprint(folder: Path) -> str:
 def makers() -> str:
     """Hash of what makes a bundle of a checkpoint: sources, packages, Python, processor and cores."""
     digest = hashlib.sha256()
-    for path in sources(__name__):
+    for path in sorted({*sources(__name__), *sources("tests.checkpoints")}):
         digest.update(f"{path.relative_to(ROOT).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     packages = sorted(f"{package.name}=={package.version}" for package in importlib.metadata.distributions())
-    machine = (platform.python_version(), processor(), os.cpu_count(), torch.get_num_threads())
+    machine = (platform.python_version(), processor(), os.cpu_count())
     digest.update(repr((packages, machine)).encode())
     return digest.hexdigest()[:16]
 
@@ -105,17 +104,39 @@ def converted(checkpoint: Path, name: str, precision: str, root: Path = CACHE) -
     Raises:
         RuntimeError: the command failed.
     """
-    place = store(root) / f"{name}-{precision}-{fingerprint(checkpoint)[:16]}"
+    return _kept(f"{name}-{precision}-{fingerprint(checkpoint)[:16]}", lambda: checkpoint, name, precision, root)
+
+
+def converted_shape(checkpoint_of: Callable[[str], Path], shape: str, precision: str, root: Path = CACHE) -> Conversion:
+    """Convert the random checkpoint of a shape, unless that has been done: then it is not even drawn.
+
+    Args:
+        checkpoint_of: draws it, and returns its folder.
+        shape: its name in `tests.checkpoints.SHAPES`, which is the bundle's too.
+        precision: of the bundle.
+        root: where conversions are kept.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    return _kept(f"{shape}-{precision}", lambda: checkpoint_of(shape), shape, precision, root)
+
+
+def _kept(place_name: str, checkpoint: Callable[[], Path], name: str, precision: str, root: Path) -> Conversion:
+    place = store(root) / place_name
     with FileLock(f"{place}.lock"):  # another run may be at it
         if not is_whole(place / name):
             shutil.rmtree(place, ignore_errors=True)
             with TemporaryDirectory(dir=place.parent) as scratch:
-                _convert(checkpoint, Path(scratch) / "made" / name, precision)
+                _convert(checkpoint(), Path(scratch) / "made" / name, precision)
                 (Path(scratch) / "made").rename(place)
     return Conversion(place / name, (place / PRINTED).read_text("utf-8"))
 
 
 def _convert(checkpoint: Path, output: Path, precision: str) -> None:
+    from export.convert import main as convert
+    from tests.oracle import one_thread
+
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), one_thread():
         status = convert(["--model", str(checkpoint), "--output", str(output), "--precision", precision])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import conversions
-from tests.conversions import KEPT, converted, makers, processor, store
+from tests.conversions import KEPT, converted, converted_shape, makers, processor, store
 from tests.server.fakes import write_bundle
 from tests.sources import ROOT, sources
 
@@ -34,7 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Sequence[str]]]:
         sys.stdout.write(f"made {arguments[-1]}\n")
         return 1 if arguments[-1] == "impossible" else 0
 
-    monkeypatch.setattr(conversions, "convert", convert)
+    monkeypatch.setattr("export.convert.main", convert)
     yield calls
     store.cache_clear()
 
@@ -48,6 +49,30 @@ def test_what_was_converted_once_is_used_again(checkpoint: Path, calls: list[Seq
     (checkpoint / "config.json").write_text('{"changed": true}')
     assert converted(checkpoint, "voice", "int8", tmp_path / "kept").bundle != first.bundle
     assert len(calls) == 3
+
+
+def test_a_checkpoint_is_drawn_for_a_conversion_alone(
+    checkpoint: Path, calls: list[Sequence[str]], tmp_path: Path
+) -> None:
+    drawn: list[str] = []
+
+    def draw(shape: str) -> Path:
+        drawn.append(shape)
+        return checkpoint
+
+    first = converted_shape(draw, "short", "int8", tmp_path / "kept")
+    assert converted_shape(draw, "short", "int8", tmp_path / "kept") == first
+    assert (first.bundle.name, drawn, len(calls)) == ("short", ["short"], 1)
+    assert converted_shape(draw, "odd", "int8", tmp_path / "kept").bundle.name == "odd"
+    assert converted_shape(draw, "short", "fp32", tmp_path / "kept").printed == "made fp32\n"
+    assert (drawn, len(calls)) == (["short", "odd", "short"], 3)
+
+
+def test_who_finds_a_conversion_kept_imports_no_torch() -> None:
+    """It takes seconds, in each part of the tests that runs in a process of its own."""
+    script = "import sys, tests.conversions; tests.conversions.makers(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize("name", ["talker.onnx", "manifest.json"])
@@ -81,16 +106,16 @@ def test_only_the_latest_are_kept(tmp_path: Path) -> None:
 
 def test_every_file_that_makes_a_bundle_counts() -> None:
     found = {path.relative_to(ROOT).as_posix() for path in sources("tests.conversions")}
+    drawing = {path.relative_to(ROOT).as_posix() for path in sources("tests.checkpoints")}
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "export").rglob("*.py")} <= found
     assert {"tests/conversions.py", "server/manifest.py", "server/engine/synthesizer.py"} <= found
     assert not found & {"server/http/app.py", "tests/test_conversions.py"}
+    assert {"tests/checkpoints.py", "tests/random_weights.py", "tests/qwen_vocabulary.py"} <= drawing
 
 
 def test_the_processor_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    makers.cache_clear()  # another test may have changed the number of threads since
-    before = makers()
     makers.cache_clear()
-    assert makers() == before
+    before = makers()
     monkeypatch.setattr(conversions, "processor", lambda: processor() + " and another flag")
     makers.cache_clear()
     assert makers() != before

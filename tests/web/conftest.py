@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, ViewportSize, expect, sync_playwright
 
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.audio.recordings import swelling, written
@@ -25,25 +26,41 @@ MICROPHONE_SECONDS = 8.0
 expect.set_options(timeout=1000 * PATIENCE_SECONDS)
 
 
+def launch(playwright: Playwright, executable: str, *more: str) -> Browser:
+    """A Chromium that can reach nothing but this machine."""
+    options = [
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--process-per-site",
+        "--disable-gpu",  # there is none: it would be imitated
+        "--disable-gpu-compositing",
+        *more,
+    ]
+    if os.geteuid() == 0:
+        options.append("--no-sandbox")  # Chromium's own sandbox refuses root
+    return playwright.chromium.launch(executable_path=executable, args=options)
+
+
 @pytest.fixture(scope="package")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One Chromium that can reach nothing but this machine, and whose microphone hears a recording again and again."""
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="package")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    """One for all pages but those that hear something."""
+    with launch(playwright, chromium.find_quickest(playwright)) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="package")
+def hearing_browser(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One whose microphone hears a recording again and again."""
     heard = tmp_path_factory.mktemp("microphone") / "heard.wav"
     heard.write_bytes(written(swelling(MICROPHONE_SECONDS)))
-    with sync_playwright() as playwright:
-        options = [
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            "--use-fake-device-for-media-stream",
-            f"--use-file-for-fake-audio-capture={heard}",
-            "--process-per-site",
-            "--disable-gpu",  # there is none: it would be imitated
-            "--disable-gpu-compositing",
-        ]
-        if os.geteuid() == 0:
-            options.append("--no-sandbox")  # Chromium's own sandbox refuses root
-        browser = playwright.chromium.launch(executable_path=chromium.find(playwright), args=options)
+    options = ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={heard}"]
+    with launch(playwright, chromium.find(playwright), *options) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="package")
@@ -105,9 +122,9 @@ def base_server(bundle_of: Callable[[str], Path], tmp_path_factory: pytest.TempP
         yield server
 
 
-@pytest.fixture(scope="package")
-def shared_context(browser: Browser) -> Iterator[BrowserContext]:
-    """The context of all pages that need none of their own, and a page of it that keeps its process.
+@contextmanager
+def shared(browser: Browser) -> Iterator[BrowserContext]:
+    """A context for all pages that need none of their own, and a page of it that keeps its process.
 
     With `--process-per-site` the pages of a context share a process. Starting one, with empty caches, takes more than
     all that most tests do.
@@ -119,14 +136,41 @@ def shared_context(browser: Browser) -> Iterator[BrowserContext]:
         yield context
 
 
+@pytest.fixture(scope="package")
+def shared_context(browser: Browser) -> Iterator[BrowserContext]:
+    """That of the pages that hear nothing."""
+    with shared(browser) as context:
+        yield context
+
+
+@pytest.fixture(scope="package")
+def hearing_context(hearing_browser: Browser) -> Iterator[BrowserContext]:
+    """That of the pages with a microphone."""
+    with shared(hearing_browser) as context:
+        yield context
+
+
+def clear(context: BrowserContext, urls: Iterable[str]) -> None:
+    """Close the pages of a shared context, and remove what they have changed and what these servers' have stored."""
+    kept, *pages = context.pages
+    for page in pages:
+        page.close()
+    context.set_offline(False)
+    context.clear_permissions()
+    browser_session = context.new_cdp_session(kept)
+    for url in urls:
+        browser_session.send("Storage.clearDataForOrigin", {"origin": url, "storageTypes": "all"})
+    browser_session.detach()
+
+
 @pytest.fixture
-def open_page(browser: Browser, shared_context: BrowserContext) -> Iterator[OpenPage]:
+def open_page(browser: Browser, shared_context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[OpenPage]:
     """Open a page of a server, of which the browser has stored nothing.
 
     At the end no page may have asked another host, failed, or broken the policy. Viewport and permissions can be had in
-    the shared context; with other options of a context the page has its own.
+    the shared context; with other options of a context the page has its own. Where it `hears`, there is a microphone.
     """
-    contexts, servers = [shared_context], set()
+    shared_contexts, own, servers = {shared_context}, [], set()
     problems: list[str] = []
 
     def open_one(
@@ -135,13 +179,17 @@ def open_page(browser: Browser, shared_context: BrowserContext) -> Iterator[Open
         *,
         viewport: ViewportSize = DESKTOP,
         permissions: Sequence[str] = (),
+        hears: bool = False,
         **options: Any,
     ) -> Page:
         home = urlsplit(server.url).netloc
         servers.add(server.url)
         if options:
-            contexts.append(browser.new_context(**options))
-        context = contexts[-1] if options else shared_context
+            own.append(context := browser.new_context(**options))
+        elif hears:
+            shared_contexts.add(context := request.getfixturevalue("hearing_context"))
+        else:
+            context = shared_context
         if permissions:
             context.grant_permissions(permissions)
 
@@ -168,15 +216,8 @@ def open_page(browser: Browser, shared_context: BrowserContext) -> Iterator[Open
         return page
 
     yield open_one
-    for context in contexts[1:]:
+    for context in own:
         context.close()
-    kept, *pages = shared_context.pages
-    for page in pages:
-        page.close()
-    shared_context.set_offline(False)
-    shared_context.clear_permissions()
-    browser_session = shared_context.new_cdp_session(kept)
-    for url in servers:
-        browser_session.send("Storage.clearDataForOrigin", {"origin": url, "storageTypes": "all"})
-    browser_session.detach()
+    for context in shared_contexts:
+        clear(context, servers)
     assert problems == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from pathlib import Path
@@ -12,17 +13,37 @@ import soundfile
 from numpy.typing import NDArray
 from playwright.sync_api import Locator, Page, Route, expect
 
+from tests.server.running import PATIENCE_SECONDS
+
 FRAME_SECONDS = 0.08
 """Of a codec frame; the form's length limit is in seconds."""
 RECORD_PLAYING = """() => {
 window.played = [];
 const start = AudioBufferSourceNode.prototype.start;
 AudioBufferSourceNode.prototype.start = function (when) {
-  window.played.push({ when, rate: this.buffer.sampleRate, samples: [...this.buffer.getChannelData(0)] });
+  window.played.push({ when, rate: this.buffer.sampleRate, samples: this.buffer.getChannelData(0).slice() });
   return start.call(this, when);
 };
 }"""
 """Script that notes what is handed to the loudspeaker, and when it is to sound."""
+PLAYED = """() => window.played.map(({ when, rate, samples }) => {
+  const bytes = new Uint8Array(samples.buffer);
+  let text = "";
+  for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+  return { when, rate, samples: btoa(text) };
+})"""
+"""Script that tells it, the samples in base64: as numbers they would take seconds."""
+
+
+def wait_for(page: Page, condition: str) -> None:
+    """Wait until a JavaScript expression is true. The page looks: to ask it each time takes much longer."""
+    page.evaluate(f"""async () => {{
+      const deadline = performance.now() + {1000 * PATIENCE_SECONDS};
+      while (!({condition})) {{
+        if (performance.now() > deadline) throw new Error({json.dumps(f"never happened: {condition}")});
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }}
+    }}""")
 
 
 def text_of(page: Page) -> Locator:
@@ -43,12 +64,12 @@ def record_playing(page: Page) -> None:
 
 def played(page: Page) -> tuple[NDArray[np.int16], NDArray[np.float64], NDArray[np.float64]]:
     """The samples played so far, and when each part begins and ends."""
-    parts: list[dict[str, Any]] = page.evaluate("window.played")
+    parts: list[dict[str, Any]] = page.evaluate(PLAYED)
     assert {part["rate"] for part in parts} == {24000}
     begins = np.array([part["when"] for part in parts])
-    lengths = np.array([len(part["samples"]) for part in parts])
-    samples = np.concatenate([part["samples"] for part in parts])
-    return np.round(samples * 32768).astype(np.int16), begins, begins + lengths / 24000
+    samples = [np.frombuffer(base64.b64decode(part["samples"]), "<f4") for part in parts]
+    ends = begins + np.array([len(one) for one in samples]) / 24000
+    return np.round(np.concatenate(samples) * 32768).astype(np.int16), begins, ends
 
 
 def write(page: Page, text: str, **settings: object) -> None:

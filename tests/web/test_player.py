@@ -8,13 +8,15 @@ from base64 import b64encode
 
 from playwright.sync_api import Page, expect
 
-from tests.server.running import RunningServer, wait_until
+from tests.server.running import RunningServer
 from tests.web.conftest import OpenPage
-from tests.web.studio import download, make_exactly, played, record_playing, speak, text_of, write
+from tests.web.studio import download, make_exactly, played, record_playing, speak, text_of, wait_for, write
 
 TEXT = "🙂 Hello there. [0.5s] It goes on."
 SECOND = bytes(48_000)
 """Of silence."""
+LENGTHS = "window.played.map(({ samples }) => samples.length)"
+"""Of the parts that are noted: numbers of samples."""
 
 
 def timed(page: Page) -> None:
@@ -87,11 +89,18 @@ def test_the_server_tells_the_times_of_each_paragraph(open_page: OpenPage, slow_
     page = open_page(slow_server)
     speak(page, "One is here.\n\nTwo [0.5s] is there.", max_new_tokens=12)
     _, srt = download(page, "srt")
-    assert [cue.split("\n")[2] for cue in srt.decode().strip().split("\n\n")] == ["One is here.", "Two", "is there."]
-    page.get_by_label("Position").fill("0.1")
-    expect(page.locator("#spoken mark")).to_have_count(0)  # it does not play
+    cues = [cue.split("\n")[1:] for cue in srt.decode().strip().split("\n\n")]
+    assert [words for _, words in cues] == ["One is here.", "Two", "is there."]
+    mark, wave = page.locator("#spoken mark"), page.locator("#wave")
+    expect(wave).to_have_attribute("data-state", "idle")
+    expect(mark).to_have_count(0)  # it does not play
     page.get_by_role("button", name="Play", exact=True).click()
-    expect(page.locator("#spoken mark")).to_have_text(re.compile("One is here.|Two|is there."))
+    expect(mark).to_have_text(re.compile("One is here.|Two|is there."))
+    expect(wave).to_have_attribute("data-state", "idle")
+    for times, words in cues:
+        start, end = (float(time[6:].replace(",", ".")) for time in times.split(" --> "))
+        page.get_by_label("Position").fill(f"{(start + end) / 2:.1f}")
+        expect(mark).to_have_text(words)
 
 
 def test_a_machine_that_is_too_slow_is_told(open_page: OpenPage, slow_server: RunningServer) -> None:
@@ -143,7 +152,7 @@ def test_a_take_is_played_again_and_again(open_page: OpenPage, slow_server: Runn
     loop.click()
     expect(loop).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Play", exact=True).click()
-    wait_until(lambda: page.evaluate("window.played.length") >= 3, "it is played three times")
+    wait_for(page, "window.played.length >= 3")
     loop.click()
     expect(page.locator("#wave")).to_have_attribute("data-state", "idle")
     samples, begins, ends = played(page)
@@ -171,7 +180,7 @@ def test_the_volume_is_kept(open_page: OpenPage, slow_server: RunningServer) -> 
     assert page.evaluate("window.gains.map((gain) => gain.value)") == [0.5]
     hear = page.locator(".hear").first
     hear.click()
-    wait_until(lambda: page.evaluate("window.gains.length") == 2, "a sample of a voice is heard")
+    wait_for(page, "window.gains.length === 2")
     assert page.evaluate("window.gains.map((gain) => gain.value)") == [0.5, 0.5]
     volume.fill("0.75")
     assert page.evaluate("window.gains.map((gain) => gain.value)") == [0.75, 0.75]
@@ -189,13 +198,13 @@ def test_long_audio_is_handed_over_in_pieces_without_gaps(open_page: OpenPage, s
       player.load(Int16Array.from({ length: 60 * 24000 }, (_, i) => i % 30011));
       player.play();
     }""")
-    assert [len(part["samples"]) for part in page.evaluate("window.played")] == [96_000, 96_000]
-    wait_until(lambda: page.evaluate("window.played.length") >= 3, "the third piece follows the first")
+    assert page.evaluate(LENGTHS) == [96_000, 96_000]
+    wait_for(page, "window.played.length >= 3")  # the third piece follows the first
     samples, begins, ends = played(page)
     assert len(samples) >= 3 * 96_000 and samples.tolist() == [i % 30011 for i in range(len(samples))]
     assert abs(begins[1:] - ends[:-1]).max() < 1e-9
     assert page.evaluate("player.position") > 3.5
     page.evaluate("(window.played = [], player.seek(59))")
-    assert [len(part["samples"]) for part in page.evaluate("window.played")] == [24_000]
-    wait_until(lambda: page.evaluate("player.state") == "idle", "it ends")
+    assert page.evaluate(LENGTHS) == [24_000]
+    wait_for(page, "player.state === 'idle'")
     assert page.evaluate("player.position") == 60

@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
 from tests.server.fakes import UNFIT
-from tests.server.running import KEY, RunningServer, wait_until
+from tests.server.running import KEY, RunningServer
 from tests.web.conftest import OpenPage
-from tests.web.studio import download, pcm_of, played, record_playing, text_of, use_key, write
+from tests.web.studio import download, pcm_of, played, record_playing, text_of, use_key, wait_for, write
 
 SENTENCE = "The first sentence is long. "
 
@@ -34,7 +34,7 @@ def test_it_is_heard_before_the_text_is_finished(open_page: OpenPage, slow_serve
     start_typing(page)
     page.keyboard.type(f"{SENTENCE}And")
     expect(page.locator("#status")).to_have_text("Speaking.")
-    wait_until(lambda: page.evaluate("window.played.length > 0"), "something is heard")
+    wait_for(page, "window.played.length > 0")
     expect_sent(page, SENTENCE.strip())
     expect(text_of(page)).to_have_value(f"{SENTENCE}And")
 

@@ -14,7 +14,7 @@ from tests.server.audio.recordings import RATE, recorded, swelling, written
 from tests.server.fakes import FRAME
 from tests.server.running import KEY, RunningServer, wait_until
 from tests.web.conftest import MICROPHONE_SECONDS, OpenPage
-from tests.web.studio import make_exactly, played, record_playing, use_key
+from tests.web.studio import make_exactly, played, record_playing, use_key, wait_for
 
 TEXT = "This is what is said in the recording, word for word."
 TAIL = RATE // 2
@@ -106,15 +106,15 @@ def delete(page: Page, name: str) -> None:
 def test_a_voice_is_recorded_trimmed_heard_kept_spoken_with_and_deleted(
     open_page: OpenPage, base_server: RunningServer
 ) -> None:
-    page = open_page(base_server, "/voices", permissions=["microphone"])
+    page = open_page(base_server, "/voices", permissions=["microphone"], hears=True)
     make_exactly(page, 6)
     expect(page.get_by_text("None yet.")).to_be_visible()
     page.get_by_role("button", name="Record", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Recording.")
     level = page.get_by_label("Level of the microphone")
-    wait_until(lambda: 0.7 < level.evaluate("meter => meter.value") < 1, "the level shows the voice")
+    wait_for(page, "0.7 < document.querySelector('meter').value && document.querySelector('meter').value < 1")
     elapsed = page.locator("#time")
-    wait_until(lambda: float((elapsed.text_content() or "0").split()[0]) > 4.5, "so much is recorded")
+    wait_for(page, "parseFloat(document.querySelector('#time').textContent) > 4.5")
     page.get_by_role("button", name="Stop recording").click()
     expect(elapsed).to_contain_text(" of ")
     expect(level).to_be_hidden()
@@ -126,7 +126,7 @@ def test_a_voice_is_recorded_trimmed_heard_kept_spoken_with_and_deleted(
     assert part_of(page) == pytest.approx((begin + 0.2, end), abs=0.06)
     record_playing(page)
     page.get_by_role("button", name="Play the part").click()
-    wait_until(lambda: page.evaluate("window.played.length"), "the part is played")
+    wait_for(page, "window.played.length > 0")
     samples, _, _ = played(page)
     begin, end = part_of(page)
     assert len(samples) == pytest.approx((end - begin) * RATE, abs=0.06 * RATE)
@@ -283,7 +283,7 @@ def test_what_the_server_says_of_a_recording_is_shown(open_page: OpenPage, cloni
 
 
 def test_a_microphone_that_is_refused_is_told(open_page: OpenPage, cloning_server: RunningServer) -> None:
-    page = open_page(cloning_server, "/voices")
+    page = open_page(cloning_server, "/voices", hears=True)
     page.get_by_role("button", name="Record", exact=True).click()
     expect(page.locator("#error")).to_contain_text("This page may not use the microphone")
     page.evaluate("() => { Object.defineProperty(navigator, 'mediaDevices', { value: undefined }); }")
@@ -294,7 +294,7 @@ def test_a_microphone_that_is_refused_is_told(open_page: OpenPage, cloning_serve
 def test_a_recording_is_given_up_by_escape_and_ends_by_itself(
     open_page: OpenPage, cloning_server: RunningServer
 ) -> None:
-    page = open_page(cloning_server, "/voices", permissions=["microphone"])
+    page = open_page(cloning_server, "/voices", permissions=["microphone"], hears=True)
     page.evaluate(NOTE_STREAM)
     page.get_by_role("button", name="Record", exact=True).click()
     expect(page.locator("#status")).to_contain_text("Recording.")
@@ -311,7 +311,7 @@ def test_a_recording_is_given_up_by_escape_and_ends_by_itself(
 def test_a_recording_is_given_up_before_the_microphone_is_there(
     open_page: OpenPage, cloning_server: RunningServer
 ) -> None:
-    page = open_page(cloning_server, "/voices", permissions=["microphone"])
+    page = open_page(cloning_server, "/voices", permissions=["microphone"], hears=True)
     page.evaluate(NOTE_STREAM)
     record = page.get_by_role("button", name="Record", exact=True)
     record.evaluate(
@@ -323,7 +323,7 @@ def test_a_recording_is_given_up_before_the_microphone_is_there(
 
 
 def test_a_microphone_that_cannot_be_read_is_closed(open_page: OpenPage, cloning_server: RunningServer) -> None:
-    page = open_page(cloning_server, "/voices", permissions=["microphone"])
+    page = open_page(cloning_server, "/voices", permissions=["microphone"], hears=True)
     page.evaluate(NOTE_STREAM)
     page.evaluate("() => { window.AudioWorkletNode = class { constructor() { throw new Error('no worklet'); } }; }")
     page.get_by_role("button", name="Record", exact=True).click()
@@ -335,7 +335,7 @@ def test_the_file_that_is_chosen_last_counts(open_page: OpenPage, cloning_server
     page = open_page(cloning_server, "/voices")
     page.evaluate(HOLD_FIRST_FILE)
     choose(page, recorded(seconds=8))
-    wait_until(lambda: page.evaluate("Boolean(window.release)"), "the first file is about to be read")
+    wait_for(page, "window.release !== undefined")  # the first file is about to be read
     choose(page, recorded(seconds=5))
     wait_for_recording(page, 5)
     page.evaluate("async () => { window.release(); await new Promise((resolve) => setTimeout(resolve)); }")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import struct
 import sys
 import tracemalloc
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
 
-import librosa
+import numba
 import numpy as np
 import pytest
 import soundfile
@@ -19,6 +23,25 @@ from server.audio.recording import Recording, RecordingError, read_recording, te
 from tests.server.audio.recordings import LIBAV, RATE, SOUNDFILE, recorded, swelling, written
 
 
+def as_it_is(*called: Any, **_options: Any) -> Any:
+    """A decorator that leaves a function as it is, with or without options."""
+    return called[0] if called and callable(called[0]) else lambda function: function
+
+
+def official_resample() -> Callable[..., NDArray[np.float32]]:
+    """`librosa.resample`, which is plain Python around soxr.
+
+    Where librosa has never been imported, numba would spend 20 s on compiling what stands beside it.
+    """
+    with patch.multiple(numba, jit=as_it_is, guvectorize=as_it_is, vectorize=as_it_is, stencil=as_it_is):
+        resample: Callable[..., NDArray[np.float32]] = importlib.import_module("librosa.core.audio").resample
+        importlib.import_module("librosa.util.utils")  # which it would import when it is called
+    return resample
+
+
+RESAMPLE = official_resample()
+
+
 def read(body: bytes, most_seconds: float = 30) -> Recording:
     return read_recording(body, rate=RATE, most_seconds=most_seconds)
 
@@ -27,7 +50,7 @@ def official(body: bytes) -> NDArray[np.float32]:
     """What qwen-tts 0.1.1 makes of bytes: soundfile, the mean of the channels, librosa."""
     samples, rate = soundfile.read(io.BytesIO(body), dtype="float32", always_2d=False)
     mono = np.mean(samples, axis=-1).astype(np.float32) if samples.ndim > 1 else samples
-    return mono if rate == RATE else librosa.resample(y=mono, orig_sr=rate, target_sr=RATE)
+    return mono if rate == RATE else RESAMPLE(mono, orig_sr=rate, target_sr=RATE)
 
 
 @pytest.mark.parametrize("form", SOUNDFILE)
