@@ -7,6 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCKED := --constraint constraints.txt
 EXPORT_TESTS := tests/export/
 SERVER_TESTS := tests/server/
+ENGINE_TESTS := tests/server/engine/ tests/server/graphs/ tests/server/models/ tests/server/voices/
 SOCKET_TESTS := tests/server/http/ tests/server/wyoming/
 WEB_TESTS := tests/web/
 CLIENT_TESTS := tests/clients/
@@ -23,13 +24,13 @@ CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/wh
 TORCH = $(PIP) install $(CPU_TORCH) torch==2.13.0
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test test-export test-models test-server test-sockets test-web test-without-torch test-clients test-ray peers check check-deploy docs format lock tools test-tools export-tools random-model tiny-model clean
+.PHONY: serve test test-export test-models test-engine test-server test-sockets test-web test-without-torch test-clients test-ray peers check check-deploy docs format lock tools test-tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
 
-# How many parts of the tests run at once: all five on two cores, since some of them mostly wait, but three on one core,
-# where more would only be slower. `nproc` counts the cores that this process may use, and macOS has none.
+# How many parts of the tests run at once: five of the six on two cores, since some of them mostly wait, but three on one
+# core, where more would only be slower. `nproc` counts the cores that this process may use, and macOS has none.
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 TEST_JOBS := $(shell expr 2 '*' $(CORES) + 1)
 
@@ -37,7 +38,7 @@ TEST_JOBS := $(shell expr 2 '*' $(CORES) + 1)
 # first.
 test: tools
 	$(BIN)/python -m tests.web.chromium
-	$(MAKE) --jobs=$(TEST_JOBS) $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-web test-sockets test-models test-export test-server
+	$(MAKE) --jobs=$(TEST_JOBS) $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-models test-engine test-sockets test-web test-export test-server
 
 # The exporter, by small conversions.
 test-export: tools
@@ -47,9 +48,13 @@ test-export: tools
 test-models: tools
 	$(BIN)/python -m pytest $(OTHER_TESTS)
 
-# The rooms of the server and the command line.
+# The other rooms of the server, and the command line.
 test-server: tools
-	$(BIN)/python -m pytest $(SERVER_TESTS) $(addprefix --ignore=,$(SOCKET_TESTS))
+	$(BIN)/python -m pytest $(SERVER_TESTS) $(addprefix --ignore=,$(SOCKET_TESTS) $(ENGINE_TESTS))
+
+# What computes speech, and what keeps models and voices.
+test-engine: tools
+	$(BIN)/python -m pytest $(ENGINE_TESTS)
 
 # Both protocols, over sockets.
 test-sockets: tools
