@@ -35,10 +35,10 @@ CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 TEST_JOBS := $(shell expr 2 '*' $(CORES) + 1)
 
 # The tests of the pages want Chromium, which no package of Python or Node brings along. The parts that take longest come
-# first.
+# first, and one that fails keeps no other from being run.
 test: tools
 	$(BIN)/python -m tests.web.chromium
-	$(MAKE) --jobs=$(TEST_JOBS) $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-models test-engine test-sockets test-web test-export test-server
+	$(MAKE) --keep-going --jobs=$(TEST_JOBS) $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-models test-engine test-sockets test-web test-export test-server
 
 # The exporter, by small conversions.
 test-export: tools

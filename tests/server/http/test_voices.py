@@ -224,13 +224,19 @@ def test_an_engine_that_cannot_encode_is_told_of(client: httpx.Client, server: R
     wait_until(lambda: any("reference_failed" in line for line in server.log), "it is logged")
 
 
+def lines_of_leavers(server: RunningServer) -> list[str]:
+    return [line for line in server.log if " status=499 " in line]
+
+
 def test_a_client_that_leaves_takes_its_place_along(client: httpx.Client, server: RunningServer) -> None:
     """What is being encoded goes on to its end; what waits for its turn is never begun."""
     begun = len(server.events("encoding"))
     bodies = [{"input": "a", "ref_audio": AUDIO, "ref_text": text} for text in ("slow", "never begun")]
+    left = len(lines_of_leavers(server))
     for body in bodies:
         with pytest.raises(httpx.ReadTimeout):
             client.post(SPEECH, json=body, timeout=httpx.Timeout(60, read=0.4))
+    wait_until(lambda: len(lines_of_leavers(server)) > left, "it is known that who waits has left")
     (server.scratch / "gate").touch()  # type: ignore[attr-defined]
     speak(client, ref_audio=AUDIO, ref_text="another text, which is encoded now")
     texts = [event["text"] for event in server.events("encoding")[begun:]]
