@@ -138,15 +138,10 @@ def _tensors(context: Conversion) -> None:
     used = [(checkpoint.weights, Talker.PREFIX), (checkpoint.codec_weights, CodecDecoder.PREFIX)]
     if checkpoint.clones:
         used += [(checkpoint.weights, SpeakerEncoder.PREFIX), (checkpoint.codec_weights, CodecEncoder.PREFIX)]
-    done, total = 0, sum(weights.parameters(prefix) for weights, prefix in used)
-
-    def count(values: int) -> None:
-        nonlocal done
-        done += values
-        context.tick(done, total)
-
-    for weights, prefix in used:
-        weights.check_finite(prefix, count)
+    tensors = [(weights, name) for weights, prefix in used for name in weights.names(prefix)]
+    for done, (weights, name) in enumerate(tensors, 1):
+        weights.check_finite(name)
+        context.tick(done, len(tensors))
 
 
 def _tokenizer(context: Conversion) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -112,26 +112,20 @@ class Weights:
             more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
             raise CheckpointError(f"tensors of {self.folder} do not fit its config: {'; '.join(faults[:3])}{more}")
 
-    def check_finite(self, prefix: str, on_values: Callable[[int], object] = lambda count: None) -> None:
-        """Read every tensor whose name begins with `prefix`, and see that float32 has all of its values.
-
-        Args:
-            prefix: of the names.
-            on_values: hears how many values each tensor had.
+    def check_finite(self, name: str) -> None:
+        """Read a tensor, and see that float32 has all of its values.
 
         Raises:
-            CheckpointError: naming a tensor that holds NaN, or infinity once it is float32.
+            CheckpointError: it holds NaN, or infinity once it is float32.
         """
-        for name in self.names(prefix):
-            values = self.read(name).flatten()
-            odd = 0
-            for start in range(0, len(values), _AT_ONCE):
-                part = values[start : start + _AT_ONCE].to(torch.float32)
-                if not part.sum().isfinite():  # several times as fast, and a sum of large numbers is looked at again
-                    odd += int((~part.isfinite()).sum())
-            if odd:
-                raise CheckpointError(
-                    f"{name} in {self.folder / self._file_of[name]} has {odd} of {len(values)} values that are no "
-                    "finite numbers: the weights are damaged; download or copy them again"
-                )
-            on_values(len(values))
+        values = self.read(name).flatten()
+        odd = 0
+        for start in range(0, len(values), _AT_ONCE):
+            part = values[start : start + _AT_ONCE].to(torch.float32)
+            if not part.sum().isfinite():  # several times as fast, and a sum of large numbers is looked at again
+                odd += int((~part.isfinite()).sum())
+        if odd:
+            raise CheckpointError(
+                f"{name} in {self.folder / self._file_of[name]} has {odd} of {len(values)} values that are no "
+                "finite numbers: the weights are damaged; download or copy them again"
+            )

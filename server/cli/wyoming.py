@@ -56,9 +56,7 @@ def run_wyoming(settings: Settings, load: Loader) -> None:
                 await server.stop(settings.drain_seconds, at_once)
                 await pool.close()
 
-    with asyncio.Runner(
-        loop_factory=asyncio.SelectorEventLoop
-    ) as runner:  # on Windows asyncio would choose another one
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:  # as `on_stop_signal` needs
         runner.run(serve())
     log.event("stopped")
     if started.at_work:  # as for the command `serve`

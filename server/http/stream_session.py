@@ -21,15 +21,13 @@ from server.http.doors import Doors
 from server.http.stream_config import Config, options_of, request_of
 from server.http.stream_utterance import Client, Utterance
 from server.http.websocket import WebSocket
-from server.speech.bounded_json import TooManyValuesError, read_json
+from server.speech.bounded_json import TooManyValuesError, read_message
 from server.speech.live import LiveText
 
 CONFIG_SECONDS = 10.0
 """How long a client may take to send its configuration."""
 MAX_TEXT_CHARS = 128 * 1024
 """Of one `input.text`."""
-LONG_MESSAGE = 1 << 14
-"""Characters from which a message is read in a thread."""
 MOST_WAITING = 8
 """Utterances that a client may have begun and not heard to their end."""
 
@@ -224,14 +222,13 @@ class Session:
 
 
 async def _object(message: str | bytes) -> dict[str, Any]:
-    """Read a message; a long one in a thread.
+    """Read a message.
 
     Raises:
         InvalidRequestError: it is no JSON object, or has very many values.
     """
     try:
-        text = message if isinstance(message, str) else message.decode()
-        sent = read_json(text) if len(text) < LONG_MESSAGE else await asyncio.to_thread(read_json, text)
+        sent = await read_message(message if isinstance(message, str) else message.decode())
     except (ValueError, RecursionError) as error:
         why = f": {error}" if isinstance(error, TooManyValuesError) else ""
         raise InvalidRequestError(f"a message is a JSON object in a text frame{why}") from None

@@ -11,10 +11,8 @@ from typing import Any
 
 from wyoming.event import Event
 
-from server.speech.bounded_json import read_json
+from server.speech.bounded_json import read_message
 
-LONG_EVENT = 1 << 14
-"""Characters from which an event is read in a thread."""
 EVENT_BYTES = 1 << 20
 """Of a line, of its data, and of its payload."""
 
@@ -51,8 +49,7 @@ async def read_event(reader: asyncio.StreamReader) -> Event | None:
 
 async def _object(text: bytes) -> dict[str, Any]:
     try:
-        written = text.decode()
-        found = read_json(written) if len(written) < LONG_EVENT else await asyncio.to_thread(read_json, written)
+        found = await read_message(text.decode())
     except RecursionError:
         raise EventError("it is nested too deeply") from None
     if not isinstance(found, dict):

@@ -17,11 +17,11 @@ from server.config import Settings
 from server.http.access import KeyLimit
 from server.http.capacity import Turns
 from server.http.doors import Doors, StreamLimits
-from server.http.stream_session import LONG_MESSAGE, Session
+from server.http.stream_session import Session
 from server.http.websocket import Bounded, WebSocket
 from server.metrics import Metrics
 from server.models.catalogue import Bundles, find
-from server.speech.bounded_json import MOST_VALUES
+from server.speech.bounded_json import LONG, MOST_VALUES
 from server.speech.rendering import WholeFiles
 from server.speech.service import SpeechService
 from tests.server.clock import run, settle, skip, until
@@ -246,7 +246,7 @@ def test_a_text_that_stops_coming_ends_its_unit_and_goes_on_in_another(tmp_path:
     run(play())
 
 
-@pytest.mark.parametrize("length", [LONG_MESSAGE // 2, 2 * LONG_MESSAGE, 5 * MOST_VALUES])
+@pytest.mark.parametrize("length", [LONG // 2, 2 * LONG, 5 * MOST_VALUES])
 def test_a_message_of_any_length_is_read_up_to_so_many_values(length: int) -> None:
     async def play() -> None:
         pool = Pool()

@@ -176,17 +176,21 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.iterdir())
 
 
+def assert_one_is_kept_and_none_replaced(place: Path) -> None:
+    folder = VoiceFolder(place)
+    folder.add(voice())
+    (place / "eve.safetensors").write_bytes(b"")
+    with pytest.raises(VoiceExistsError):
+        folder.add(voice("eve"))
+    assert sorted(path.name for path in place.iterdir()) == ["anna.safetensors", "eve.safetensors"]
+
+
 def test_without_hard_links_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    folder = VoiceFolder(tmp_path)
-    folder.add(voice())
-    (tmp_path / "eve.safetensors").write_bytes(b"")
-    with pytest.raises(VoiceExistsError):
-        folder.add(voice("eve"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["anna.safetensors", "eve.safetensors"]
+    assert_one_is_kept_and_none_replaced(tmp_path)
 
 
 def test_on_windows_it_is_renamed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,12 +205,7 @@ def test_on_windows_it_is_renamed_too(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.delattr(os, "link")
     monkeypatch.setattr(Path, "rename", rename)
-    folder = VoiceFolder(tmp_path)
-    folder.add(voice())
-    (tmp_path / "eve.safetensors").write_bytes(b"")
-    with pytest.raises(VoiceExistsError):
-        folder.add(voice("eve"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["anna.safetensors", "eve.safetensors"]
+    assert_one_is_kept_and_none_replaced(tmp_path)
 
 
 def file_of(tensors: dict[str, Any] | None = None, **facts: Any) -> bytes:
