@@ -80,8 +80,8 @@ def prepare(text: str, languages: Iterable[str], steps: Steps) -> Prepared:
 
     text = step("invisibles", clean.without_invisibles, text)
     text = step("blanks", clean.single_blanks, text)
-    text = step("runs", clean.short_runs, text)
     text = step("lines", lines.paragraphs, text)
+    text = step("runs", clean.short_runs, text)  # behind the lines, over whose ends a run may go
     text = step("lexicon", steps.lexicon, text)
     found = speakable.letters(text, languages)
     text = step("links", None if steps.links is None else partial(by_stretch, steps.links), text)

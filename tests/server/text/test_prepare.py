@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from server.text.prepare import MAX_NAMED, Step, Steps, prepare
 from tests.server.text.written import CLEAN, TEXTS, said
@@ -31,6 +31,8 @@ def test_what_people_call_clean_reaches_a_model_as_it_is(text: str) -> None:
 
 @settings(deadline=None)
 @given(TEXTS)
+@example("42. \n...one")
+@example("wait ..\n.. and ?!?!\n?!?!")
 def test_no_letter_or_digit_is_lost_and_nothing_is_left_to_do(text: str) -> None:
     done = prepare(text, ENGLISH, Steps())
     assert said(done.text) == said(text)
@@ -59,7 +61,7 @@ def test_steps_come_in_their_order() -> None:
         "wrapped line === two three",
     ]
     assert done.text == "wrapped line === two three four"
-    assert done.changed == ("invisibles", "blanks", "runs", "lines", "lexicon", "links", "alphabet")
+    assert done.changed == ("invisibles", "blanks", "lines", "runs", "lexicon", "links", "alphabet")
 
 
 def test_what_an_alphabet_drops_is_told_in_ascii() -> None:
