@@ -9,19 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.text import alignment
 from server.text.alignment import Alignment, matches
 from server.text.prepare import Steps, prepare
 from tests.server.text.written import TEXTS
 
 
+WORDS = (0, 1, 2, 3, 4, 5, alignment._TAGS)
+
+
 def parts(said: list[str], written: str) -> list[str]:
     """The parts of a written text that stand for these parts of what is said."""
     whole = " ".join(said)
-    alignment = Alignment(whole, written)
+    aligned = Alignment(whole, written)
     found, place, start = [], 0, 0
     for part in said:
         place = whole.index(part, place) + len(part)
-        end = alignment.place(place)
+        end = aligned.place(place)
         found.append(written[start:end].strip())
         start = end
     return found
@@ -74,37 +78,57 @@ def test_what_is_left_out_moves_nothing_that_follows() -> None:
 @given(TEXTS, st.integers(0, 100), st.integers(0, 100))
 def test_places_are_in_the_text_and_in_order(text: str, first: int, second: int) -> None:
     said = prepare(text, ("english",), Steps()).text
-    alignment = Alignment(said, text)
+    aligned = Alignment(said, text)
     low, high = sorted((min(first, len(said)), min(second, len(said))))
-    assert 0 <= alignment.place(low) <= alignment.place(high) <= len(text)
+    assert 0 <= aligned.place(low) <= aligned.place(high) <= len(text)
 
 
-@given(st.lists(st.sampled_from("abcdef"), max_size=30), st.lists(st.sampled_from("abcdef"), max_size=30))
-def test_matched_words_are_the_same_and_in_order(said: list[str], written: list[str]) -> None:
-    pairs = matches(said, written)
+@given(st.lists(st.integers(0, 5), max_size=30), st.lists(st.integers(0, 5), max_size=30))
+def test_matched_words_are_the_same_and_in_order(said: list[int], written: list[int]) -> None:
+    pairs = [*zip(*matches(said, written), strict=True)]
     assert all(said[i] == written[j] for i, j in pairs)
     assert all(one < other for pair, following in pairwise(pairs) for one, other in zip(pair, following, strict=True))
-    assert matches(said, said) == [(place, place) for place in range(len(said))]
+    assert [*zip(*matches(said, said), strict=True)] == [(place, place) for place in range(len(said))]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=30), st.lists(st.sampled_from(WORDS), max_size=30))
+def test_anchors_among_many_words_are_those_among_few(said: list[int], written: list[int]) -> None:
+    ranges = said, range(min(3, len(said)), len(said)), written, range(min(2, len(written)), len(written))
+    assert [*alignment._many_anchors(*ranges)] == [*alignment._anchors(*ranges)]
 
 
 @pytest.mark.parametrize("unit", ["word ", "a. b. ", "1 2 3 ", "你好", ". ! ? ", "a b c d e f g "])
 def test_no_text_takes_long(unit: str) -> None:
     written = (unit * 100_000)[:100_000]
     said = written.replace("1", "one").replace("b", "c")[500:]
-    alignment = Alignment(said, written)
-    places = [alignment.place(place) for place in range(0, len(said), 60)]  # in quadratic time, minutes
+    aligned = Alignment(said, written)
+    places = [aligned.place(place) for place in range(0, len(said), 60)]  # in quadratic time, minutes
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("text", ["\u4eca" * 100_000, "a. " * 33_000, "\U0001d400 " * 50_000])
-def test_a_text_of_very_many_words_takes_little_memory(text: str) -> None:
+UNLIKE = "".join(map(chr, (*range(0x4E00, 0x9F00), *range(0x20000, 0x2A000))))
+"""60,000 characters, each of them a word that stands nowhere else."""
+
+
+@pytest.mark.parametrize(
+    ("said", "written", "megabytes"),
+    [
+        ("\u4eca" * 100_000, "\u4eca" * 100_000, 8),
+        ("a. " * 33_000, "a. " * 33_000, 8),
+        ("\U0001d400 " * 50_000, "\U0001d400 " * 50_000, 8),
+        (f"five {UNLIKE} six", f"5 {UNLIKE} 6", 12),
+        ("five a " * 20_000, "5 a " * 20_000, 8),
+    ],
+    ids=["one character", "sentences", "one word", "other ends", "many gaps"],
+)
+def test_a_text_of_very_many_words_takes_little_memory(said: str, written: str, megabytes: int) -> None:
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        alignment = Alignment(text, text)
+        found = Alignment(said, written)
         held, most = (traced - before for traced in tracemalloc.get_traced_memory())
     finally:
         tracemalloc.stop()
-    assert alignment.place(0) == 0
-    assert most < 30_000_000
-    assert held < 10_000_000
+    assert found.place(0) == 0
+    assert most < megabytes * 1_000_000
+    assert held < 2_000_000
