@@ -40,6 +40,8 @@ EARLY_BYTES = 1 << 14
 """What is received of a request before it is its turn, in bytes, give or take what arrives at once: until then nobody
 has looked at its key, and hundreds of connections may wait."""
 _CHUNK_LINE_BYTES = 1024
+_CHUNKS_A_ROUND = 16
+"""Chunks of a body that are taken in one round of the event loop: tens of thousands may have arrived at once."""
 _HEALTH = re.compile(rb"(?:GET|HEAD) /(?:livez|readyz|health)[ ?]")
 """These requests wait for no turn: whoever asks takes a late answer for a server that is ill, and ends it."""
 _TLS_HANDSHAKE = b"\x16"
@@ -49,9 +51,11 @@ _TLS_HANDSHAKE = b"\x16"
 class GuardedHttp(Http):
     """Receives the requests of one connection, one after the other."""
 
-    __slots__ = ("deadline",)
+    __slots__ = ("chunks", "deadline")
 
     protocol: GuardedProtocol
+    chunks: int
+    """Chunks of the body whose sizes have been read."""
     deadline: float
     """Time of the event loop by which the request that is being received must be complete."""
 
@@ -62,6 +66,7 @@ class GuardedHttp(Http):
             BadRequest: the head is malformed.
             RequestTimeout: the head was not complete in time.
         """
+        self.chunks = 0
         self.protocol.since = now = self.protocol.loop.time()
         self.deadline = now + self.protocol.request_timeout
         head = self.recv_buffer
@@ -71,7 +76,9 @@ class GuardedHttp(Http):
                     framing.check_beginning(head)
                     await self._receive_more()
             if end >= 0:
-                if not _HEALTH.match(head):
+                if _HEALTH.match(head):
+                    await asyncio.sleep(0)  # thousands of requests may have arrived at once
+                else:
                     await self.protocol.app.ctx.turns.take()
                 if self.protocol.transport:
                     self.protocol.transport.resume_reading()
@@ -112,6 +119,9 @@ class GuardedHttp(Http):
 
     async def _check_chunk(self) -> None:
         """Wait for the size line of the next chunk, and after the last chunk for its trailers, and check them."""
+        self.chunks += 1
+        if not self.chunks % _CHUNKS_A_ROUND:
+            await asyncio.sleep(0)
         received = self.recv_buffer
         size = framing.chunk_size(await self._line(len(LINE_END), _CHUNK_LINE_BYTES))
         if received[: len(LINE_END)] != LINE_END:

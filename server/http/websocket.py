@@ -7,6 +7,7 @@ cancelled when the server begins to drain, and are not told at once that their c
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, cast
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 
 MOST_WAITING = 64
 """Messages that may wait to be received before the connection is read no further."""
+MOST_WAITING_BYTES = 1 << 18
+"""Likewise of all of them together; one alone may be longer."""
+TAKEN_AT_ONCE = 1 << 10
+"""Bytes that are looked at before the time is: of such that have arrived at once, thousands may be frames."""
+ROUND_SECONDS = 0.002
+"""For which frames are taken in one round of the event loop."""
 MOST_UNSENT = 1 << 20
 """Bytes that a client may leave unread of answers that it makes the server give, such as those to pings."""
 CLOSE_SECONDS = 5.0
@@ -53,6 +60,12 @@ class WebSocket:
     def __init__(self, connection: GuardedProtocol, protocol: ServerProtocol) -> None:
         self._connection, self._protocol = connection, protocol
         self._messages: deque[Message] = deque()
+        self._waiting = 0
+        """Bytes, or characters, of these."""
+        self._arrived = bytearray()
+        """What has been received and not looked at."""
+        self._looking = False
+        """Whether that is about to be."""
         self._begun = bytearray()
         self._text = True
         self._changed = asyncio.Event()
@@ -117,8 +130,8 @@ class WebSocket:
             self._changed.clear()
             await self._changed.wait()
         message = self._messages.popleft()
-        if len(self._messages) < MOST_WAITING:
-            self._resume()
+        self._waiting -= len(message)
+        self._resume()
         return message
 
     async def send(self, message: Message | bytearray, bounded: Bounded) -> None:
@@ -156,6 +169,7 @@ class WebSocket:
             async with asyncio.timeout(CLOSE_SECONDS):
                 while not self._lost and self._protocol.state is not State.CLOSED:
                     self._messages.clear()
+                    self._waiting = 0
                     self._resume()
                     self._changed.clear()
                     await self._changed.wait()
@@ -170,14 +184,32 @@ class WebSocket:
 
     def received(self, data: bytes) -> None:
         """The connection has received something."""
-        self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if isinstance(event, Frame):
-                self._take(event)
-        self._answer()
-        if len(self._messages) >= MOST_WAITING and self._connection.transport is not None:
-            self._connection.transport.pause_reading()
+        self._arrived += data
+        if not self._looking:
+            self._look()
+
+    def _look(self) -> None:
+        """Take what has arrived, as much of it as there is time and room for; the rest has to wait."""
+        self._looking = False
+        ends = time.monotonic() + ROUND_SECONDS
+        while self._arrived and not self._lost and not self._full:
+            self._protocol.receive_data(bytes(self._arrived[:TAKEN_AT_ONCE]))
+            del self._arrived[:TAKEN_AT_ONCE]
+            for event in self._protocol.events_received():
+                if isinstance(event, Frame):
+                    self._take(event)
+            self._answer()
+            if time.monotonic() > ends:
+                break
+        if self._full or self._arrived:
+            self._pause()
+        self._resume()
         self._changed.set()
+
+    @property
+    def _full(self) -> bool:
+        """Whether as many messages wait as may."""
+        return len(self._messages) >= MOST_WAITING or self._waiting >= MOST_WAITING_BYTES
 
     def lose(self) -> None:
         """The connection is gone."""
@@ -196,6 +228,7 @@ class WebSocket:
         whole, self._begun = bytes(self._begun), bytearray()
         try:
             self._messages.append(whole.decode() if self._text else whole)
+            self._waiting += len(self._messages[-1])
         except UnicodeDecodeError:
             self._protocol.fail(CloseCode.INVALID_DATA, "text is UTF-8")
 
@@ -221,8 +254,18 @@ class WebSocket:
             transport.write_eof()
         return len(data)
 
-    def _resume(self) -> None:
+    def _pause(self) -> None:
         if not self._lost and self._connection.transport is not None:
+            self._connection.transport.pause_reading()
+
+    def _resume(self) -> None:
+        """Go on with what has arrived, and behind that with what will, unless too many messages wait."""
+        if self._lost or self._full or self._looking:
+            return
+        if self._arrived:
+            self._looking = True
+            self._connection.loop.call_soon(self._look)
+        elif self._connection.transport is not None:
             self._connection.transport.resume_reading()
 
 
