@@ -21,7 +21,7 @@ from server.http.doors import Doors
 from server.http.stream_config import Config, options_of, request_of
 from server.http.stream_utterance import Client, Utterance
 from server.http.websocket import WebSocket
-from server.speech.bounded_json import TooManyValuesError, read_message
+from server.speech.bounded_json import TooMuchError, read_message
 from server.speech.live import LiveText
 
 CONFIG_SECONDS = 10.0
@@ -228,9 +228,9 @@ async def _object(message: str | bytes) -> dict[str, Any]:
         InvalidRequestError: it is no JSON object, or has very many values.
     """
     try:
-        sent = await read_message(message if isinstance(message, str) else message.decode())
+        sent = await read_message(message.encode() if isinstance(message, str) else message)
     except (ValueError, RecursionError) as error:
-        why = f": {error}" if isinstance(error, TooManyValuesError) else ""
+        why = f": {error}" if isinstance(error, TooMuchError) else ""
         raise InvalidRequestError(f"a message is a JSON object in a text frame{why}") from None
     if not isinstance(sent, dict):
         raise InvalidRequestError("a message is a JSON object")

@@ -19,18 +19,21 @@ Item = SpeechRequest | InvalidRequestError
 """What is asked for, or what is wrong with it."""
 
 
-def parse_batch(body: bytes, *, content_type: str = "", content_encoding: str = "") -> list[Item]:
+def parse_batch(
+    body: bytes, *, content_type: str = "", content_encoding: str = "", most: int | None = None
+) -> list[Item]:
     """Read the body of a batch: an object of `items`, and of fields that hold for each item which lacks them.
 
     Args:
         body: as it was received.
         content_type: header of this name, for the words of an error.
         content_encoding: header of this name, likewise.
+        most: bytes that it may have beside recordings in base64; None is no limit.
 
     Raises:
         InvalidRequestError: it is no batch. What is wrong with an item is that item's.
     """
-    sent = json_object(body, content_type=content_type, content_encoding=content_encoding)
+    sent = json_object(body, content_type=content_type, content_encoding=content_encoding, most=most)
     items = sent.get("items")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise InvalidRequestError("items must be an array of objects, each with an input", param="items")

@@ -32,6 +32,7 @@ CLONING = (
 )  # fmt: skip
 """Fields of other servers that ask for a cloned voice, in ways that are not followed here."""
 _ADDRESSES = ("data:", "http://", "https://", "file://")
+_SCHEME_CHARS = max(map(len, _ADDRESSES))
 
 MAX_NAMES = 20
 MAX_NAME_CHARS = 40
@@ -88,7 +89,7 @@ def _refuse_cloning(sent: Mapping[str, Any]) -> None:
         if not is_absent(value := sent.get(name)) and value is not False and value not in ([], {}):
             raise _no_cloning(name)
     voice = sent.get("voice")
-    if isinstance(voice, str) and voice.strip().lower().startswith(_ADDRESSES):
+    if isinstance(voice, str) and voice.strip()[:_SCHEME_CHARS].lower().startswith(_ADDRESSES):
         raise _no_cloning("voice")
 
 
@@ -102,6 +103,8 @@ def _no_cloning(name: str) -> InvalidRequestError:
 
 def _told(names: list[str]) -> tuple[str, ...]:
     """Encode names for a header; if there are too many, the last entry says how many more there are."""
-    shown = [quote(name.encode("utf-8", "replace"), safe="")[:MAX_NAME_CHARS] for name in names[:MAX_NAMES]]
+    shown = [
+        quote(name[:MAX_NAME_CHARS].encode("utf-8", "replace"), safe="")[:MAX_NAME_CHARS] for name in names[:MAX_NAMES]
+    ]
     more = len(names) - MAX_NAMES
     return (*shown, f"{more}-more") if more > 0 else tuple(shown)

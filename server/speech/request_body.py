@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from server.errors import InvalidRequestError
-from server.speech.bounded_json import NoNumberError, TooManyValuesError, read_json
+from server.speech.bounded_json import NoNumberError, TooMuchError, read_json
 
 _GZIP = b"\x1f\x8b"
 _COMPRESSIONS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
@@ -16,7 +16,9 @@ _LOOKED_AT = 64
 """Bytes at the beginning that are searched for NUL: UTF-16 has one beside each letter of ASCII, and JSON has none."""
 
 
-def json_object(body: bytes, *, content_type: str = "", content_encoding: str = "") -> dict[str, Any]:
+def json_object(
+    body: bytes, *, content_type: str = "", content_encoding: str = "", most: int | None = None
+) -> dict[str, Any]:
     """Read a JSON object in UTF-8, with or without a byte order mark.
 
     The headers only choose the words of an error, because curl and others send JSON that they call a form.
@@ -25,12 +27,13 @@ def json_object(body: bytes, *, content_type: str = "", content_encoding: str = 
         body: the bytes as they were received.
         content_type: the header of this name.
         content_encoding: the header of this name.
+        most: bytes that it may have beside recordings in base64; None is no limit.
 
     Raises:
-        InvalidRequestError: the body is not a JSON object.
+        InvalidRequestError: the body is not a JSON object, or too much of one.
     """
     try:
-        found = read_json(body.decode("utf-8-sig"))
+        found = read_json(body, most)
     except (ValueError, RecursionError) as error:
         instead = _kind_of(body, content_type.lower(), content_encoding.strip().lower())
         raise InvalidRequestError(instead or _reason(error)) from None
@@ -60,7 +63,7 @@ def _reason(error: ValueError | RecursionError) -> str:
             return "the body is not UTF-8; send JSON in UTF-8"
         case json.JSONDecodeError():
             reason = f"{error.msg} at line {error.lineno} column {error.colno}"
-        case TooManyValuesError():
+        case TooMuchError():
             return f"the body is refused: {error}"
         case NoNumberError():
             reason = f"{error} is no number"

@@ -85,19 +85,20 @@ def _validated(fields: object, sent_as: Mapping[str, str]) -> SpeechRequest:
     return request
 
 
-def parse(body: bytes, *, content_type: str = "", content_encoding: str = "") -> SpeechRequest:
+def parse(body: bytes, *, content_type: str = "", content_encoding: str = "", most: int | None = None) -> SpeechRequest:
     """Read a request's body.
 
     Args:
         body: the bytes as they were received.
         content_type: the header of this name; it only chooses the words of an error.
         content_encoding: the header of this name, likewise.
+        most: bytes that it may have beside recordings in base64; None is no limit.
 
     Raises:
         InvalidRequestError: the body is not a JSON object, or a field is missing, has the wrong type, is out of range,
             or asks for a cloned voice in a way that is not followed.
     """
-    return of_object(json_object(body, content_type=content_type, content_encoding=content_encoding))
+    return of_object(json_object(body, content_type=content_type, content_encoding=content_encoding, most=most))
 
 
 def of_object(sent: Mapping[str, Any]) -> SpeechRequest:

@@ -49,7 +49,7 @@ async def read_event(reader: asyncio.StreamReader) -> Event | None:
 
 async def _object(text: bytes) -> dict[str, Any]:
     try:
-        found = await read_message(text.decode())
+        found = await read_message(text)
     except RecursionError:
         raise EventError("it is nested too deeply") from None
     if not isinstance(found, dict):

@@ -47,8 +47,8 @@ def captioned_speech_routes(doors: Doors) -> Blueprint:
     """The route over what `doors` has, with the same limits as `/audio/speech`."""
     blueprint = Blueprint("captioned_speech")
 
-    def read(body: bytes, **headers: str) -> SpeechRequest:
-        return captioned(json_object(body, **headers), streams=doors.streams)
+    def read(body: bytes, **more: Any) -> SpeechRequest:
+        return captioned(json_object(body, **more), streams=doors.streams)
 
     @blueprint.post("/dev/captioned_speech", ctx_takes_recordings=True)
     async def create_captioned_speech(request: Request) -> None:

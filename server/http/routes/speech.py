@@ -6,6 +6,7 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
 from urllib.parse import quote
 
 from sanic import Blueprint, Request
@@ -41,8 +42,8 @@ def speech_routes(doors: Doors) -> Blueprint:
     """The route over what `doors` has."""
     blueprint = Blueprint("speech")
 
-    def read(body: bytes, **headers: str) -> SpeechRequest:
-        speech_request = parse(body, **headers)
+    def read(body: bytes, **more: Any) -> SpeechRequest:
+        speech_request = parse(body, **more)
         if speech_request.timestamps and speech_request.way(streams=doors.streams) == "audio":
             raise InvalidRequestError(
                 "a file that is sent while it is made has no place for timestamps; ask for stream_format sse, for "
@@ -101,6 +102,7 @@ async def _start(doors: Doors, request: Request, read: Read) -> tuple[SpeechRequ
             request.body,
             content_type=headers.getone("content-type", ""),
             content_encoding=headers.getone("content-encoding", ""),
+            most=request.app.config.REQUEST_MAX_SIZE,
         )
         speech_request = speech_request.asked_by(request.ctx.caller)
         await request.app.ctx.turns.take()  # many that are parsed together would share a round of the loop

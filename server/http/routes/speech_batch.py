@@ -41,6 +41,7 @@ def speech_batch_routes(doors: Doors) -> Blueprint:
             request.body,
             content_type=headers.getone("content-type", ""),
             content_encoding=headers.getone("content-encoding", ""),
+            most=request.app.config.REQUEST_MAX_SIZE,
         )
         await _Batch(doors, request, items).answer()
 

@@ -99,7 +99,7 @@ def _read(request: Request) -> tuple[dict[str, Any], bytes | None]:
     content_type = request.headers.getone("content-type", "")
     kind, _, options = content_type.partition(";")
     if kind.strip().lower() != "multipart/form-data":
-        return json_object(request.body, content_type=content_type), None
+        return json_object(request.body, content_type=content_type, most=request.app.config.REQUEST_MAX_SIZE), None
     boundary = next(
         (
             value.strip().strip('"')
