@@ -78,6 +78,8 @@ class Gradual:
         self.letters = Letters(0, 0)
         """Of what has been prepared."""
         self._held = ""
+        self._passed = 0
+        """Up to here an entry of the lexicon may go on at every place between two words; more text changes none."""
         self._begins_line = True
         self._joint = ""
         """What stands before the next part that says something."""
@@ -113,14 +115,15 @@ class Gradual:
         if len(held) > MOST_HELD:
             return blank if (blank := held.rfind(" ")) > 0 else len(held)
         if preparation.spelt:
-            places = [found.start() for found in _SPELT.finditer(held)]
+            places = [found.start() for found in _SPELT.finditer(held) if found.start() > self._passed]
             ends = [end for end in self._sentence_ends() if _CAPITAL.match(held, end)]
         else:
-            places = [found.start() for found in _BETWEEN_WORDS.finditer(held)]
+            places = [found.start() for found in _BETWEEN_WORDS.finditer(held) if found.start() > self._passed]
             ends = [place for place in places if _ENDED.search(held, max(0, place - _CLOSING), place)]
         for place in (*ends, *reversed(places)):
             if is_speakable(held[:place]) and not preparation.lexicon.may_go_on(f"{held[:place]}{_blank(held[place])}"):
                 return place
+        self._passed = max(places, default=self._passed)
         return 0
 
     def _sentence_ends(self) -> Iterator[int]:
@@ -131,7 +134,7 @@ class Gradual:
 
     def _take(self, stop: int, rest: int, *, ends_line: bool = False) -> list[str]:
         """Prepare what is held up to `stop`, and drop what stands before `rest`."""
-        part, self._held = self._held[:stop], self._held[rest:]
+        part, self._held, self._passed = self._held[:stop], self._held[rest:], 0
         if part[:1].isspace() and not self._begins_line:
             self._joint = " "
         done = self.preparation.prepare(part, self._begins_line, ends_line)

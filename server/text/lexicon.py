@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -47,14 +48,15 @@ class _Layer:
         self._exact = {word: entry.say for word, entry in entries.items() if not entry.any_case}
         self._folded = {word.casefold(): entry.say for word, entry in entries.items() if entry.any_case}
         lengths: defaultdict[str, set[int]] = defaultdict(set)
-        self._longer: defaultdict[str, list[str]] = defaultdict(list)
-        """Entries of several tokens."""
+        longer: defaultdict[str, set[str]] = defaultdict(set)
         for word in entries:
             if first := _TOKEN.match(word):
                 lengths[first[0].casefold()].add(len(word))
                 if first.end() < len(word):
-                    self._longer[first[0].casefold()].append(word.casefold())
+                    longer[first[0].casefold()].add(word.casefold())
         self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
+        self._longer = {first: sorted(found) for first, found in longer.items()}
+        """Entries of several tokens, by the first of these, in order."""
 
     def lengths(self, first: str) -> list[int]:
         """Lengths of the entries that begin with this token, the longest first."""
@@ -62,7 +64,9 @@ class _Layer:
 
     def may_go_on(self, first: str, begun: str) -> bool:
         """Whether an entry that begins with this token is longer than a text, and begins like it in some case."""
-        return any(word.startswith(begun) and word != begun for word in self._longer.get(first.casefold(), ()))
+        words = self._longer.get(first.casefold(), [])
+        following = bisect_right(words, begun)
+        return following < len(words) and words[following].startswith(begun)
 
     def say(self, word: str) -> str | None:
         found = self._exact.get(word)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
+from types import FrameType
 
 import pytest
 from hypothesis import example, given, settings
@@ -154,3 +156,37 @@ def test_a_plain_word_of_a_model_with_an_alphabet_is_certain_two_words_later() -
 def test_what_is_never_certain_is_bounded(spelt: bool) -> None:
     parts = parts_of(["x1y2" * MOST_HELD], spelt=spelt)
     assert len(parts) == 5
+
+
+@pytest.mark.parametrize("spelt", [False, True])
+def test_a_lexicon_is_asked_once_for_each_place_between_two_words(spelt: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each place had been asked for anew with every 100 characters: 200 of them took seconds of the event loop."""
+    asked: list[str] = []
+    may_go_on = Lexicon.may_go_on
+
+    def noted(self: Lexicon, text: str) -> bool:
+        asked.append(text)
+        return may_go_on(self, text)
+
+    monkeypatch.setattr(Lexicon, "may_go_on", noted)
+    lexicon = lexicon_of({f"a b{number}": "x" for number in range(10)})
+    gradual = Gradual(Preparation(lambda text, *_: prepare(text, ("english",), Steps()), lexicon, spelt, "en"))
+    assert gradual.feed("a " * 400) == [], "an entry may go on behind each of the words"
+    assert 300 < len(asked) <= 400
+
+
+def test_many_entries_that_begin_alike_are_not_looked_at_one_by_one() -> None:
+    lexicon = lexicon_of({f"a b{number}": "x" for number in range(1000)})
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        found = [lexicon.may_go_on(text) for text in ("a ", "a b", "a b99", "a b999", "a c", "a a a ", "b ", "a")]
+    finally:
+        sys.setprofile(None)
+    assert found == [True, True, True, False, False, True, False, True]
+    assert calls < 500
