@@ -37,6 +37,8 @@ from server.http.lifecycle import ServerThread
 Headers = list[tuple[bytes, bytes]]
 
 READ_BYTES = 1 << 16
+SENT_BYTES = 1 << 16
+"""Of a body, before the server has taken most of it: what it does not take is not copied."""
 LAST_SECONDS = 1.0
 """What the server has answered arrives within this time after its end."""
 READY_SECONDS = 0.1
@@ -291,8 +293,9 @@ async def _ask(connection: h11.Connection, writer: asyncio.StreamWriter, receive
     while (message := await receive())["type"] != "http.disconnect":
         # The server may answer before the body has ended, and read no more of it.
         with suppress(ConnectionError, h11.LocalProtocolError):
-            if body := message.get("body", b""):
-                writer.write(connection.send(h11.Data(data=body)) or b"")
+            body = memoryview(message.get("body", b""))  # an engine may have all of it before it says so
+            for start in range(0, len(body), SENT_BYTES):
+                writer.write(connection.send(h11.Data(data=bytes(body[start : start + SENT_BYTES]))) or b"")
                 await writer.drain()
             if not message.get("more_body", False):
                 writer.write(connection.send(h11.EndOfMessage()) or b"")

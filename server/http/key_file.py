@@ -20,6 +20,7 @@ from pathlib import Path
 
 from server import log
 from server.http.file_lock import file_lock
+from server.leftovers import UNFINISHED, remove_leftovers
 
 _KEY_BYTES = 32
 _LABEL = re.compile(r"(?!key\d+$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -107,7 +108,8 @@ def _write(path: Path, lines: Iterable[str]) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    remove_leftovers(path.parent, re.compile(rf"{re.escape(f'.{path.name}.')}[a-z0-9_]{{8}}{re.escape(UNFINISHED)}"))
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)

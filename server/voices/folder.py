@@ -19,7 +19,7 @@ from pathlib import Path
 
 from server import log
 from server.errors import NotYourVoiceError, TooManyVoicesError, UnknownVoiceError, VoiceExistsError
-from server.leftovers import remove_leftovers
+from server.leftovers import UNFINISHED, remove_leftovers
 from server.voices.saved import (
     MAX_NAME_CHARS,
     MAX_VOICE_BYTES,
@@ -31,8 +31,9 @@ from server.voices.saved import (
     write_voice,
 )
 
-_UNFINISHED = re.compile(rf"\..+{re.escape(SUFFIX)}\.[a-z0-9_]{{8}}")
-"""Names of files that have not got their own name yet; the last part is one of `tempfile`."""
+_UNFINISHED = re.compile(rf"\..+{re.escape(SUFFIX)}\.[a-z0-9_]{{8}}{re.escape(UNFINISHED)}")
+"""Names of files that have not got their own name yet. A part is one of `tempfile`, as processes in containers that
+share a folder may have the same number."""
 _WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _UNFINISHED_SECONDS = 600.0
 """A file that cannot be read and was written to so lately may be one that is still being copied: the folder's time does
@@ -201,7 +202,7 @@ class VoiceFolder:
 
 def _write_new(path: Path, content: bytes, name: str) -> None:
     """Write a file that is not there yet, whole or not at all."""
-    handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     temporary = Path(made)
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from server.cli.batch import Manifest
+from server.http import key_file
 from server.leftovers import LEFT_SECONDS, UNFINISHED, unfinished
 from server.voices.folder import VoiceFolder
 from server.voices.saved import SUFFIX
 
-OF_VOICES = (f".anna{SUFFIX}.k3j_x0ab",)
+OF_VOICES = (f".anna{SUFFIX}.k3j_x0ab{UNFINISHED}",)
 OF_BATCHES = tuple(f"{name}{UNFINISHED}" for name in (".00001.wav.4711", ".a.b.mp3.7", ".manifest.jsonl.12"))
 KEPT = (
     f"anna{SUFFIX}",
@@ -25,6 +26,10 @@ KEPT = (
     ".manifest.part-0.jsonl",
     "00001.wav",
     f".anna{SUFFIX}.backup-of-it",
+    f".anna{SUFFIX}.download",
+    f".anna{SUFFIX}.k3j_x0ab",
+    ".keys.k3j_x0ab",
+    ".keys.download",
 )
 
 
@@ -48,6 +53,13 @@ def test_those_of_a_process_at_work_stay(tmp_path: Path, opened: type, unfinishe
     fill(tmp_path, unfinished, LEFT_SECONDS - 60)
     opened(tmp_path)
     assert set(unfinished) <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_was_left_of_a_key_file_is_removed_with_the_next_key(tmp_path: Path) -> None:
+    left = f".keys.k3j_x0ab{UNFINISHED}"
+    fill(tmp_path, (left, f".other.k3j_x0ab{UNFINISHED}", *KEPT), LEFT_SECONDS + 60)
+    key_file.add(tmp_path / "keys", "anna")
+    assert {path.name for path in tmp_path.iterdir()} == {"keys", f".other.k3j_x0ab{UNFINISHED}", *KEPT}
 
 
 def test_a_folder_that_is_not_there_has_none(tmp_path: Path) -> None:
