@@ -263,9 +263,15 @@ class Keeper:
             body = await made(speech.whole(grow), speech, self._timeout)
         finally:
             speech.stop()
-        samples: Samples = np.frombuffer(bytes(body), "<i2").astype(np.float32) / np.float32(32768)
+        return await asyncio.to_thread(
+            self._of_sample, body, rate, text, tail=order.append_silence and text is not None
+        )
+
+    def _of_sample(self, body: bytearray, rate: int, text: str | None, *, tail: bool) -> Prepared:
+        references = self._service.references
+        samples: Samples = np.frombuffer(body, "<i2").astype(np.float32) / np.float32(32768)
         try:
-            recording = await asyncio.to_thread(as_recording, samples, rate, rate=SAMPLE_RATE, most_seconds=most)
+            recording = as_recording(samples, rate, rate=SAMPLE_RATE, most_seconds=references.most_seconds)
         except RecordingError as error:
             raise InvalidRequestError(f"ref_text: {error}", param="ref_text") from None
-        return self._service.references.of_recording(recording, text, tail=order.append_silence and text is not None)
+        return references.of_recording(recording, text, tail=tail)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,8 @@ from server.http.routes import speech as route
 from server.speech import request_body, request_parsing
 from server.speech import service as service_module
 from tests.server.answers import GOOD
-from tests.server.fakes import FakeEngine
+from tests.server.audio.recordings import recorded
+from tests.server.fakes import EVENTS, FakeEngine, write_bundle
 from tests.server.http.test_asgi import FRAME_BYTES, in_loop, models, post, serving
 
 __all__ = ["models"]  # a fixture
@@ -65,3 +70,75 @@ async def test_long_work_is_done_in_threads(models: Path, monkeypatch: pytest.Mo
     assert len(loops) == 1
     assert threads.keys() == {name for _, name in WORK}
     assert {name for name, where in threads.items() if where & loops} == set()
+
+
+HASHED = 1 << 16
+"""Bytes from which hashing takes long enough to be no work for the event loop."""
+
+
+class Hashing:
+    """Makes a hash, and notes which threads hash how much."""
+
+    noted: list[tuple[int, int]] = []
+
+    def __init__(self, make: Callable[..., Any], data: bytes = b"", **named: Any) -> None:
+        self.note(data)
+        self._hash = make(data, **named)
+
+    def note(self, data: bytes) -> None:
+        self.noted.append((threading.get_ident(), len(data)))
+
+    def update(self, data: bytes) -> None:
+        self.note(data)
+        self._hash.update(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._hash, name)
+
+
+def watch_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every module of the server hash so that it is noted."""
+    for name in ("sha256", "blake2b"):
+        made = getattr(hashlib, name)
+        for module in (hashlib, *(module for key, module in sys.modules.items() if key.startswith("server."))):
+            if vars(module).get(name) is made:
+                monkeypatch.setattr(module, name, partial(Hashing, made))
+    monkeypatch.setattr(Hashing, "noted", [])
+
+
+@in_loop
+async def test_much_is_hashed_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recordings that come along, are uploaded, and are made up; bundles that are loaded; pages."""
+    monkeypatch.setenv(EVENTS, str(tmp_path / "events.jsonl"))
+    models = tmp_path / "models"
+    write_bundle(models, "a_base", model_type="base", speakers={}, generation={"max_new_tokens": 10})
+    write_bundle(models, "custom", generation={"max_new_tokens": 10})
+    write_bundle(
+        models,
+        "design",
+        model_type="voice_design",
+        speakers={},
+        follows_instructions=True,
+        generation={"max_new_tokens": 25},
+    )
+    (tmp_path / "voices").mkdir()
+    audio = base64.b64encode(recorded()).decode()
+    said = "This is what is said in the recording, word for word."
+    asked = (
+        ("/v1/audio/speech", {**GOOD, "model": "a_base", "voice": "default", "ref_audio": audio, "ref_text": said}),
+        ("/v1/audio/voices", {"name": "anna", "ref_audio": audio, "ref_text": said, "consent": True}),
+        ("/v1/audio/voices", {"name": "sailor", "instructions": "An old sailor.", "ref_text": said}),
+    )
+    watch_hashing(monkeypatch)
+    async with serving(models, voices_dir=tmp_path / "voices") as application:
+        loop = application._server._thread.ident
+        hashed = [size for thread, size in Hashing.noted]
+        assert max(hashed) > 500, "bundles are hashed"
+        for path, fields in asked:
+            before = len(Hashing.noted)
+            answer = post(application, {name: value for name, value in fields.items() if name != "exact_frames"}, path)
+            await answer.task
+            assert answer.sent[0]["status"] == 200, answer.body
+            assert max(size for _, size in Hashing.noted[before:]) >= HASHED, "a recording is hashed"
+    assert loop is not None
+    assert [size for thread, size in Hashing.noted if thread == loop and size >= HASHED] == []
