@@ -36,11 +36,16 @@ class Engine:
     Args:
         bundle: with one talker slot a row.
         max_queue: jobs that may wait beyond the rows under way, spare ones not counted.
+        max_frames: codec frames that a row may make; None is as many as it has positions for.
         events: hears of what the engine does.
     """
 
-    def __init__(self, bundle: OpenBundle, *, max_queue: int, events: EngineEvents | None = None) -> None:
+    def __init__(
+        self, bundle: OpenBundle, *, max_queue: int, max_frames: int | None = None, events: EngineEvents | None = None
+    ) -> None:
         self.manifest = bundle.manifest
+        self.max_frames = max_frames or bundle.manifest.sizes.talker.max_positions
+        """The most codec frames of a row."""
         self.provider = bundle.provider
         self.frames_made = 0
         """Steps done so far, whatever their rows: a sign of life."""
@@ -80,7 +85,7 @@ class Engine:
         bundle = open_bundle(
             folder, provider=provider, threads=threads, slots=max_rows, positions=positions, max_prompt=max_prompt
         )
-        return cls(bundle, max_queue=max_queue, events=events)
+        return cls(bundle, max_queue=max_queue, max_frames=max_frames, events=events)
 
     @property
     def alive(self) -> bool:

@@ -38,6 +38,7 @@ class SpeechEngine(Protocol):
     """What the server uses of `server.engine.worker.Engine`; most tests bring an engine without graphs instead."""
 
     manifest: Manifest
+    max_frames: int
     frames_made: int
 
     def prompt(

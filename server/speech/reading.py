@@ -79,7 +79,7 @@ def frames_of(plan: Plan, engine: SpeechEngine, positions: int) -> int:
         InvalidRequestError: the plan wants more.
     """
     manifest = engine.manifest
-    room = manifest.sizes.talker.max_positions - positions
+    room = min(manifest.sizes.talker.max_positions - positions, engine.max_frames)
     if plan.exact_frames is not None and plan.exact_frames > room:
         raise InvalidRequestError(f"exact_frames must be at most {room} for this model and text", param="exact_frames")
     return plan.exact_frames or min(manifest.generation.max_new_tokens, room)

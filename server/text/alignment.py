@@ -211,9 +211,7 @@ def _next_run(said: Sequence[int], written: Sequence[int]) -> tuple[int, int] | 
     return None
 
 
-def _anchors(
-    said: Sequence[int], places: range, written: Sequence[int], others: range
-) -> Iterable[tuple[int, int]]:
+def _anchors(said: Sequence[int], places: range, written: Sequence[int], others: range) -> Iterable[tuple[int, int]]:
     """Pairs of indices of words that stand once in either range, and of tags if either has as many, in their order."""
     if max(len(places), len(others)) > MANY:
         return _many_anchors(said, places, written, others)

@@ -126,6 +126,7 @@ class FakeEngine:
 
     def __init__(self, manifest: Manifest, max_queue: int, events: EngineEvents) -> None:
         self.manifest = manifest
+        self.max_frames = manifest.sizes.talker.max_positions
         self.frames_made = 0
         self._events = events
         self._max_queue = max_queue

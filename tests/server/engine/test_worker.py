@@ -48,6 +48,7 @@ def test_a_row_has_the_positions_that_the_settings_allow() -> None:
     )
     try:
         assert engine.manifest.sizes.talker.max_positions == 80
+        assert engine.max_frames == 16
         with pytest.raises(PromptError, match="at most 64 are allowed"):
             engine.prompt("1 2 " * 30, speaker="serena", language="auto", instruction=None)
     finally:

@@ -46,6 +46,7 @@ class IdleEngine:
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
+        self.max_frames = manifest.sizes.talker.max_positions
         self.alive = True
         self.closed = False
 

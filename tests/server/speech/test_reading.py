@@ -8,6 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -22,8 +23,9 @@ from server.manifest import Manifest
 from server.models.pool_entry import SpeechEngine
 from server.speech.delivery import Delivery
 from server.speech.pieces import VoicedChunk
+from server.speech.plan import Plan
 from server.speech.planned_reading import PlannedReading
-from server.speech.reading import MAX_ATTEMPTS, PAUSE_SECONDS, Reading, chunk_seed, tokens_to_say
+from server.speech.reading import MAX_ATTEMPTS, PAUSE_SECONDS, Reading, chunk_seed, frames_of, tokens_to_say
 from server.text import tags
 from server.text.chunks import Chunk, chunks
 from server.text.repetition import repeated
@@ -45,6 +47,7 @@ class HandEngine:
     """Does nothing by itself: the test makes the audio."""
 
     manifest = MANIFEST
+    max_frames = MANIFEST.sizes.talker.max_positions
     provider = "cpu"
     alive = True
 
@@ -678,3 +681,16 @@ def test_a_stretched_speech_is_capped_in_frames_of_the_model() -> None:
         assert reading.capped
 
     run(test)
+
+
+@pytest.mark.parametrize("exact", [None, 17, 16])
+def test_a_row_makes_no_more_frames_than_the_settings_allow(exact: int | None) -> None:
+    """A row with a short prompt had been given what the prompt left of its positions."""
+    engine = HandEngine(1)
+    engine.max_frames = 16
+    plan = cast(Plan, SimpleNamespace(exact_frames=exact))
+    if exact == 17:
+        with pytest.raises(InvalidRequestError, match="exact_frames must be at most 16 for this model"):
+            frames_of(plan, engine, 10)
+    else:
+        assert frames_of(plan, engine, 10) == 16

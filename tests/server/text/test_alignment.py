@@ -14,7 +14,6 @@ from server.text.alignment import Alignment, matches
 from server.text.prepare import Steps, prepare
 from tests.server.text.written import TEXTS
 
-
 WORDS = (0, 1, 2, 3, 4, 5, alignment._TAGS)
 
 
