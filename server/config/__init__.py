@@ -237,8 +237,8 @@ class Settings(BaseSettings):
         default=2048,
         ge=16,
         le=32_768,
-        description="Codec frames, 80 ms each, that a row may make, however short its prompt is: of a chunk of a long text, or "
-        "of `exact_frames`. With KW_MAX_PROMPT it bounds a row's memory.",
+        description="Codec frames, 80 ms each, that a row may make, however short its prompt is: of a chunk of a long "
+        "text, or of `exact_frames`. With KW_MAX_PROMPT it bounds a row's memory.",
     )
     max_file: ByteSize = Field(
         default=ByteSize(40_000_000),

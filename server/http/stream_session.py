@@ -21,7 +21,7 @@ from server.http.doors import Doors
 from server.http.stream_config import Config, options_of, request_of
 from server.http.stream_utterance import Client, Utterance
 from server.http.websocket import WebSocket
-from server.speech.bounded_json import TooMuchError, read_message
+from server.speech.bounded_json import LONG, TooMuchError, read_message
 from server.speech.live import LiveText
 
 CONFIG_SECONDS = 10.0
@@ -100,7 +100,7 @@ class Session:
                 return CloseCode.NORMAL_CLOSURE
             await self._turns.take()
             try:
-                self._take(await _object(message))
+                await self._take(await _object(message), long=len(message) >= LONG)
             except ApiError as error:
                 await self._client.tell_error(error)
                 if self._config is None:
@@ -121,10 +121,10 @@ class Session:
         """Whether the client may hear something before it says something."""
         return self._unheard > bool(self._open) or bool(self._open and self._open.speaking)
 
-    def _take(self, sent: dict[str, Any]) -> None:
+    async def _take(self, sent: dict[str, Any], *, long: bool) -> None:
         kind = sent.get("type")
         if kind == "session.config":
-            self._configure(sent)
+            await self._configure(sent, long=long)
         elif self._config is None:
             raise InvalidRequestError("the first message is session.config")
         elif kind == "input.text":
@@ -141,10 +141,11 @@ class Session:
                 "type is one of session.config, input.text, input.done, input.cancel and session.close", param="type"
             )
 
-    def _configure(self, sent: dict[str, Any]) -> None:
+    async def _configure(self, sent: dict[str, Any], *, long: bool) -> None:
         if self._open:
             raise InvalidRequestError("session.config is for between utterances; send input.done before it")
-        request = request_of(sent).asked_by(self._caller)
+        # Of a dictionary, or of thousands of fields, it takes longer to read than the event loop has.
+        request = (await asyncio.to_thread(request_of, sent) if long else request_of(sent)).asked_by(self._caller)
         options = options_of(sent)
         if self._config is None or (request, options) != (self._config.request, self._config.options):
             live = options.split_granularity == "token"

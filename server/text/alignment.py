@@ -250,7 +250,8 @@ def _many_anchors(
 def _once(words: NDArray[np.int64]) -> NDArray[np.intp]:
     """Indices of the words that stand once in `[n]`, in any order."""
     _, first, counts = np.unique(words, return_index=True, return_counts=True)
-    return first[counts == 1]
+    once: NDArray[np.intp] = first[counts == 1]
+    return once
 
 
 def _rising(firsts: Sequence[int], seconds: Sequence[int]) -> Iterator[tuple[int, int]]:

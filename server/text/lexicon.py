@@ -18,6 +18,9 @@ MAX_WORD_CHARS = 100
 MAX_SAY_CHARS = 500
 MAX_GROWTH, FREE_GROWTH_CHARS = 10, 1000
 """How much longer a text may become: a factor, and a number of characters."""
+MOST_GROWTH_CHARS = 20_000
+"""By how much more than its own length a long text may become longer, since the time that it takes is limited by the
+length of what is sent: 100,000 characters that become a million took a minute."""
 
 _TOKEN = regex.compile(rf"[{UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}_--[{UNSPACED}]]+|\S", regex.V1)
 """A word, a character of a script that puts no space between words, or a mark. Entries match whole tokens."""
@@ -87,18 +90,20 @@ class Lexicon:
         """Replace whole words, the longest match first; what replaces them is not looked up again.
 
         Raises:
-            LexiconError: the text would become more than `MAX_GROWTH` times as long and `FREE_GROWTH_CHARS` more.
+            LexiconError: the text would become more than `MAX_GROWTH` times as long and `FREE_GROWTH_CHARS` more, or
+                more than twice as long and `MOST_GROWTH_CHARS` more.
         """
         if not self._layers:
             return text
         parts: list[str] = []
-        end, room = 0, MAX_GROWTH * len(text) + FREE_GROWTH_CHARS
+        end, room = 0, min(MAX_GROWTH * len(text) + FREE_GROWTH_CHARS, len(text) + MOST_GROWTH_CHARS)
         for start, stop, say in self._matches(text):
             parts += (text[end:start], say)
             room -= start - end + len(say)
             if room < 0:
                 raise LexiconError(
-                    f"the lexicon makes the text more than {MAX_GROWTH} times as long; let its entries say less"
+                    f"the lexicon makes the text more than {MAX_GROWTH} times as long, or a long text more than twice; "
+                    "let its entries say less"
                 )
             end = stop
         return "".join((*parts, text[end:])) if parts else text

@@ -46,6 +46,8 @@ _OPENING = regex.compile(r"\s++[\p{Pi}\p{Ps}\"']++\Z")
 _LETTER = regex.compile(r"[\p{L}\p{N}]")
 _TAIL = 300
 """Characters of a text by which its last sentence is known."""
+WHOLE_AT_ONCE = 1000
+"""Characters in which halves are looked for at once."""
 _PROBE = " Smith"
 """What may follow a sentence as well as a title: with it a full stop ends a sentence or it does not."""
 
@@ -58,7 +60,13 @@ class WholeCharacters:
         """The first half of a pair that the second has not followed yet."""
 
     def feed(self, text: str) -> str:
-        """Take in more of a text; returns what of it is whole by now."""
+        """Take in more of a text; returns what of it is whole by now.
+
+        Half a character is replaced by a call of Python, and all other threads wait until the last one of a piece is.
+        """
+        return "".join(self._whole(text[start : start + WHOLE_AT_ONCE]) for start in range(0, len(text), WHOLE_AT_ONCE))
+
+    def _whole(self, text: str) -> str:
         text, self._half = self._half + text, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._half = text[:-1], text[-1]

@@ -28,7 +28,7 @@ from server.metrics import Metrics
 from server.speech import telling
 from server.speech.live import LiveSpeech, LiveText, Unit
 from server.speech.progress import Patience, made
-from server.speech.request import DEFAULT, SpeechRequest
+from server.speech.request import DEFAULT, MAX_NAME_CHARS, SpeechRequest
 from server.speech.request_parsing import of_object
 from server.speech.service import SpeechService
 from server.text.live import Granularity, WholeCharacters
@@ -211,9 +211,13 @@ class Conversation:
         if Describe.is_type(event.type):
             await self._write(self._doors.info())
         elif Ping.is_type(event.type):
-            await self._write(Pong(text=_whole_characters(Ping.from_event(event).text)))
+            text = Ping.from_event(event).text
+            await self._write(Pong(text=await asyncio.to_thread(_whole_characters, text) if text else text))
         elif SelectProgram.is_type(event.type):
-            self._model = self._doors.service.pool.bundles.resolve(_text_of(event, "name")).id
+            name = _text_of(event, "name")
+            if len(name) > MAX_NAME_CHARS:
+                raise InvalidRequestError(f"name must have at most {MAX_NAME_CHARS} characters", param="name")
+            self._model = self._doors.service.pool.bundles.resolve(name).id
         elif SynthesizeStart.is_type(event.type):
             self._end_open()
             self._open = self._text(event, in_chunks=True)

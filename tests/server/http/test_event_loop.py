@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -79,7 +79,7 @@ HASHED = 1 << 16
 class Hashing:
     """Makes a hash, and notes which threads hash how much."""
 
-    noted: list[tuple[int, int]] = []
+    noted: ClassVar[list[tuple[int, int]]] = []
 
     def __init__(self, make: Callable[..., Any], data: bytes = b"", **named: Any) -> None:
         self.note(data)

@@ -14,6 +14,7 @@ import pytest
 
 from server.cli.startup import open_pool
 from server.config import Settings
+from server.http import stream_session
 from server.http.access import KeyLimit
 from server.http.capacity import Turns
 from server.http.doors import Doors, StreamLimits
@@ -261,3 +262,24 @@ def test_a_message_of_any_length_is_read_up_to_so_many_values(length: int) -> No
                 await until(lambda: pool.waiting, "the unit waits for the model")
 
     run(play())
+
+
+@pytest.mark.parametrize("entries", [1, 1000])
+def test_a_long_configuration_is_read_in_a_thread(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    request_of = stream_session.request_of
+
+    def noted(sent: dict[str, Any]) -> Any:
+        threads.append(threading.get_ident())
+        return request_of(sent)
+
+    monkeypatch.setattr(stream_session, "request_of", noted)
+
+    async def play() -> None:
+        async with conversation(service_of(Pool()), Turns(A_ROUND)) as socket:
+            socket.tell("session.config", **CONFIG, lexicon={f"some words {number}": "x" for number in range(entries)})
+            await until(lambda: len(threads) == 2, "both are read")
+        assert [error for error in socket.sent if error["type"] == "error"] == []
+
+    run(play())
+    assert (threads[1] != threading.get_ident()) == (entries == 1000)

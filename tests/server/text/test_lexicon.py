@@ -87,6 +87,16 @@ def test_a_text_does_not_grow_without_bound() -> None:
         lexicon.apply("a " * 1000)
 
 
+def test_a_long_text_becomes_little_more_than_twice_as_long() -> None:
+    """100,000 characters had become a million, which took a minute to prepare, in which no other text was."""
+    lexicon = lexicon_of({"a": "b", "c": "d" * 5})
+    text = "a " * 50_000
+    assert lexicon.apply(text) == "b " * 50_000
+    assert len(lexicon.apply("a c " * 20_000)) == 8 * 20_000
+    with pytest.raises(LexiconError, match="a long text more than twice"):
+        lexicon.apply("c " * 50_000)
+
+
 ENTRIES = {f"word{number}": "said" for number in range(MAX_ENTRIES // 2)} | {
     f"word0 {'x' * (number % 90)}{number}": "said" for number in range(MAX_ENTRIES // 2)
 }

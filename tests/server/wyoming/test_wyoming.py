@@ -216,6 +216,7 @@ def test_leaving_frees_the_row(server: RunningServer) -> None:
         ([Synthesize("Hello.", voice=SynthesizeVoice(language="tlh"))], "english"),
         ([Synthesize("x" * 301)], "300 characters"),
         ([SelectProgram("nothing")], "no such model"),
+        ([SelectProgram("x" * 257)], "name must have at most 256 characters"),
         ([SynthesizeStart(voice=SynthesizeVoice(name="nobody"))], "voices are"),
         ([Synthesize("fail-at-start")], "could not be made"),
     ],
