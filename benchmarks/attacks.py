@@ -323,6 +323,33 @@ async def other_protocols(target: Target) -> Iterable[str]:
     return got
 
 
+async def bursts(target: Target) -> Iterable[str]:
+    """6,000 requests for `/livez`, 30,000 chunks of a byte and 40,000 pings, each of them sent at once"""
+    health = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    chunked = target.head("Transfer-Encoding: chunked", "Content-Type: application/json", "Connection: close")
+    upgrade = (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {'A' * 22}==",
+    )
+    socket = target.head(*upgrade, method="GET").replace(ROUTE.encode(), f"{ROUTE}/stream".encode())
+
+    async def send(data: bytes) -> str:
+        reader, writer = await target.connect()
+        try:
+            writer.write(data)
+            return await answered(reader, 60)
+        finally:
+            writer.transport.abort()
+
+    return await asyncio.gather(
+        send(health * 6000 + health[:-2] + b"Connection: close\r\n\r\n"),
+        send(chunked + b"1\r\n \r\n" * 30_000 + b"0\r\n\r\n"),
+        send(socket + b"\x89\x80\0\0\0\0" * 40_000 + b"\x88\x82\0\0\0\0\x03\xe8"),
+    )
+
+
 async def smuggling(target: Target) -> Iterable[str]:
     """lengths that two readers take differently"""
     hidden = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -435,6 +462,6 @@ async def leavers(target: Target) -> Iterable[str]:
 ATTACKS: tuple[Attack, ...] = (
     rare_characters, one_cluster, long_instruction, long_prompts, book, silence, tags, long_names, many_values, times,
     no_sentences, many_frames, whole_wav, reads_nothing, bodies_of_strangers, bodies_that_wait, idle_connections,
-    slow_heads, slow_bodies, other_protocols, smuggling, old_http, foreign_pages, keys_at_once, draws, symbols,
+    slow_heads, slow_bodies, other_protocols, bursts, smuggling, old_http, foreign_pages, keys_at_once, draws, symbols,
     unknown_models, leavers,
 )  # fmt: skip
