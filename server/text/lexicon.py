@@ -96,7 +96,7 @@ class Lexicon:
         if not self._layers:
             return text
         parts: list[str] = []
-        end, room = 0, min(MAX_GROWTH * len(text) + FREE_GROWTH_CHARS, len(text) + MOST_GROWTH_CHARS)
+        end, room = 0, min(MAX_GROWTH * len(text) + FREE_GROWTH_CHARS, 2 * len(text) + MOST_GROWTH_CHARS)
         for start, stop, say in self._matches(text):
             parts += (text[end:start], say)
             room -= start - end + len(say)
