@@ -8,9 +8,11 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import wraps
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import h11
 import pytest
 from sanic import Sanic
 from websockets.asyncio.client import ClientConnection
@@ -19,7 +21,7 @@ from server.cli import asgi
 from server.cli.startup import CommandError, open_pool
 from server.config import Settings
 from server.http.app import create_app
-from server.http.asgi import AsgiApplication, BrokenOff, NotReady
+from server.http.asgi import AsgiApplication, BrokenOff, NotReady, _ask
 from server.http.asgi_conversation import MOST_SAID
 from server.metrics import Metrics
 from server.models.catalogue import Bundles, find
@@ -514,3 +516,32 @@ async def test_for_all_it_answers_by_any_name(models: Path, monkeypatch: pytest.
     assert engine.sent[0]["status"] == 200
     await application.stop()
     Sanic.unregister_app(Sanic.get_app("qwen3-tts-edge"))
+
+
+@pytest.mark.parametrize("framing", [(b"content-length", b"1000000"), (b"transfer-encoding", b"chunked")])
+@in_loop
+async def test_a_body_that_comes_at_once_is_handed_on_piece_by_piece(framing: tuple[bytes, bytes]) -> None:
+    """All of it had been copied twice before the server had looked at its key."""
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method="POST", target="/", headers=[(b"host", b"x"), framing]))
+    events: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b"x" * 1_000_000, "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+    written: list[int] = []
+    drained: list[int] = []
+
+    class Writer:
+        def write(self, data: bytes) -> None:
+            written.append(len(data))
+
+        async def drain(self) -> None:
+            drained.append(sum(written))
+
+    async def receive() -> dict[str, Any]:
+        return events.pop(0)
+
+    await _ask(connection, cast(asyncio.StreamWriter, Writer()), receive)
+    assert sum(written) >= 1_000_000
+    assert max(written) < 70_000
+    assert max(after - before for before, after in pairwise([0, *drained])) < 70_000
