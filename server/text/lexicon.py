@@ -20,7 +20,7 @@ MAX_GROWTH, FREE_GROWTH_CHARS = 10, 1000
 """How much longer a text may become: a factor, and a number of characters."""
 MOST_GROWTH_CHARS = 20_000
 """By how much more than its own length a long text may become longer, since the time that it takes is limited by the
-length of what is sent: 100,000 characters that become a million took a minute."""
+length of what is sent."""
 
 _TOKEN = regex.compile(rf"[{UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}_--[{UNSPACED}]]+|\S", regex.V1)
 """A word, a character of a script that puts no space between words, or a mark. Entries match whole tokens."""
