@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
 
 from server.engine.job import Job
-from server.engine.prefill import Prefill
+from server.engine.prefill import SLICE_POSITIONS, Prefill
 from server.engine.rows import Row
 
 FIRST_WAIT_SECONDS = 30.0
 """A request that nobody hears yet gives way so long to those that are heard. That is more than a row usually takes, so
 that a listener from whom it takes the row has enough to hear until another row ends."""
+
+MOST_PASSED_OVER = 4
+"""Frames in a row in which the prefill that has been under way longest may have no slice, because of shorter ones."""
 
 
 class QueueFull(RuntimeError):
@@ -48,6 +51,8 @@ class Scheduler:
         self._max_waiting = max_waiting
         self._frame_seconds = frame_seconds
         self._all_but_one = max(slots - 1, 1)
+        self._passed_over = 0
+        """Frames since the prefill that was under way longest had a slice."""
 
     @property
     def waiting(self) -> int:
@@ -125,6 +130,34 @@ class Scheduler:
         """When a waiting job is due, by `time.perf_counter`; not before it came: its text may have been awaited."""
         served = job.listener.served
         return job.submitted + FIRST_WAIT_SECONDS if served is None else max(served, job.submitted)
+
+    def slices(self, positions: Callable[[Prefill], int]) -> Iterator[Prefill]:
+        """The prefills that have a slice beside the next frame, each as often as it has one; to be called once a frame.
+
+        Together they have at most `SLICE_POSITIONS`, so that rows under way wait no longer than for these. Those that
+        are done soonest come first, so that a long prompt holds up no short one. Lest short ones that keep coming hold
+        up a long one for ever, the prefill that has been under way longest comes first once it has been passed over
+        `MOST_PASSED_OVER` times: a short one waits a frame more then.
+
+        Args:
+            positions: how many positions the next slice of a prefill has, or counts as; at most `SLICE_POSITIONS`.
+
+        Yields:
+            A prefill, whose slice is to be made before the next one is asked for.
+        """
+        order = sorted(self.prefills, key=lambda prefill: prefill.remaining)
+        oldest = self.prefills[0] if self.prefills else None
+        if oldest and self._passed_over == MOST_PASSED_OVER:
+            order.remove(oldest)
+            order.insert(0, oldest)
+        self._passed_over = self._passed_over + 1 if oldest else 0
+        left = SLICE_POSITIONS
+        for prefill in order:
+            while prefill in self.prefills and (size := positions(prefill)) <= left:
+                left -= size
+                if prefill is oldest:
+                    self._passed_over = 0
+                yield prefill
 
     def run(self, prefill: Prefill, row: Row) -> None:
         """A prefilled row joins."""

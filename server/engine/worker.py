@@ -14,7 +14,7 @@ from server.engine.bundle import OpenBundle
 from server.engine.job import Job, JobError, TextLateError
 from server.engine.live import LiveText
 from server.engine.manner import NO_CLONING, CloneError
-from server.engine.prefill import SLICE_POSITIONS, Prefill
+from server.engine.prefill import Prefill
 from server.engine.prompt import Layout, Prompt
 from server.engine.provider import open_bundle
 from server.engine.reference import Reference
@@ -227,24 +227,20 @@ class Engine:
         if left:
             self._synthesizer.release(self._scheduler.held_slots())
 
-    def _admit(self) -> list[Prefill]:
-        """Give waiting jobs the free slots; all prefills under way, those that are done soonest first."""
+    def _admit(self) -> None:
+        """Give waiting jobs the free slots."""
         with self._changed:
             self._drop_over()
             while admitted := self._scheduler.admit():
                 job, now = admitted.job, time.perf_counter()
                 job.start(now)
                 self._events.queued(now - job.submitted)
-            return sorted(self._scheduler.prefills, key=lambda prefill: prefill.remaining)
 
     def _prefill(self) -> None:
-        """Prefill slices of the jobs that have a slot: as many positions as one slice may have, so that rows under way
-        wait no longer than for that, and a long prompt holds up no short one."""
-        left = SLICE_POSITIONS
-        for prefill in self._admit():
-            while prefill in self._scheduler.prefills and self._synthesizer.positions(prefill) <= left:
-                left -= self._synthesizer.positions(prefill)
-                self._prefill_slice(prefill)
+        """Prefill the slices that the next frame has beside it."""
+        self._admit()
+        for prefill in self._scheduler.slices(self._synthesizer.positions):
+            self._prefill_slice(prefill)
 
     def _prefill_slice(self, prefill: Prefill) -> None:
         began = time.perf_counter()
@@ -253,6 +249,7 @@ class Engine:
         except Exception as error:
             with self._changed:
                 self._scheduler.release(prefill)
+            self._synthesizer.release(self._scheduler.held_slots())
             _fail(prefill.job, error)
             return
         prefill.seconds += time.perf_counter() - began

@@ -20,18 +20,34 @@ from server.engine.prefill import Prefill
 from server.engine.prompt import Prompt
 from server.engine.rows import Row
 from server.engine.sampling import RowSampler
-from server.engine.scheduler import FIRST_WAIT_SECONDS, QueueFull, Scheduler
+from server.engine.scheduler import FIRST_WAIT_SECONDS, MOST_PASSED_OVER, QueueFull, Scheduler
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
 NO_PROMPT = Prompt(np.zeros((1, 1), np.float32), prefix=1)
 SILENCE = np.zeros(1, np.float32)
 FRAME_SECONDS = 0.5
+BUDGET = 256
+"""Positions that all slices beside one frame have together, at most."""
+PROMPTS = {
+    "short": [9, 20],
+    "middling": [9, 100],
+    "as long as a slice": [256],
+    "long": [9, 256, 256, 40],
+    "by a long instruction": [256, 44, 30],
+    "behind a recording": [9, 120, 0, 0, 0],
+    "behind a long recording": [9, 10, *[0] * 9],
+}
+"""Lengths of the slices that prompts are cut into; 0 is a part of a recording."""
+PART = 64
+"""Positions that a part of a recording counts as."""
 
 
 class ScriptedJob(Job):
     """A job whose text has come, or has not."""
 
     ready, starved, awaits_text = True, False, False
+    slices: list[int]
+    """Lengths of the slices that are still to be made; 0 is a part of a recording."""
 
     def arrive(self, *, ready: bool, starved: bool) -> None:
         self.ready, self.starved = ready, starved
@@ -45,12 +61,21 @@ def job_of(
     live: bool = False,
     at: float = 0.0,
     speed: float = 1.0,
+    prompt: str = "short",
 ) -> ScriptedJob:
     """A job that comes at some time."""
     whose = {"listener": listener, "number": number, "speed": speed}
-    job = ScriptedJob(NO_PROMPT, SAMPLING, 0, 9, capacity=2, spare=spare, **whose)
+    slices = PROMPTS[prompt]
+    embeddings = np.zeros((sum(slices), 1), np.float32)
+    job = ScriptedJob(Prompt(embeddings, slices[0]), SAMPLING, 0, 9, capacity=2, spare=spare, **whose)
+    job.slices = list(slices)
     job.awaits_text, job.submitted = live, at
     return job
+
+
+def positions(prefill: Prefill) -> int:
+    """How much of the budget the next slice takes."""
+    return cast(ScriptedJob, prefill.job).slices[0] or PART
 
 
 def row_of(job: Job, slot: int) -> Row:
@@ -68,6 +93,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.book, self.letter = Listener(), Listener()
         self.queues: dict[bool, list[ScriptedJob]] = {False: [], True: []}
         self.starting: list[Prefill] = []
+        self.passed_over = 0
+        """Frames in a row in which the prefill that was under way longest had no slice."""
         self.rows: list[Row] = []
         self.started: list[Job] = []
         self.heard_to: dict[Listener, float] = {}
@@ -107,15 +134,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         whose=st.sampled_from([None, "book", "letter"]),
         speed=st.sampled_from([0.5, 1.0]),
         retry=st.booleans(),
+        prompt=st.sampled_from(list(PROMPTS)),
     )
-    def add(self, spare: bool, live: bool, whose: str | None, speed: float, retry: bool) -> None:
+    def add(self, spare: bool, live: bool, whose: str | None, speed: float, retry: bool, prompt: str) -> None:
         listener = getattr(self, whose) if whose else None
         known = self.made.setdefault(listener, []) if listener else []
         again = retry and None in known
         number = known.index(None) if again else len(known)
         if not again:
             known.append(None)
-        job = job_of(spare=spare, listener=listener, number=number, live=live, at=self.now, speed=speed)
+        whose_and_what = {"listener": listener, "number": number, "prompt": prompt}
+        job = job_of(spare=spare, live=live, at=self.now, speed=speed, **whose_and_what)
         places = self.max_waiting + self.slots - len(self.held())
         if not spare and sum(not waiting.over for waiting in self.queues[False]) >= places:
             with pytest.raises(QueueFull):
@@ -124,10 +153,11 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.scheduler.add(job)
             self.queues[spare].append(job)
 
-    @precondition(lambda self: self.queues[True])
+    @precondition(lambda self: self.jobs())
     @rule(data=st.data())
     def promote(self, data: st.DataObject) -> None:
-        data.draw(st.sampled_from(self.queues[True])).promote()
+        """One that has a slot has it already: nothing changes."""
+        data.draw(st.sampled_from(self.jobs())).promote()
 
     @rule()
     def collect_promoted(self) -> None:
@@ -179,16 +209,44 @@ class SchedulerMachine(RuleBasedStateMachine):
         expected.start(self.now)
         self.heard_to.setdefault(expected.listener, self.now)
 
-    @precondition(lambda self: self.starting)
-    @rule(fault=st.booleans(), data=st.data())
-    def prefilled(self, fault: bool, data: st.DataObject) -> None:
-        prefill = data.draw(st.sampled_from(self.starting))
-        self.starting.remove(prefill)
-        if fault:
-            self.scheduler.release(prefill)
-            return
-        self.rows.append(row_of(prefill.job, prefill.slot))
-        self.scheduler.run(prefill, self.rows[-1])
+    @rule(fails=st.sampled_from([None, None, 0, 1]))
+    def slices(self, fails: int | None) -> None:
+        """The slices beside one frame, of which one may fail."""
+        order = sorted(self.starting, key=lambda prefill: sum(prefill.job.slices))
+        ahead = np.cumsum([sum(length or PART for length in prefill.job.slices) for prefill in order])
+        at_once = [prefill for prefill, size in zip(order, ahead, strict=True) if size <= BUDGET]
+        oldest = self.starting[0] if self.starting else None
+        if oldest and self.passed_over == MOST_PASSED_OVER:
+            order, at_once = [oldest, *(prefill for prefill in order if prefill is not oldest)], []
+        left, served, failed = BUDGET, [], None
+        for prefill in self.scheduler.slices(positions):
+            assert prefill in self.starting, "a slice of a job that has none left"
+            for first in order[: order.index(prefill)]:
+                assert first not in self.starting or positions(first) > left, "another one is done sooner"
+            left -= positions(prefill)
+            assert left >= 0, "rows under way wait for more than a slice"
+            if len(served) == fails:
+                failed = prefill
+                self.starting.remove(prefill)
+                self.scheduler.release(prefill)
+            else:
+                self.make_slice(prefill)
+            served.append(prefill)
+        assert all(positions(prefill) > left for prefill in self.starting), "there was room for another slice"
+        begun = {row.job for row in self.rows}
+        assert all(prefill.job in begun for prefill in at_once if prefill is not failed), "a short one waits"
+        self.passed_over = self.passed_over + 1 if oldest and oldest not in served else 0
+        assert self.passed_over <= MOST_PASSED_OVER, "short ones hold up a long one"
+
+    def make_slice(self, prefill: Prefill) -> None:
+        """Make the next slice of a prefill, which becomes a row behind its last one."""
+        job = cast(ScriptedJob, prefill.job)
+        prefill.length += job.slices.pop(0)
+        if not job.slices:
+            assert not prefill.remaining
+            self.starting.remove(prefill)
+            self.rows.append(row_of(job, prefill.slot))
+            self.scheduler.run(prefill, self.rows[-1])
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
@@ -299,6 +357,27 @@ def admitted(scheduler: Scheduler) -> list[Job]:
         scheduler.run(prefill, row_of(prefill.job, prefill.slot))
         jobs.append(prefill.job)
     return jobs
+
+
+def test_short_prompts_that_keep_coming_do_not_hold_up_a_long_one() -> None:
+    scheduler = Scheduler(2, 9, FRAME_SECONDS)
+    long = job_of(prompt="long")
+    scheduler.add(long)
+    started: list[Job] = []
+    frames = 0
+    while long not in started:
+        frames += 1
+        assert frames < 9 * (MOST_PASSED_OVER + 1)
+        scheduler.add(job_of())
+        while scheduler.admit():
+            pass
+        for prefill in scheduler.slices(positions):
+            job = cast(ScriptedJob, prefill.job)
+            prefill.length += job.slices.pop(0)
+            if not job.slices:
+                started.append(job)
+                scheduler.release(prefill)
+    assert len(started) > frames // 2, "most frames are those of short ones all the same"
 
 
 @pytest.mark.parametrize("slots", [2, 3, 4, 8])
