@@ -218,6 +218,16 @@ def test_nginx_is_more_patient_than_the_server() -> None:
     assert min(map(float, waits.values())) > float(DEFAULTS["KW_REQUEST_TIMEOUT"])
 
 
+def test_the_pages_tell_nginx_what_its_file_does() -> None:
+    """Three lines without which it breaks streams: each page has all of them, with the values of the file."""
+    needed = {"proxy_http_version", "proxy_buffering", "proxy_read_timeout"}
+    directive = re.compile(r"(proxy_\w+) ([\w.]+);")
+    used = dict(directive.findall((DEPLOY / "nginx.conf").read_text("utf-8")))
+    for page in (ROOT / "README.md", ROOT / "docs" / "operations.md"):
+        told = dict(directive.findall(page.read_text("utf-8")))
+        assert told == {name: used[name] for name in needed}, page.name
+
+
 def test_nginx_takes_the_largest_body_that_the_server_takes() -> None:
     text = (DEPLOY / "nginx.conf").read_text("utf-8")
     (megabytes,) = re.findall(r"^\s*client_max_body_size (\d+)m;", text, re.MULTILINE)

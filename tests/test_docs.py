@@ -160,6 +160,8 @@ def test_examples_can_be_read(example: Example) -> None:
         yaml.safe_load(example.code)
     elif example.language == "sh":
         subprocess.run(["bash", "-n"], input=example.code, text=True, check=True)
+    elif example.language == "nginx":  # the values are compared with those of `deploy/nginx.conf` in test_deploy
+        assert all(re.fullmatch(r"\w+ [^;#]+; +# .+", line) for line in example.code.splitlines())
     else:
         assert example.language == "js", "say in what language it is, and run it"
 

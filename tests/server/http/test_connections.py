@@ -65,11 +65,13 @@ def dribble(connection: socket.socket, byte: bytes) -> bytes:
 
 
 def test_a_head_that_never_ends(server: RunningServer) -> None:
+    before = late(server)
     with connect(server) as connection:
         connection.sendall(HEAD + b"A: ")
         received = dribble(connection, b"a")
     assert received.startswith(b"HTTP/1.1 408 ")
     assert b'"code": "request_timeout"' in received
+    assert late(server) == before + 1, "it is counted"
 
 
 def test_a_body_that_never_ends(server: RunningServer) -> None:

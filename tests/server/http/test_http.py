@@ -290,12 +290,15 @@ def test_a_text_that_looks_like_control_tokens_goes_through_as_it_is(client: htt
 
 
 def test_the_log_knows_requests_but_neither_texts_nor_keys(client: httpx.Client, fake_server: RunningServer) -> None:
-    response = speak(client, input="a very private sentence", instructions="in private", seed=55)
+    """Of a formula the log has the voice that spoke too."""
+    formula = "ryan*0.4+vivian*0.6"
+    response = speak(client, input="a very private sentence", instructions="in private", seed=55, voice=formula)
     speak(client, input="another private one", voice="nobody")
     speak(client, input="fail-at-start")
     mine = f" speech id={response.headers['x-request-id']} "
     line = wait_until(lambda: next((line for line in fake_server.log if mine in line), None), "the request is logged")
     assert " seed=55 " in line
+    assert " speaker=vivian " in line
     assert " outcome=done " in line
     log = "\n".join(fake_server.log)
     assert "private" not in log
