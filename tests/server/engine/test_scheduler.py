@@ -156,8 +156,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.jobs())
     @rule(data=st.data())
     def promote(self, data: st.DataObject) -> None:
-        """One that has a slot has it already: nothing changes."""
-        data.draw(st.sampled_from(self.jobs())).promote()
+        """For one that has a slot nothing changes."""
+        data.draw(st.sampled_from(self.queues[True] or self.jobs())).promote()
 
     @rule()
     def collect_promoted(self) -> None:
@@ -282,6 +282,24 @@ class SchedulerMachine(RuleBasedStateMachine):
             queue[:] = [job for job in queue if not job.over]
         assert self.scheduler.drop_over() == []
 
+    @rule(prompts=st.lists(st.sampled_from(list(PROMPTS)), min_size=2, max_size=12), at_once=st.booleans())
+    def many_come(self, prompts: list[str], at_once: bool) -> None:
+        """At once, or one a frame while others are under way; rows end with their first frame."""
+        for prompt in prompts:
+            self.add(spare=False, live=False, whose=None, speed=1.0, retry=False, prompt=prompt)
+            if not at_once:
+                self.frame()
+        self.frame()
+
+    def frame(self) -> None:
+        """All that the engine does for one frame."""
+        self.drop_over()
+        self.collect_promoted()
+        while self.scheduler.can_admit():
+            self.admit()
+        self.slices(fails=None)
+        self.step(ends=set(range(self.slots)), failed=False)
+
     @rule(ends=st.sets(st.integers(0, 4)), failed=st.booleans())
     def step(self, ends: set[int], failed: bool) -> None:
         rows = self.scheduler.runnable()
@@ -346,7 +364,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert self.scheduler.drop_all() == []
 
 
-SchedulerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+SchedulerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestScheduler = SchedulerMachine.TestCase
 
 

@@ -39,13 +39,13 @@ BUDGET = 256
 """Positions that all slices beside one frame have together, at most."""
 PART = 64
 """Positions that a part of a recording counts as."""
-MOST_POSITIONS = 1024
+MOST_POSITIONS = 2048
 FRAME = -1.0
 """What stands in a slot where a frame has been fed."""
 KEPT_JOBS = 4096
 """Numbers of the positions of a job are multiples of it and up."""
 PREFIXES = {"by a speaker": 9, "by a long instruction": 300}
-TEXTS = [1, 20, 120, 247, 700]
+TEXTS = [1, 20, 120, 247, 600, 1500]
 RECORDINGS = [0, 0, 8, 20]
 """Frames of the recording that a speech goes on from."""
 
@@ -193,42 +193,41 @@ class EngineMachine(RuleBasedStateMachine):
         self.jobs: list[Job] = []
         self.left: set[Job] = set()
         self.failed: set[Job] = set()
+        self.tried: Counter[Job] = Counter()
+        """How often a slice has failed."""
         self.positions: Counter[Job] = Counter()
         """Positions that each job was prefilled with, those of a prefix that was known left out."""
-        self.gone: dict[Job, int] = {}
-        """Those who had left before this frame, and the frames that they had."""
-        self.spent: int | None = None
+        self.gone: dict[Job, tuple[int, int]] = {}
+        """Those who had left before this frame's slices, and the positions and frames that they had."""
+        self.spent = 0
+        """Positions of the budget that have been used beside this frame."""
         self.during: list[Callable[[], None]] = []
         """What happens within the next slices, the last one first."""
 
     # What the graphs are made to do.
 
     def slices_begin(self) -> None:
+        self.gone = {job: (self.positions[job], job.frames) for job in self.left}
         self.spent, self.rows = 0, self.engine.running
 
     def slices_end(self) -> None:
+        assert self.spent <= BUDGET, "rows under way wait for more than one slice"
         if self.engine._scheduler.prefills:
             assert self.spent or self.engine.running > self.rows, "nothing was prefilled beside this frame"
-        self.spent = None
-        self.gone = {job: job.frames for job in self.left}
 
     def note_part(self) -> None:
-        if self.spent is not None:
-            self.spend(PART)
+        """Of recordings before a frame, and of rows while it is made: the budget has been looked at by then."""
+        self.spent += PART
 
     def note_slice(self, slot: int, positions: int) -> None:
         job = next(prefill.job for prefill in self.engine._scheduler.prefills if prefill.slot == slot)
-        self.spend(positions)
+        self.spent += positions
         if self.during:
             self.during.pop()()
         if job in self.failed:
+            self.tried[job] += 1
             raise MemoryError
         self.positions[job] += positions
-
-    def spend(self, positions: int) -> None:
-        assert self.spent is not None, "a slice while a frame is made"
-        self.spent += positions
-        assert self.spent <= BUDGET, "rows under way wait for more than one slice"
 
     # What callers do.
 
@@ -252,45 +251,55 @@ class EngineMachine(RuleBasedStateMachine):
         else:
             self.jobs.append(job)
 
-    def some(self, data: st.DataObject) -> Job:
-        return data.draw(st.sampled_from(self.jobs))
-
-    @precondition(lambda self: self.jobs)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        self.leaves(self.some(data))
+    def under_way(self) -> list[Job]:
+        """The jobs that are not over; first, and so most often drawn, those that are being prefilled."""
+        prefilled = [prefill.job for prefill in self.engine._scheduler.prefills if not prefill.job.over]
+        return [*prefilled, *(job for job in self.jobs if not job.over and job not in prefilled)]
 
     def leaves(self, job: Job) -> None:
         if not job.over:
             self.left.add(job)
         job.cancel()
 
-    @precondition(lambda self: self.jobs)
-    @rule(data=st.data())
-    def promote(self, data: st.DataObject) -> None:
-        self.some(data).promote()
-
-    @precondition(lambda self: self.jobs)
-    @rule(data=st.data(), what=st.sampled_from(["leaves", "is promoted", "fails"]))
-    def something_happens_within_a_slice(self, data: st.DataObject, what: str) -> None:
-        """To any job, whether it is the one that is prefilled or not."""
-        job = self.some(data)
+    @precondition(lambda self: self.under_way())
+    @rule(data=st.data(), now=st.booleans(), what=st.sampled_from(["leaves", "is promoted", "fails"]))
+    def something_happens(self, data: st.DataObject, now: bool, what: str) -> None:
+        """To any job, between two frames or within the next slice, whether that is its own or not."""
+        job = data.draw(st.sampled_from(self.under_way()))
         if what == "fails":
-            if not job.over and not job.frames:
+            if self.positions[job] < len(job.prompt) - job.prompt.prefix:
                 self.failed.add(job)
             return
-        self.during.insert(0, job.promote if what == "is promoted" else lambda: self.leaves(job))
+        happens = job.promote if what == "is promoted" else lambda: self.leaves(job)
+        if now:
+            happens()
+        else:
+            self.during.insert(0, happens)
 
     # What the engine does.
 
-    @rule(frames=st.sampled_from([1, 1, 2, 5]))
+    @rule(
+        texts=st.lists(st.sampled_from(TEXTS), min_size=2, max_size=6),
+        manner=st.sampled_from(list(PREFIXES)),
+        at_once=st.booleans(),
+    )
+    def many_come(self, texts: list[int], manner: str, at_once: bool) -> None:
+        """At once, or one a frame while others are under way."""
+        for text in texts:
+            self.submit(manner=manner, text=text, recording=0, frames=1, of_the_book=False, spare=False)
+            if not at_once:
+                self.turns()
+        self.turns()
+
+    @rule(frames=st.sampled_from([1, 1, 2]))
     def turn(self, frames: int) -> None:
         for _ in range(frames):
             self.turns()
 
     def turns(self) -> bool:
         goes_on, scheduler = self.engine.turn(), self.engine._scheduler
-        assert all(job.frames == frames for job, frames in self.gone.items()), "a frame for a job that nobody hears"
+        for job, made in self.gone.items():
+            assert made == (self.positions[job], job.frames), "something is made that nobody hears"
         for prefill in scheduler.prefills:
             self.holds(prefill.slot, prefill.job, prefill.length, 0)
         for row in scheduler.rows:
@@ -326,7 +335,7 @@ class EngineMachine(RuleBasedStateMachine):
             return
         if job in self.failed and job.error is not None:
             assert isinstance(job.error, JobError)
-            assert not job.frames
+            assert (self.tried[job], job.frames) == (1, 0)
             return
         assert job.error is None, "it failed with another one"
         assert job.frames == job.max_frames

@@ -15,19 +15,21 @@ import numpy as np
 import pytest
 
 from server.audio.joins import FADE_SECONDS
+from server.engine.guard import FRAMES_PER_TOKEN
 from server.engine.job import Job, JobError, RunawayError, Sampling
 from server.engine.manner import CloneError, InstructionError, PromptError
 from server.engine.prompt import Prompt
 from server.errors import InvalidRequestError
 from server.manifest import Manifest
 from server.models.pool_entry import SpeechEngine
+from server.speech import reading as server_reading
 from server.speech.delivery import Delivery
 from server.speech.pieces import VoicedChunk
 from server.speech.plan import Plan
 from server.speech.planned_reading import PlannedReading
 from server.speech.reading import MAX_ATTEMPTS, PAUSE_SECONDS, Reading, chunk_seed, frames_of, tokens_to_say
 from server.text import tags
-from server.text.chunks import Chunk, chunks
+from server.text.chunks import MAX_TOKENS, Chunk, chunks
 from server.text.repetition import repeated
 from server.text.sentences import Boundary
 from tests.server.fakes import FRAME, SAMPLE_RATE, manifest_of
@@ -380,6 +382,14 @@ def test_a_book_takes_bounded_memory(rows: int) -> None:
             engine.close()
 
     run(test)
+
+
+def test_the_longest_chunk_is_made_to_its_end_while_nobody_reads() -> None:
+    """At the usual pace: a row that stopped for its reader would keep its slot, as text of one chunk does too."""
+    job = Job(NO_PROMPT, SAMPLING, 1, 10_000, server_reading.CAPACITY)
+    for _ in range(FRAMES_PER_TOKEN * MAX_TOKENS):
+        job.put(level(0), 1)
+    assert not job.full
 
 
 def test_each_chunk_has_a_seed_of_its_own_that_stays_the_same() -> None:
