@@ -100,11 +100,13 @@ class WideTable:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize("instructed", [False, True])
-def test_a_refused_prompt_takes_little_memory(instructed: bool) -> None:
+@pytest.mark.parametrize("length", [100_000, 450])
+def test_a_refused_prompt_takes_little_memory(length: int, instructed: bool) -> None:
+    """Of what no prompt holds, and of what is known to be too long only once all of it has been tokenised."""
     manifest = read_manifest(RANDOM_BUNDLE).model_copy(update={"follows_instructions": True})
     wide: Any = WideTable()
     prompts = PromptBuilder(manifest, TextTokenizer(RANDOM_BUNDLE / TOKENIZER), wide, wide, 1024)
-    rare = "\U0001f469" * 100_000
+    rare = "\U0001f469" * length
     text, instruction = ("Hello", rare) if instructed else (rare, None)
     process = Process(os.getpid())
     process.forget_peak()

@@ -198,7 +198,10 @@ class EngineMachine(RuleBasedStateMachine):
         self.positions: Counter[Job] = Counter()
         """Positions that each job was prefilled with, those of a prefix that was known left out."""
         self.gone: dict[Job, tuple[int, int]] = {}
-        """Those who had left before this frame's slices, and the positions and frames that they had."""
+        """Those who have left, and the positions and frames that they had when this frame's slices began, or when its
+        frame did."""
+        self.running: dict[Job, int] = {}
+        """The rows of this frame, and the frames that they had before it."""
         self.spent = 0
         """Positions of the budget that have been used beside this frame."""
         self.during: list[Callable[[], None]] = []
@@ -207,13 +210,20 @@ class EngineMachine(RuleBasedStateMachine):
     # What the graphs are made to do.
 
     def slices_begin(self) -> None:
-        self.gone = {job: (self.positions[job], job.frames) for job in self.left}
+        self.gone = {}
+        self.note_gone()
         self.spent, self.rows = 0, self.engine.running
+
+    def note_gone(self) -> None:
+        """Note what those have who have left, the latest too."""
+        self.gone = {job: (self.positions[job], job.frames) for job in self.left} | self.gone
 
     def slices_end(self) -> None:
         assert self.spent <= BUDGET, "rows under way wait for more than one slice"
         if self.engine._scheduler.prefills:
             assert self.spent or self.engine.running > self.rows, "nothing was prefilled beside this frame"
+        self.note_gone()
+        self.running = {row.job: row.job.frames for row in self.engine._scheduler.rows if not row.job.over}
 
     def note_part(self) -> None:
         """Of recordings before a frame, and of rows while it is made: the budget has been looked at by then."""
@@ -300,7 +310,10 @@ class EngineMachine(RuleBasedStateMachine):
         goes_on, scheduler = self.engine.turn(), self.engine._scheduler
         for job, made in self.gone.items():
             assert made == (self.positions[job], job.frames), "something is made that nobody hears"
+        assert all(job.frames == made + 1 for job, made in self.running.items()), "a row stands still beside slices"
+        self.running = {}
         for prefill in scheduler.prefills:
+            assert prefill.job.error is None, "a job that has failed keeps its slot"
             self.holds(prefill.slot, prefill.job, prefill.length, 0)
         for row in scheduler.rows:
             prompt = row.job.prompt
