@@ -212,7 +212,7 @@ class EngineMachine(RuleBasedStateMachine):
     def slices_begin(self) -> None:
         self.gone = {}
         self.note_gone()
-        self.spent, self.rows = 0, self.engine.running
+        self.spent, self.rows, self.failures = 0, self.engine.running, self.tried.total()
 
     def note_gone(self) -> None:
         """Note what those have who have left, the latest too."""
@@ -222,6 +222,8 @@ class EngineMachine(RuleBasedStateMachine):
         assert self.spent <= BUDGET, "rows under way wait for more than one slice"
         if self.engine._scheduler.prefills:
             assert self.spent or self.engine.running > self.rows, "nothing was prefilled beside this frame"
+        if self.tried.total() == self.failures:
+            assert not self.engine._scheduler.can_admit(), "a job waits beside a free slot"
         self.note_gone()
         self.running = {row.job: row.job.frames for row in self.engine._scheduler.rows if not row.job.over}
 
