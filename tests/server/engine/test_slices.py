@@ -356,7 +356,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert job.frames == job.max_frames
 
 
-EngineMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+EngineMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
 TestEngine = EngineMachine.TestCase
 
 
