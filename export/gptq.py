@@ -39,19 +39,19 @@ def round_with_feedback(
     """
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     feedback = feedback_of(inputs)
-    left = weight.T.contiguous().clone()
-    rounded, scales = torch.empty_like(left), []
+    left = weight.T.clone(memory_format=torch.contiguous_format)
+    rounded, errors, scales = torch.empty_like(left), torch.empty_like(left[:block_size]), []
     for start in range(0, len(left), block_size):
         stop = start + block_size
         block, own = left[start:stop], feedback[start:stop, start:stop]
         scale = fit_scales(block.T, own.diagonal() ** -2)
         divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
-        errors = torch.empty_like(block)
-        for index in range(block_size):
-            q = (block[index] / divisor).round_().clamp_(low, high)
-            rounded[start + index] = q
-            errors[index] = (block[index] - q * scale) / own[index, index]
-            block[index + 1 :].addr_(own[index, index + 1 :], errors[index], alpha=-1)
+        # Thousands of small operations: none of them makes a tensor of its own.
+        each = zip(block.unbind(), rounded[start:stop].unbind(), errors.unbind(), own.diagonal().unbind(), strict=True)
+        for index, (values, q, error, pivot) in enumerate(each, 1):
+            torch.div(values, divisor, out=q).round_().clamp_(low, high)
+            torch.sub(values, torch.mul(q, scale, out=error), out=error).div_(pivot)
+            block[index:].addr_(own[index - 1, index:], error, alpha=-1)
         left[stop:].addmm_(feedback[start:stop, stop:].T, errors, alpha=-1)
         scales.append(scale)
     return rounded.T.reshape(len(weight), -1, block_size), torch.stack(scales, dim=1)

@@ -21,6 +21,7 @@ from torch import Tensor
 from export.gptq import round_with_feedback
 from export.graphs.cuda.narrow import NARROW_TYPES
 from export.graphs.graph import CONTRIB_DOMAIN, with_subgraphs
+from export.side_by_side import side_by_side
 from server.manifest import CLONING_GRAPHS
 
 ACCURACY_LEVEL = 4
@@ -104,9 +105,6 @@ def graph_precision(precision: str, graph: str) -> str:
 def fit_blocks(blocks: Tensor, bits: int, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Quantise blocks of weights with scales fitted by least squares.
 
-    For each clipping point the scale and the integers are refitted in turn (the best scale for given integers is
-    `w.q / q.q`), and the point with the smallest squared error wins.
-
     Args:
         blocks: float32 `[..., block_size]`.
         bits: 4 or 8.
@@ -115,26 +113,45 @@ def fit_blocks(blocks: Tensor, bits: int, importance: Tensor | None = None) -> t
     Returns:
         Integers in `[-2**(bits-1), 2**(bits-1) - 1]` as float32 in the shape of `blocks`, and scales `[...]`.
     """
+    divisors, scales = fit_scales(blocks, bits, importance)
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return (blocks / _nonzero(divisors)[..., None]).round_().clamp_(low, high), scales
+
+
+def fit_scales(blocks: Tensor, bits: int, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The scales of `fit_blocks`, without the integers.
+
+    For each clipping point the scale and the integers are refitted in turn (the best scale for given integers is
+    `w.q / q.q`), and the point with the smallest squared error wins.
+
+    Args:
+        blocks, bits, importance: as for `fit_blocks`.
+
+    Returns:
+        What blocks are divided by, and then rounded, to get their integers, and the scales of these, both `[...]`.
+    """
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     counts = torch.ones(blocks.shape[-1]) if importance is None else importance
     # The integer range has one more step below zero than above: the block's largest weight takes that side.
-    index = blocks.abs().argmax(-1, keepdim=True)
-    extreme = blocks.gather(-1, index)
-    best_error = torch.full(blocks.shape[:-1], float("inf"))
-    best_q, best_scale = torch.zeros_like(blocks), torch.ones(blocks.shape[:-1])
+    extreme = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
+    best_error = torch.full_like(extreme, float("inf"))
+    best_divisor, best_scale = torch.ones_like(extreme), torch.ones_like(extreme)
+    q, counted, product = (torch.empty_like(blocks) for _ in range(3))
     for shrink in SHRINKS if bits < 8 else SHRINKS[:1]:
         scale = extreme * shrink / low
         for _ in range(REFITS):
-            q = (blocks / _nonzero(scale)).round_().clamp_(low, high)
-            counted = q * counts
-            power = (counted * q).sum(-1, keepdim=True)
-            scale = torch.where(power > 0, (blocks * counted).sum(-1, keepdim=True) / _nonzero(power), scale)
-        error = (blocks - q * scale).square_().mul_(counts).sum(-1)
+            divisor = scale
+            torch.div(blocks, _nonzero(divisor), out=q).round_().clamp_(low, high)
+            torch.mul(q, counts, out=counted)
+            power = torch.mul(counted, q, out=product).sum(-1, keepdim=True)
+            along = torch.mul(blocks, counted, out=product).sum(-1, keepdim=True)
+            scale = torch.where(power > 0, along / _nonzero(power), scale)
+        error = torch.sub(blocks, q.mul_(scale), out=product).square_().mul_(counts).sum(-1, keepdim=True)
         better = error < best_error
         best_error = torch.where(better, error, best_error)
-        best_q = torch.where(better[..., None], q, best_q)
-        best_scale = torch.where(better, scale[..., 0], best_scale)
-    return best_q, best_scale
+        best_divisor = torch.where(better, divisor, best_divisor)
+        best_scale = torch.where(better, scale, best_scale)
+    return best_divisor[..., 0], best_scale[..., 0]
 
 
 def _nonzero(x: Tensor) -> Tensor:
@@ -163,11 +180,11 @@ def quantise_matrix(
         q, scales = fit_blocks(columns.view(outputs, -1, size), bits)
     else:
 
-        def fit_scales(block: Tensor, importance: Tensor) -> Tensor:
-            return fit_blocks(block, bits, importance)[1]
+        def scales_of(block: Tensor, importance: Tensor) -> Tensor:
+            return fit_scales(block, bits, importance)[1]
 
         padded = torch.nn.functional.pad(inputs, padding)
-        q, scales = round_with_feedback(columns, padded, size, bits, fit_scales)
+        q, scales = round_with_feedback(columns, padded, size, bits, scales_of)
     stored = (q + 2 ** (bits - 1)).to(torch.uint8)
     if bits == 4:
         stored = stored[..., 0::2] | (stored[..., 1::2] << 4)
@@ -212,16 +229,9 @@ def quantise_graph(
                 if node.name in inputs:
                     fed[node.input[1]] = inputs[node.name]
                 node.CopyFrom(_quantised_product(node, matrices[node.input[1]].dims, formats[node.input[1]], stored_as))
-        kept = []
-        for tensor in graph.initializer:
-            if tensor.name not in formats:
-                kept.append(tensor)
-                continue
-            values = numpy_helper.to_array(tensor)
-            packed, scales = quantise_matrix(values.astype(np.float32), formats[tensor.name], fed.get(tensor.name))
-            kept.append(numpy_helper.from_array(packed, f"{tensor.name}.q"))
-            kept.append(numpy_helper.from_array(scales.astype(values.dtype), f"{tensor.name}.scales"))
-            tensor.ClearField("raw_data")
+        chosen = [(one, formats[one.name], fed.get(one.name)) for one in graph.initializer if one.name in formats]
+        stored = dict(zip((one.name for one, _, _ in chosen), side_by_side(_stored, chosen), strict=True))
+        kept = [part for one in graph.initializer for part in stored.get(one.name, [one])]
         del graph.initializer[:]
         graph.initializer.extend(kept)
     if unused:
@@ -231,6 +241,18 @@ def quantise_graph(
         )
     if CONTRIB_DOMAIN not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(CONTRIB_DOMAIN, 1))
+
+
+def _stored(matrix: tuple[TensorProto, WeightFormat, Tensor | None]) -> list[TensorProto]:
+    """Integers and scales of a tensor, which loses its values, in a format; it is multiplied by these inputs."""
+    tensor, weight_format, inputs = matrix
+    values = numpy_helper.to_array(tensor)
+    packed, scales = quantise_matrix(values.astype(np.float32), weight_format, inputs)
+    tensor.ClearField("raw_data")
+    return [
+        numpy_helper.from_array(packed, f"{tensor.name}.q"),
+        numpy_helper.from_array(scales.astype(values.dtype), f"{tensor.name}.scales"),
+    ]
 
 
 def _quantised_product(
