@@ -84,7 +84,7 @@ def test_the_bundle_is_whole(made: tuple[Path, str]) -> None:
     assert sum((bundle / name).stat().st_size for name in there) < 5_000_000
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "w8a8", "mixed", "int4"])
 def test_weights_lie_beside_the_graphs_and_nothing_else_does(bundle_of: Callable[..., Path], precision: str) -> None:
     bundle = bundle_of("short", precision)
     graphs = [graph.file for graph in read_manifest(bundle).graphs.values()]
