@@ -242,7 +242,9 @@ def times(case: Case, choices: Iterable[Sequence[Part]], threads: int) -> list[s
 def main() -> None:
     """Parse the options, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.codec_gate", description=__doc__.splitlines()[0])
-    parser.add_argument("--random", type=int, default=12, help="how many random decoders (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, nargs=2, default=(0, 12), metavar=("FIRST", "END"), help="of random decoders (0 12)"
+    )
     parser.add_argument("--widths", type=int, nargs="*", default=WIDTHS, help="of the embedded model's decoder")
     parser.add_argument("--times", action="store_true", help="also time the choices, for which nothing else should run")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU kernels (default: %(default)s)")
@@ -250,7 +252,7 @@ def main() -> None:
     threads = thread_count(options.threads)
     torch.set_num_threads(threads)
     print(f"{threads} threads; {machine()}\n\n{HEAD}", flush=True)
-    makers = [partial(random_case, seed) for seed in range(options.random)]
+    makers = [partial(random_case, seed) for seed in range(*options.seeds)]
     makers += [partial(embedded_case, width) for width in options.widths]
     choices: dict[int, tuple[Callable[[], Case], list[list[Part]]]] = {}
     for make in makers:
