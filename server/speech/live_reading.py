@@ -28,8 +28,7 @@ from server.text import tags
 from server.text.chunks import GOAL_TOKENS, MAX_TOKENS, Chunk
 from server.text.gradual import Gradual
 from server.text.lines import PARAGRAPH
-from server.text.live import ends_whole
-from server.text.sentences import Boundary
+from server.text.sentences import Boundary, ends_whole
 from server.text.speakable import is_speakable
 
 SETTLE_SECONDS = 0.3

@@ -46,7 +46,7 @@ def adapted(
     """
     said: list[str] = []
     dropped: dict[str, None] = {}
-    *others, last = stretches(text)
+    *others, last = stretches(text, language)
     for stretch, joint, ends in [*((*other, "\n" in other[1]) for other in others), (*last, ends_line)]:
         folded = _adapted(stretch, alphabet, language, begins_line, ends)
         dropped |= dict.fromkeys(folded.dropped)
@@ -90,7 +90,8 @@ def _ended(line: str, alphabet: str) -> str:
         return line
     body = line.rstrip("\"'")
     said = body.rstrip(_OPEN_ENDS)
-    return f"{said}.{line[len(body) :]}" if said else line
+    mark = "" if said.endswith((*".!?:",)) else "."
+    return f"{said}{mark}{line[len(body) :]}" if said else line
 
 
 def fold(text: str, alphabet: str, language: str | None = None) -> Folded:

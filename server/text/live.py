@@ -6,8 +6,7 @@ from typing import Literal, get_args
 
 import regex
 
-from server.text.sentences import UNSPACED, Boundary, cuts
-from server.text.speakable import is_speakable
+from server.text.sentences import PROBE, UNSPACED, Boundary, cuts
 from server.text.tags import says_something
 
 Granularity = Literal["none", "sentence", "clause", "token"]
@@ -44,12 +43,8 @@ _TAG_CHARS = 300
 _OPENING = regex.compile(r"\s++[\p{Pi}\p{Ps}\"']++\Z")
 """What belongs to the unit that follows."""
 _LETTER = regex.compile(r"[\p{L}\p{N}]")
-_TAIL = 300
-"""Characters of a text by which its last sentence is known."""
 WHOLE_AT_ONCE = 1000
 """Characters in which halves are looked for at once."""
-_PROBE = " Smith"
-"""What may follow a sentence as well as a title: with it a full stop ends a sentence or it does not."""
 
 
 class WholeCharacters:
@@ -76,14 +71,6 @@ class WholeCharacters:
         """What stands for a half that nothing has followed."""
         half, self._half = self._half, ""
         return "\ufffd" if half else ""
-
-
-def ends_whole(text: str, language: str | None) -> bool:
-    """Whether a text ends with a sentence, and not with an abbreviation or in the middle of one."""
-    tail = text[-_TAIL:].rstrip()
-    return is_speakable(tail) and any(
-        cut.offset == len(tail) and cut.boundary >= Boundary.SENTENCE for cut in cuts(tail + _PROBE, language)
-    )
 
 
 class Splitter:
@@ -130,7 +117,7 @@ class Splitter:
 
     def settle(self) -> list[str]:
         """The text has stopped coming for now: returns a last unit too where nothing but its end is missing."""
-        return [] if self._least is None or not self.held else self._cut(self._text.rstrip() + _PROBE)
+        return [] if self._least is None or not self.held else self._cut(self._text.rstrip() + PROBE)
 
     def flush(self) -> list[str]:
         """The text has ended: returns what is left of it. What has nothing to say is dropped."""

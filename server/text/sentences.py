@@ -2,8 +2,9 @@
 
 It is cut where it stands; `server.text.lines` has said before which line breaks are the ends of paragraphs.
 
-Sentences are `sentencex`'s, which knows the abbreviations and quotation marks of every language that the models speak.
-It is given a bounded window at a time, because its time grows with the square of what it is given at once.
+Sentences are `sentencex`'s, which knows abbreviations and quotation marks of every language that the models speak;
+`server.text.abbreviations` has more of them. It is given a bounded window at a time, because its time grows with the
+square of what it is given at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import NamedTuple
 import regex
 import sentencex
 
+from server.text.abbreviations import BEFORE, BEHIND
 from server.text.matching import matches
+from server.text.speakable import is_speakable
 
 
 class Boundary(IntEnum):
@@ -64,7 +67,14 @@ _TITLES = {"fr": "M", "es": "D", "pt": "D"}
 """Titles of one letter: Monsieur, Don, Dom or Dona."""
 _NAME = regex.compile(r"[\p{Pi}\p{Ps}\"']?\p{Lu}")
 _WORD_BEFORE_INITIAL = regex.compile(r"(\p{Lu}?)[\p{L}\p{M}'’-]*+[.]? \p{Lu}\.\s*\Z")
+_LAST_WORD = regex.compile(r"(?<![\p{L}\p{N}.])((?:\p{L}+\.)*\p{L}+)\.\s*\Z")
+_GOES_ON = regex.compile(r"[\p{Ll}\p{Nd}]")
 _NUMBER_OR_LETTER = regex.compile(r"\s*[\p{Pi}\p{Ps}\"']*+(?:\p{Nd}{1,3}|\p{Lu})\.\s*\Z")
+
+_TAIL = 300
+"""Characters of a text by which its last sentence is known."""
+PROBE = " Smith"
+"""What may follow a sentence as well as a title: with it a full stop ends a sentence or it does not."""
 
 _CLUSTER = regex.compile(r"\X")
 _BLANKS = regex.compile(r"\s+")
@@ -95,6 +105,19 @@ def cuts(text: str, language: str | None) -> Iterator[Cut]:
         if done < cut.offset == whole and not inside_word(text, cut.offset):
             done = cut.offset
             yield cut
+
+
+def ends_whole(text: str, language: str | None) -> bool:
+    """Whether a text ends with a sentence, and not with an abbreviation or in the middle of one.
+
+    Args:
+        text: of which the last `_TAIL` characters count.
+        language: ISO 639-1 code; None goes by the script.
+    """
+    tail = text[-_TAIL:].rstrip()
+    return is_speakable(tail) and any(
+        cut.offset == len(tail) and cut.boundary >= Boundary.SENTENCE for cut in cuts(tail + PROBE, language)
+    )
 
 
 def inside_word(text: str, offset: int) -> bool:
@@ -151,7 +174,7 @@ def _sentence_ends(text: str, start: int, end: int, language: str | None) -> Ite
 
 
 def _kind_of_end(piece: str, following: str, language: str) -> Boundary | None:
-    """What the end is that the segmenter has found: it takes initials, ordinals and an item's number for sentences.
+    """What the end is that the segmenter has found: it takes initials, ordinals and some abbreviations for sentences.
 
     Args:
         piece: with the white space behind it.
@@ -159,6 +182,10 @@ def _kind_of_end(piece: str, following: str, language: str) -> Boundary | None:
         language: whose rules hold.
     """
     if _NUMBER_OR_LETTER.match(piece):
+        return None
+    if (word := _LAST_WORD.search(piece, max(0, len(piece) - _LONGEST_NAME))) and (
+        word[1] in BEFORE.get(language, ()) or (word[1] in BEHIND.get(language, ()) and _GOES_ON.match(following))
+    ):
         return None
     if _ORDINAL.search(piece):
         return Boundary.DOUBTFUL if language in _ORDINALS_WITH_A_PERIOD else Boundary.SENTENCE

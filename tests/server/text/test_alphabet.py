@@ -98,6 +98,8 @@ def test_a_text_is_adapted_to_the_alphabet(text: str, said: str) -> None:
         ("\"stop\" (now) 'so'", "\"Stop\" (now) 'so.'"),
         ("so (now)\n\n(So!)", "So (now).\n\n(So!)"),
         ('She said, "Why?"', 'She said, "Why?"'),
+        ("So. '", "So.'"),
+        ("So? - ", "So?"),
         ("", ""),
         ("-", "-"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from server.text import sentences
-from server.text.sentences import Boundary, cuts
+from server.text.sentences import Boundary, cuts, ends_whole
 
 WORDS = "The quick brown fox jumps over it. "
 
@@ -107,6 +107,54 @@ def test_numbers_and_letters_end_sentences(language: str | None, expected: list[
 )
 def test_ordinals_initials_and_numbers_of_items_end_none(language: str | None, text: str) -> None:
     assert pieces(text, language) == [text]
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "It costs approx. nine dollars."),
+        ("en", "Approx. 9 of them are here."),
+        ("en", "It is approx. Nothing else."),  # which may be two: one that is too long is no harm
+        ("en", "See figs. 4 and 5, vol. 6, ch. 7, eq. 8, ed. Smith, est. 1999, tel. 555, max. 3."),
+        ("en", "We took 5 kg. of it, 10 lbs. and 9 oz. more."),
+        ("de", "Siehe Abb. 3, Bd. 2 inkl. Mehrwertsteuer, max. 9 Stück, zzgl. Versand."),
+        ("de", "Im 19. Jh. war das so."),
+        ("fr", "Voir max. 9, vol. 3 et Mme. Dupont."),
+        ("es", "Hay aprox. 5 de ellos, máx. 9."),
+        ("it", "Vedi pag. 9, pagg. 10 e num. 3."),
+        ("pt", "Ver pág. 9, vol. 2, cap. 3, máx. 8."),
+        ("ru", "Население 5 млн. человек, рис. 5, т.е. Много."),
+        (None, "It costs approx. nine dollars."),
+    ],
+)
+def test_abbreviations_end_none(language: str | None, text: str) -> None:
+    assert pieces(text, language) == [text]
+
+
+@pytest.mark.parametrize(
+    ("language", "expected"),
+    [
+        ("en", ["I saw Max.", "He was late."]),
+        ("en", ["It weighs 5 kg.", "Nobody lifts it."]),
+        ("en", ["It took 3 hrs.", "“Why?” she asked."]),
+        ("de", ["Das war im 19. Jh.", "Danach kam mehr."]),
+        ("pt", ["Comprei pão, leite etc.", "Depois fui."]),
+        ("ru", ["Он помог им.", "Потом ушёл."]),
+        ("ru", ["Это стоит 5 млн.", "Никто не купил."]),
+    ],
+)
+def test_what_is_spelt_like_one_ends_a_sentence(language: str, expected: list[str]) -> None:
+    assert pieces(" ".join(expected), language) == expected
+
+
+@pytest.mark.parametrize("whole", ["It was late.", "It weighs 5 kg.", "“Was it?”"])
+def test_a_text_ends_with_a_sentence(whole: str) -> None:
+    assert ends_whole(whole, "en")
+
+
+@pytest.mark.parametrize("text", ["It was", "It is approx.", "This is Mr.", "", "..."])
+def test_a_text_ends_in_the_middle_of_one(text: str) -> None:
+    assert not ends_whole(text, "en")
 
 
 def test_a_doubtful_end_is_one_where_the_choice_is_a_cut_between_words() -> None:

@@ -10,6 +10,8 @@ from server.text.stretches import STRETCH_CHARS, stretches
 SENTENCE = "On 3 May 2021 Dr. Smith paid $1,250.50 for no. 5, and nobody knew why. "
 TITLE = "Mrs. Smith was very late. "
 """A longest stretch has 192 of it and ends behind the next one's `Mrs. Smi`."""
+ABBREVIATED = "It was approx. Nine of them came, cf. Anna, and sat by the fire. "
+SMALL = "she had approx. nine books and no. 5 of them "
 PARAGRAPH = "the train was late again.\n\n"
 ALPHABET = " !\"'(),-.:;?" + "".join(map(chr, range(65, 91))) + "".join(map(chr, range(97, 123)))
 
@@ -31,6 +33,7 @@ def test_they_are_the_text(text: str) -> None:
         (PARAGRAPH * 500, "again."),
         (SENTENCE * 200, "why."),
         (TITLE * 400, "late."),
+        (ABBREVIATED * 100, "fire."),
         ("word " * 3000, "word"),
     ],
 )
@@ -38,6 +41,19 @@ def test_they_end_where_nothing_reaches_across(text: str, ends: str) -> None:
     *others, _ = stretches(text)
     assert others
     assert all(stretch.endswith(ends) for stretch, _ in others)
+
+
+@pytest.mark.parametrize("lead", range(0, len(SMALL), 3))
+def test_where_no_sentence_ends_they_end_between_plain_words(lead: int) -> None:
+    first, _ = next(stretches("x" * lead + " " + SMALL * 200))
+    assert first.split()[-1].isalpha()
+
+
+@pytest.mark.parametrize("lead", range(0, len(ABBREVIATED), 5))
+def test_no_abbreviation_is_cut_from_what_follows(lead: int) -> None:
+    text = ("x" * lead + " " + ABBREVIATED * 100).strip()
+    assert "approx." not in adapted(text, ALPHABET, "en").text
+    assert all(stretch.endswith("fire.") for stretch, _ in stretches(text, "en"))
 
 
 @pytest.mark.parametrize("piece", [SENTENCE, SENTENCE + PARAGRAPH, PARAGRAPH, TITLE])
