@@ -33,6 +33,17 @@ PLAYED = """() => window.played.map(({ when, rate, samples }) => {
   return { when, rate, samples: btoa(text) };
 })"""
 """Script that tells it, the samples in base64: as numbers they would take seconds."""
+COUNT_CHANGES = """([layer, letters]) => {
+  const observer = new MutationObserver(() => {});
+  observer.observe(document.querySelector(layer), { childList: true, characterData: true, subtree: true });
+  const field = document.querySelector("#input");
+  for (const letter of letters) {
+    field.setRangeText(letter, field.value.length, field.value.length, "end");
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  return observer.takeRecords().length;
+}"""
+"""Script that types letters behind a text, and counts what is changed meanwhile in a layer behind it."""
 
 
 def wait_for(page: Page, condition: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.server.running import RunningServer
@@ -164,3 +165,69 @@ def test_on_narrow_screens_a_button_says_its_word_once(open_page: OpenPage, slow
         "all => all.map((one) => getComputedStyle(one, '::before').content)"
     )
     assert before == ["none"] * 5
+
+
+@pytest.mark.parametrize(
+    ("refusal", "why"),
+    [
+        ("IDBFactory.prototype.open = () => { throw new DOMException('not here', 'SecurityError'); }", "not here."),
+        (
+            """IDBFactory.prototype.open = () => {
+              const asked = { error: new DOMException('private', 'InvalidStateError') };
+              setTimeout(() => asked.onerror());
+              return asked;
+            }""",
+            "private.",
+        ),
+        (
+            """const put = IDBObjectStore.prototype.put;
+            IDBObjectStore.prototype.put = function (...what) {
+              const asked = put.apply(this, what);
+              const error = new DOMException('', 'QuotaExceededError');
+              if (this.name !== 'takes') return asked;
+              Object.defineProperty(this.transaction, 'error', { value: error });
+              this.transaction.abort();
+              return asked;
+            }""",
+            "QuotaExceededError.",
+        ),
+        ("IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }", "full."),
+    ],
+    ids=["forbidden", "private", "quota", "quota at once"],
+)
+def test_a_browser_that_keeps_no_takes_says_so_and_speaks(
+    open_page: OpenPage, slow_server: RunningServer, refusal: str, why: str
+) -> None:
+    page = open_page(slow_server, "/developers")
+    page.add_init_script(refusal)
+    page.goto(f"{slow_server.url}/")
+    speak(page, "Hello.", max_new_tokens=2)
+    note = page.locator("#recent-empty")
+    expect(note).to_have_text(f"This browser keeps no results: {why}")
+    expect(page.locator("#recent li")).to_have_count(0)
+    told = page.evaluate_handle("""() => {
+      const texts = [];
+      new MutationObserver(() => texts.push(document.querySelector("#recent-empty").textContent))
+        .observe(document.querySelector("#recent-empty"), { childList: true });
+      return texts;
+    }""")
+    speak(page, "Hello again.", max_new_tokens=2)
+    assert len(download(page, "pcm")[1]) == 2 * 3840
+    assert told.json_value() == []  # it is said once
+    page.locator(".hear").first.click()  # a sample is not kept, and heard all the same
+    expect(page.locator("#error")).to_be_empty()
+
+
+def test_takes_are_kept_once_the_browser_keeps_them(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server, "/developers")
+    page.add_init_script("""
+      const open = IDBFactory.prototype.open;
+      IDBFactory.prototype.open = () => { throw new DOMException('not yet', 'SecurityError'); };
+      window.allow = () => { IDBFactory.prototype.open = open; };
+    """)
+    page.goto(f"{slow_server.url}/")
+    expect(page.locator("#recent-empty")).to_contain_text("not yet")
+    page.evaluate("allow()")
+    speak(page, "Hello.", max_new_tokens=2)
+    expect(page.locator("#recent li")).to_have_count(1)
+    expect(page.locator("#recent-empty")).to_be_hidden()

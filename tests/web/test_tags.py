@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from server.text.tags import Silence, Spoken, parse
 from tests.server.running import RunningServer
 from tests.web.conftest import OpenPage
-from tests.web.studio import text_of, write
+from tests.web.studio import COUNT_CHANGES, text_of, write
 
 TEXTS = (
     "none",
@@ -79,3 +79,15 @@ def test_tags_are_marked_in_the_text(open_page: OpenPage, slow_server: RunningSe
     assert same[0] == same[1]
     text_of(page).fill("none")
     expect(layer).to_be_empty()
+
+
+@pytest.mark.parametrize(("repeated", "at_once"), [(10, True), (500, False)])
+def test_the_tags_of_a_long_text_are_marked_when_nobody_types(
+    open_page: OpenPage, slow_server: RunningServer, repeated: int, at_once: bool
+) -> None:
+    page = open_page(slow_server)
+    write(page, "The early train [0.5s] was late again, so we shared a taxi. " * repeated)
+    expect(page.locator("#tags span")).to_have_count(repeated)
+    assert (page.evaluate(COUNT_CHANGES, ["#tags", "[1s]"]) > 0) == at_once
+    expect(page.locator("#tags span")).to_have_count(repeated + 1)
+    expect(page.locator("#count")).to_contain_text(f"{repeated / 2 + 1:g} s of pauses")

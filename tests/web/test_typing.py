@@ -12,7 +12,17 @@ from playwright.sync_api import Page, WebSocketRoute, expect
 from tests.server.fakes import UNFIT
 from tests.server.running import KEY, RunningServer
 from tests.web.conftest import OpenPage
-from tests.web.studio import download, pcm_of, played, record_playing, text_of, use_key, wait_for, write
+from tests.web.studio import (
+    COUNT_CHANGES,
+    download,
+    pcm_of,
+    played,
+    record_playing,
+    text_of,
+    use_key,
+    wait_for,
+    write,
+)
 
 SENTENCE = "The first sentence is long. "
 
@@ -309,3 +319,97 @@ def test_a_key_is_asked_for_and_used(open_page: OpenPage, keyed_server: RunningS
     text_of(page).press("Control+Enter")
     expect(page.locator("#status")).to_contain_text("Done: ")
     assert not any(KEY in line for line in keyed_server.log)
+
+
+@pytest.mark.parametrize("granularity", ["token", "clause"])
+def test_what_was_typed_has_captions(open_page: OpenPage, slow_server: RunningServer, granularity: str) -> None:
+    """Of each clause where the model is given clauses, else of what was said together."""
+    page = open_page(slow_server)
+    if granularity == "clause":
+        page.route_web_socket("**/v1/audio/speech/stream", lambda socket: in_clauses(socket))
+    start_typing(page)
+    page.keyboard.type("The first one is here, and the second one.")
+    page.keyboard.press("Enter")
+    page.keyboard.type("The third <one>.")
+    expect(page.locator("#status")).to_contain_text("Done: ")
+    expect(page.locator("#wave")).to_have_attribute("data-state", "idle")
+    name, srt = download(page, "srt")
+    assert name == "aiden-typed.srt"
+    cues = [cue.split("\n")[1:] for cue in srt.decode().strip().split("\n\n")]
+    first = ["The first one is here,", "and the second one."]
+    assert [words for _, words in cues] == [
+        *(first if granularity == "clause" else [" ".join(first)]),
+        "The third <one>.",
+    ]
+    times = [time for times, _ in cues for time in times.split(" --> ")]
+    assert times[0] == "00:00:00,000" and times == sorted(times)
+    seconds = len(download(page, "pcm")[1]) / 48_000
+    assert float(times[-1][6:].replace(",", ".")) == pytest.approx(seconds, abs=1e-3)
+    expect(page.locator("#spoken mark")).to_have_count(0)
+    page.reload()
+    page.locator("#recent li").get_by_role("button", name="Play").click()
+    assert download(page, "srt") == (name, srt)
+
+
+def in_clauses(socket: WebSocketRoute) -> None:
+    """Have a server refuse to be given words, as one does whose model has not learnt that."""
+    server = socket.connect_to_server()
+
+    def send(message: str | bytes) -> None:
+        if json.loads(message).get("split_granularity") == "token":
+            error = {"type": "error", "message": "no", "code": "invalid_value", "param": "split_granularity"}
+            socket.send(json.dumps(error))
+        else:
+            server.send(message)
+
+    socket.on_message(send)
+    server.on_message(socket.send)
+
+
+def test_what_was_typed_has_captions_where_it_was_stopped(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    exactly(page, 2000)
+    start_typing(page)
+    page.keyboard.type("A long one. And more ")
+    expect(page.locator("#status")).to_have_text("Speaking.")
+    page.keyboard.press("Escape")
+    expect(page.locator("#facts")).to_contain_text("Endedearly")
+    name, srt = download(page, "srt")
+    assert name == "aiden-typed-part.srt"
+    assert srt.decode().split("\n")[2] == "A long one. And more"
+
+
+def test_what_is_typed_is_repeated_only_when_all_of_it_is_there(
+    open_page: OpenPage, slow_server: RunningServer
+) -> None:
+    page = open_page(slow_server)
+    record_playing(page)
+    exactly(page, 3)
+    page.get_by_role("button", name="Loop").click()
+    start_typing(page)
+    page.keyboard.type(f"{SENTENCE}And")
+    wait_for(page, "document.querySelector('#wave').dataset.state === 'waiting' && window.played.length > 0")
+    page.keyboard.type(" more.")
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("Done: ")
+    whole = download(page, "pcm")[1]
+    wait_for(page, f"window.played.reduce((sum, one) => sum + one.samples.length, 0) > {len(whole) // 2}")
+    samples, _, _ = played(page)
+    assert samples.tobytes().startswith(whole)
+
+    # What is typed now does not wait until that has been repeated: it is another take.
+    text_of(page).press("Control+End")
+    page.keyboard.type("New. ")
+    expect(page.locator("#take-text")).to_have_text("New.")
+    page.keyboard.press("Escape")
+
+
+def test_what_was_sent_is_not_laid_out_anew_with_each_key(open_page: OpenPage, slow_server: RunningServer) -> None:
+    page = open_page(slow_server)
+    start_typing(page, "It was there. " * 200)
+    assert page.evaluate(COUNT_CHANGES, [".sent", "wor"]) == 0
+    page.keyboard.type("d.\n")
+    expect(page.locator("#sent")).to_contain_text("word.")
+    scrolled = page.evaluate("[...document.querySelectorAll('.typed > *')].map((one) => one.scrollTop)")
+    assert scrolled[0] == scrolled[-1] > 0
+    page.get_by_role("button", name="Stop").click()

@@ -455,3 +455,48 @@ def test_a_speech_by_the_voice_can_be_stopped(open_page: OpenPage, cloning_serve
     dropped = cloning_server.events("dropped")[-1]
     assert 0 < dropped["frames"] * FRAME < 2000 * FRAME
     expect(page.get_by_role("button", name="Hear the voice")).to_be_focused()
+
+
+def test_the_list_is_that_which_was_asked_for_last(open_page: OpenPage, cloning_server: RunningServer) -> None:
+    page = open_page(cloning_server, "/voices")
+    expect(page.locator("#kept-empty")).to_be_visible()
+    held: list[Route] = []
+    page.route("**/audio/voices", lambda route: held.append(route))
+    page.evaluate("""async () => {
+      const panel = document.querySelector("#key-form");
+      document.querySelector("#forget").click();
+      document.querySelector("#forget").click();
+    }""")
+    wait_until(lambda: page.wait_for_timeout(10) or len(held) == 2, "the list is asked for twice")
+    voice = {"name": "anna", "seconds": 3.0, "notes": [], "created_at": 0, "description": ""}
+    for route, kept in zip(reversed(held), ([voice], []), strict=True):
+        route.fulfill(json={"voices": [], "uploaded_voices": kept, "keeps_voices": True})
+        expect(page.locator("#kept li")).to_have_count(1)
+
+
+def test_escape_ends_an_upload(open_page: OpenPage, cloning_server: RunningServer) -> None:
+    """The form stays as it was, so that the voice can be kept after all."""
+    page = open_page(cloning_server, "/voices")
+    choose(page, recorded())
+    wait_for_recording(page, 3)
+    fill(page, "stopped")
+    held: list[Route] = []
+    failed: list[str] = []
+    page.on("requestfailed", lambda request: failed.append(request.method))
+    page.route(
+        "**/audio/voices", lambda route: held.append(route) if route.request.method == "POST" else route.continue_()
+    )
+    keep(page)
+    expect(page.locator("#status")).to_have_text("Keeping the voice …")
+    expect(page.get_by_role("button", name="Hear the voice")).to_be_disabled()
+    wait_until(lambda: page.wait_for_timeout(10) or held, "the voice is sent")
+    page.keyboard.press("Escape")
+    expect(page.locator("#status")).to_have_text("Stopped.")
+    expect(page.locator("#error")).to_be_empty()
+    expect(page.get_by_role("button", name="Hear the voice")).to_be_enabled()
+    wait_until(lambda: page.wait_for_timeout(10) or failed == ["POST"], "the request is given up")
+    page.unroute("**/audio/voices")
+    keep(page)
+    expect(page.locator("#status")).to_contain_text("The voice stopped is kept.")
+    delete(page, "stopped")
+    expect(page.locator("#kept li")).to_have_count(0)

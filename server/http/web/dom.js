@@ -36,6 +36,16 @@ export async function copyText(source) {
   }
 }
 
+/** Wrap what asks for something: of calls that overlap only the last one returns what it is told, the others null. */
+export function lastOf(ask) {
+  let last = 0;
+  return async () => {
+    const mine = ++last;
+    const told = await ask();
+    return mine === last ? told : null;
+  };
+}
+
 /** Wait for so many milliseconds, unless the signal aborts before. */
 export const waited = (ms, signal) =>
   new Promise((resolve, reject) => {

@@ -1,11 +1,9 @@
 // The recent takes, in this browser's IndexedDB: what there is to know of each, and beside it its samples.
 
-import { openDatabase } from "./storage.js";
+import { databaseOf } from "./storage.js";
 
 const MAX_TAKES = 20;
 const MAX_SAMPLES = 50_000_000; // about 100 MB
-
-let opened;
 
 /** Put the samples of takes of the first version apart, where lists need not read them. */
 function upgrade({ target: { result: database, transaction }, oldVersion }) {
@@ -20,7 +18,7 @@ function upgrade({ target: { result: database, transaction }, oldVersion }) {
   };
 }
 
-const database = () => (opened ??= openDatabase("qwen3-tts-edge", 2, upgrade));
+const database = databaseOf("qwen3-tts-edge", 2, upgrade);
 
 /** Do work in both stores, all of it or nothing; returns the result of the request that the work returns. */
 async function inStores(mode, work) {

@@ -21,9 +21,11 @@ let unheard = 0; // utterances that the server has not said to their end
 let pause;
 let actions;
 
+/** Mark what has been sent, if that is more or less than before: a long text takes time to be laid out. */
 function show() {
-  mark.textContent = toggle.checked ? sent : "";
-  mark.nextSibling.textContent = toggle.checked ? `${field.value.slice(sent.length)} ` : ""; // both scroll alike
+  const marked = toggle.checked ? sent : "";
+  if (mark.textContent === marked) return;
+  mark.textContent = marked;
   mark.parentElement.scrollTop = field.scrollTop;
 }
 
@@ -81,24 +83,45 @@ function typed(event) {
 }
 
 /** Hear the server to the end of the last utterance, and forget what was told of those that it has said. */
-function hear(socket, signal, { onaudio, onunit }, told) {
-  return new Promise((resolve, reject) => {
+async function hear(socket, signal, { onaudio, onunit }, told) {
+  let unit = null; // what is said, while that lasts; empty where it is what is told
+  let said = 0; // characters of the utterance that were units before
+  const end = () => {
+    if (unit === null) return;
+    const done = told.findIndex(({ type }) => type === "input.done");
+    const words = (done < 0 ? told : told.slice(0, done)).map(({ text }) => text).join("").slice(said);
+    said += words.length;
+    onunit(unit || words);
+    unit = null;
+  };
+  const heard = new Promise((resolve, reject) => {
     signal.addEventListener("abort", () => reject(signal.reason));
     socket.onclose = () => reject(brokenOff());
     socket.onmessage = ({ data }) => {
       if (typeof data !== "string") return onaudio(new Int16Array(data));
       const { type, message, ...details } = JSON.parse(data);
       if (type === "error") return reject(new ApiError(message, details));
-      if (type !== "session.done") return onunit(type === "audio.start");
+      if (type === "audio.start") {
+        unit = details.sentence_text;
+        return onunit();
+      }
+      end();
+      if (type !== "session.done") return;
+      said = 0;
       told.splice(0, told.findIndex((message) => message.type === "input.done") + 1);
       if (--unheard === 0) resolve();
     };
   });
+  try {
+    await heard;
+  } finally {
+    end();
+  }
 }
 
 /**
- * Have the server say what is typed, until it has said all of it. `onaudio` is called with samples, `onunit` with true
- * where what is said together begins and false where it ends, `onloading` where the model has to be loaded first. `told` is
+ * Have the server say what is typed, until it has said all of it. `onaudio` is called with samples, `onunit` where
+ * what is said together begins and, with its text, where it ends, `onloading` where the model has to be loaded first. `told` is
  * what was told a server that did not take it, and `before` what had been sent before that.
  */
 export async function converse(request, signal, heard, told = [], before = sent) {

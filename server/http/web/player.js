@@ -13,6 +13,7 @@ const newContext = () => new AudioContext({ sampleRate: SAMPLE_RATE });
 
 export class Player {
   loops = false; // whether audio that has ended begins again
+  repeats = false; // whether it has done so
   #context;
   #gain;
   #volume = 1;
@@ -22,6 +23,7 @@ export class Player {
   #nextFrame = 0; // when it will play, in samples of the context's clock
   #sources = new Set();
   #complete = true;
+  #rests = false; // whether more may come, though nobody waits for it
   #shouldPlay = false;
   #buffer = FIRST_BUFFER;
   #onchange;
@@ -53,6 +55,7 @@ export class Player {
     this.#length = samples.length;
     this.#cursor = 0;
     this.#complete = true;
+    this.repeats = this.#rests = false;
     this.#shouldPlay = false;
     this.#buffer = FIRST_BUFFER;
     this.#onchange();
@@ -76,9 +79,10 @@ export class Player {
     if (this.state !== "paused") this.play();
   }
 
-  /** Note that no more samples will be pushed. */
-  end() {
+  /** Note that no more samples will be pushed; if it only `rests`, audio that has been played does not begin again. */
+  end(rests = false) {
     this.#complete = true;
+    this.#rests = rests;
     this.#schedule();
   }
 
@@ -161,12 +165,16 @@ export class Player {
   /** Schedule what has arrived; after each gap, wait for twice as much as before it. */
   #schedule() {
     const starving = this.#sources.size === 0;
-    if (this.loops && this.#shouldPlay && this.#complete && starving && this.#cursor === this.#length) this.#cursor = 0;
-    const left = this.#length - this.#cursor;
-    if (this.#shouldPlay && this.#complete && left === 0 && starving) {
-      this.#shouldPlay = false;
-      this.#context.suspend();
+    if (this.#shouldPlay && this.#complete && starving && this.#cursor === this.#length) {
+      if (!this.loops) {
+        this.#shouldPlay = false;
+        this.#context.suspend();
+      } else if (!this.#rests) {
+        this.#cursor = 0;
+        this.repeats = true;
+      }
     }
+    const left = this.#length - this.#cursor;
     if (this.#shouldPlay && left > 0 && (!starving || this.#complete || left >= this.#buffer * SAMPLE_RATE)) {
       const now = this.#context.currentTime * SAMPLE_RATE;
       if (starving) this.#nextFrame = Math.ceil(now + LEAD_FRAMES);

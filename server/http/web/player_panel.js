@@ -44,6 +44,11 @@ export class PlayerPanel {
     return this.#player.isPlaying;
   }
 
+  /** Whether the take has been played to its end and has begun again. */
+  get repeats() {
+    return this.#player.repeats;
+  }
+
   get duration() {
     return this.#player.duration;
   }
@@ -84,7 +89,7 @@ export class PlayerPanel {
 
   /** Wait no longer for samples than until those that are there have been played. */
   rest() {
-    this.#player.end();
+    this.#player.end(true);
   }
 
   /** Note that a take has ended; does nothing if another take has replaced it. */

@@ -1,11 +1,13 @@
 // The list of recent takes.
 
 import { SAMPLE_RATE } from "./api.js";
-import { make, byId, seconds } from "./dom.js";
+import { make, byId, seconds, sentence } from "./dom.js";
 import { addTake, allTakes, changeTake, removeOthers, removeTake, samplesOf } from "./history.js";
 
 const list = byId("recent");
 const clear = byId("clear");
+const note = byId("recent-empty");
+const NONE = note.textContent;
 let actions;
 
 const titleOf = ({ name, request }) => name || request.input;
@@ -61,7 +63,8 @@ async function show() {
   const takes = await allTakes();
   const starred = takes.filter((take) => take.starred).length;
   list.replaceChildren(...takes.map(row));
-  byId("recent-empty").hidden = takes.length > 0;
+  note.hidden = takes.length > 0;
+  note.textContent = NONE;
   clear.hidden = takes.length === starred;
   clear.textContent = starred ? "Clear all without a star" : "Clear all";
 }
@@ -80,7 +83,9 @@ async function attempt(work) {
   try {
     await work();
   } catch (error) {
-    actions.onproblem(`This browser keeps no results: ${error.message}`);
+    const told = sentence(`This browser keeps no results: ${error.message || error.name}`);
+    if (note.textContent !== told) note.textContent = told; // it is a live region
+    note.hidden = false;
   }
 }
 
@@ -92,7 +97,7 @@ export async function keepTake(take) {
   });
 }
 
-/** Start the list. `onplay` is called with a take and its samples, `onreuse` with a take, `onproblem` with a sentence. */
+/** Start the list. `onplay` is called with a take and its samples, `onreuse` with a take. */
 export function startRecent(handlers) {
   actions = handlers;
   clear.addEventListener("click", () => change(removeOthers));

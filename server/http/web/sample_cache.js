@@ -1,16 +1,14 @@
 // Samples of voices that have been heard, in this browser's IndexedDB; those that were heard longest ago go first.
 
-import { openDatabase } from "./storage.js";
+import { databaseOf } from "./storage.js";
 
 const STORE = "samples";
 export const MOST_KEPT = 64; // each is at most 12 s of 16 bit at 24 kHz: 37 MB together
 
-let opened;
-
 const upgrade = ({ target: { result: database } }) =>
   database.createObjectStore(STORE, { keyPath: "key" }).createIndex("heard", "heard");
 
-const database = () => (opened ??= openDatabase("qwen3-tts-edge-samples", 1, upgrade));
+const database = databaseOf("qwen3-tts-edge-samples", 1, upgrade);
 
 /** Run work on the store, and wait until it is done. */
 async function inStore(work) {

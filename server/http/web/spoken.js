@@ -13,7 +13,8 @@ const indexOf = (text, point) => Array.from(text).slice(0, point).join("").lengt
 
 /** Mark what is said of a take at a position, as long as the field has its text; without a take nothing is. */
 export function markSpoken(take, position) {
-  const piece = take?.times && field.value === take.request.input ? pieceAt(take.times, position) : undefined;
+  const said = take?.times && field.value === take.request.input ? pieceAt(take.times, position) : undefined;
+  const piece = said?.end_char && said; // of what was typed nobody knows the places
   if (piece === shown) return;
   shown = piece;
   if (!piece) return layer.replaceChildren();

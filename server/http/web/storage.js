@@ -22,8 +22,7 @@ export function remember(name, value) {
   }
 }
 
-/** Open a database of IndexedDB; `upgrade` hears that it is new or of an older version. Rejects if the browser refuses. */
-export function openDatabase(name, version, upgrade) {
+function openDatabase(name, version, upgrade) {
   return new Promise((resolve, reject) => {
     const asked = indexedDB.open(name, version);
     asked.onupgradeneeded = upgrade;
@@ -34,4 +33,17 @@ export function openDatabase(name, version, upgrade) {
     asked.onblocked = () => reject(new Error("close the other tabs of this page, which are of an older version."));
     asked.onerror = () => reject(asked.error);
   });
+}
+
+/**
+ * Returns a function that opens a database of IndexedDB once, and rejects as often as the browser refuses; `upgrade`
+ * hears that it is new or of an older version.
+ */
+export function databaseOf(name, version, upgrade) {
+  let opened = null;
+  return () =>
+    (opened ??= openDatabase(name, version, upgrade).catch((error) => {
+      opened = null;
+      throw error;
+    }));
 }

@@ -109,9 +109,9 @@ function speakTyped() {
   if (mistake) return void showError(mistake);
   const began = performance.now();
   const request = readRequest();
-  if (!typed || typed !== player.take || !player.isPlaying) {
+  if (!typed || typed !== player.take || !player.isPlaying || player.repeats) {
     player.prepare();
-    typed = { request: { ...request, input: "" }, typed: true, created: Date.now(), voice: chosenVoice().name ?? request.voice };
+    typed = { request: { ...request, input: "" }, times: [], created: Date.now(), voice: chosenVoice().name ?? request.voice };
   }
   const take = typed;
   take.whole = false;
@@ -125,10 +125,14 @@ function speakTyped() {
         player.push(samples);
         player.showFacts();
       },
-      onunit(begins) {
-        if (!begins) player.rest();
-        else if (take === player.take) player.more();
+      onunit(text) {
+        if (text !== undefined) {
+          Object.assign(take.times.at(-1), { text, end_time: player.duration });
+          return player.rest();
+        }
+        if (take === player.take) player.more();
         else player.open(take);
+        take.times.push({ text: "", start_time: player.duration, end_time: null });
       },
     };
     try {
@@ -215,7 +219,6 @@ startRecent({
       form.elements.input.focus();
       setStatus("The form is as it was then.");
     }),
-  onproblem: setStatus,
 });
 showCounts();
 showAll().then(startHealth);

@@ -9,11 +9,15 @@ const layer = byId("tags"); // it lies behind the field and has the same text, u
 const layers = document.querySelectorAll(".typed > [aria-hidden]"); // that one, and those of what is sent and said
 const count = byId("count");
 
+const LONG = 20_000; // characters, of which more are laid out anew only when nobody has typed for a while
+const PAUSE = 300; // ms
+
 let shown; // the text that all this is shown of
+let waiting;
 
 /** Say how many characters the text has, how long its pauses are, and how often its tags change the voice. */
 export function countText(text, tags = tagsOf(text)) {
-  const length = [...text].length;
+  const length = text.length - (text.match(/[\u{10000}-\u{10ffff}]/gu) ?? []).length;
   const silence = tags.reduce((sum, { seconds = 0 }) => sum + seconds, 0);
   const voices = tags.filter(({ voice }) => voice).length;
   const told = [`${length} character${length === 1 ? "" : "s"}`];
@@ -40,9 +44,15 @@ export function showText() {
   if (field.value === shown) return;
   shown = field.value;
   markSpoken(null);
-  const tags = tagsOf(field.value);
-  count.textContent = countText(field.value, tags);
-  mark(field.value, tags);
+  clearTimeout(waiting);
+  if (shown.length <= LONG) describe();
+  else waiting = setTimeout(describe, PAUSE);
+}
+
+function describe() {
+  const tags = tagsOf(shown);
+  count.textContent = countText(shown, tags);
+  mark(shown, tags);
 }
 
 function insertPause(length) {

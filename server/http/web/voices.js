@@ -1,7 +1,7 @@
 // The page of cloned voices: it takes a recording, lets it be trimmed and heard, and has the server keep voices.
 
 import { ApiError, SAMPLE_RATE, deleteVoice, hasKey, keepVoice, listModels, listVoices, speechStream } from "./api.js";
-import { byId, make, seconds } from "./dom.js";
+import { byId, lastOf, make, seconds } from "./dom.js";
 import { takeDropped } from "./drop.js";
 import { askForKey, startKeys } from "./key.js";
 import { listen } from "./microphone.js";
@@ -250,8 +250,12 @@ function row(voice) {
       button("Delete", () => remove(voice))));
 }
 
+const listKept = lastOf(() => listVoices());
+
 async function showKept() {
-  const { uploaded_voices: kept, keeps_voices: keeps } = await listVoices();
+  const listed = await listKept();
+  if (!listed) return;
+  const { uploaded_voices: kept, keeps_voices: keeps } = listed;
   byId("kept").replaceChildren(...kept.map(row));
   byId("kept-empty").hidden = kept.length > 0;
   byId("keep").disabled = !keeps;
