@@ -410,6 +410,6 @@ def test_what_was_sent_is_not_laid_out_anew_with_each_key(open_page: OpenPage, s
     assert page.evaluate(COUNT_CHANGES, [".sent", "wor"]) == 0
     page.keyboard.type("d.\n")
     expect(page.locator("#sent")).to_contain_text("word.")
-    scrolled = page.evaluate("[...document.querySelectorAll('.typed > *')].map((one) => one.scrollTop)")
-    assert scrolled[0] == scrolled[-1] > 0
+    field, layer = "document.querySelector('#input').scrollTop", "document.querySelector('.sent').scrollTop"
+    wait_for(page, f"{field} > 0 && {field} === {layer}")
     page.get_by_role("button", name="Stop").click()
