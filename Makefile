@@ -6,13 +6,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Versions that are known to work together; `make lock` refreshes them.
 LOCKED := --constraint constraints.txt
 EXPORT_TESTS := tests/export/
+PARITY_TESTS := tests/parity/
 SERVER_TESTS := tests/server/
 ENGINE_TESTS := tests/server/engine/ tests/server/graphs/ tests/server/models/ tests/server/voices/
 SOCKET_TESTS := tests/server/http/ tests/server/wyoming/
 WEB_TESTS := tests/web/
 CLIENT_TESTS := tests/clients/
 RAY_TESTS := tests/ray/
-OTHER_TESTS := $(filter-out $(EXPORT_TESTS) $(SERVER_TESTS) $(SOCKET_TESTS) $(WEB_TESTS) $(CLIENT_TESTS) $(RAY_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
+OTHER_TESTS := $(filter-out $(EXPORT_TESTS) $(PARITY_TESTS) $(SERVER_TESTS) $(SOCKET_TESTS) $(WEB_TESTS) $(CLIENT_TESTS) $(RAY_TESTS),$(dir $(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py))
 # An NVIDIA driver decides which of the two ONNX Runtimes is installed: both have one import name, so only one may be.
 HAS_CUDA := $(and $(shell command -v nvidia-smi 2>/dev/null),$(filter x86_64,$(shell uname -m)))
 RUNTIME := $(if $(HAS_CUDA),cuda,cpu)
@@ -24,12 +25,12 @@ CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/wh
 TORCH = $(PIP) install $(CPU_TORCH) torch==2.13.0
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test test-export test-models test-engine test-server test-sockets test-web test-without-torch test-clients test-ray peers check check-deploy docs format lock tools test-tools export-tools random-model tiny-model clean
+.PHONY: serve test test-export test-parity test-others test-engine test-server test-sockets test-web test-without-torch test-clients test-ray peers check check-deploy docs format lock tools test-tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
 
-# How many parts of the tests run at once: five of the six on two cores, since some of them mostly wait, but three on one
+# How many parts of the tests run at once: five of the seven on two cores, since some of them mostly wait, but three on one
 # core, where more would only be slower. `nproc` counts the cores that this process may use, and macOS has none.
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 TEST_JOBS := $(shell expr 2 '*' $(CORES) + 1)
@@ -38,14 +39,18 @@ TEST_JOBS := $(shell expr 2 '*' $(CORES) + 1)
 # first, and one that fails keeps no other from being run.
 test: tools
 	$(BIN)/python -m tests.web.chromium
-	$(MAKE) --keep-going --jobs=$(TEST_JOBS) $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-models test-engine test-sockets test-web test-export test-server
+	$(MAKE) --keep-going --jobs=$(TEST_JOBS) $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-parity test-engine test-sockets test-web test-export test-others test-server
 
 # The exporter, by small conversions.
 test-export: tools
 	$(BIN)/python -m pytest $(EXPORT_TESTS)
 
-# Parity with the official package, benchmarks, and what belongs to no other part.
-test-models: tools
+# Parity with the official package.
+test-parity: tools
+	$(BIN)/python -m pytest $(PARITY_TESTS)
+
+# Benchmarks, and what belongs to no other part.
+test-others: tools
 	$(BIN)/python -m pytest $(OTHER_TESTS)
 
 # The other rooms of the server, and the command line.
