@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub_server import COMMIT, REPO, StandInHub
+from tests.server.running import PATIENCE_SECONDS
 
 _FETCH = """
 import sys
@@ -44,7 +45,7 @@ def fetch(
         env={name: value for name, value in os.environ.items() if not name.startswith("HF_")} | settings,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 

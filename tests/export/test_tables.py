@@ -22,6 +22,7 @@ from export.tables import write_codec_table, write_text_table, write_tokenizer
 from tests.closeness import assert_close
 from tests.hub_server import REPO, StandInHub
 from tests.oracle import load_official
+from tests.server.running import PATIENCE_SECONDS
 
 CheckpointOf = Callable[[str], Path]
 
@@ -99,7 +100,7 @@ def test_the_hub_gives_the_same_tokenizer_as_ours(ours: Tokenizer, checkpoint_of
         result = subprocess.run(
             [sys.executable, "-c", program, text, REPO, str(folder)],
             env=environment | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")},
-            capture_output=True, text=True, timeout=240, check=False,
+            capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
         )  # fmt: skip
     lines = [line.removeprefix("ids ") for line in result.stdout.splitlines() if line.startswith("ids ")]
     assert len(lines) == 2, result.stderr

@@ -37,7 +37,7 @@ def launch(playwright: Playwright, executable: str, *more: str) -> Browser:
     ]
     if os.geteuid() == 0:
         options.append("--no-sandbox")  # Chromium's own sandbox refuses root
-    return playwright.chromium.launch(executable_path=executable, args=options)
+    return playwright.chromium.launch(executable_path=executable, args=options, timeout=1000 * PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="package")
@@ -130,6 +130,7 @@ def shared(browser: Browser) -> Iterator[BrowserContext]:
     all that most tests do.
     """
     with browser.new_context() as context:
+        context.set_default_timeout(1000 * PATIENCE_SECONDS)
         kept = context.new_page()
         kept.route("**", lambda route: route.fulfill(body=""))
         kept.goto("http://127.0.0.1/")
@@ -186,6 +187,7 @@ def open_page(browser: Browser, shared_context: BrowserContext, request: pytest.
         servers.add(server.url)
         if options:
             own.append(context := browser.new_context(**options))
+            context.set_default_timeout(1000 * PATIENCE_SECONDS)
         elif hears:
             shared_contexts.add(context := request.getfixturevalue("hearing_context"))
         else:

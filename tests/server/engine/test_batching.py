@@ -19,6 +19,7 @@ from server.engine.synthesizer import CHUNK_RAMP
 from server.engine.worker import Engine
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.engine.rigs import Counted, RecordingTalker
+from tests.server.running import PATIENCE_SECONDS
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
 TEXTS = ["Late", "A rather longer sentence than the others.", "Two of three", "Hi", "And last of all"]
@@ -32,7 +33,6 @@ CHANGES: list[dict[str, float]] = [
 FRAMES = [41, 55, 12, 30, 23]
 SEEDS = [3, 1, 2, 0, 4]
 KINDS = 5
-TIMEOUT = 60
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ class Watched:
         return getattr(self._inner, name)
 
     def prefill(self, slot: int, inputs_embeds: np.ndarray, past: int = 0) -> Any:
-        self.gate.wait(TIMEOUT)
+        self.gate.wait(PATIENCE_SECONDS)
         self.calls.append(len(inputs_embeds))
         return self._inner.prefill(slot, inputs_embeds, past)
 

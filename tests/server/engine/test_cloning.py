@@ -26,6 +26,7 @@ from server.manifest import BundleError, read_manifest
 from server.models.memory import Bounds, model_bytes
 from tests.bundles import RANDOM_BUNDLE
 from tests.closeness import assert_close
+from tests.server.running import PATIENCE_SECONDS
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
 WAY: dict[str, Any] = {"speaker": None, "language": "english", "instruction": None}
@@ -33,7 +34,6 @@ TEXT = "Seven ferries left at noon."
 WORDS = "A few words of a recording."
 FRAMES = 20
 ROWS = 3
-TIMEOUT = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def audio_of(engine: Engine, *jobs: Job) -> list[np.ndarray]:
     for job in jobs:
         engine.submit(job)
     with ThreadPoolExecutor(len(jobs)) as pool:
-        return [np.concatenate(chunks) for chunks in pool.map(list, jobs, timeout=TIMEOUT)]
+        return [np.concatenate(chunks) for chunks in pool.map(list, jobs, timeout=PATIENCE_SECONDS)]
 
 
 def test_a_recording_is_decoded_once_for_all_that_is_said_with_it(
@@ -173,14 +173,14 @@ def test_text_that_arrives_while_it_is_spoken_is_said_alike(
 ) -> None:
     (expected,) = audio_of(engine, job_of(engine, voices[which], layout="streaming"))
     text = engine.live_text(**WAY, reference=voices[which])
-    job = LiveJob(text, SAMPLING, 0, FRAMES, patience=TIMEOUT)
+    job = LiveJob(text, SAMPLING, 0, FRAMES, patience=PATIENCE_SECONDS)
     threading.Thread(target=lambda: [*map(job.feed, [TEXT[:9], TEXT[9:13], TEXT[13:]]), job.end()]).start()
     (found,) = audio_of(engine, job)
     assert_close(found, expected)
 
 
 def test_a_live_text_without_words_says_nothing(engine: Engine, voices: list[Reference]) -> None:
-    job = LiveJob(engine.live_text(**WAY, reference=voices[0]), SAMPLING, 0, FRAMES, patience=TIMEOUT)
+    job = LiveJob(engine.live_text(**WAY, reference=voices[0]), SAMPLING, 0, FRAMES, patience=PATIENCE_SECONDS)
     job.end()
     assert list(job) == []
 
@@ -260,7 +260,9 @@ def test_one_recording_is_encoded_at_a_time_and_no_graph_stays(
 
     monkeypatch.setattr(encoding, "open_session", open_one)
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: engine.encode_reference(recording(2), WORDS), range(3), timeout=TIMEOUT))
+        found = list(
+            pool.map(lambda _: engine.encode_reference(recording(2), WORDS), range(3), timeout=PATIENCE_SECONDS)
+        )
     for reference in found:
         np.testing.assert_array_equal(reference.codes, voices[0].codes)
         np.testing.assert_array_equal(reference.speaker, voices[0].speaker)

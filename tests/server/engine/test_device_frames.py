@@ -25,12 +25,13 @@ from server.engine.worker import Engine
 from server.graphs.frame_state import Controls, RowOutput
 from tests.server.engine.rigs import Counted, Wrapped
 from tests.server.engine.test_batching import CodesOfAudio
+from tests.server.running import PATIENCE_SECONDS
 from tests.unrolled import on_a_device, unrolled_frame
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.5, 0.9, 50, 1.0)
 """With a penalty that is felt: what it counts must not be forgotten."""
 Bundles = tuple[OpenBundle, OpenBundle, OpenBundle]
-SLOTS, TIMEOUT = 4, 30
+SLOTS = 4
 CHANGES: list[dict[str, float]] = [
     {"top_p": 0.8, "predictor_top_p": 0.9},
     {"temperature": 0.0, "predictor_temperature": 0.0},
@@ -164,7 +165,7 @@ def test_audio_is_decoded_while_the_talker_goes_on(bundles: Bundles) -> None:
     advanced, talker, waited = threading.Event(), bundle.talker, []
 
     def decode(codes: np.ndarray, states: Any) -> Any:
-        waited.append(advanced.wait(TIMEOUT))
+        waited.append(advanced.wait(PATIENCE_SECONDS))
         if (len(codes) < 3 and (codes[:, :, 1] == failing_code).any()) or len(codes) == 3:
             raise MemoryError
         return bundle.codec_decoder.decode(codes, states)

@@ -20,13 +20,13 @@ from server.graphs.frame_state import Controls
 from server.graphs.talker import TalkerOutput
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.engine.rigs import STUCK, Counted, Wrapped, mark, marked
+from tests.server.running import PATIENCE_SECONDS
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
 CULPRIT = 0.777
 """Temperature of the code predictor by which the rigged graphs know the row that fails."""
 BAD_FROM = 5
 """Frames that it makes before."""
-TIMEOUT = 60
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_leaving_during_the_prefill(bundle: OpenBundle) -> None:
 
     def prefill(slot: int, prompt: np.ndarray, past: int = 0) -> TalkerOutput:
         begun.set()
-        assert go_on.wait(TIMEOUT)
+        assert go_on.wait(PATIENCE_SECONDS)
         return bundle.talker.prefill(slot, prompt, past)
 
     events = Counted()
@@ -179,7 +179,7 @@ def test_leaving_during_the_prefill(bundle: OpenBundle) -> None:
         leaver, queued, stays = (job_of(engine, seed, frames=3) for seed in range(3))
         for job in (leaver, queued, stays):
             engine.submit(job)
-        assert begun.wait(TIMEOUT)
+        assert begun.wait(PATIENCE_SECONDS)
         leaver.cancel()
         queued.cancel()
         go_on.set()

@@ -24,6 +24,7 @@ from tests.bundles import RANDOM_BUNDLE
 from tests.qwen_vocabulary import ALL_RANKS
 from tests.server.engine.rigs import Counted
 from tests.server.engine.test_batching import CodesOfAudio, engine_of
+from tests.server.running import PATIENCE_SECONDS
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
 WAY = {"speaker": "serena", "language": "auto", "instruction": None}
@@ -33,7 +34,6 @@ SEED = 10
 """The row of this seed goes on until behind the end of its text."""
 LONG = 60.0
 """Seconds of patience where none is tried."""
-TIMEOUT = 30.0
 
 ODD = " \n\t'sSre.!<|>5é\u0301\u0315\u0327q=\u0338\u1112\u1161\u11ab今。\U0001f469\u200d\u212b\u0958\u09c7\u09be"
 
@@ -72,7 +72,7 @@ def frames_of_words(engine: Engine) -> int:
 
 
 def eventually(true: Callable[[], object]) -> None:
-    until = time.monotonic() + TIMEOUT
+    until = time.monotonic() + PATIENCE_SECONDS
     while not true():
         assert time.monotonic() < until, "this has never come true"
         time.sleep(0.002)

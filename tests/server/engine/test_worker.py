@@ -18,9 +18,9 @@ from server.engine.scheduler import QueueFull
 from server.engine.synthesizer import CHUNK_RAMP
 from server.engine.worker import Engine, EngineStopped
 from tests.bundles import RANDOM_BUNDLE
+from tests.server.running import PATIENCE_SECONDS
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
-TIMEOUT = 60
 ROWS = 3
 
 
@@ -230,6 +230,6 @@ def test_a_dead_thread_tells_everyone(bundle: OpenBundle) -> None:
         except EngineStopped:
             job.finish(JobError("refused"))
     for thread in threads:
-        thread.join(TIMEOUT)
+        thread.join(PATIENCE_SECONDS)
     assert len(ended) == 2
     assert not engine.alive

@@ -7,6 +7,7 @@ import threading
 import weakref
 
 from server.graphs.garbage import collect_garbage
+from tests.server.running import PATIENCE_SECONDS
 
 
 class Cycle:
@@ -26,7 +27,7 @@ class SlowToEnd(Cycle):
 
     def __del__(self) -> None:
         self._collecting.set()
-        self._may_end.wait(60)
+        self._may_end.wait(PATIENCE_SECONDS)
 
 
 def test_a_collection_of_another_thread_is_no_substitute() -> None:
@@ -34,7 +35,7 @@ def test_a_collection_of_another_thread_is_no_substitute() -> None:
     SlowToEnd(collecting, may_end)
     other = threading.Thread(target=gc.collect)
     other.start()
-    assert collecting.wait(60)
+    assert collecting.wait(PATIENCE_SECONDS)
     garbage = Cycle()
     watched = weakref.ref(garbage)
     del garbage

@@ -210,7 +210,7 @@ def test_what_the_model_lacks_is_listed(client: httpx.Client) -> None:
 
 def test_a_request_line_without_an_url_is_answered(fake_server: RunningServer) -> None:
     host, port = fake_server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), PATIENCE_SECONDS) as connection:
         connection.sendall(b"GET nonsense HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 404")
 
@@ -328,7 +328,9 @@ def test_requests_of_silence_alone_wait_for_their_turn(fake_server: RunningServe
             slow.append(stack.enter_context(client.stream("POST", "/v1/audio/speech", json=fields)))
         client = stack.enter_context(fake_server.client())
         with pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/audio/speech", json={**fields, "input": "[1s]"}, timeout=0.5)
+            client.post(
+                "/v1/audio/speech", json={**fields, "input": "[1s]"}, timeout=httpx.Timeout(PATIENCE_SECONDS, read=0.5)
+            )
         assert client.post("/v1/audio/speech", json=GOOD).status_code == 200, "speech does not wait for them"
         slow[0].close()
         assert client.post("/v1/audio/speech", json={**fields, "input": "[1s]"}).status_code == 200

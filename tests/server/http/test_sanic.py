@@ -23,8 +23,9 @@ from sanic.response import HTTPResponse, text
 from sanic.server import HttpProtocol
 from sanic.server.async_server import AsyncioServer
 
+from tests.server.running import PATIENCE_SECONDS
+
 _NAMES = count()
-PATIENCE_SECONDS = 20.0
 
 
 @pytest.fixture(autouse=True)

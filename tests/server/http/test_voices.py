@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from server.speech.keeping import WITHOUT_TEXT
 from tests.server.answers import GOOD, PREFIXES, check_error
 from tests.server.audio.recordings import RATE, recorded, swelling, written
 from tests.server.fakes import FRAME, write_bundle
-from tests.server.running import FAKE, KEY, RunningServer, run_server, wait_until
+from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, run_server, wait_until
 
 SPEECH, VOICES = "/v1/audio/speech", "/v1/audio/voices"
 TEXT = "This is what is said in the recording, word for word."
@@ -231,11 +232,14 @@ def lines_of_leavers(server: RunningServer) -> list[str]:
 def test_a_client_that_leaves_takes_its_place_along(client: httpx.Client, server: RunningServer) -> None:
     """What is being encoded goes on to its end; what waits for its turn is never begun."""
     begun = len(server.events("encoding"))
-    bodies = [{"input": "a", "ref_audio": AUDIO, "ref_text": text} for text in ("slow", "never begun")]
+    slow, never = (json.dumps({"input": "a", "ref_audio": AUDIO, "ref_text": text}) for text in ("slow", "never begun"))
+    head = f"POST {SPEECH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: "
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS) as connection:
+        connection.sendall(f"{head}{len(slow)}\r\n\r\n{slow}".encode())
+        server.wait_event("encoding", text="slow")
     left = len(lines_of_leavers(server))
-    for body in bodies:
-        with pytest.raises(httpx.ReadTimeout):
-            client.post(SPEECH, json=body, timeout=httpx.Timeout(60, read=0.4))
+    with pytest.raises(httpx.ReadTimeout):
+        client.post(SPEECH, content=never, timeout=httpx.Timeout(PATIENCE_SECONDS, read=0.4))
     wait_until(lambda: len(lines_of_leavers(server)) > left, "it is known that who waits has left")
     (server.scratch / "gate").touch()  # type: ignore[attr-defined]
     speak(client, ref_audio=AUDIO, ref_text="another text, which is encoded now")

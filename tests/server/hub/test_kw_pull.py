@@ -17,7 +17,7 @@ from tests.hub_server import COMMIT, StandInHub
 from tests.server.answers import GOOD, check_error
 from tests.server.fakes import write_bundle
 from tests.server.hub.conftest import LARGE, REPO
-from tests.server.running import FAKE, run_server, wait_until
+from tests.server.running import FAKE, PATIENCE_SECONDS, run_server, wait_until
 
 ID = "voice_fp32"
 
@@ -43,7 +43,7 @@ def test_the_server_answers_while_it_fetches_its_model_and_then_speaks(
 ) -> None:
     hub.stall = f"fp32/{LARGE}"
     with run_server(FAKE, tmp_path, **settings(hub, models)) as server, server.client() as client:
-        assert hub.stalled.wait(60)
+        assert hub.stalled.wait(PATIENCE_SECONDS)
         told = wait_until(lambda: (r := client.get("/readyz").json()).get("fetched_bytes") and r, "bytes are counted")
         assert told["status"] == "fetching"
         assert 0 < told["fetched_bytes"] < told["total_bytes"]
@@ -69,7 +69,7 @@ def test_a_stop_does_not_wait_for_the_rest_and_the_next_start_fetches_it(
 ) -> None:
     hub.stall = f"fp32/{LARGE}"
     with run_server(FAKE, tmp_path, **settings(hub, models)) as server:
-        assert hub.stalled.wait(60)
+        assert hub.stalled.wait(PATIENCE_SECONDS)
         assert server.url
         assert server.stop() == 0
     assert not (models / ID).exists()

@@ -14,6 +14,7 @@ import pytest
 
 from server.models import threads as threads_module
 from server.models.threads import NICE, DaemonThreads
+from tests.server.running import PATIENCE_SECONDS
 
 
 class Engine:
@@ -31,7 +32,7 @@ def test_a_thread_that_takes_long_to_end_does_not_hold_its_work() -> None:
 
         def wakes_and_lingers(*arguments: Any) -> None:
             wakes(*arguments)
-            assert may_end.wait(60)
+            assert may_end.wait(PATIENCE_SECONDS)
 
         engine = Engine()
         watched = weakref.ref(engine)

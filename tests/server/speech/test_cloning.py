@@ -20,6 +20,7 @@ from server.speech import cloning
 from server.speech.cloning import Prepared, References
 from server.speech.fetching import Sources
 from tests.server.audio.recordings import recorded
+from tests.server.running import PATIENCE_SECONDS
 
 
 class SlowEngine:
@@ -31,7 +32,7 @@ class SlowEngine:
 
     def encode_reference(self, samples: NDArray[np.float32], text: str | None) -> Reference:
         self.begun += 1
-        assert self.may.wait(60)
+        assert self.may.wait(PATIENCE_SECONDS)
         return Reference(np.full(4, self.begun, np.float32))
 
 

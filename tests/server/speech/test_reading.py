@@ -33,11 +33,11 @@ from server.text.chunks import MAX_TOKENS, Chunk, chunks
 from server.text.repetition import repeated
 from server.text.sentences import Boundary
 from tests.server.fakes import FRAME, SAMPLE_RATE, manifest_of
+from tests.server.running import PATIENCE_SECONDS
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0)
 DELIVERY = Delivery("ryan", "english", None, SAMPLING, 1.0)
 MANIFEST = Manifest.model_validate(manifest_of("fake"))
-TIMEOUT = 60
 NO_PROMPT = Prompt(np.zeros((1, 1), np.float32), prefix=1)
 MAX_FRAMES = 100
 """Of the jobs here: more than any of them makes, so that none is cut off."""
@@ -108,7 +108,7 @@ def order(samples: list[np.ndarray]) -> list[int]:
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await test()
 
     asyncio.run(limited())
@@ -289,14 +289,14 @@ def test_stopping_ends_every_job_and_begins_no_other() -> None:
         def slow(voiced: VoicedChunk, number: int, attempt: int) -> Job:
             if number == 3:
                 begun.set()
-                held.wait(TIMEOUT)
+                held.wait(PATIENCE_SECONDS)
             return make_job(voiced, number, attempt)
 
         reading = PlannedReading(engine, numbered(9), slow)
         await reading.begin()
         engine.jobs[0].put(level(0), 1)
         task = asyncio.create_task(heard(reading))
-        await asyncio.to_thread(begun.wait, TIMEOUT)
+        await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
         reading.stop()
         held.set()
         with pytest.raises(JobError, match="cancelled"):
