@@ -30,16 +30,17 @@ ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
 
-# How many parts of the tests run at once: five of the seven on two cores, since some of them mostly wait, but three on one
-# core, where more would only be slower. `nproc` counts the cores that this process may use, and macOS has none.
+# How many parts of the tests run at once: all seven on two cores, so that each ends when the others do and no core is idle
+# at the end, but three on one core, where more would only be slower. `nproc` counts the cores that this process may use,
+# and macOS has none.
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-TEST_JOBS := $(shell expr 2 '*' $(CORES) + 1)
+TEST_JOBS := $(shell expr 4 '*' $(CORES) - 1)
 
 # The tests of the pages want Chromium, which no package of Python or Node brings along. The parts that take longest come
 # first, and one that fails keeps no other from being run.
 test: tools
 	$(BIN)/python -m tests.web.chromium
-	$(MAKE) --keep-going --jobs=$(TEST_JOBS) $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-parity test-engine test-sockets test-web test-export test-others test-server
+	$(MAKE) --keep-going --jobs=$(TEST_JOBS) $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-web test-parity test-export test-engine test-sockets test-server test-others
 
 # The exporter, by small conversions.
 test-export: tools
