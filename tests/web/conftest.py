@@ -33,6 +33,9 @@ def launch(playwright: Playwright, executable: str, *more: str) -> Browser:
         "--process-per-site",
         "--disable-gpu",  # there is none: it would be imitated
         "--disable-gpu-compositing",
+        # Threads instead of processes, between which much would be sent for every page.
+        "--in-process-gpu",
+        "--enable-features=NetworkServiceInProcess2",
         *more,
     ]
     if os.geteuid() == 0:
