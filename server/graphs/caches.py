@@ -22,8 +22,9 @@ KERNEL_HEAD_DIM_MULTIPLE = 16
 
 FIRST_POSITIONS = 256
 """Where memory is taken at once, rows have room for so many positions at the start; it is doubled as it is needed."""
-KEPT_POSITIONS = 512
-"""A slot that no row holds keeps the memory of so many positions: most rows use no more, and use them again at once."""
+KEPT_POSITIONS = 128
+"""A slot that no row holds keeps the memory of so many positions: a sentence uses no more, and the next one uses them
+again at once. What a longer row gives back and takes again costs it some milliseconds."""
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 _STRICT = "2"
 
