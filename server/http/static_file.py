@@ -21,8 +21,11 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 """Media types by suffix. Windows' own table may call JavaScript plain text, which browsers do not run."""
+_ASK = "no-cache"
+"""Browsers ask each time, because a page and its parts must be of one version."""
+_LASTING = "public, max-age=31536000, immutable"
+"""For a path that has the version in it: what it gives never changes."""
 _HEADERS = {
-    "cache-control": "no-cache",  # browsers ask each time, because a page and its parts must be of one version
     "referrer-policy": "no-referrer",
     "vary": "Accept-Encoding",
     "x-content-type-options": "nosniff",
@@ -50,19 +53,31 @@ class StaticFile:
     @cache
     def read(cls, path: Path, policy: str) -> StaticFile:
         """Read a file; `policy` is the Content-Security-Policy that it is sent with."""
-        body = path.read_bytes()
         modified = int(path.stat().st_mtime)
         headers = {
             **_HEADERS,
             "content-security-policy": policy,
             "last-modified": formatdate(modified, usegmt=True),
         }
-        tag = hashlib.sha256(body).hexdigest()[:32]
-        return cls(body, gzip.compress(body, _LEVEL, mtime=0), TYPES[path.suffix], modified, tag, headers)
+        return cls._of(path.read_bytes(), TYPES[path.suffix], modified, headers)
 
-    def answer(self, request: Request) -> HTTPResponse:
-        """Answer with the file, or with 304 if the client has it."""
-        headers = {**self.headers, "etag": f'"{self.tag}"'}
+    @classmethod
+    def _of(cls, body: bytes, content_type: str, modified: int, headers: Mapping[str, str]) -> StaticFile:
+        tag = hashlib.sha256(body).hexdigest()[:32]
+        return cls(body, gzip.compress(body, _LEVEL, mtime=0), content_type, modified, tag, headers)
+
+    def with_body(self, body: bytes) -> StaticFile:
+        """The same file with another content."""
+        return self._of(body, self.content_type, self.modified, self.headers)
+
+    def answer(self, request: Request, *, lasting: bool = False) -> HTTPResponse:
+        """Answer with the file, or with 304 if the client has it.
+
+        Args:
+            request: the request for it.
+            lasting: whether a client may keep it and ask no more.
+        """
+        headers = {**self.headers, "cache-control": _LASTING if lasting else _ASK, "etag": f'"{self.tag}"'}
         body = self.body
         if _accepts_gzip(request.headers.get("accept-encoding", "")):
             body = self.compressed

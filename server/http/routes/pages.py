@@ -2,13 +2,15 @@
 `/openapi.json`.
 
 All files come from `server/http/web` and `server/http/swagger`. The pages name each other and their parts relatively,
-so that they also work behind a proxy that adds a prefix. Every route is public, because the pages ask for a key
-themselves.
+so that they also work behind a proxy that adds a prefix. A page names its parts with the version of all of them in the
+path, so that browsers keep them: opened again, it is one request instead of 46. Every route is public, because the
+pages ask for a key themselves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -44,11 +46,14 @@ def page_routes() -> Blueprint:
     """Make the routes of the studio, of the page of cloned voices, and of the one for developers."""
     blueprint = Blueprint("pages")
     files = _read(WEB, _WEB_POLICY)
-    for path, name in PAGES.items():
-        _add_page(blueprint, path, files.pop(name))
+    pages = {path: files.pop(name) for path, name in PAGES.items()}
+    version = hashlib.sha256("".join(files[name].tag for name in sorted(files)).encode()).hexdigest()[:16]
+    for path, page in pages.items():
+        _add_page(blueprint, path, page.with_body(page.body.replace(b'="web/', b'="web/%b/' % version.encode())))
         if path != "/":
             _remove_slash(blueprint, path)
     _add_parts(blueprint, WEB.name, files)
+    _add_versions(blueprint, WEB.name, files, version)
     return blueprint
 
 
@@ -103,3 +108,17 @@ def _add_parts(blueprint: Blueprint, folder: str, files: Mapping[str, StaticFile
         if name not in files:
             raise NotFound("there is no such file")
         return files[name].answer(request)
+
+
+def _add_versions(blueprint: Blueprint, folder: str, files: Mapping[str, StaticFile], version: str) -> None:
+    """Serve them also by paths that have a version in them.
+
+    A page that was opened before the server became a newer one may ask for a part by the older version. It gets the
+    part that there is, and asks again the next time.
+    """
+
+    @get_and_head(blueprint, f"/{folder}/<asked:str>/<name:str>", name="show_version", ctx_public=True)
+    async def show_version(request: Request, asked: str, name: str) -> HTTPResponse:
+        if name not in files:
+            raise NotFound("there is no such file")
+        return files[name].answer(request, lasting=asked == version)

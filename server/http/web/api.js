@@ -3,8 +3,8 @@
 import { events } from "./events.js";
 import { recall, remember } from "./storage.js";
 
-/** One folder above this file, so that it is right behind a proxy that adds a prefix. */
-export const ROOT = new URL("..", import.meta.url);
+/** Where `web/` is, so that it is right behind a proxy that adds a prefix. */
+export const ROOT = new URL(/.*\/(?=web\/)/.exec(import.meta.url)[0]);
 export const API = new URL("v1", ROOT).href;
 export const SAMPLE_RATE = 24000;
 

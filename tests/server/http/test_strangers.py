@@ -34,6 +34,7 @@ PUBLIC = {
     "/voices/",
     "/developers",
     "/developers/",
+    "/web/<asked:str>/<name:str>",
     "/web/<name:str>",
     "/livez",
     "/readyz",
