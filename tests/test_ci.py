@@ -6,15 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.server.running import PATIENCE_SECONDS, ROOT, wait_until
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it is a script of bash")
 
 STAND_IN = """#!/usr/bin/env bash
 echo "$(basename "$0") $*" >>"$SEEN"
@@ -25,7 +22,7 @@ if [[ "$(basename "$0") $*" == $ENDLESS ]]; then
     wait
 fi
 """
-ENDING = [] if sys.platform == "win32" else [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+ENDING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 FOUND = ("node", "npm", "curl", "make", "chromium", "chromium-headless-shell")
 STARTED = (
     "make --jobs=2 tools",

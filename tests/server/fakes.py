@@ -354,3 +354,17 @@ def write_bundle(models: Path, name: str, **changes: Any) -> Path:
     manifest = manifest_of(name, **{"files": files, **changes})
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def write_one_of_each_type(models: Path) -> None:
+    """Bundles of the three types, whose speech is short: `a_base`, `custom` and `design`."""
+    write_bundle(models, "a_base", model_type="base", speakers={}, generation={"max_new_tokens": 10})
+    write_bundle(models, "custom", generation={"max_new_tokens": 10})
+    write_bundle(
+        models,
+        "design",
+        model_type="voice_design",
+        speakers={},
+        follows_instructions=True,
+        generation={"max_new_tokens": 25},
+    )

@@ -3,7 +3,7 @@
 
 All files come from `server/http/web` and `server/http/swagger`. The pages name each other and their parts relatively,
 so that they also work behind a proxy that adds a prefix. A page names its parts with the version of all of them in the
-path, so that browsers keep them: opened again, it is one request instead of 46. Every route is public, because the
+path, so that browsers keep them: opened again, it asks for none of 40 files. Every route is public, because the
 pages ask for a key themselves.
 """
 

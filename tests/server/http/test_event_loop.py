@@ -21,7 +21,7 @@ from server.speech import request_body, request_parsing
 from server.speech import service as service_module
 from tests.server.answers import GOOD
 from tests.server.audio.recordings import recorded
-from tests.server.fakes import EVENTS, FakeEngine, write_bundle
+from tests.server.fakes import EVENTS, FakeEngine, write_one_of_each_type
 from tests.server.http.test_asgi import FRAME_BYTES, in_loop, models, post, serving
 
 __all__ = ["models"]  # a fixture
@@ -111,16 +111,7 @@ async def test_much_is_hashed_in_threads(tmp_path: Path, monkeypatch: pytest.Mon
     """Recordings that come along, are uploaded, and are made up; bundles that are loaded; pages."""
     monkeypatch.setenv(EVENTS, str(tmp_path / "events.jsonl"))
     models = tmp_path / "models"
-    write_bundle(models, "a_base", model_type="base", speakers={}, generation={"max_new_tokens": 10})
-    write_bundle(models, "custom", generation={"max_new_tokens": 10})
-    write_bundle(
-        models,
-        "design",
-        model_type="voice_design",
-        speakers={},
-        follows_instructions=True,
-        generation={"max_new_tokens": 25},
-    )
+    write_one_of_each_type(models)
     (tmp_path / "voices").mkdir()
     audio = base64.b64encode(recorded()).decode()
     said = "This is what is said in the recording, word for word."

@@ -21,7 +21,7 @@ from server.audio.encoders import MARK
 from server.speech.keeping import WITHOUT_TEXT
 from tests.server.answers import GOOD, PREFIXES, check_error
 from tests.server.audio.recordings import RATE, recorded, swelling, written
-from tests.server.fakes import FRAME, write_bundle
+from tests.server.fakes import FRAME, write_bundle, write_one_of_each_type
 from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, run_server, wait_until
 
 SPEECH, VOICES = "/v1/audio/speech", "/v1/audio/voices"
@@ -41,20 +41,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     (recordings / "anna.wav").write_bytes(recorded())
     (scratch / "secret.wav").write_bytes(recorded())
     (recordings / "link.wav").symlink_to(scratch / "secret.wav")
-    short = {"generation": {"max_new_tokens": 10}}
-    write_bundle(models, "a_base", model_type="base", speakers={}, **short)
-    write_bundle(models, "custom", **short)
-    write_bundle(
-        models,
-        "design",
-        model_type="voice_design",
-        speakers={},
-        follows_instructions=True,
-        generation={"max_new_tokens": 25},
-    )
+    write_one_of_each_type(models)
     sizes = json.loads((models / "a_base" / "manifest.json").read_text())["sizes"]
     sizes["talker"] |= {"hidden_size": 8, "num_heads": 2}
-    write_bundle(models, "larger", model_type="base", speakers={}, sizes=sizes, **short)
+    generation = {"max_new_tokens": 10}
+    write_bundle(models, "larger", model_type="base", speakers={}, sizes=sizes, generation=generation)
     with run_server(
         FAKE,
         scratch,
