@@ -1,8 +1,9 @@
 """How fast full-size models run on a GPU: `python -m benchmarks.gpu`.
 
-Builds random bundles of full size (once, under `.cache/benchmarks`), sees that every node of a frame's graphs runs on
-the device and that the device draws the CPU's codes, then measures the engine that serves: one row, and many that start
-at once. `--provider cpu --sizes tiny` runs all of it without a GPU, in seconds, and says nothing of speed.
+Builds random bundles of full size (once, under `.cache/benchmarks`; or takes `--bundle`), sees that every node of a
+frame's graphs runs on the device and that the device draws the CPU's codes, then measures the engine that serves: one
+row, the codec decoder at changing shapes, and many rows that start at once. `--provider cpu --sizes tiny` runs all of
+it without a GPU, in seconds, and says nothing of speed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from benchmarks.checkpoints import TINY, full_size_bundle
+from benchmarks.gpu_parity import parity
 from benchmarks.observed import percentile
 from benchmarks.placement import PROVIDERS, profiled
 from benchmarks.stopwatch import Stopwatch, timed_bundle
@@ -29,8 +30,9 @@ from server.bench.speak import RAMP_FRAMES, TEXT, TimedJob, speak
 from server.engine.bundle import OpenBundle
 from server.engine.job import Sampling
 from server.engine.provider import open_bundle
-from server.engine.synthesizer import Synthesizer
+from server.engine.synthesizer import CHUNK_RAMP, Synthesizer
 from server.engine.worker import Engine
+from server.graphs import session
 from server.graphs.cuda.views import BFLOAT16, FLOAT16, FLOAT32
 from server.graphs.frame_state import IDLE, control_buffer
 from server.graphs.session import Chosen, ProviderError, check_provider
@@ -40,6 +42,10 @@ PROMPT_ROOM = 128
 """Positions that are kept for the prompt; `TEXT` takes fewer."""
 _ELEMENT_TYPES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
 PROBE_BYTES, PROBE_RUNS = 1 << 29, 10
+
+
+Lines = Iterator[tuple[str, str]]
+Step = Callable[[Path, Chosen, argparse.Namespace], Lines]
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,14 @@ def bandwidth(device: Chosen, size: int) -> float:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "probe", values[:1], values[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    session = ort.InferenceSession(model.SerializeToString(), providers=[PROVIDERS[device]])
-    binding, one = session.io_binding(), np.ones(size // 8, np.float32)
+    probe = ort.InferenceSession(model.SerializeToString(), providers=[PROVIDERS[device]])
+    binding, one = probe.io_binding(), np.ones(size // 8, np.float32)
     binding.bind_ortvalue_input("x", ort.OrtValue.ortvalue_from_numpy(one, device, 0))
     binding.bind_ortvalue_output("y", ort.OrtValue.ortvalue_from_shape_and_type(one.shape, np.float32, device, 0))
     seconds = []
     for _ in range(PROBE_RUNS):
         start = time.perf_counter()
-        session.run_with_iobinding(binding)
+        probe.run_with_iobinding(binding)
         seconds.append(time.perf_counter() - start)
     return 2 * one.nbytes / median(seconds)
 
@@ -105,20 +111,24 @@ def placement(folder: Path, manifest: Manifest, device: Chosen) -> int:
 
 
 def together(bundle: OpenBundle, rows: int, frames: int, seed: int) -> Together:
-    """Speak some requests at once through the engine's own thread; all audio is read at once."""
+    """Speak some requests at once through the engine's own thread, twice; all audio is read at once.
+
+    The first time is short and not measured: kernels are loaded, and CUDA graphs recorded.
+    """
     sampling = Sampling.of(bundle.manifest.generation)
     engine = Engine(bundle, max_queue=rows)
     try:
         speaker = next(iter(bundle.manifest.speakers), None)
         prompt = engine.prompt(TEXT, speaker=speaker, language="auto", instruction=None)
-        jobs = [TimedJob(prompt, sampling, seed * rows + row, frames, frames + RAMP_FRAMES) for row in range(rows)]
-        start = time.perf_counter()
-        for job in jobs:
-            engine.submit(job)
-        for job in jobs:
-            for _ in job:
-                pass
-        wall = time.perf_counter() - start
+        for most in (RAMP_FRAMES, frames):
+            jobs = [TimedJob(prompt, sampling, seed * rows + row, most, most + RAMP_FRAMES) for row in range(rows)]
+            start = time.perf_counter()
+            for job in jobs:
+                engine.submit(job)
+            for job in jobs:
+                for _ in job:
+                    pass
+            wall = time.perf_counter() - start
     finally:
         engine.close()
     second = bundle.manifest.sizes.codec.samples_per_frame / bundle.manifest.sizes.codec.sample_rate
@@ -143,33 +153,67 @@ def late_frames(heard: Sequence[tuple[float, int]], second: float) -> int:
 
 def lines(folder: Path, device: Chosen, options: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Measure one bundle, and yield the rows of a table."""
-    from benchmarks.gpu_parity import parity  # torch, which takes its time to be imported
+    for step in options.steps:
+        yield from STEPS[step](folder, device, options)
 
-    manifest = read_manifest(folder)
-    nodes = placement(folder, manifest, device)
+
+def _nodes(folder: Path, device: Chosen, options: argparse.Namespace) -> Lines:
+    nodes = placement(folder, read_manifest(folder), device)
     yield f"nodes of talker and code predictor on {PROVIDERS[device]}", f"all {nodes}"
-    for name, codes in parity(folder, device, options.threads)["codes"].items():
-        yield f"greedy codes equal to the CPU's, {name}", f"{codes['equal']} of {codes['compared']}"
+
+
+def _parity(folder: Path, device: Chosen, options: argparse.Namespace) -> Lines:
+    found = parity(folder, device, options.threads)
+    for name, (equal, compared) in found.codes.items():
+        yield f"greedy codes equal to the CPU's, {name}", f"{equal} of {compared}"
+    for name, error in found.errors.items():
+        yield f"largest difference from the CPU, {name}", f"{error:.1e} of its largest magnitude"
+
+
+def _one(folder: Path, device: Chosen, options: argparse.Namespace) -> Lines:
+    start = time.perf_counter()
     opened = _open(folder, device, 1, options)
+    yield "opened and tried out", f"{time.perf_counter() - start:.1f} s"
     watch = Stopwatch()
     timed = timed_bundle(opened, watch)
     speak(opened, Synthesizer(opened), RAMP_FRAMES, 0)
     run = speak(timed, Synthesizer(timed), options.frames, 1)
-    codec = manifest.sizes.codec
+    codec = opened.manifest.sizes.codec
     audio = run.frames * codec.samples_per_frame / codec.sample_rate
     for name, seconds in watch.seconds.items():
         beside = "chunk, beside the talker" if opened.overlaps_decoding else "chunk"
         each = beside if name == "codec decoder" else "frame"
         yield f"{name}, 1 row", f"{1e3 * median(seconds):.2f} ms a {each}"
+    yield "prefill, 1 row", f"{1e3 * run.prefill:.2f} ms for {run.positions} positions"
     yield "steady frame, all stages, 1 row", f"{1e3 * run.steady_seconds:.2f} ms"
     yield "RTF (wall / audio, below 1 is faster than real time), 1 row", f"{run.wall / audio:.3f}"
     yield "TTFA without a server, 1 row", f"{1e3 * run.first_audio:.1f} ms"
-    yield from _floor(manifest, device, options.probe_bytes)
-    del opened, timed
+    yield from _floor(opened.manifest, device, options.probe_bytes)
+
+
+def _decoder(folder: Path, device: Chosen, options: argparse.Namespace) -> Lines:
+    """The codec decoder at shapes that stay, and at shapes that change with every call, as rows come and go."""
+    decoder, groups = _open(folder, device, 8, options).codec_decoder, read_manifest(folder).sizes.codec.num_quantizers
+    shapes = [(rows, frames) for rows in (1, 3, 8) for frames in CHUNK_RAMP]
+
+    def seconds(rows: int, frames: int) -> float:
+        codes, states = np.ones((rows, frames, groups), np.int64), [decoder.start()] * rows
+        start = time.perf_counter()
+        decoder.decode(codes, states)
+        return time.perf_counter() - start
+
+    for shape in shapes:
+        first, *later = (seconds(*shape) for _ in range(6))
+        name = "codec decoder, {} rows of {} frames".format(*shape)
+        yield name, f"{1e3 * median(later):.2f} ms again and again, {1e3 * first:.1f} ms the first time"
+    mixed = [seconds(*shape) for _ in range(3) for shape in shapes]
+    yield "codec decoder, these shapes in turn", f"{1e3 * median(mixed):.1f} ms a call"
+
+
+def _rows(folder: Path, device: Chosen, options: argparse.Namespace) -> Lines:
+    codec = read_manifest(folder).sizes.codec
     for rows in options.rows:
-        bundle = _open(folder, device, rows, options)
-        together(bundle, rows, RAMP_FRAMES, 0)
-        found = together(bundle, rows, options.frames, 1)
+        found = together(_open(folder, device, rows, options), rows, options.frames, 1)
         speed = found.frames * codec.samples_per_frame / codec.sample_rate / found.wall
         first = 1e3 * percentile(found.first_audio, 95)
         yield (
@@ -177,6 +221,22 @@ def lines(folder: Path, device: Chosen, options: argparse.Namespace) -> Iterator
             f"{speed:.1f} s of audio a second, p95 TTFA {first:.0f} ms, "
             f"{found.late} of {found.frames} frames late for real time",
         )
+
+
+def _launches(folder: Path, device: Chosen, options: argparse.Namespace) -> Lines:
+    from benchmarks.gpu_launches import launches  # torch, whose profiler sees the kernels of the whole process
+
+    yield from launches(_open(folder, device, 1, options))
+
+
+STEPS: dict[str, Step] = {
+    "placement": _nodes,
+    "parity": _parity,
+    "one": _one,
+    "decoder": _decoder,
+    "rows": _rows,
+    "launches": _launches,
+}
 
 
 def _floor(manifest: Manifest, device: Chosen, probe_bytes: int) -> Iterator[tuple[str, str]]:
@@ -198,11 +258,15 @@ def _open(folder: Path, device: Chosen, rows: int, options: argparse.Namespace) 
     )
 
 
-def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Path] = full_size_bundle) -> int:
+def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Path] | None = None) -> int:
     """Parse the options, measure, print; 1 where a bundle cannot run on the provider or nodes are elsewhere."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--provider", choices=PROVIDERS, default="cuda")
-    parser.add_argument("--sizes", nargs="+", choices=["0.6b", "1.7b", TINY], default=["0.6b", "1.7b"])
+    parser.add_argument("--sizes", nargs="+", choices=["0.6b", "1.7b", "tiny"], default=["0.6b", "1.7b"])
+    parser.add_argument("--bundle", type=Path, help="a bundle of any size, in place of random ones")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=["placement", "parity", "one", "decoder", "rows"])
+    parser.add_argument("--option", nargs="+", default=[], help="of the CUDA provider, as GRAPH.NAME=VALUE")
+    parser.add_argument("--entry", nargs="+", default=[], help="session options for CUDA, as NAME=VALUE")
     parser.add_argument("--precision", choices=["bf16", "fp16", "int4_bf16"], help="bf16 by default; on the CPU fp16")
     parser.add_argument("--rows", type=int, nargs="+", default=[8, 32, 64, 128])
     parser.add_argument("--frames", type=int, default=125, help="codec frames a row (default: %(default)s, 10 s)")
@@ -218,9 +282,20 @@ def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Pat
         return 1
     if device == "cpu":
         print("This runs on the CPU: it shows that the benchmark works, and no figure below is a GPU's.\n")
-    for size in options.sizes:
-        folder = bundle_of(size, precision)
-        print(f"{size}, {precision}, {device}; {machine()}, ONNX Runtime {ort.__version__}\n")
+    for text in options.option:
+        name, value = text.split("=", 1)
+        graph, option = name.split(".", 1)
+        session.CUDA_OPTIONS[graph][option] = value
+    session.CUDA_ENTRIES.update(text.split("=", 1) for text in options.entry)
+    if options.bundle is not None:
+        folders = [options.bundle]
+    else:
+        if bundle_of is None:
+            from benchmarks.checkpoints import full_size_bundle as bundle_of  # what makes them imports the exporter
+        folders = [bundle_of(size, precision) for size in options.sizes]
+    for folder, size in zip(folders, [options.bundle.name] if options.bundle else options.sizes, strict=True):
+        trial = "".join(f", {each}" for each in (*options.option, *options.entry))
+        print(f"{size}, {precision}, {device}{trial}; {machine()}, ONNX Runtime {ort.__version__}\n")
         print("| what | measured |\n|---|---|")
         try:
             for name, value in lines(folder, device, options):

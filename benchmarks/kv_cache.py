@@ -113,7 +113,7 @@ def agreement_table(folder: Path, sentences: int) -> str:
 
 
 def _talker_with(graph: Path, scales: Scales, manifest: Manifest) -> Talker:
-    from export.graphs.graph import save_graph
+    from export.graphs.files import save_graph
     from export.kv_cache import quantise_cache
 
     model = onnx.load(graph)

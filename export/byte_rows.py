@@ -12,7 +12,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graphs.graph import CONTRIB_DOMAIN, with_subgraphs
+from export.graphs.files import CONTRIB_DOMAIN, with_subgraphs
 from export.quantise import fit_blocks
 
 WEIGHT_BITS = 7

@@ -33,7 +33,8 @@ from export.graphs.codec_quantised import (
     parts_of,
     replace_parts,
 )
-from export.graphs.graph import export_graph, save_graph
+from export.graphs.files import save_graph
+from export.graphs.graph import export_graph
 from export.graphs.streaming import StateSpec, Stream
 from export.quantise import INT8, INT8_FINE, WeightFormat, quantise_graph, quantise_matrix
 from server.graphs.codec_decoder import CodecDecoder

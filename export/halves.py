@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graphs.graph import with_subgraphs
+from export.graphs.files import with_subgraphs
 
 SMALLEST = 1024
 """Values of a tensor for which a cast is worth its node."""

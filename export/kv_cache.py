@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from export.calibration import Spoken
-from export.graphs.graph import save_graph
+from export.graphs.files import save_graph
 from export.parity import greedy_codes
 from server.graphs.session import open_session
 from server.graphs.talker import Talker

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from export.gptq import round_with_feedback
 from export.graphs.cuda.narrow import NARROW_TYPES
-from export.graphs.graph import CONTRIB_DOMAIN, with_subgraphs
+from export.graphs.files import CONTRIB_DOMAIN, with_subgraphs
 from export.side_by_side import side_by_side
 from server.manifest import CLONING_GRAPHS
 

@@ -23,13 +23,15 @@ from export.graphs.code_predictor import CodePredictorStep, CodePredictorStepOnn
 from export.graphs.codec_decoder import CodecDecoder, CodecDecoderOnnxConfig
 from export.graphs.codec_encoder import CodecEncoder, CodecEncoderOnnxConfig
 from export.graphs.cuda.frame_unrolled import DeviceFirstCode, DeviceStep, DeviceStepOnnxConfig, frame_unrolled
-from export.graphs.cuda.narrow import NARROW_TYPES, export_narrow, narrow, widen
+from export.graphs.cuda.narrow import NARROW_TYPES, export_narrow, narrow
 from export.graphs.cuda.pooled import pool_states
 from export.graphs.cuda.talker import DeviceTalker
+from export.graphs.cuda.widened import widen
+from export.graphs.files import save_graph
 from export.graphs.first_code import FirstCode, FirstCodeOnnxConfig
 from export.graphs.frame import frame_graph
 from export.graphs.frame_loop import frame_loop
-from export.graphs.graph import export_graph, save_graph
+from export.graphs.graph import export_graph
 from export.graphs.speaker_encoder import SpeakerEncoder, SpeakerEncoderOnnxConfig
 from export.graphs.talker import Talker, TalkerOnnxConfig
 from export.halves import store_halves, store_tables_in_bfloat16

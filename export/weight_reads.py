@@ -8,7 +8,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from export.graphs.graph import with_subgraphs
+from export.graphs.files import with_subgraphs
 from export.halves import stored_as
 from server.manifest import WeightReads
 

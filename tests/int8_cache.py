@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from export.calibration import spoken
-from export.graphs.graph import save_graph
+from export.graphs.files import save_graph
 from export.kv_cache import try_cache
 from export.publish import describe_graph, publish
 from server.manifest import Manifest, read_manifest

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from export.graphs.graph import with_subgraphs
+from export.graphs.files import with_subgraphs
 from server.engine.bundle import OpenBundle
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.talker import Talker

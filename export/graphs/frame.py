@@ -15,8 +15,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.graphs.code_predictor import CodePredictorStep
+from export.graphs.files import CONTRIB_DOMAIN, save_graph
 from export.graphs.first_code import FirstCode
-from export.graphs.graph import CONTRIB_DOMAIN, OPSET, save_graph
+from export.graphs.graph import OPSET
 
 CODE_0_EMBEDDING = "code_0_embedding"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from optimum.exporters.onnx.base import OnnxConfig
 from optimum.utils import NormalizedConfig
 from torch import Tensor, nn
 
+from export.graphs.files import data_path, save_graph
 from export.graphs.validation import validate_graph
 
 OPSET = 18
-CONTRIB_DOMAIN = "com.microsoft"
-"""ONNX Runtime's own operators."""
 
 Axes = dict[str, dict[int, str]]
 
@@ -93,34 +92,6 @@ def declare_sizes(path: Path, config: GraphConfig) -> None:
     onnx.save(model, path)
 
 
-def data_path(path: Path) -> Path:
-    """Where the weights of a graph lie."""
-    return path.with_name(path.name + "_data")
-
-
-def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph, its larger tensors in one file beside it; the model's own tensors are moved out of it."""
-    data_path(path).unlink(missing_ok=True)
-    onnx.save(
-        model,
-        path,
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=data_path(path).name,
-        size_threshold=1024,
-        convert_attribute=True,
-    )
-
-
 def state_axes(direction: str, names: Sequence[str], axes: dict[int, str]) -> Axes:
     """`past.NAME` or `next.NAME` for every carried tensor, all with the same dynamic axes."""
     return {f"{direction}.{name}": axes for name in names}
-
-
-def with_subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph, and all that lie in its loops and branches."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from with_subgraphs(attribute.g)

@@ -7,6 +7,20 @@ from collections.abc import Mapping
 import onnxruntime as ort
 
 
+def graph_options(number: int) -> ort.RunOptions:
+    """Options of a run that is recorded as a CUDA graph under a number from 0 on; -1 neither records nor replays.
+
+    A session that is not on a GPU pays no regard to them.
+    """
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(number))
+    return options
+
+
+NOT_CAPTURED = graph_options(-1)
+"""A run without options would be recorded as well."""
+
+
 class BoundCall:
     """A session with all its tensors bound once, to be run many times.
 
@@ -27,6 +41,6 @@ class BoundCall:
         for name, value in outputs.items():
             self._binding.bind_ortvalue_output(name, value)
 
-    def run(self) -> None:
+    def run(self, options: ort.RunOptions | None = None) -> None:
         """Run the graph."""
-        self._session.run_with_iobinding(self._binding)
+        self._session.run_with_iobinding(self._binding, options)

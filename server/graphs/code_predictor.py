@@ -6,8 +6,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.graphs.bound_call import BoundCall
+from server.graphs.bound_call import NOT_CAPTURED
 from server.graphs.frame_state import IDLE, FrameState, control_buffer
+from server.graphs.memory import Call
 from server.graphs.windows import Windows
 
 Floats = NDArray[np.float32]
@@ -24,7 +25,7 @@ class CodePredictor:
 
     def __init__(self, session: ort.InferenceSession, state: FrameState) -> None:
         self._session, self._state = session, state
-        self._calls: Windows[BoundCall] = Windows(2 * state.slots)
+        self._calls: Windows[Call] = Windows(2 * state.slots)
 
     def run(self, start: int, controls: Floats) -> Ints:
         """Draw a frame for each of the neighbouring slots from `start` on.
@@ -36,12 +37,18 @@ class CodePredictor:
         Returns:
             Codes `[rows, groups]`; code 0 may be end-of-speech or `NOT_FINITE`.
         """
-        stop = start + len(controls)
-        self._state.controls.write(start, controls)
-        self._calls.get(start, stop, lambda: self._bind(start, stop)).run()
-        return self._state.codes.read(start, stop)
+        state, stop = self._state, start + len(controls)
+        window = first, last = state.memory.window(start, stop, state.slots)
+        state.held[start:stop] = controls[:, 0] + 1  # with the position that the talker is fed next
+        if window != (start, stop):
+            whole = state.idle(first, last)
+            whole[start - first : stop - first] = controls
+            controls = whole
+        state.controls.write(first, controls)
+        self._calls.get(first, last, lambda: self._bind(first, last)).run()
+        return state.codes.read(start, stop)
 
-    def _bind(self, start: int, stop: int) -> BoundCall:
+    def _bind(self, start: int, stop: int) -> Call:
         state = self._state
         seen = state.seen.view(start, stop)
         inputs = {
@@ -58,7 +65,7 @@ class CodePredictor:
             "talker_inputs": state.talker_inputs.view(start, stop),
             "lengths": state.lengths.view(start, stop),
         }
-        return BoundCall(self._session, inputs, outputs)
+        return state.memory.call(self._session, inputs, outputs, (start, stop))
 
 
 def forced_logits(session: ort.InferenceSession, hidden: Floats, codes: Ints) -> Floats:
@@ -82,5 +89,5 @@ def forced_logits(session: ort.InferenceSession, hidden: Floats, codes: Ints) ->
         "forced_codes": codes,
         "text_embeds": np.zeros_like(hidden),
     }
-    (logits,) = session.run(["logits"], feed)
+    (logits,) = session.run(["logits"], feed, NOT_CAPTURED)
     return logits  # type: ignore[no-any-return]

@@ -73,7 +73,9 @@ class FrameState:
     def __init__(self, memory: Memory, sizes: Sizes, slots: int) -> None:
         vocab_size, hidden_size = sizes.talker.vocab_size, sizes.talker.hidden_size
         groups = sizes.code_predictor.num_code_groups
-        self.slots = slots
+        self.slots, self.memory = slots, memory
+        self.held = np.zeros(slots, np.int32)
+        """Positions in each slot that count for something, or more."""
         self.logits = memory.buffer(np.float32, (slots, vocab_size))
         self.hidden = memory.buffer(np.float32, (slots, hidden_size))
         self.seen = memory.buffer(np.bool_, (slots, vocab_size))
@@ -89,7 +91,13 @@ class FrameState:
         """What the talker is fed next: the embeddings of a frame's codes and of its text, summed."""
         self.lengths = memory.buffer(np.int32, (slots,))
         """Positions of each slot with that one."""
+        self._most, self._no_uniforms = sizes.talker.max_positions - 1, np.zeros(groups, np.float32)
         self._texts: list[Floats | None] = [None] * slots
+
+    def idle(self, start: int, stop: int) -> Floats:
+        """Controls of slots without a row in a frame, `[slots, ...]`: the talker writes behind what they hold."""
+        controls = [IDLE._replace(length=min(int(held), self._most)) for held in self.held[start:stop]]
+        return control_buffer(controls, [self._no_uniforms] * (stop - start))
 
     def put(self, slot: int, output: RowOutput, seen: NDArray[np.bool_]) -> None:
         """Bring a row into its slot; `seen` is bool `[vocab_size]`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from server.graphs.bound_call import BoundCall
 from server.graphs.caches import Caches, HostCaches, Shape
 
 
@@ -25,11 +26,20 @@ class SlotBuffer(Protocol):
         """A copy of the rows of slots `start` to `stop`."""
 
 
+class Call(Protocol):
+    """A session with its tensors bound."""
+
+    def run(self) -> None:
+        """Run the graph."""
+
+
 class Memory(Protocol):
-    """Where tensors lie."""
+    """Where tensors lie, and how graphs are run over them."""
 
     copies_fast: bool
     """Whether a prompt's beginning is copied faster than it is prefilled again."""
+    few_windows: bool
+    """Whether calls are made for few windows only, so that slots take part that have no row in this frame."""
 
     def buffer(self, dtype: type[np.generic], shape: tuple[int, ...]) -> SlotBuffer:
         """A buffer of zeros."""
@@ -37,17 +47,49 @@ class Memory(Protocol):
     def caches(self, types: Sequence[str], shape: Shape) -> Caches:
         """KV caches of some element types, as ONNX Runtime names those of a graph's inputs."""
 
+    def window(self, start: int, stop: int, slots: int) -> tuple[int, int]:
+        """The window that is called for slots `start` to `stop`, of `slots` in all; it holds them."""
+
+    def call(
+        self,
+        session: ort.InferenceSession,
+        inputs: Mapping[str, ort.OrtValue],
+        outputs: Mapping[str, ort.OrtValue],
+        window: tuple[int, int],
+    ) -> Call:
+        """A call of a session for a window, whose tensors and values on the host are always the same."""
+
+    def run_once(self, session: ort.InferenceSession, binding: ort.IOBinding, feed: Mapping[str, NDArray[Any]]) -> None:
+        """Bind the host's arrays too and run a graph, over tensors that it will not be run over again."""
+
 
 class HostMemory:
     """The memory that this process computes in."""
 
-    copies_fast = True
+    copies_fast, few_windows = True, False
 
     def buffer(self, dtype: type[np.generic], shape: tuple[int, ...]) -> SlotBuffer:
         return HostBuffer(np.zeros(shape, dtype))
 
     def caches(self, types: Sequence[str], shape: Shape) -> Caches:
         return HostCaches(types, shape)
+
+    def window(self, start: int, stop: int, slots: int) -> tuple[int, int]:
+        return start, stop
+
+    def call(
+        self,
+        session: ort.InferenceSession,
+        inputs: Mapping[str, ort.OrtValue],
+        outputs: Mapping[str, ort.OrtValue],
+        window: tuple[int, int],
+    ) -> Call:
+        return BoundCall(session, inputs, outputs)
+
+    def run_once(self, session: ort.InferenceSession, binding: ort.IOBinding, feed: Mapping[str, NDArray[Any]]) -> None:
+        for name, array in feed.items():
+            binding.bind_cpu_input(name, array)
+        session.run_with_iobinding(binding)
 
 
 class HostBuffer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ from typing import Literal, NamedTuple
 import onnxruntime as ort
 
 from server.graphs.cores import thread_count
+from server.graphs.cuda.capture import GATE
 from server.graphs.external_data import external_data
 from server.manifest import BundleError, Precision
 
@@ -18,6 +20,15 @@ Provider = Literal["auto", "cpu", "cuda"]
 Chosen = Literal["cpu", "cuda"]
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
+CUDA_OPTIONS = {
+    "talker": {"enable_cuda_graph": "1", "use_tf32": "0"},
+    "code_predictor": {"enable_cuda_graph": "1", "use_tf32": "0"},
+    "codec_decoder": {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
+}
+"""Options of the CUDA execution provider by graph
+(https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#configuration-options)."""
+CUDA_ENTRIES: dict[str, str] = {}
+"""Session options for graphs on a GPU."""
 CUDA_PRECISIONS: frozenset[Precision] = frozenset({"bf16", "fp16", "int4_bf16"})
 """Bundles of these suit the CUDA execution provider, whose attention kernel takes caches of these types alone."""
 CPU_LACKS: frozenset[Precision] = frozenset({"bf16", "int4_bf16"})
@@ -184,8 +195,13 @@ def _open_on_cpu(path: Path, options: ort.SessionOptions) -> ort.InferenceSessio
 def _open_on_cuda(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
         ort.preload_dlls()  # finds the CUDA and cuDNN libraries of the extra `cuda`
-        providers = [CUDA_PROVIDER, "CPUExecutionProvider"]
-        session = ort.InferenceSession(str(path), sess_options=options, providers=providers)
+        # cuDNN's attention is planned anew for each length of a prompt, for a tenth of a second and more.
+        os.environ.setdefault("ORT_ENABLE_CUDNN_FLASH_ATTENTION", "0")
+        for name, value in CUDA_ENTRIES.items():
+            options.add_session_config_entry(name, value)
+        providers = [(CUDA_PROVIDER, CUDA_OPTIONS.get(path.stem, {})), "CPUExecutionProvider"]
+        with GATE.shared():
+            session = ort.InferenceSession(str(path), sess_options=options, providers=providers)
     except Exception as error:  # as above; whether the file or CUDA is at fault, the CPU will show
         raise CudaError(cause_of(error)) from error
     if session.get_providers()[0] != CUDA_PROVIDER:

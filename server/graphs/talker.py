@@ -9,10 +9,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.graphs.bound_call import BoundCall
 from server.graphs.caches import Saved, cache_shape
 from server.graphs.frame_state import FrameState
-from server.graphs.memory import HostMemory, Memory
+from server.graphs.memory import Call, HostMemory, Memory
 from server.graphs.windows import Windows
 from server.manifest import Sizes
 
@@ -30,7 +29,7 @@ class _Bound(NamedTuple):
     """A window's call, and the tensors of the caches that it was bound to."""
 
     caches: Sequence[ort.OrtValue]
-    call: BoundCall
+    call: Call
 
 
 class Talker:
@@ -53,7 +52,9 @@ class Talker:
         self.state = FrameState(memory, sizes, slots)
         self.caches_copy_fast = memory.copies_fast
         """Whether `save` and `restore` are worth their while."""
-        self._session = session
+        self.few_windows = memory.few_windows
+        """Whether slots take part in a call that have no row in it."""
+        self._session, self._memory = session, memory
         past = [value for value in session.get_inputs() if value.name.startswith("past.")]
         self._past = [value.name for value in past]
         self._next = ["next." + name.removeprefix("past.") for name in self._past]
@@ -65,16 +66,15 @@ class Talker:
         """Put a prompt `[positions, hidden_size]` into a slot, behind the `past` positions that it holds."""
         length = np.array([past + len(inputs_embeds)], np.int32)
         caches = self._caches.view(slot, slot + 1, int(length[0]))
+        feed = {"inputs_embeds": np.ascontiguousarray(inputs_embeds[None]), "lengths": length, "total_length": length}
         binding = self._session.io_binding()
-        binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(inputs_embeds[None]))
-        binding.bind_cpu_input("lengths", length)
-        binding.bind_cpu_input("total_length", length)
         binding.bind_output("logits")
         binding.bind_output("hidden")
         for name, next_name, cache in zip(self._past, self._next, caches, strict=True):
             binding.bind_ortvalue_input(name, cache)
             binding.bind_ortvalue_output(next_name, cache)
-        self._session.run_with_iobinding(binding)
+        self._memory.run_once(self._session, binding, feed)
+        self.state.held[slot] = length[0]
         logits, hidden, *_ = binding.get_outputs()
         return TalkerOutput(logits.numpy(), hidden.numpy())
 
@@ -86,6 +86,9 @@ class Talker:
             stop: behind the last one.
             longest: of the slots' lengths with the new position.
         """
+        start, stop = self._memory.window(start, stop, self.slots)
+        if self.few_windows:
+            longest = self.sizes.max_positions  # a call's values on the host never change
         caches = self._caches.view(start, stop, longest)
         bound = self._calls.get(
             start,
@@ -107,7 +110,7 @@ class Talker:
         outputs = {"logits": state.logits.view(start, stop), "hidden": state.hidden.view(start, stop)}
         inputs |= zip(self._past, caches, strict=True)
         outputs |= zip(self._next, caches, strict=True)
-        return _Bound(caches, BoundCall(self._session, inputs, outputs))
+        return _Bound(caches, self._memory.call(self._session, inputs, outputs, (start, stop)))
 
     def decode(self, first_slot: int, inputs_embeds: Floats, lengths: NDArray[np.int32]) -> TalkerOutput:
         """Do as `advance` does with inputs that do not come from a frame, for measurements.
@@ -134,6 +137,7 @@ class Talker:
     def swap(self, one: int, other: int, positions: int) -> None:
         """Exchange the first `positions` of two slots."""
         self._caches.swap(one, other, positions)
+        self.state.held[[one, other]] = self.state.held[[other, one]]
 
     def release(self, held: Collection[int]) -> None:
         """Give back to the system what long rows have taken in slots that are not `held` any more.

@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from export.byte_rows import WEIGHT_BITS, multiply_bytes
-from export.graphs.graph import with_subgraphs
+from export.graphs.files import with_subgraphs
 
 
 def session_of(weight: np.ndarray) -> onnxruntime.InferenceSession:

@@ -24,7 +24,7 @@ import export
 from export import stages
 from export.convert import main
 from export.graphs import validation
-from export.graphs.graph import with_subgraphs
+from export.graphs.files import with_subgraphs
 from export.publish import describe_graph
 from export.stages import STAGES, Conversion, Stage
 from server.graphs.checking import verify_files

@@ -16,7 +16,7 @@ from torch import Tensor
 from export.calibration import prompts_of
 from export.checkpoint import Checkpoint, open_checkpoint
 from export.graphs.code_predictor import CodePredictorStep
-from export.graphs.graph import with_subgraphs
+from export.graphs.files import with_subgraphs
 from export.layer_inputs import EVERY, FRAMES, TEXTS, layer_inputs, readable_texts, say_greedily
 from export.stages import STAGES, Conversion
 from server.engine.bundle import open_prompts

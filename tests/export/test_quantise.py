@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from export.convert import main as convert
-from export.graphs.graph import with_subgraphs
+from export.graphs.files import with_subgraphs
 from export.quantise import INT4, INT8, PRECISIONS, WeightFormat, fit_blocks, quantise_graph
 from server.engine.job import Job, Sampling
 from server.engine.provider import open_bundle

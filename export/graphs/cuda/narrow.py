@@ -4,8 +4,8 @@ Weights, KV caches, activations and embedding tables take the narrow type. Wide 
 their cosines and sines are rounded), the sums in norms and softmax (inside the kernels), heads, logits and sampling. In
 fp16 also the residual stream with its norms, SwiGLU and `down_proj`, which overflow.
 
-ONNX Runtime's CPU kernels compute fp16 by casting, and lack bf16: `widen` makes a graph of the same structure and the
-same rounded weights that they can run.
+ONNX Runtime's CPU kernels compute fp16 by casting, and lack bf16: `export.graphs.cuda.widened` makes a graph of the
+same structure and the same rounded weights that they can run.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, numpy_helper
 from optimum.exporters.onnx import export
 from torch import nn
 
-from export.graphs.graph import CONTRIB_DOMAIN, OPSET, GraphConfig, declare_sizes, save_graph, with_subgraphs
+from export.graphs.files import CONTRIB_DOMAIN, save_graph, with_subgraphs
+from export.graphs.graph import OPSET, GraphConfig, declare_sizes
 from export.graphs.layers import RMSNorm
 from export.graphs.operators import NORM
 
@@ -30,7 +29,6 @@ WIDE = {"bf16": ("codec_head",), "fp16": ("codec_head", "down_proj", *_RESIDUAL)
 """Modules that stay float32, by the end of their names. The residual stream takes the type of its norms, SwiGLU that of
 `down_proj`; logits rounded to bf16 would often be equal."""
 WIDE_TABLES = ("heads",)
-_NARROW = (TensorProto.BFLOAT16, TensorProto.FLOAT16)
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -77,26 +75,3 @@ def check_graph(model: onnx.ModelProto) -> None:
             if node.op_type == NORM:
                 node.domain = CONTRIB_DOMAIN
     onnx.checker.check_model(known)
-
-
-def widen(path: Path, target: Path) -> None:
-    """Write a graph as it is, but in float32: values stay rounded to what they were, arithmetic is float32's."""
-    model = onnx.load(path)
-    for graph in with_subgraphs(model.graph):
-        for value in (*graph.input, *graph.output, *graph.value_info):
-            kind = value.type.tensor_type
-            kind.elem_type = TensorProto.FLOAT if kind.elem_type in _NARROW else kind.elem_type
-        for tensor in graph.initializer:
-            _widen(tensor)
-        for node in graph.node:
-            for attribute in node.attribute:
-                if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _NARROW:
-                    attribute.i = TensorProto.FLOAT
-                elif attribute.type == onnx.AttributeProto.TENSOR:
-                    _widen(attribute.t)
-    save_graph(model, target)
-
-
-def _widen(tensor: TensorProto) -> None:
-    if tensor.data_type in _NARROW:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))

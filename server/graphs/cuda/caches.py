@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from server.graphs.caches import Saved, Shape
+from server.graphs.cuda.capture import GATE
 from server.graphs.cuda.views import BFLOAT16, BITS, FLOAT16, FLOAT32, Views
 from server.graphs.windows import Windows
 
@@ -19,7 +20,8 @@ class DeviceCaches:
     """Caches in a device's memory, all of it taken at once.
 
     Rows change places through host memory: ONNX Runtime's Python interface copies whole tensors between host and device
-    only, so that a slot's first positions, which are one piece of memory a head, are copied as so many tensors.
+    only (`copy_tensors` finds no copy within CUDA's memory), so that a slot's first positions, which are one piece of
+    memory a head, are copied as so many tensors.
 
     Args:
         views: of that device.
@@ -30,7 +32,8 @@ class DeviceCaches:
     def __init__(self, views: Views, types: Sequence[str], shape: Shape) -> None:
         self._types, self._shape = [_ELEMENT_TYPES[name] for name in types], shape
         self._views = views
-        self._caches = [ort.OrtValue.ortvalue_from_shape_and_type(shape, t, views.device, 0) for t in self._types]
+        with GATE.shared():
+            self._caches = [ort.OrtValue.ortvalue_from_shape_and_type(shape, t, views.device, 0) for t in self._types]
         self._windows: Windows[list[ort.OrtValue]] = Windows(2 * shape[0])
         self._clear()
 
@@ -43,12 +46,14 @@ class DeviceCaches:
         return [self._over(cache, t, start * prod(tail), (stop - start, *tail)) for cache, t in pairs]
 
     def save(self, slot: int, positions: int) -> Saved:
-        return [part.numpy().copy() for part in self._parts(slot, positions)]
+        with GATE.shared():
+            return [part.numpy().copy() for part in self._parts(slot, positions)]
 
     def restore(self, slot: int, saved: Saved) -> None:
         positions, _ = saved[0].shape
-        for part, kept in zip(self._parts(slot, positions), saved, strict=True):
-            part.update_inplace(kept)
+        with GATE.shared():
+            for part, kept in zip(self._parts(slot, positions), saved, strict=True):
+                part.update_inplace(kept)
 
     def swap(self, one: int, other: int, positions: int) -> None:
         first, second = self.save(one, positions), self.save(other, positions)
@@ -60,12 +65,18 @@ class DeviceCaches:
 
     def _clear(self) -> None:
         """What was in this memory before might be no number, which would outlive a weight of 0."""
-        _, _, capacity, head_dim = self._shape
-        zeros = {t: np.zeros((capacity, head_dim), BITS[t].dtype) for t in set(self._types)}
-        kinds = [t for t in self._types for _ in range(self._shape[1])]
-        for slot in range(self._shape[0]):
-            for part, element_type in zip(self._parts(slot, capacity), kinds, strict=True):
-                part.update_inplace(zeros[element_type])
+        slots, *tail = self._shape
+        zeros = {t: np.zeros(tail, BITS[t].dtype) for t in set(self._types)}
+        with GATE.shared():
+            for slot in range(slots):
+                for part, element_type in zip(self._slot(slot), self._types, strict=True):
+                    part.update_inplace(zeros[element_type])
+
+    def _slot(self, slot: int) -> list[ort.OrtValue]:
+        """A whole slot `[kv_heads, capacity, head_dim]` of each cache, as bits."""
+        _, *tail = self._shape
+        pairs = zip(self._caches, self._types, strict=True)
+        return [self._over(cache, BITS[t].element_type, slot * prod(tail), tail) for cache, t in pairs]
 
     def _over(self, value: ort.OrtValue, element_type: int, first: int, shape: Sequence[int]) -> ort.OrtValue:
         return self._views.over(value, element_type, BITS[element_type].dtype.itemsize, first, shape)

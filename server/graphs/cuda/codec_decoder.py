@@ -10,6 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from server.graphs.codec_decoder import CodecDecoder, CodecState
+from server.graphs.cuda.capture import GATE
 from server.graphs.garbage import collect_garbage
 from server.graphs.memory import Memory
 
@@ -75,16 +76,17 @@ class PooledCodecDecoder(CodecDecoder):
             READ_PLACE: np.array([_place(state) for state in states], np.int64),
             WRITE_PLACE: np.array([_place(state) for state in after], np.int64),
         }
-        binding = self._session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_cpu_input(name, array)
-        binding.bind_output("waveform")
-        for name, buffer in self._whole.items():
-            binding.bind_ortvalue_input(name, buffer)
-            binding.bind_ortvalue_output("next." + name.removeprefix("past."), buffer)
-        self._session.run_with_iobinding(binding)
-        waveform, *_ = binding.get_outputs()
-        return waveform.numpy(), list(after)
+        with GATE.shared():  # inputs are copied to the device as they are bound
+            binding = self._session.io_binding()
+            for name, array in inputs.items():
+                binding.bind_cpu_input(name, array)
+            binding.bind_output("waveform")
+            for name, buffer in self._whole.items():
+                binding.bind_ortvalue_input(name, buffer)
+                binding.bind_ortvalue_output("next." + name.removeprefix("past."), buffer)
+            self._session.run_with_iobinding(binding)
+            waveform, *_ = binding.get_outputs()
+            return waveform.numpy(), list(after)
 
 
 def _place(state: CodecState) -> int:

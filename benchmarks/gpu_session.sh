@@ -1,0 +1,54 @@
+#!/bin/bash
+# Measure a GPU that is lent for some minutes: every step is a process of its own with its own time limit, and the first
+# ones tell most, so that nothing is lost when the time is up.
+#
+# usage: gpu_session.sh SKELETONS RESULTS [provider]
+#   SKELETONS  folder of what `python -m benchmarks.skeleton strip` wrote, one folder a bundle
+#   RESULTS    folder for the logs, which are printed too
+#   provider   cuda; cpu rehearses it
+# PYTHON names the interpreter; ONLY is a regular expression for the names of the steps to take.
+set -u
+skeletons=$(realpath "$1") results=$2 provider=${3:-cuda}
+python=${PYTHON:-python3}
+bundles=$(mktemp -d)
+mkdir -p "$results"
+cd "$(dirname "$0")/.." || exit
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+
+# step NAME SECONDS COMMAND...
+step() {
+  local name=$1 seconds=$2 began=$SECONDS
+  shift 2
+  [[ $name =~ ${ONLY:-.} ]] || return
+  echo "== $name"
+  timeout -k 5 "$seconds" "$@" >"$results/$name.log" 2>&1
+  local rc=$?
+  cut -c1-400 "$results/$name.log" | grep -v ScatterND | tail -60
+  echo "== $name: rc $rc, $((SECONDS - began)) s of $seconds"
+  return $rc
+}
+fill() { "$python" -m benchmarks.skeleton fill "$skeletons/$1" "$bundles/$1"; }
+gpu() { # NAME SECONDS BUNDLE OPTIONS...
+  local name=$1 seconds=$2 bundle=$3
+  shift 3
+  [ -d "$skeletons/$bundle" ] || return
+  [ -d "$bundles/$bundle" ] || { [[ $name =~ ${ONLY:-.} ]] && fill "$bundle"; }
+  step "$name" "$seconds" "$python" -m benchmarks.gpu --provider "$provider" --bundle "$bundles/$bundle" "$@"
+}
+EAGER=(--option talker.enable_cuda_graph=0 code_predictor.enable_cuda_graph=0)
+
+step machine 20 bash -c 'nvidia-smi || true; nproc; free -g; '"$python"' -c "import onnxruntime as o, sys; print(sys.version, o.__version__, o.get_available_providers())"'
+main=$(cd "$skeletons" && ls | head -1)
+gpu placement 60 "$main" --steps placement
+gpu one-eager 60 "$main" --steps one "${EAGER[@]}" || failed=1
+gpu one-graphs 60 "$main" --steps one || [ -z "${failed:-}" ] || exit  # nothing runs: the time is better saved
+gpu launches 60 "$main" --steps launches
+gpu parity 120 "$main" --steps parity
+gpu decoder 60 "$main" --steps decoder
+gpu rows 90 "$main" --steps rows --rows 8 32 64
+gpu tuned 60 "$main" --steps one launches --entry ep.cuda.enable_gemm_auto_tune=1
+gpu decoder-tf32 60 "$main" --steps decoder --option codec_decoder.use_tf32=1 codec_decoder.cudnn_conv1d_pad_to_nc1d=1
+for other in $(cd "$skeletons" && ls | tail -n +2); do
+  gpu "one-$other" 60 "$other" --steps one
+done
+rm -rf "$bundles"

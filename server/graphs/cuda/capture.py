@@ -1,0 +1,69 @@
+"""CUDA graphs: the launches of a call are recorded once and replayed with one launch from then on.
+
+ONNX Runtime records a run of a session that was opened for it under the number that its options name, and replays that
+recording for every later run with the same number: with the addresses, shapes and host inputs of the first one
+(https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html, "Using CUDA Graphs").
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from server.graphs.bound_call import BoundCall, graph_options
+
+
+class CaptureGate:
+    """Keeps every other use of CUDA in this process away while a call is recorded.
+
+    While one thread records, a copy, an allocation or a wait of any other thread makes CUDA refuse the recording.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._users = 0
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Use CUDA; not to be nested."""
+        with self._changed:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users -= 1
+                if not self._users:
+                    self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Record: waits until nobody uses CUDA, and has whoever wants to wait."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._users)
+            yield
+
+
+GATE = CaptureGate()
+"""Of this process."""
+
+
+class CapturedCall:
+    """A call that is recorded when it is run for the first time, in which ONNX Runtime runs it several times.
+
+    Args:
+        call: over tensors that stay where they are, and which gives the same when it is run twice.
+        number: of its recording, which no other call of the session has.
+    """
+
+    def __init__(self, call: BoundCall, number: int) -> None:
+        self._call, self._options = call, graph_options(number)
+        self._recorded_by: int | None = None
+
+    def run(self) -> None:
+        """Run the graph; each thread has recordings of its own."""
+        thread = threading.get_ident()
+        with GATE.shared() if self._recorded_by == thread else GATE.alone():
+            self._call.run(self._options)
+        self._recorded_by = thread
