@@ -291,7 +291,9 @@ def main(arguments: list[str] | None = None, bundle_of: Callable[[str, str], Pat
         folders = [options.bundle]
     else:
         if bundle_of is None:
-            from benchmarks.checkpoints import full_size_bundle as bundle_of  # what makes them imports the exporter
+            from benchmarks.checkpoints import full_size_bundle  # what makes them imports the exporter
+
+            bundle_of = full_size_bundle
         folders = [bundle_of(size, precision) for size in options.sizes]
     for folder, size in zip(folders, [options.bundle.name] if options.bundle else options.sizes, strict=True):
         trial = "".join(f", {each}" for each in (*options.option, *options.entry))

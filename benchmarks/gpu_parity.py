@@ -134,10 +134,10 @@ def _spoken(graphs: _Graphs, prompt: Floats, pad: Floats, forced: Said | None) -
         logits, hidden = talker.state.get(0)
         (codes,) = predictor.run(0, control_buffer([controls], [np.zeros(groups, np.float32)]))
         ((inputs,),) = talker.state.talker_inputs.read(0, 1)
-        fed = (codes, inputs, hidden)
+        fed_codes, fed_inputs, fed_hidden = codes[None], inputs[None], hidden[None]
         if forced is not None:
-            fed = (forced.codes[frame], forced.inputs[frame], forced.hidden[frame])
-        fed_codes, fed_inputs, fed_hidden = (value[None] for value in fed)
+            now = slice(frame, frame + 1)
+            fed_codes, fed_inputs, fed_hidden = forced.codes[now], forced.inputs[now], forced.hidden[now]
         (predictor_logits,) = forced_logits(graphs["code_predictor"], fed_hidden, fed_codes)
         for name, value in zip(rows, (codes, inputs, hidden, logits, predictor_logits), strict=True):
             rows[name].append(value)

@@ -25,7 +25,7 @@ from export.graphs.codec_encoder import CodecEncoder, CodecEncoderOnnxConfig
 from export.graphs.cuda.frame_unrolled import DeviceFirstCode, DeviceStep, DeviceStepOnnxConfig, frame_unrolled
 from export.graphs.cuda.narrow import NARROW_TYPES, export_narrow, narrow
 from export.graphs.cuda.pooled import pool_states
-from export.graphs.cuda.talker import DeviceTalker
+from export.graphs.cuda.talker import DeviceTalker, DeviceTalkerOnnxConfig
 from export.graphs.cuda.widened import widen
 from export.graphs.files import save_graph
 from export.graphs.first_code import FirstCode, FirstCodeOnnxConfig
@@ -160,7 +160,7 @@ def _tables(context: Conversion) -> None:
 def _talker(context: Conversion) -> None:
     if context.precision in NARROW_TYPES:
         talker = narrow(DeviceTalker.from_checkpoint(context.checkpoint), context.precision)
-        export_narrow("talker", TalkerOnnxConfig(talker), context.output)
+        export_narrow("talker", DeviceTalkerOnnxConfig(talker), context.output)
         return
     config = TalkerOnnxConfig(Talker.from_checkpoint(context.checkpoint))
     export_graph("talker", config, context.output, validate=context.validate)

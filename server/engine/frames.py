@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from server.engine.rows import Row, batched_or_one_by_one, ends_row_on_error
 from server.graphs.code_predictor import CodePredictor
-from server.graphs.frame_state import IDLE, NOT_FINITE, Controls, control_buffer
+from server.graphs.frame_state import NOT_FINITE, Controls, control_buffer
 from server.graphs.talker import Talker
 from server.manifest import Sizes
 
@@ -34,7 +34,8 @@ class Frames:
     def __init__(self, talker: Talker, code_predictor: CodePredictor, sizes: Sizes, text_pad: Floats) -> None:
         self._talker, self._code_predictor = talker, code_predictor
         self._sizes, self._text_pad = sizes, text_pad
-        self._no_uniforms = np.zeros(sizes.code_predictor.num_code_groups, np.float32)
+        self._drawn: list[Row] = []
+        """The rows of the last frame."""
         self._lengths = np.ones(talker.slots, np.int32)
         """Each slot's positions with the one that the talker is fed next."""
 
@@ -43,6 +44,7 @@ class Frames:
 
         Rows for which this fails are marked and left out.
         """
+        self._keep_left_out(rows)
         sent: dict[Row, tuple[Controls, Floats]] = {}
         for row in rows:
             with ends_row_on_error(row):
@@ -59,6 +61,15 @@ class Frames:
                 found.append((row, None if row.sampler.ends(codes[0]) else codes))
         return found
 
+    def _keep_left_out(self, rows: Sequence[Row]) -> None:
+        """Copy what the slots of rows hold that were in the last frame and are not in this one, if they may take part
+        in it all the same."""
+        if self._talker.few_windows:
+            for row in self._drawn:
+                if row not in rows and not row.finished:
+                    self.keep(row)
+        self._drawn = list(rows)
+
     def _text_after(self, row: Row) -> Floats:
         """The text side of the position that the talker is fed after this frame of a row, `[hidden_size]`.
 
@@ -69,11 +80,10 @@ class Frames:
 
     def _draw(self, rows: Sequence[Row], sent: dict[Row, tuple[Controls, Floats]]) -> list[Codes]:
         first, stop = _window(rows)
-        controls, uniforms = [IDLE] * (stop - first), [self._no_uniforms] * (stop - first)
-        for row in rows:
-            controls[row.slot - first], uniforms[row.slot - first] = sent[row]
-        self._lengths[first:stop] = [one.length + 1 for one in controls]
-        codes = self._code_predictor.run(first, control_buffer(controls, uniforms))
+        controls = self._talker.state.idle(first, stop)
+        controls[[row.slot - first for row in rows]] = control_buffer(*zip(*(sent[row] for row in rows), strict=True))
+        self._lengths[first:stop] = controls[:, 0] + 1
+        codes = self._code_predictor.run(first, controls)
         return [codes[row.slot - first] for row in rows]
 
     def _controls(self, row: Row) -> Controls:

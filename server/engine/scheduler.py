@@ -199,11 +199,16 @@ class Scheduler:
         """Jobs whose text has not come yet, whether they have a row or not."""
         return [job for job in self._jobs() if job.starved and not job.over]
 
-    def moves(self, rows: Sequence[Row]) -> list[tuple[Row, int, Row | Prefill | None]]:
-        """The fewest moves that put these rows into neighbouring slots: the row, its new slot, and who is there now."""
+    def moves(self, rows: Sequence[Row], *, to_front: bool = False) -> list[tuple[Row, int, Row | Prefill | None]]:
+        """The fewest moves that put these rows into neighbouring slots: the row, its new slot, and who is there now.
+
+        Args:
+            rows: some of those under way.
+            to_front: whether the slots are to be the first ones.
+        """
         holders = {held.slot: held for held in self._held()}
         slots = {row.slot for row in rows}
-        starts = range(self._slots - len(rows) + 1)
+        starts = range(1 if to_front else self._slots - len(rows) + 1)
         first = max(starts, key=lambda start: len(slots & set(range(start, start + len(rows)))))
         window = range(first, first + len(rows))
         outside = [row for row in rows if row.slot not in window]

@@ -5,7 +5,9 @@ It knows graphs and rows. It does not know who waits, who reads, or when to run:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import functools
+import logging
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,16 +18,24 @@ from server.engine.guard import Guard
 from server.engine.holdback import RowState
 from server.engine.job import Job
 from server.engine.judge import Decoded, Judge
-from server.engine.prefill import PART_POSITIONS, Prefill
+from server.engine.prefill import PART_POSITIONS, SLICE_POSITIONS, Prefill
 from server.engine.prefixes import PrefixCache
 from server.engine.primed import PrimedStates
 from server.engine.rows import Row, batched_or_one_by_one
 from server.engine.sampling import RowSampler
 from server.graphs.frame_state import RowOutput
+from server.graphs.talker import TalkerOutput
 from server.metrics import EngineEvents, NoEvents
 
 CHUNK_RAMP = (1, 2, 4, 8)
 """Frames decoded to audio at a time: few at first for an early start, then more, which costs less a frame."""
+TOGETHER_POSITIONS = 8192
+"""Positions that are prefilled in one run on a GPU, padding included: activations of a GB in the 1.7B."""
+MOST_SPREAD = 2
+"""Rows on a GPU are brought together where they take up more than so many times the slots that they need: a move goes
+through the host and takes as long as a frame."""
+
+log = logging.getLogger(__name__)
 
 
 class Synthesizer:
@@ -42,9 +52,29 @@ class Synthesizer:
         self._prefixes = PrefixCache(bundle.talker)
         self._frames = Frames(bundle.talker, bundle.code_predictor, bundle.manifest.sizes, bundle.prompts.pad)
         self._judge = Judge(self._frames, bundle.talker.sizes.max_positions, events or NoEvents())
-        self._codec_decoder = bundle.codec_decoder
+        self._code_predictor, self._codec_decoder = bundle.code_predictor, bundle.codec_decoder
         self._primed = PrimedStates(bundle.codec_decoder)
         self._decoder_thread = ThreadPoolExecutor(1, "codec-decoder") if bundle.overlaps_decoding else None
+
+    def warm_up(self) -> None:
+        """Have a GPU record what frames of any number of rows are made of, before there is any.
+
+        To be called by the thread that will make the frames: recordings belong to a thread.
+        """
+        if not self._talker.few_windows:
+            return
+        state, slots = self._talker.state, self._talker.slots
+        for stop in sorted({state.window(slot + 1) for slot in range(slots)}):
+            self._code_predictor.run(0, state.idle(0, stop))
+            self._talker.advance(0, stop, 1)
+            for frames in CHUNK_RAMP:
+                decode = functools.partial(self._decode_silence, stop, frames)
+                decode() if self._decoder_thread is None else self._decoder_thread.submit(decode).result()
+        state.held[:] = 0
+
+    def _decode_silence(self, rows: int, frames: int) -> None:
+        codes = np.zeros((rows, frames, self._manifest.sizes.codec.num_quantizers), np.int64)
+        self._codec_decoder.decode(codes, [self._codec_decoder.start()] * rows)
 
     def start(self, job: Job, slot: int) -> Row:
         """Prefill a job into a free slot, all of it at once."""
@@ -55,7 +85,25 @@ class Synthesizer:
 
     def positions(self, prefill: Prefill) -> int:
         """How many positions the next slice of a prefill has, or counts as."""
-        return self._prefixes.positions(prefill) if prefill.remaining else PART_POSITIONS
+        if prefill.remaining:
+            return self._prefixes.positions(prefill)
+        return 0 if prefill.job.prompt.spoken is None else PART_POSITIONS
+
+    def prefill_together(self, prefills: Sequence[Prefill]) -> None:
+        """Prefill the prompts of some jobs as few runs, where a run of several takes the time of one.
+
+        What is left, all of it if that fails, is for `prefill` to do.
+        """
+        if not self._talker.few_windows:
+            return
+        for group in neighbours([prefill for prefill in prefills if _is_short(prefill)]):
+            try:
+                output = self._talker.prefill_together(group[0].slot, [each.job.prompt.embeddings for each in group])
+            except Exception as error:
+                log.warning("prompts are prefilled one by one, since together they fail: %s", error)
+                return
+            for prefill, logits, hidden in zip(group, *output, strict=True):
+                prefill.length, prefill.output = len(prefill.job.prompt), TalkerOutput(logits[None], hidden[None])
 
     def prefill(self, prefill: Prefill) -> Row | None:
         """Prefill the next slice, or, behind the last one, decode the next part of the recording; the row, once that is
@@ -74,6 +122,18 @@ class Synthesizer:
         guard = None if job.text_tokens is None else Guard.of(job.text_tokens, groups, job.repeated_tokens)
         state = RowState(len(job.prompt), RowOutput(logits[0], hidden[0]), codec, guard)
         return Row(job, prefill.slot, state, RowSampler(job.sampling, job.seed, self._manifest))
+
+    @property
+    def begins_in_front(self) -> bool:
+        """Whether a frame takes up all slots from the first one on, so that rows are best there."""
+        return self._talker.few_windows
+
+    def scattered(self, rows: Sequence[Row]) -> bool:
+        """Whether the rows should be brought together: where they must, or take up many more slots than they need."""
+        if not rows or not self._talker.few_windows:
+            return bool(rows)
+        state, stop = self._talker.state, max(row.slot for row in rows) + 1
+        return state.window(stop) > MOST_SPREAD * state.window(len(rows))
 
     def move(self, row: Row, slot: int, other: Row | Prefill | None) -> None:
         """Put a row into another slot; what is there, if anything, goes to the row's."""
@@ -102,9 +162,10 @@ class Synthesizer:
         than for several, which can be enough to draw another code.
 
         Args:
-            rows: in neighbouring slots, in any order.
+            rows: in any order; where the bundle is on the CPU, in neighbouring slots.
         """
-        check_neighbours(rows)
+        if not self._talker.few_windows:
+            check_neighbours(rows)
         drawn = self._frames.draw(rows)
         self._judge.codes(drawn)
         if self._decoder_thread is None:
@@ -123,6 +184,23 @@ class Synthesizer:
         codes = np.stack([np.stack(row.state.undecoded) for row in rows])
         waveform, after = self._codec_decoder.decode(codes, [row.state.codec for row in rows])
         return list(zip(waveform, after, strict=True))
+
+
+def neighbours(prefills: Sequence[Prefill]) -> Iterator[list[Prefill]]:
+    """Groups of prefills in neighbouring slots, of no more than `TOGETHER_POSITIONS` padded positions."""
+    group: list[Prefill] = []
+    for prefill in sorted(prefills, key=lambda each: each.slot):
+        longest = max(len(each.job.prompt) for each in (*group, prefill))
+        if group and (group[-1].slot + 1 != prefill.slot or (len(group) + 1) * longest > TOGETHER_POSITIONS):
+            yield group
+            group = []
+        group.append(prefill)
+    if group:
+        yield group
+
+
+def _is_short(prefill: Prefill) -> bool:
+    return not prefill.length and prefill.remaining <= SLICE_POSITIONS
 
 
 def check_neighbours(rows: Sequence[Row]) -> None:

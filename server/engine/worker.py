@@ -178,6 +178,7 @@ class Engine:
     def _work(self) -> None:
         reason = JobError("the server is shutting down")
         try:
+            self._synthesizer.warm_up()
             while self._wait_for_work():
                 self._prefill()
                 self._frame()
@@ -239,6 +240,7 @@ class Engine:
     def _prefill(self) -> None:
         """Prefill the slices that the next frame has beside it."""
         self._admit()
+        self._synthesizer.prefill_together(self._scheduler.prefills)
         for prefill in self._scheduler.slices(self._synthesizer.positions):
             self._prefill_slice(prefill)
 
@@ -262,7 +264,8 @@ class Engine:
         with self._changed:
             self._drop_over()
             rows = self._scheduler.runnable()
-            moves = self._scheduler.moves(rows)
+            to_front = self._synthesizer.begins_in_front
+            moves = self._scheduler.moves(rows, to_front=to_front) if self._synthesizer.scattered(rows) else []
         if not rows:
             return
         began = time.perf_counter()

@@ -91,13 +91,22 @@ class FrameState:
         """What the talker is fed next: the embeddings of a frame's codes and of its text, summed."""
         self.lengths = memory.buffer(np.int32, (slots,))
         """Positions of each slot with that one."""
-        self._most, self._no_uniforms = sizes.talker.max_positions - 1, np.zeros(groups, np.float32)
+        self.first_position = memory.buffer(np.int64, (slots,))
+        """Zeros: in a frame the talker is fed one position a row."""
+        self._most = sizes.talker.max_positions - 1
+        self._idle = control_buffer([IDLE], [np.zeros(groups, np.float32)])
         self._texts: list[Floats | None] = [None] * slots
+
+    def window(self, stop: int) -> int:
+        """Slots from the first on that a frame takes up for rows in slots below `stop`."""
+        first, last = self.memory.window(0, stop, self.slots)
+        return last - first
 
     def idle(self, start: int, stop: int) -> Floats:
         """Controls of slots without a row in a frame, `[slots, ...]`: the talker writes behind what they hold."""
-        controls = [IDLE._replace(length=min(int(held), self._most)) for held in self.held[start:stop]]
-        return control_buffer(controls, [self._no_uniforms] * (stop - start))
+        controls = np.tile(self._idle, (stop - start, 1))
+        controls[:, 0] = np.minimum(self.held[start:stop], self._most)
+        return controls
 
     def put(self, slot: int, output: RowOutput, seen: NDArray[np.bool_]) -> None:
         """Bring a row into its slot; `seen` is bool `[vocab_size]`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -16,6 +16,10 @@ from server.graphs.windows import Windows
 from server.manifest import Sizes
 
 Floats = NDArray[np.float32]
+
+
+LAST = "last"
+"""Input of a graph for a GPU: where each row's last new position is, int64 `[rows]`."""
 
 
 class TalkerOutput(NamedTuple):
@@ -53,10 +57,11 @@ class Talker:
         self.caches_copy_fast = memory.copies_fast
         """Whether `save` and `restore` are worth their while."""
         self.few_windows = memory.few_windows
-        """Whether slots take part in a call that have no row in it."""
+        """Whether slots without a row may lie between those of rows; see `Memory`."""
         self._session, self._memory = session, memory
         past = [value for value in session.get_inputs() if value.name.startswith("past.")]
         self._past = [value.name for value in past]
+        self._takes_last = LAST in {value.name for value in session.get_inputs()}
         self._next = ["next." + name.removeprefix("past.") for name in self._past]
         self._caches = memory.caches([value.type for value in past], cache_shape(sizes.talker, slots))
         self._total_length = np.ones(1, np.int32)
@@ -64,9 +69,28 @@ class Talker:
 
     def prefill(self, slot: int, inputs_embeds: Floats, past: int = 0) -> TalkerOutput:
         """Put a prompt `[positions, hidden_size]` into a slot, behind the `past` positions that it holds."""
-        length = np.array([past + len(inputs_embeds)], np.int32)
-        caches = self._caches.view(slot, slot + 1, int(length[0]))
-        feed = {"inputs_embeds": np.ascontiguousarray(inputs_embeds[None]), "lengths": length, "total_length": length}
+        return self._prefill(slot, np.ascontiguousarray(inputs_embeds[None]), [len(inputs_embeds)], past)
+
+    def prefill_together(self, first_slot: int, prompts: Sequence[Floats]) -> TalkerOutput:
+        """Put whole prompts `[positions, hidden_size]` into neighbouring slots, in one run; a row each comes out."""
+        lengths = [len(prompt) for prompt in prompts]
+        padded = np.zeros((len(prompts), max(lengths), self.sizes.hidden_size), np.float32)
+        for row, prompt in zip(padded, prompts, strict=True):
+            row[: len(prompt)] = prompt
+        return self._prefill(first_slot, padded, lengths, 0)
+
+    def _prefill(self, slot: int, inputs_embeds: Floats, new: Sequence[int], past: int) -> TalkerOutput:
+        rows, most, _ = inputs_embeds.shape
+        total = past + most
+        caches = self._caches.view(slot, slot + rows, total)
+        lengths = np.array([past + each for each in new], np.int32)
+        feed: dict[str, NDArray[Any]] = {
+            "inputs_embeds": inputs_embeds,
+            "lengths": lengths,
+            "total_length": np.array([total], np.int32),
+        }
+        if self._takes_last:
+            feed[LAST] = np.array(new, np.int64) - 1
         binding = self._session.io_binding()
         binding.bind_output("logits")
         binding.bind_output("hidden")
@@ -74,7 +98,7 @@ class Talker:
             binding.bind_ortvalue_input(name, cache)
             binding.bind_ortvalue_output(next_name, cache)
         self._memory.run_once(self._session, binding, feed)
-        self.state.held[slot] = length[0]
+        self.state.held[slot : slot + rows] = lengths
         logits, hidden, *_ = binding.get_outputs()
         return TalkerOutput(logits.numpy(), hidden.numpy())
 
@@ -108,6 +132,8 @@ class Talker:
             "total_length": ort.OrtValue.ortvalue_from_numpy(self._total_length),
         }
         outputs = {"logits": state.logits.view(start, stop), "hidden": state.hidden.view(start, stop)}
+        if self._takes_last:
+            inputs[LAST] = state.first_position.view(start, stop)
         inputs |= zip(self._past, caches, strict=True)
         outputs |= zip(self._next, caches, strict=True)
         return _Bound(caches, self._memory.call(self._session, inputs, outputs, (start, stop)))

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from export.graphs.talker import Talker
+from export.graphs.graph import Axes
+from export.graphs.operators import as_type
+from export.graphs.talker import Talker, TalkerOnnxConfig
 
 
 class DeviceTalker(Talker):
-    """All rows of one call have equally many new positions, so that nothing depends on a shape's arithmetic."""
+    """The talker, told where each row's last new position is: what follows from a shape is computed on the host, and
+    a device would have to wait for it.
 
-    def _last(self, x: Tensor, lengths: Tensor) -> Tensor:
-        return x[:, -1]
+    `last`, int64 `[rows]`, counts from the first new position; prompts of unlike lengths are padded on the right.
+    """
+
+    def forward(  # type: ignore[override]
+        self, inputs_embeds: Tensor, lengths: Tensor, total_length: Tensor, last: Tensor, past: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        x, present = self.model(inputs_embeds, past, lengths, total_length, self.cos, self.sin)
+        end = x.gather(1, last[:, None, None].expand(-1, 1, self.sizes.hidden_size))[:, 0]
+        hidden = as_type(self.model.norm(end), torch.float32)
+        return self.codec_head(hidden), hidden, *present
+
+
+class DeviceTalkerOnnxConfig(TalkerOnnxConfig):
+    """Declaration of its graph."""
+
+    module: DeviceTalker
+
+    @property
+    def inputs(self) -> Axes:
+        inputs = super().inputs
+        return {name: inputs.pop(name) for name in ("inputs_embeds", "lengths", "total_length")} | {
+            "last": {0: "rows"},
+            **inputs,
+        }
+
+    def sample_inputs(self) -> dict[str, Tensor | list[Tensor]]:
+        inputs = super().sample_inputs()
+        past = inputs.pop("past")
+        rows, new, _ = inputs["inputs_embeds"].shape  # type: ignore[union-attr]
+        return inputs | {"last": torch.full((rows,), new - 1), "past": past}

@@ -300,12 +300,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.slices(fails=None)
         self.step(ends=set(range(self.slots)), failed=False)
 
-    @rule(ends=st.sets(st.integers(0, 4)), failed=st.booleans())
-    def step(self, ends: set[int], failed: bool) -> None:
+    @rule(ends=st.sets(st.integers(0, 4)), failed=st.booleans(), to_front=st.booleans())
+    def step(self, ends: set[int], failed: bool, to_front: bool = False) -> None:
         rows = self.scheduler.runnable()
         assert set(rows) == {row for row in self.rows if not row.job.full and not row.job.starved}
         before = {row: row.slot for row in self.rows}
-        moves = self.scheduler.moves(rows)
+        moves = self.scheduler.moves(rows, to_front=to_front)
         for row, slot, other in moves:
             assert other is next((held for held in self.held() if held.slot == slot), None)
             if other:
@@ -313,8 +313,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             row.slot = slot
         slots = sorted(row.slot for row in rows)
         assert slots == list(range(slots[0], slots[0] + len(slots))) if slots else not moves
+        assert not (to_front and slots and slots[0])
         gaps = sorted(before[row] for row in rows)
-        if gaps and gaps[-1] - gaps[0] == len(gaps) - 1:
+        if gaps and gaps[-1] - gaps[0] == len(gaps) - 1 and not (to_front and gaps[0]):
             assert not moves, "they were neighbours already"
         for row in rows:
             row.job.frames += 1
