@@ -96,7 +96,8 @@ def placement(folder: Path, manifest: Manifest, device: Chosen) -> int:
     }
     length = np.array([1], np.int32)
     embeds = np.zeros((1, 1, sizes.talker.hidden_size), np.float32)
-    talker = {"inputs_embeds": embeds, "lengths": length, "total_length": length, **caches}
+    last = np.zeros(1, np.int64)
+    talker = {"inputs_embeds": embeds, "lengths": length, "total_length": length, "last": last, **caches}
     groups, vocab_size = sizes.code_predictor.num_code_groups, sizes.talker.vocab_size
     predictor = {
         "controls": control_buffer([IDLE], [np.zeros(groups, np.float32)]),
