@@ -33,14 +33,7 @@ def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, unif
     """
     count = top_k.max().reshape(1)
     values, indices = TopK.apply(logits / temperature[:, None], count)
-    return draw_ranked(values, indices, CountUp.apply(count), top_k, top_p, uniform)
-
-
-def draw_ranked(values: Tensor, indices: Tensor, rank: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
-    """Draw one of a row's candidates, which are in falling order.
-
-    Shapes: `values` and `indices` `[rows, candidates]`, `rank` int64 `[candidates]` or `[1, candidates]`, from 1.
-    """
+    rank = CountUp.apply(count)
     weights = (values - values[:, :1]).exp() * (rank <= top_k[:, None]).float()
     before = SumBefore.apply(weights)
     cumulative = before + weights
@@ -125,7 +118,7 @@ class CodePredictorStep(nn.Module):
     ) -> tuple[Tensor, ...]:
         x = self.small_to_mtp_projection(inputs_embeds)
         total = (step + 2).int().reshape(1)
-        x, present = self.model(x, past, total.expand(x.size(0)), total, self.cos, self.sin)
+        x, present = self.model(x, past, total.expand(x.size(0)) - 1, total, self.cos, self.sin)
         logits = self.model.norm(x[:, -1]) @ self.heads.index_select(0, step.reshape(1))[0]
         code = torch.where(forced < 0, draw(logits, temperature, top_k, top_p, uniform), forced)
         embedding = nn.functional.embedding(code + step * self.codes, self.embeddings)

@@ -209,15 +209,15 @@ class DecoderStack(nn.Module):
         self.norm = RMSNorm(sizes.hidden_size, sizes.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, past: list[Tensor], lengths: Tensor, total: Tensor, cos: Tensor, sin: Tensor
+        self, x: Tensor, past: list[Tensor], last: Tensor, total: Tensor, cos: Tensor, sin: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
         """Run the stack.
 
         Args:
             x: `[rows, new, hidden_size]`.
             past: caches `[rows, kv_heads, capacity, head_dim]`, two a layer.
-            lengths: int32 `[rows]`, each row's length with its new positions.
-            total: int32 `[1]`, the longest of `lengths`.
+            last: int32 `[rows]`, index of each row's last new position.
+            total: int32 `[1]`, the longest row's length with its new positions.
             cos: rotary table `[positions, head_dim / 2]`; `sin` likewise.
 
         Returns:
@@ -225,7 +225,7 @@ class DecoderStack(nn.Module):
         """
         x = as_type(x, self.norm.weight.dtype)
         present: list[Tensor] = []
-        last, delta = lengths - 1, None
+        delta = None
         for index, layer in enumerate(self.layers):
             x, delta, key, value = layer(x, delta, (past[2 * index], past[2 * index + 1]), last, total, cos, sin)
             present += [key, value]

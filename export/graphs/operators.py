@@ -175,6 +175,21 @@ class MergeHeads(torch.autograd.Function):
         return g.op("Reshape", x, g.op("Constant", value_t=torch.tensor([0, 0, -1])))
 
 
+class Regroup(torch.autograd.Function):
+    """`[rows, ...]` -> `[rows, *sizes]`, in the same order; `[rows, values]` with this many zeros behind the values."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: tuple[int, ...], zeros: int) -> Tensor:
+        return torch.nn.functional.pad(x, (0, zeros)).reshape(-1, *sizes)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, sizes: tuple[int, ...], zeros: int) -> Any:
+        padded = g.op("Pad", x, g.op("Constant", value_t=torch.tensor([0, 0, 0, zeros]))) if zeros else x
+        grouped = g.op("Reshape", padded, g.op("Constant", value_t=torch.tensor([0, -1, *sizes[1:]])))
+        grouped.setType(x.type().with_sizes([None, *sizes]))
+        return grouped
+
+
 class TopK(torch.autograd.Function):
     """The `k` largest of the last axis in falling order, equal ones by index; `k` is a tensor, int64 `[1]`."""
 

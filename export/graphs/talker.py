@@ -55,7 +55,7 @@ class Talker(nn.Module):
     def forward(
         self, inputs_embeds: Tensor, lengths: Tensor, total_length: Tensor, past: list[Tensor]
     ) -> tuple[Tensor, ...]:
-        x, present = self.model(inputs_embeds, past, lengths, total_length, self.cos, self.sin)
+        x, present = self.model(inputs_embeds, past, lengths - 1, total_length, self.cos, self.sin)
         hidden = as_type(self.model.norm(self._last(x, lengths)), torch.float32)
         return self.codec_head(hidden), hidden, *present
 

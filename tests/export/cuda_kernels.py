@@ -37,6 +37,7 @@ KERNELS: dict[str, set[int]] = {
     "TopK": {F32, F16, I32, I64},
     "ReduceMean": {F32, F16, I32},
     "ReduceMax": {F32, F16, I32, I64},
+    "ReduceMin": {F32, F16, I32, I64},
     "Range": {F32, I32, I64},
     "Pad": {F32, F16, BOOL},
     "Where": {BOOL},
