@@ -144,7 +144,7 @@ def _spoken(graphs: _Graphs, prompt: Floats, pad: Floats, forced: Said | None) -
         talker.decode(0, fed_inputs, np.array([controls.length], np.int32))
         controls = controls._replace(length=controls.length + 1, last_code=int(fed_codes[0, 0]))
     stacked: dict[str, Any] = {name: np.stack(values) for name, values in rows.items()}
-    decoder = PooledCodecDecoder(graphs["codec_decoder"], 1, memory)
+    decoder = PooledCodecDecoder(graphs["codec_decoder"], sizes.codec.samples_per_frame, 1, memory)
     said = forced.codes if forced else stacked["codes"]
     waveform = np.concatenate([*_decoded(decoder, said)])
     assert manifest.sizes.codec.samples_per_frame * FRAMES == len(waveform)

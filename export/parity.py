@@ -258,7 +258,11 @@ def _predictor_logits(folder: Path, manifest: Manifest, expected: Reference, thr
 def _waveform(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
     session = open_session(folder / manifest.graphs["codec_decoder"].file, device, threads)
     narrow = manifest.precision in CUDA_PRECISIONS
-    decoder = PooledCodecDecoder(session, 1, _memory(session, device)) if narrow else CodecDecoder(session)
+    decoder = (
+        PooledCodecDecoder(session, manifest.sizes.codec.samples_per_frame, 1, _memory(session, device))
+        if narrow
+        else CodecDecoder(session)
+    )
     # In the engine's own chunks, so that the carried state is measured too.
     state, samples, start, turn = decoder.start(), [], 0, 0
     while start < FRAMES:

@@ -63,4 +63,5 @@ def pooled_decoder(bundle: Path, slots: int, kept: int = 0) -> PooledCodecDecode
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # more would wait in busy loops
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return PooledCodecDecoder(session, slots, DeviceMemory(session, "cpu"), kept)
+    samples_per_frame = read_manifest(bundle).sizes.codec.samples_per_frame
+    return PooledCodecDecoder(session, samples_per_frame, slots, DeviceMemory(session, "cpu"), kept)

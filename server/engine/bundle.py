@@ -12,7 +12,7 @@ from server.engine.prompt import PromptBuilder
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder
-from server.graphs.cuda.codec_decoder import PooledCodecDecoder
+from server.graphs.cuda.codec_decoder import PAST_STATES, PooledCodecDecoder
 from server.graphs.cuda.memory import DeviceMemory
 from server.graphs.memory import HostMemory
 from server.graphs.pages import MappedTable, give_back_mapped, trim_heap, use_huge_pages
@@ -96,7 +96,7 @@ def open_on(
     _check_graphs(folder, manifest, sessions)
     memory = HostMemory() if device == "cpu" else DeviceMemory(sessions["talker"], device)
     talker = Talker(sessions["talker"], manifest.sizes, slots, memory)
-    decoder_session = sessions["codec_decoder"]
+    decoder_session, samples_per_frame = sessions["codec_decoder"], manifest.sizes.codec.samples_per_frame
     pooled, kept = manifest.precision in CUDA_PRECISIONS, MOST_HELD if manifest.clones else 0
     bundle = OpenBundle(
         manifest=manifest,
@@ -105,7 +105,9 @@ def open_on(
         talker=talker,
         code_predictor=CodePredictor(sessions["code_predictor"], talker.state),
         codec_decoder=(
-            PooledCodecDecoder(decoder_session, slots, memory, kept) if pooled else CodecDecoder(decoder_session)
+            PooledCodecDecoder(decoder_session, samples_per_frame, slots, memory, kept)
+            if pooled
+            else CodecDecoder(decoder_session)
         ),
         references=ReferenceEncoder(folder, manifest, threads) if manifest.clones else None,
         overlaps_decoding=device == "cuda",
@@ -128,3 +130,9 @@ def _check_graphs(folder: Path, manifest: Manifest, sessions: Mapping[str, Sessi
                 f"{folder.name}: {graph.file} has other inputs or outputs than its manifest gives the graph {name}; "
                 "convert the checkpoint again"
             )
+    pooled = PAST_STATES in {value.name for value in sessions["codec_decoder"].get_inputs()}
+    if pooled != (manifest.precision in CUDA_PRECISIONS):
+        raise BundleError(
+            f"{folder.name}: {manifest.graphs['codec_decoder'].file} keeps its states as another version does; "
+            "convert the checkpoint again"
+        )

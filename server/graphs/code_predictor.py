@@ -65,7 +65,7 @@ class CodePredictor:
             "talker_inputs": state.talker_inputs.view(start, stop),
             "lengths": state.lengths.view(start, stop),
         }
-        return state.memory.call(self._session, inputs, outputs, (start, stop))
+        return state.memory.call(self._session, inputs, outputs, stop)  # a window that is recorded starts at 0
 
 
 def forced_logits(session: ort.InferenceSession, hidden: Floats, codes: Ints) -> Floats:

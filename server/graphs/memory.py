@@ -55,9 +55,12 @@ class Memory(Protocol):
         session: ort.InferenceSession,
         inputs: Mapping[str, ort.OrtValue],
         outputs: Mapping[str, ort.OrtValue],
-        window: tuple[int, int],
+        number: int,
     ) -> Call:
-        """A call of a session for a window, whose tensors and values on the host are always the same."""
+        """A call of a session, whose tensors and values on the host are always the same.
+
+        Its number, from 0 on, is that of no other call of the session with other shapes or tensors.
+        """
 
     def run_once(self, session: ort.InferenceSession, binding: ort.IOBinding, feed: Mapping[str, NDArray[Any]]) -> None:
         """Bind the host's arrays too and run a graph, over tensors that it will not be run over again."""
@@ -82,7 +85,7 @@ class HostMemory:
         session: ort.InferenceSession,
         inputs: Mapping[str, ort.OrtValue],
         outputs: Mapping[str, ort.OrtValue],
-        window: tuple[int, int],
+        number: int,
     ) -> Call:
         return BoundCall(session, inputs, outputs)
 

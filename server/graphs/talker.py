@@ -136,7 +136,7 @@ class Talker:
             inputs[LAST] = state.first_position.view(start, stop)
         inputs |= zip(self._past, caches, strict=True)
         outputs |= zip(self._next, caches, strict=True)
-        return _Bound(caches, self._memory.call(self._session, inputs, outputs, (start, stop)))
+        return _Bound(caches, self._memory.call(self._session, inputs, outputs, stop))
 
     def decode(self, first_slot: int, inputs_embeds: Floats, lengths: NDArray[np.int32]) -> TalkerOutput:
         """Do as `advance` does with inputs that do not come from a frame, for measurements.

@@ -14,8 +14,10 @@ import onnxruntime
 import pytest
 
 from export.graphs.cuda.narrow import check_graph
+from export.graphs.cuda.pooled import CHUNK, MOST_JOINED
 from server.engine.job import Job, Sampling
 from server.engine.provider import open_bundle
+from server.graphs.cuda.codec_decoder import NEXT_STATES, PAST_STATES
 from server.graphs.session import open_session
 from server.manifest import BundleError, read_manifest
 from tests.checkpoints import SHAPES
@@ -45,6 +47,26 @@ def test_cuda_has_a_kernel_for_every_node(folder: Path, graph: str) -> None:
     kinds = {node.op_type for node in model.graph.node}
     assert not CONTROL_FLOW & kinds
     assert graph == "codec_decoder" or "Shape" not in kinds, "the arithmetic of shapes runs on the host"
+
+
+@pytest.mark.parametrize("size", ["short", "odd"])
+def test_the_codec_decoder_is_made_to_be_recorded(bundle_of: Callable[..., Path], size: str) -> None:
+    """All states lie in one buffer, which `ScatterND` writes where it lies, and no kernel is given a table from the
+    host's memory, which a recording would read again."""
+    graph = onnx.load(bundle_of(size, "fp16") / "codec_decoder.onnx").graph
+    (scatter,) = [node for node in graph.node if node.op_type == "ScatterND"]
+    assert (scatter.input[0], *scatter.output) == (PAST_STATES, NEXT_STATES)
+    assert [value.name for value in graph.output] == ["waveform", NEXT_STATES]
+    (states,) = [value for value in graph.input if value.name.startswith("past.")]
+    _, chunks, floats = (dim.dim_value for dim in states.type.tensor_type.shape.dim)
+    assert chunks > 0
+    assert floats == CHUNK
+    inputs = {node.name: len(node.input) for node in graph.node if node.op_type == "Concat"}
+    assert max(inputs.values()) <= MOST_JOINED
+    uneven = [node for node in graph.node if node.op_type == "Split" and len(node.output) > 3]
+    assert not uneven
+    read = [node for node in graph.node if PAST_STATES in node.input]
+    assert [node.op_type for node in read] == ["Gather", "ScatterND"]
 
 
 def test_the_rule_finds_what_the_cpus_graphs_hold(bundle_of: Callable[..., Path]) -> None:

@@ -59,11 +59,10 @@ class CapturedCall:
 
     def __init__(self, call: BoundCall, number: int) -> None:
         self._call, self._options = call, graph_options(number)
-        self._recorded_by: int | None = None
+        self._here = threading.local()  # gone with its thread, as the recording is
 
     def run(self) -> None:
         """Run the graph; each thread has recordings of its own."""
-        thread = threading.get_ident()
-        with GATE.shared() if self._recorded_by == thread else GATE.alone():
+        with GATE.shared() if hasattr(self._here, "recorded") else GATE.alone():
             self._call.run(self._options)
-        self._recorded_by = thread
+        self._here.recorded = True

@@ -85,10 +85,9 @@ class DeviceMemory:
         session: ort.InferenceSession,
         inputs: Mapping[str, ort.OrtValue],
         outputs: Mapping[str, ort.OrtValue],
-        window: tuple[int, int],
+        number: int,
     ) -> Call:
-        _, stop = window
-        return CapturedCall(BoundCall(session, inputs, outputs), stop)
+        return CapturedCall(BoundCall(session, inputs, outputs), number)
 
     def run_once(self, session: ort.InferenceSession, binding: ort.IOBinding, feed: Mapping[str, NDArray[Any]]) -> None:
         with GATE.shared():  # arrays are copied to the device as they are bound

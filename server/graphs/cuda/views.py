@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class Views:
 
     def __init__(self, session: ort.InferenceSession, device: str) -> None:
         self.device = device
+        self._lock = threading.Lock()  # the codec decoder has a thread of its own
         self._binding, self._output = session.io_binding(), session.get_outputs()[0].name
 
     def over(
@@ -40,6 +42,7 @@ class Views:
     ) -> ort.OrtValue:
         """A tensor over part of another's memory, from its item `first` on: what is bound is at once a tensor."""
         address = value.data_ptr() + first * itemsize
-        self._binding.bind_output(self._output, self.device, 0, element_type, shape, address)
-        (part,) = self._binding.get_outputs()
+        with self._lock:
+            self._binding.bind_output(self._output, self.device, 0, element_type, shape, address)
+            (part,) = self._binding.get_outputs()
         return part
