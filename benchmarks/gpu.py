@@ -50,10 +50,12 @@ Step = Callable[[Path, Chosen, argparse.Namespace], Lines]
 
 @dataclass(frozen=True)
 class Together:
-    """Rows that started at once: codec frames of all, wall seconds, each row's seconds to its first audio, and frames
-    that came late for a player."""
+    """Rows that started at once: seconds until an engine had made a first, short speech of all of them, and of a second
+    one codec frames of all, wall seconds, each row's seconds to its first audio, and frames that came late for a
+    player."""
 
     rows: int
+    ready: float
     frames: int
     wall: float
     first_audio: list[float]
@@ -116,7 +118,7 @@ def together(bundle: OpenBundle, rows: int, frames: int, seed: int) -> Together:
 
     The first time is short and not measured: kernels are loaded, and CUDA graphs recorded.
     """
-    sampling = Sampling.of(bundle.manifest.generation)
+    sampling, began, ready = Sampling.of(bundle.manifest.generation), time.perf_counter(), 0.0
     engine = Engine(bundle, max_queue=rows)
     try:
         speaker = next(iter(bundle.manifest.speakers), None)
@@ -130,12 +132,13 @@ def together(bundle: OpenBundle, rows: int, frames: int, seed: int) -> Together:
                 for _ in job:
                     pass
             wall = time.perf_counter() - start
+            ready = ready or time.perf_counter() - began
     finally:
         engine.close()
     second = bundle.manifest.sizes.codec.samples_per_frame / bundle.manifest.sizes.codec.sample_rate
     late = sum(late_frames(job.heard, second) for job in jobs)
     made, first = sum(job.frames for job in jobs), [job.heard[0][0] - start for job in jobs if job.heard]
-    return Together(rows, made, wall, first, late)
+    return Together(rows, ready, made, wall, first, late)
 
 
 def late_frames(heard: Sequence[tuple[float, int]], second: float) -> int:
@@ -220,7 +223,7 @@ def _rows(folder: Path, device: Chosen, options: argparse.Namespace) -> Lines:
         yield (
             f"{rows} rows that start at once",
             f"{speed:.1f} s of audio a second, p95 TTFA {first:.0f} ms, "
-            f"{found.late} of {found.frames} frames late for real time",
+            f"{found.late} of {found.frames} frames late for real time; ready after {found.ready:.1f} s",
         )
 
 

@@ -47,7 +47,8 @@ gpu parity 120 "$main" --steps parity
 gpu decoder 60 "$main" --steps decoder
 gpu rows 90 "$main" --steps rows --rows 8 32 64
 gpu tuned 60 "$main" --steps one launches --entry ep.cuda.enable_gemm_auto_tune=1
-gpu decoder-tf32 60 "$main" --steps decoder --option codec_decoder.use_tf32=1 codec_decoder.cudnn_conv1d_pad_to_nc1d=1
+gpu decoder-tf32 60 "$main" --steps decoder --option codec_decoder.use_tf32=1
+ORT_ENABLE_XQA=0 gpu no-xqa 60 "$main" --steps one
 for other in $(cd "$skeletons" && ls | tail -n +2); do
   gpu "one-$other" 60 "$other" --steps one
 done
