@@ -68,8 +68,8 @@ class _Rewrite:
     def reads(self, sizes: dict[str, int], shapes: dict[str, list[int]], width: int) -> list[onnx.NodeProto]:
         """From the buffer to each row's tensors.
 
-        Not by `Split`, whose CUDA kernel copies a table as long as the row from the host for parts of unlike sizes. ONNX
-        Runtime makes one of slices that leave nothing out, and so the end of a row is read by none.
+        Not by `Split`, whose CUDA kernel copies a table as long as the row from the host for parts of unlike sizes.
+        ONNX Runtime makes one of slices that leave nothing out, and so none reads the end of a row.
         """
         nodes = [
             helper.make_node("Gather", [PAST_STATES, READ_PLACE], ["past.chunks"], axis=0),
