@@ -12,11 +12,11 @@ from server.engine.prompt import PromptBuilder
 from server.engine.tokenizer import TextTokenizer
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder
-from server.graphs.cuda.codec_decoder import PAST_STATES, PooledCodecDecoder
+from server.graphs.cuda.codec_decoder import PAST_STATES, READ_PLACE, PooledCodecDecoder
 from server.graphs.cuda.memory import DeviceMemory
 from server.graphs.memory import HostMemory
 from server.graphs.pages import MappedTable, give_back_mapped, trim_heap, use_huge_pages
-from server.graphs.session import CUDA_PRECISIONS, Chosen, Session, open_session
+from server.graphs.session import Chosen, Session, open_session
 from server.graphs.talker import Talker
 from server.manifest import (
     CODEC_TABLE,
@@ -97,7 +97,8 @@ def open_on(
     memory = HostMemory() if device == "cpu" else DeviceMemory(sessions["talker"], device)
     talker = Talker(sessions["talker"], manifest.sizes, slots, memory)
     decoder_session, samples_per_frame = sessions["codec_decoder"], manifest.sizes.codec.samples_per_frame
-    pooled, kept = manifest.precision in CUDA_PRECISIONS, MOST_HELD if manifest.clones else 0
+    pooled = PAST_STATES in {value.name for value in decoder_session.get_inputs()}
+    kept = MOST_HELD if manifest.clones else 0
     bundle = OpenBundle(
         manifest=manifest,
         provider=device,
@@ -130,8 +131,8 @@ def _check_graphs(folder: Path, manifest: Manifest, sessions: Mapping[str, Sessi
                 f"{folder.name}: {graph.file} has other inputs or outputs than its manifest gives the graph {name}; "
                 "convert the checkpoint again"
             )
-    pooled = PAST_STATES in {value.name for value in sessions["codec_decoder"].get_inputs()}
-    if pooled != (manifest.precision in CUDA_PRECISIONS):
+    decoder_inputs = {value.name for value in sessions["codec_decoder"].get_inputs()}
+    if READ_PLACE in decoder_inputs and PAST_STATES not in decoder_inputs:
         raise BundleError(
             f"{folder.name}: {manifest.graphs['codec_decoder'].file} keeps its states as another version does; "
             "convert the checkpoint again"

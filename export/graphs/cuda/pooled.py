@@ -41,7 +41,7 @@ def pool_states(model: onnx.ModelProto) -> None:
         raise ValueError(f"carried tensors whose shapes are not fixed: {', '.join(unfixed)}")
     sizes = {name: prod(shape) for name, shape in shapes.items()}
     total = sum(sizes.values())
-    chunks = -(-total // CHUNK)
+    chunks = total // CHUNK + 1  # the last one is never full, as `_Rewrite.reads` wants it
     rewrite = _Rewrite(graph)
 
     reads = rewrite.reads(sizes, shapes, chunks * CHUNK)
@@ -69,6 +69,7 @@ class _Rewrite:
         """From the buffer to each row's tensors.
 
         Not by `Split`, whose CUDA kernel copies a table as long as the row from the host for parts of unlike sizes.
+        ONNX Runtime makes one of slices that leave nothing out, and so none reads the end of a row.
         """
         nodes = [
             helper.make_node("Gather", [PAST_STATES, READ_PLACE], ["past.chunks"], axis=0),
@@ -79,27 +80,25 @@ class _Rewrite:
             nodes += self._part(start, start + size, f"past.{name}.flat")
             nodes.append(self._reshaped(f"past.{name}.flat", f"past.{name}", [-1, *shapes[name]]))
             start += size
-        if start < width:
-            nodes += self._part(start, width, "past.rest")
         return nodes
 
     def writes(self, sizes: dict[str, int], chunks: int) -> list[onnx.NodeProto]:
         """From each row's next tensors to the buffer."""
         nodes = [self._reshaped(f"next.{name}", f"next.{name}.flat", [-1, size]) for name, size in sizes.items()]
         flat = [f"next.{name}.flat" for name in sizes]
-        if sum(sizes.values()) < chunks * CHUNK:
-            flat.append("past.rest")  # what fills the last chunk up goes round
         while len(flat) > 1:
             groups = [flat[first : first + MOST_JOINED] for first in range(0, len(flat), MOST_JOINED)]
             flat = [f"{group[0]}.joined" if len(group) > 1 else group[0] for group in groups]
             pairs = zip(groups, flat, strict=True)
             nodes += [helper.make_node("Concat", group, [name], axis=1) for group, name in pairs if len(group) > 1]
         (rows,) = flat
+        pads = self._constant("next.pads", [0, 0, 0, chunks * CHUNK - sum(sizes.values())])
         # [place, 0] of each row and [0, chunk] of each chunk add up to all their indices, on the device.
         numbers = np.stack([np.zeros(chunks, np.int64), np.arange(chunks)], axis=1)
         return [
             *nodes,
-            self._reshaped(rows, "next.chunks", [-1, chunks, CHUNK]),
+            helper.make_node("Pad", [rows, pads], ["next.rows"]),
+            self._reshaped("next.rows", "next.chunks", [-1, chunks, CHUNK]),
             self._reshaped(WRITE_PLACE, "write_place.column", [-1, 1, 1]),
             helper.make_node("Mul", ["write_place.column", self._constant("place_unit", [[[1, 0]]])], ["place_index"]),
             helper.make_node("Add", ["place_index", self._constant("chunk_index", numbers[None])], ["write_index"]),

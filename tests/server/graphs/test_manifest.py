@@ -258,14 +258,6 @@ def test_a_graph_that_is_another_one(tmp_path: Path) -> None:
     assert "codec_decoder.onnx has other inputs or outputs than its manifest gives the graph talker" in message
 
 
-def test_a_codec_decoder_with_a_buffer_for_each_state(tmp_path: Path) -> None:
-    """As in bundles for a GPU of another version."""
-    folder = copy_of_random(tmp_path)
-    change(folder, "precision", "fp16")
-    message = error_of(lambda: open_bundle(folder, provider="cpu", threads=1, slots=1))
-    assert message.endswith("codec_decoder.onnx keeps its states as another version does; convert the checkpoint again")
-
-
 @pytest.mark.parametrize("name", ["w", "w" * 127, "w" * 200, "../secret", "gewichte_ä"])
 def test_external_data_is_found(tmp_path: Path, name: str) -> None:
     weights = helper.make_tensor("w", TensorProto.FLOAT, [2], [1.0, 2.0])

@@ -17,6 +17,7 @@ from server.graphs.code_predictor import forced_logits
 from server.graphs.cuda.memory import DeviceMemory
 from server.graphs.frame_state import Controls, RowOutput, control_buffer
 from server.graphs.session import CUDA_PROVIDER
+from server.manifest import BundleError
 from tests.closeness import assert_close
 from tests.unrolled import on_a_device, unrolled_frame
 
@@ -70,6 +71,13 @@ def test_a_bundle_on_cuda_speaks_as_on_the_cpu(folder: Path, cuda_on_host: list[
     assert sorted(cuda_on_host) == ["code_predictor", "codec_decoder", "talker"]
     for one, other in zip(samples(opened), expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_a_bundle_with_a_buffer_for_each_state_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As other versions have converted."""
+    monkeypatch.setattr("server.engine.bundle.PAST_STATES", "past.another")
+    with pytest.raises(BundleError, match="keeps its states as another version does; convert the checkpoint again"):
+        open_bundle(folder, provider="cpu", threads=1, slots=1)
 
 
 @pytest.fixture(scope="module", params=["short", "odd"])
