@@ -154,8 +154,8 @@ def _run(module: TorchTalker | CodePredictorStep, x: Tensor) -> Tensor:
     rows, length, _ = x.shape
     total = torch.tensor([length], dtype=torch.int32)
     past = empty_caches(module.sizes, rows, length)
-    hidden, _ = module.model(x, past, total.expand(rows) - 1, total, module.cos, module.sin)
-    normed: Tensor = module.model.norm(hidden)
+    hidden, delta, _ = module.model(x, past, total.expand(rows) - 1, total, module.cos, module.sin)
+    normed: Tensor = module.model.norm(hidden + delta)
     return normed
 
 

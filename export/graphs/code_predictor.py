@@ -118,8 +118,8 @@ class CodePredictorStep(nn.Module):
     ) -> tuple[Tensor, ...]:
         x = self.small_to_mtp_projection(inputs_embeds)
         total = (step + 2).int().reshape(1)
-        x, present = self.model(x, past, total.expand(x.size(0)) - 1, total, self.cos, self.sin)
-        logits = self.model.norm(x[:, -1]) @ self.heads.index_select(0, step.reshape(1))[0]
+        x, delta, present = self.model(x, past, total.expand(x.size(0)) - 1, total, self.cos, self.sin)
+        logits = self.model.norm((x + delta)[:, -1]) @ self.heads.index_select(0, step.reshape(1))[0]
         code = torch.where(forced < 0, draw(logits, temperature, top_k, top_p, uniform), forced)
         embedding = nn.functional.embedding(code + step * self.codes, self.embeddings)
         return code, embedding, logits, *present

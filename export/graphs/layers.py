@@ -210,7 +210,7 @@ class DecoderStack(nn.Module):
 
     def forward(
         self, x: Tensor, past: list[Tensor], last: Tensor, total: Tensor, cos: Tensor, sin: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Run the stack.
 
         Args:
@@ -221,7 +221,8 @@ class DecoderStack(nn.Module):
             cos: rotary table `[positions, head_dim / 2]`; `sin` likewise.
 
         Returns:
-            Hidden states before the final norm `[rows, new, hidden_size]`, and the caches.
+            Two tensors `[rows, new, hidden_size]` that sum up to the hidden states before the final norm, and the
+            caches.
         """
         x = as_type(x, self.norm.weight.dtype)
         present: list[Tensor] = []
@@ -229,7 +230,7 @@ class DecoderStack(nn.Module):
         for index, layer in enumerate(self.layers):
             x, delta, key, value = layer(x, delta, (past[2 * index], past[2 * index + 1]), last, total, cos, sin)
             present += [key, value]
-        return x + as_type(delta, x.dtype), present
+        return x, as_type(delta, x.dtype), present
 
 
 def cache_axes(direction: str, num_layers: int) -> dict[str, dict[int, str]]:

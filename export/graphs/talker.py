@@ -55,15 +55,17 @@ class Talker(nn.Module):
     def forward(
         self, inputs_embeds: Tensor, lengths: Tensor, total_length: Tensor, past: list[Tensor]
     ) -> tuple[Tensor, ...]:
-        x, present = self.model(inputs_embeds, past, lengths - 1, total_length, self.cos, self.sin)
-        hidden = as_type(self.model.norm(self._last(x, lengths)), torch.float32)
+        x, delta, present = self.model(inputs_embeds, past, lengths - 1, total_length, self.cos, self.sin)
+        hidden = as_type(self._normed(x, delta, lengths), torch.float32)
         return self.codec_head(hidden), hidden, *present
 
-    def _last(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Each row's last new position; a first prompt may be padded on the right."""
+    def _normed(self, x: Tensor, delta: Tensor, lengths: Tensor) -> Tensor:
+        """The final norm of `x + delta` at each row's last new position; a first prompt may be padded on the right."""
+        x = x + delta
         end = lengths.long().clamp(max=x.size(1)) - 1
         last = x.gather(1, end[:, None, None].expand(-1, 1, self.sizes.hidden_size))
-        return last[:, 0]
+        normed: Tensor = self.model.norm(last[:, 0])
+        return normed
 
 
 class TalkerOnnxConfig(GraphConfig):

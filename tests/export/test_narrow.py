@@ -216,3 +216,19 @@ def test_an_fp16_bundle_speaks_on_the_cpu(bundle_of: Callable[..., Path]) -> Non
 def test_a_bf16_bundle_says_that_it_needs_cuda(bundle_of: Callable[..., Path]) -> None:
     with pytest.raises(BundleError, match=r"is bf16.*--precision int8"):
         open_bundle(bundle_of("short", "bf16"), provider="cpu", threads=1, slots=1)
+
+
+def test_a_later_step_adds_few_kernels_to_its_layers(folder: Path) -> None:
+    """Each costs a GPU about as much as the smallest product, in each of a frame's steps."""
+    graph = onnx.load(folder / "code_predictor.onnx", load_external_data=False).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    kinds: Counter[str] = Counter()
+    for node in graph.node:
+        if {name for name in node.input if name} <= constant:
+            constant |= set(node.output)
+        elif node.name.endswith(".2") and "/layers." not in node.name:
+            kinds[node.op_type] += 1
+    views = {"Reshape", "Squeeze", "Unsqueeze"}
+    assert sum(count for kind, count in kinds.items() if kind not in views) <= 23, kinds
+    assert kinds["CumSum"] == 2, "within blocks and across them"
+    assert "ReduceMax" not in kinds

@@ -112,9 +112,9 @@ class DeviceStep(CodePredictorStep):
         projection = self.small_to_mtp_projection
         if isinstance(projection, nn.Linear):
             inputs_embeds = as_type(inputs_embeds, projection.weight.dtype)
-        x, present = self.model(projection(inputs_embeds), past, last, total, self.cos, self.sin)
-        hidden = self.model.norm(x[:, -1])
-        logits = as_type(hidden, head.dtype) @ head
+        x, delta, present = self.model(projection(inputs_embeds), past, last, total, self.cos, self.sin)
+        hidden, _ = self.model.norm.add(x, delta)  # sum and norm are one kernel
+        logits = as_type(hidden[:, -1], head.dtype) @ head
         drawn = draw_of_all(logits, self.codes, temperature, last_rank, top_p, uniform)
         code = torch.where(is_drawn, drawn, forced)
         return code, nn.functional.embedding(code, table), logits, *present
@@ -227,6 +227,9 @@ def stored(name: str, tensor: Tensor) -> TensorProto:
 def _step(step: onnx.GraphProto, index: int) -> Iterator[onnx.NodeProto]:
     """The step's nodes, its own values renamed, its inputs taken from the step before and from the frame."""
     computed = [node for node in step.node if node.op_type != "Constant"]
+    (last_position,) = [
+        node for node in computed if node.op_type == "Gather" and [axis.i for axis in node.attribute] == [1]
+    ]
     names = {name: f"{name}.{index}" for node in computed for name in node.output if name}
     names |= {name: f"{name}.column" for name in SHARED}
     names |= {name: f"{name}.{index}" for name in (*COLUMNS, "head", "table", "last", "total", "inputs_embeds")}
@@ -242,5 +245,7 @@ def _step(step: onnx.GraphProto, index: int) -> Iterator[onnx.NodeProto]:
         copy.name = f"{node.name}.{index}"
         copy.input[:] = [names.get(name, name) for name in node.input]
         copy.output[:] = [names.get(name, name) for name in node.output]
+        if index and node is last_position:  # the only one there is
+            copy = helper.make_node("Squeeze", [copy.input[0], "axis_1"], copy.output, copy.name)
         yield copy
     yield helper.make_node("Unsqueeze", [f"logits.{index}", "axis_1"], [f"logits.column.{index}"])

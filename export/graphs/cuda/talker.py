@@ -20,9 +20,10 @@ class DeviceTalker(Talker):
     def forward(  # type: ignore[override]
         self, inputs_embeds: Tensor, lengths: Tensor, total_length: Tensor, last: Tensor, past: list[Tensor]
     ) -> tuple[Tensor, ...]:
-        x, present = self.model(inputs_embeds, past, lengths - 1, total_length, self.cos, self.sin)
-        end = x.gather(1, last[:, None, None].expand(-1, 1, self.sizes.hidden_size))[:, 0]
-        hidden = as_type(self.model.norm(end), torch.float32)
+        x, delta, present = self.model(inputs_embeds, past, lengths - 1, total_length, self.cos, self.sin)
+        normed, _ = self.model.norm.add(x, delta)  # of all positions: sum and norm are one kernel
+        end = normed.gather(1, last[:, None, None].expand(-1, 1, self.sizes.hidden_size))
+        hidden = as_type(end[:, 0], torch.float32)
         return self.codec_head(hidden), hidden, *present
 
 
