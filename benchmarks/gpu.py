@@ -180,8 +180,13 @@ def _one(folder: Path, device: Chosen, options: argparse.Namespace) -> Lines:
     yield "opened and tried out", f"{time.perf_counter() - start:.1f} s"
     watch = Stopwatch()
     timed = timed_bundle(opened, watch)
-    speak(opened, Synthesizer(opened), RAMP_FRAMES, 0)
-    run = speak(timed, Synthesizer(timed), options.frames, 1)
+    synthesizer = Synthesizer(timed)
+    start = time.perf_counter()
+    synthesizer.warm_up()
+    yield "warmed up", f"{time.perf_counter() - start:.1f} s"
+    speak(timed, synthesizer, RAMP_FRAMES, 0)
+    watch.seconds.clear()
+    run = speak(timed, synthesizer, options.frames, 1)
     codec = opened.manifest.sizes.codec
     audio = run.frames * codec.samples_per_frame / codec.sample_rate
     for name, seconds in watch.seconds.items():

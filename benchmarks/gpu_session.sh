@@ -19,7 +19,7 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 step() {
   local name=$1 seconds=$2 began=$SECONDS
   shift 2
-  [[ $name =~ ${ONLY:-.} ]] || return
+  [[ $name =~ ${ONLY:-.} ]] || return 0
   echo "== $name"
   timeout -k 5 "$seconds" "$@" >"$results/$name.log" 2>&1
   local rc=$?
@@ -31,25 +31,29 @@ fill() { "$python" -m benchmarks.skeleton fill "$skeletons/$1" "$bundles/$1"; }
 gpu() { # NAME SECONDS BUNDLE OPTIONS...
   local name=$1 seconds=$2 bundle=$3
   shift 3
-  [ -d "$skeletons/$bundle" ] || return
+  [ -d "$skeletons/$bundle" ] || return 0
   [ -d "$bundles/$bundle" ] || { [[ $name =~ ${ONLY:-.} ]] && fill "$bundle"; }
   step "$name" "$seconds" "$python" -m benchmarks.gpu --provider "$provider" --bundle "$bundles/$bundle" "$@"
 }
-EAGER=(--option talker.enable_cuda_graph=0 code_predictor.enable_cuda_graph=0)
+EAGER=(--option talker.enable_cuda_graph=0 code_predictor.enable_cuda_graph=0 codec_decoder.enable_cuda_graph=0)
 
 step machine 20 bash -c 'nvidia-smi || true; nproc; free -g; '"$python"' -c "import onnxruntime as o, sys; print(sys.version, o.__version__, o.get_available_providers())"'
 main=$(cd "$skeletons" && ls | head -1)
 gpu placement 60 "$main" --steps placement
-gpu one-eager 60 "$main" --steps one "${EAGER[@]}" || failed=1
-gpu one-graphs 60 "$main" --steps one || [ -z "${failed:-}" ] || exit  # nothing runs: the time is better saved
-gpu launches 60 "$main" --steps launches
+gpu one 60 "$main" --steps one || exit  # nothing runs: the time is better saved
 gpu parity 120 "$main" --steps parity
+gpu rows 90 "$main" --steps rows --rows 8 32 64 128
 gpu decoder 60 "$main" --steps decoder
-gpu rows 90 "$main" --steps rows --rows 8 32 64
-gpu tuned 60 "$main" --steps one launches --entry ep.cuda.enable_gemm_auto_tune=1
-gpu decoder-tf32 60 "$main" --steps decoder --option codec_decoder.use_tf32=1
-ORT_ENABLE_XQA=0 gpu no-xqa 60 "$main" --steps one
+gpu decoder-search 60 "$main" --steps decoder --option codec_decoder.cudnn_conv_algo_search=EXHAUSTIVE
 for other in $(cd "$skeletons" && ls | tail -n +2); do
   gpu "one-$other" 60 "$other" --steps one
+done
+gpu launches 60 "$main" --steps launches
+gpu tuned 60 "$main" --steps one --entry ep.cuda.enable_gemm_auto_tune=1
+ORT_ENABLE_XQA=0 gpu no-xqa 60 "$main" --steps one
+gpu eager 60 "$main" --steps one "${EAGER[@]}"
+gpu decoder-exact 60 "$main" --steps decoder --option codec_decoder.use_tf32=0
+for other in $(cd "$skeletons" && ls | tail -n +2); do
+  gpu "parity-$other" 90 "$other" --steps parity
 done
 rm -rf "$bundles"

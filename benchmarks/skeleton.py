@@ -32,7 +32,14 @@ LARGE = 1 << 18
 """Bytes from which on a tensor is drawn; smaller ones, such as norms, are kept."""
 PLAN = "skeleton.json"
 _EXAMINED = 1 << 16
-_ITEM_BYTES = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.BFLOAT16: 2, onnx.TensorProto.FLOAT16: 2}
+_ITEM_BYTES = {
+    onnx.TensorProto.FLOAT: 4,
+    onnx.TensorProto.BFLOAT16: 2,
+    onnx.TensorProto.FLOAT16: 2,
+    onnx.TensorProto.UINT8: 1,
+    onnx.TensorProto.INT8: 1,
+}
+"""Types of what may be drawn. Wider integers are places, and a kernel would write to whatever they name."""
 
 
 class Drawn(NamedTuple):
@@ -111,10 +118,9 @@ def _drawn_of_graph(path: Path) -> Iterator[Drawn]:
         for name, tensor in [*((tensor.name, tensor) for tensor in graph.initializer), *constants]:
             if tensor.data_location != onnx.TensorProto.EXTERNAL or name in rotary:
                 continue
-            info = ExternalDataInfo(tensor)
+            info, item = ExternalDataInfo(tensor), _ITEM_BYTES.get(tensor.data_type)
             start, size = int(info.offset or 0), int(info.length or 0)
-            if size >= LARGE:
-                item = _ITEM_BYTES.get(tensor.data_type, 1)
+            if size >= LARGE and item:
                 found[start] = Drawn(start, size, _levels(whole[start : start + size], item))
     return iter(sorted(found.values()))
 

@@ -267,7 +267,7 @@ def _codec_decoder(context: Conversion) -> None:
         context.notes += _what_is_slower(context.chosen)
         path = context.output / "codec_decoder.onnx"
     else:
-        config = CodecDecoderOnnxConfig(load())
+        config = CodecDecoderOnnxConfig(load().for_device() if narrowed else load())
         path = export_graph("codec_decoder", config, context.output, validate=context.validate)
     halve = context.checkpoint.codec_weights.in_halves(CodecDecoder.PREFIX)
     if narrowed or halve:

@@ -8,7 +8,7 @@ decoder carries every layer's past and equals the official decoder run over all 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -49,17 +49,23 @@ class SnakeBeta(nn.Module):
     """`x + sin(x * exp(alpha))^2 / exp(beta)` by channel (https://arxiv.org/abs/2006.08195).
 
     The squared sine has period pi and is even: `sin(pi r)^2 = t * polynomial(t)` with `t = r^2`, `r` in [-1/2, 1/2].
-    ONNX Runtime's `Sin` is scalar and runs on one core; these products run on all.
+    ONNX Runtime's `Sin` for CPUs is scalar and runs on one core; these products run on all.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.empty(channels))
         self.beta = nn.Parameter(torch.empty(channels))
+        self.by_sine = False
+        """Whether to trace into the sine itself: a GPU reads and writes all of `x` for each node, so that the fewest
+        are the fastest there."""
 
     def forward(self, x: Tensor, axis: int = 1) -> Tensor:
         """The norm of `x`, whose axis of channels is the last one, or the one before it."""
         shape = (-1, 1) if axis < x.ndim - 1 else (-1,)
+        if self.by_sine:
+            sine = torch.sin(x * self.alpha.exp().view(shape))
+            return x + sine * sine * (1.0 / (self.beta.exp() + SNAKE_EPSILON)).view(shape)
         turns = x * (self.alpha.exp() / math.pi).view(shape)
         r = turns - turns.round()
         t = r * r
@@ -157,6 +163,13 @@ class CodecDecoder(nn.Module):
     def blocks(self) -> list[Any]:
         """The upsampling blocks, or what stands for them; the first is `decoder[1]`."""
         return list(self.decoder)[1:-2]
+
+    def for_device(self) -> Self:
+        """Have the graph that is traced of it suit a GPU."""
+        for module in self.modules():
+            if isinstance(module, SnakeBeta):
+                module.by_sine = True
+        return self
 
     def states(self) -> list[StateSpec]:
         """The carried tensors, in the order in which `past` holds them."""

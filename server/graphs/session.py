@@ -23,7 +23,7 @@ CUDA_PROVIDER = "CUDAExecutionProvider"
 CUDA_OPTIONS = {
     "talker": {"enable_cuda_graph": "1", "use_tf32": "0"},
     "code_predictor": {"enable_cuda_graph": "1", "use_tf32": "0"},
-    "codec_decoder": {"enable_cuda_graph": "1", "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
+    "codec_decoder": {"enable_cuda_graph": "1", "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "1"},
 }
 """Options of the CUDA execution provider by graph
 (https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#configuration-options)."""
