@@ -31,7 +31,8 @@ from server.speech.progress import Patience, made
 from server.speech.request import DEFAULT, MAX_NAME_CHARS, SpeechRequest
 from server.speech.request_parsing import of_object
 from server.speech.service import SpeechService
-from server.text.live import Granularity, WholeCharacters
+from server.text.halves import whole_characters
+from server.text.live import Granularity
 from server.wyoming.events import EventError, read_event
 
 WIDTH = 2
@@ -212,7 +213,7 @@ class Conversation:
             await self._write(self._doors.info())
         elif Ping.is_type(event.type):
             text = Ping.from_event(event).text
-            await self._write(Pong(text=await asyncio.to_thread(_whole_characters, text) if text else text))
+            await self._write(Pong(text=await asyncio.to_thread(_sendable, text) if text else text))
         elif SelectProgram.is_type(event.type):
             name = _text_of(event, "name")
             if len(name) > MAX_NAME_CHARS:
@@ -332,10 +333,9 @@ def _text_of(event: Event, name: str) -> str:
     return value
 
 
-def _whole_characters(text: object) -> str | None:
-    """A text that can be sent: half a character, which JSON may hold, is replaced, and what is no text is left out."""
-    characters = WholeCharacters()
-    return characters.feed(text) + characters.end() if isinstance(text, str) else None
+def _sendable(text: object) -> str | None:
+    """A text that can be sent, with halves of characters, which JSON may hold, made whole; what is no text is left out."""
+    return whole_characters(text) if isinstance(text, str) else None
 
 
 def _milliseconds(size: int, rate: int) -> int:
