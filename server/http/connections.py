@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
@@ -197,7 +197,18 @@ class GuardedHttp(Http):
         """Answer an error outside a handler; after an incomplete head nothing more is read."""
         if self.stage is Stage.REQUEST:
             self.give_up_body()
-        await super().error_response(exception)
+        try:
+            await super().error_response(exception)
+        finally:
+            if self.protocol.conn_info.lost:
+                self._forget()
+
+    def _forget(self) -> None:
+        """Break the cycles that Sanic leaves of a request whose client has left, so that it is freed at once."""
+        self.response_func = None
+        for each in (self.request, self.response):
+            if each is not None:
+                each.stream = None
 
 
 class GuardedProtocol(HttpProtocol):
@@ -207,21 +218,30 @@ class GuardedProtocol(HttpProtocol):
 
     HTTP_CLASS = GuardedHttp
 
+    held: ExitStack
+    """What the request under way holds until it has ended."""
+
     def __init__(self, **named: Any) -> None:
         super().__init__(**named)
-        self.request_handler = self._handle
         self.since = self.loop.time()
         """Time of the event loop since which it waits for a request, or at which its request began to arrive."""
         self.unread = False
         """Whether its client may still be sending when the connection is closed."""
-        self.held = ExitStack()
-        """What the request under way holds until it has ended."""
         self.websocket: WebSocket | None = None
         """What the connection has become; all that it receives goes there."""
         self._lingering = False
         self._linger_end: asyncio.TimerHandle | None = None
         self._left = self.app.config.REQUEST_BUFFER_SIZE
         self._begun = False
+
+    @property
+    def request_handler(self) -> Callable[[Request], Awaitable[None]]:
+        """What Sanic has a request handled by; kept as an attribute, as Sanic would, it would be a cycle of garbage."""
+        return self._handle
+
+    @request_handler.setter
+    def request_handler(self, handler: object) -> None:
+        """Sanic sets its own, which `_handle` calls."""
 
     @property
     def is_spare(self) -> bool:
@@ -252,6 +272,8 @@ class GuardedProtocol(HttpProtocol):
         self.app.ctx.connections.discard(self)
         if self.websocket is not None:
             self.websocket.lose()
+        if self.transport is not None:
+            _break_cycles(self.transport)
         self.app.ctx.turns.call(partial(super().connection_lost, exc))
 
     def data_received(self, data: bytes) -> None:
@@ -293,12 +315,24 @@ class GuardedProtocol(HttpProtocol):
             self.transport.abort()
 
     async def _handle(self, request: Request) -> None:
-        with self.held:
+        with ExitStack() as self.held:
             await self.app.handle_request(request)
         http = cast(GuardedHttp, self.http)
         if http.stage is Stage.IDLE:
             await http.discard_body()
         self.since = self.loop.time()
+
+
+def _break_cycles(transport: asyncio.Transport) -> None:
+    """Let a transport that is closed be freed without the garbage collector, which holds up all threads.
+
+    asyncio's own refers to itself by methods that it keeps, and forgets them where it is closed (from Python 3.12 on),
+    but not where its client has reset the connection.
+    """
+    kept = vars(transport)
+    for name in ("_read_ready_cb", "_write_ready"):
+        if name in kept:
+            kept[name] = None
 
 
 def _full_answer() -> bytes:

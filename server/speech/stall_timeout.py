@@ -43,3 +43,4 @@ async def stall_timeout(progress: Callable[[], object], seconds: float) -> Async
             yield
         finally:
             next_check.cancel()
+            del check  # which refers to itself, so that only the garbage collector would free it
