@@ -22,6 +22,7 @@ from sanic.http import Http, Stage
 from sanic.http.http1 import HTTP_CONTINUE
 from sanic.models.server_types import ConnInfo
 from sanic.server import HttpProtocol
+from sanic.server.protocols.base_protocol import SanicProtocol
 
 from server.errors import TooManyConnectionsError
 from server.http import framing
@@ -200,21 +201,23 @@ class GuardedHttp(Http):
         try:
             await super().error_response(exception)
         finally:
-            if self.protocol.conn_info.lost:
+            exception.__traceback__ = None  # Sanic keeps the error in a frame to which this leads
+            if self.protocol.transport is None or self.protocol.transport.is_closing():
                 self._forget()
 
     def _forget(self) -> None:
         """Break the cycles that Sanic leaves of a request whose client has left, so that it is freed at once."""
-        self.response_func = None
+        self.response_func = None  # type: ignore[assignment]
         for each in (self.request, self.response):
             if each is not None:
                 each.stream = None
 
 
 class GuardedProtocol(HttpProtocol):
-    """Serves one connection."""
+    """Serves one connection, by a task that begins with its first byte: of what a connection costs that says nothing,
+    and of what the garbage collector has to look at as long as it is open, the task would be half."""
 
-    __slots__ = ("_begun", "_left", "_linger_end", "_lingering", "held", "since", "unread", "websocket")
+    __slots__ = ("_begun", "_end", "_left", "_lingering", "held", "since", "unread", "websocket")
 
     HTTP_CLASS = GuardedHttp
 
@@ -230,7 +233,8 @@ class GuardedProtocol(HttpProtocol):
         self.websocket: WebSocket | None = None
         """What the connection has become; all that it receives goes there."""
         self._lingering = False
-        self._linger_end: asyncio.TimerHandle | None = None
+        self._end: asyncio.TimerHandle | None = None
+        """When it is closed, while it says nothing or lingers."""
         self._left = self.app.config.REQUEST_BUFFER_SIZE
         self._begun = False
 
@@ -256,7 +260,9 @@ class GuardedProtocol(HttpProtocol):
     def connection_made(self, transport: Any) -> None:
         """Serve a new connection, or tell it that there are too many."""
         if self.app.ctx.connections.add(self):
-            super().connection_made(transport)  # type: ignore[no-untyped-call]
+            SanicProtocol.connection_made(self, transport)  # type: ignore[no-untyped-call]
+            self.recv_buffer = bytearray()
+            self._end = self.loop.call_later(self.keep_alive_timeout, self.close)
             return
         self.transport, self.conn_info = transport, ConnInfo(transport)
         self.connections.add(self)
@@ -266,15 +272,19 @@ class GuardedProtocol(HttpProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection that is closed, and end its request when it is its turn."""
-        if self._linger_end is not None:
-            self._linger_end.cancel()  # a timer keeps all of its connection in memory
+        if self._end is not None:
+            self._end.cancel()  # a timer keeps all of its connection in memory
         super().close()  # which ends Sanic's timer
         self.app.ctx.connections.discard(self)
         if self.websocket is not None:
             self.websocket.lose()
         if self.transport is not None:
             _break_cycles(self.transport)
-        self.app.ctx.turns.call(partial(super().connection_lost, exc))
+        lose = super().connection_lost
+        if self._task is None:
+            lose(exc)  # type: ignore[no-untyped-call]
+        else:
+            self.app.ctx.turns.call(partial(lose, exc))
 
     def data_received(self, data: bytes) -> None:
         """Take bytes that have arrived; a client that speaks TLS is disconnected."""
@@ -287,10 +297,18 @@ class GuardedProtocol(HttpProtocol):
         elif not self._begun and data.startswith(_TLS_HANDSHAKE):
             self.abort()
         else:
-            self._begun = True
+            self._begin()
             super().data_received(data)
             if self.is_spare and len(self.recv_buffer) > EARLY_BYTES and self.transport:
                 self.transport.pause_reading()
+
+    def _begin(self) -> None:
+        """Begin to serve, if it has not begun."""
+        if not self._begun:
+            self._begun = True
+            if self._end is not None:
+                self._end.cancel()
+            self._task = self.loop.create_task(self.connection_task())  # type: ignore[no-untyped-call]
 
     def close(self, timeout: float | None = None) -> None:
         """Close; if the client may still be sending, end our side first and go on receiving for a while."""
@@ -303,7 +321,7 @@ class GuardedProtocol(HttpProtocol):
                 self.abort()
                 return
             self.transport.resume_reading()
-            self._linger_end = self.loop.call_later(LINGER_SECONDS, self.close)
+            self._end = self.loop.call_later(LINGER_SECONDS, self.close)
         elif self.http is not None and self.http.stage is Stage.REQUEST:
             self.abort()  # Sanic cannot close it before there is a request
         else:

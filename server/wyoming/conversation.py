@@ -334,7 +334,7 @@ def _text_of(event: Event, name: str) -> str:
 
 
 def _sendable(text: object) -> str | None:
-    """A text that can be sent, with halves of characters, which JSON may hold, made whole; what is no text is left out."""
+    """A text that can be sent: halves of characters, which JSON may hold, are made whole. What is no text is None."""
     return whole_characters(text) if isinstance(text, str) else None
 
 

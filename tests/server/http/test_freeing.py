@@ -7,7 +7,7 @@ import gc
 import socket
 import struct
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from sanic import Request
 from sanic.response import HTTPResponse, text
 
 from server.engine.job import Job, Sampling
+from server.errors import BusyError
 from server.http.capacity import OpenConnections, Turns
 from server.http.connections import GuardedHttp, GuardedProtocol
 from server.http.error_answers import JsonErrors
@@ -43,6 +44,7 @@ SENT = {
     "what is answered": b"GET /answered HTTP/1.1\r\nhost: x\r\n\r\n",
     "what is not answered": b"GET /waits HTTP/1.1\r\nhost: x\r\n\r\n",
     "what is answered in part": b"GET /begins HTTP/1.1\r\nhost: x\r\n\r\n",
+    "what is refused when it has left": b"GET /refused HTTP/1.1\r\nhost: x\r\n\r\n",
     "what cannot be read": b"GET\r\n\r\n",
 }
 KEPT = (GuardedProtocol, GuardedHttp, Request, HTTPResponse, asyncio.Transport)
@@ -52,6 +54,13 @@ def kept() -> list[object]:
     return [each for each in gc.get_objects() if isinstance(each, KEPT)]
 
 
+class LateTurns(Turns):
+    """Lets what ends have its turn when others have had theirs."""
+
+    def call(self, act: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(0.05, super().call, act)
+
+
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("resets", [True, False], ids=["resets", "closes"])
 @pytest.mark.parametrize("sends", SENT)
@@ -59,7 +68,7 @@ def test_nothing_is_left_of_a_connection(sends: str, resets: bool) -> None:
     """Some 20 objects of each, and 30 where a request's client had left, waited for the collector. It took 12 ms for
     700 connections, while it could free none of those that were open."""
     app = test_sanic.make_app(error_handler=JsonErrors())
-    app.ctx.turns, app.ctx.connections = Turns(1), OpenConnections(100)
+    app.ctx.turns, app.ctx.connections = LateTurns(1), OpenConnections(100)
     begun: list[str] = []
 
     @app.get("/<what:str>")
@@ -70,6 +79,9 @@ def test_nothing_is_left_of_a_connection(sends: str, resets: bool) -> None:
         if what == "begins":
             response = await request.respond()
             await response.send("x")
+        if what == "refused":
+            await until(lambda: request.transport.is_closing(), "the client has left")
+            raise BusyError("there are too many")
         await asyncio.Event().wait()
         return None
 
@@ -82,7 +94,7 @@ def test_nothing_is_left_of_a_connection(sends: str, resets: bool) -> None:
             if sends in ("what is answered", "what is answered in part", "what cannot be read"):
                 client.setblocking(False)
                 await asyncio.get_running_loop().sock_recv(client, 1000)
-            elif sends == "what is not answered":
+            elif sends in ("what is not answered", "what is refused when it has left"):
                 await until(lambda: begun, "the request begins")
             if resets:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

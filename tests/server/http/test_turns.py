@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from sanic import Request, Sanic
+from sanic.response import HTTPResponse, text
 
 from server.audio.encoders import PcmEncoder
 from server.audio.pcm import Samples
@@ -213,6 +214,34 @@ def test_a_connection_that_is_closed_is_freed_at_once(app: Sanic[Any, Any]) -> N
             await until(lambda: not server.connections, "the connection is closed")
             gc.collect()
             assert not [kept for kept in gc.get_objects() if isinstance(kept, GuardedProtocol)]
+
+    run(test)
+
+
+def test_a_connection_that_says_nothing_costs_no_task_and_is_closed_in_time() -> None:
+    """700 of them were as many tasks, each with its coroutines and timers, to begin and to cancel in the event loop."""
+    app = test_sanic.make_app()
+    app.ctx.turns, app.ctx.connections = Turns(1), OpenConnections(100)
+    app.config.KEEP_ALIVE_TIMEOUT = 1
+
+    @app.get("/")
+    async def answer(request: Request) -> HTTPResponse:
+        return text("here")
+
+    async def test() -> None:
+        async with test_sanic.serving(app, GuardedProtocol) as (server, port):
+            before = asyncio.all_tasks()
+            clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+            await until(lambda: len(server.connections) == len(clients), "all are connected")
+            assert asyncio.all_tasks() == before
+            late = clients.pop()
+            late.sendall(request("/"))
+            late.setblocking(False)
+            assert (await asyncio.get_running_loop().sock_recv(late, 1000)).endswith(b"here")
+            for client in clients:
+                client.setblocking(False)
+                assert not await asyncio.get_running_loop().sock_recv(client, 1), "the server closes it"
+            late.close()
 
     run(test)
 
