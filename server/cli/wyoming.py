@@ -15,6 +15,7 @@ from server import config, log
 from server.cli.startup import CommandError, engine_loader, open_service, start_process
 from server.config import Settings
 from server.http import listening
+from server.http.rounds import new_event_loop
 from server.http.stop_signals import on_stop_signal
 from server.metrics import Metrics
 from server.models.pool_entry import Loader
@@ -56,7 +57,7 @@ def run_wyoming(settings: Settings, load: Loader) -> None:
                 await server.stop(settings.drain_seconds, at_once)
                 await pool.close()
 
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:  # as `on_stop_signal` needs
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(serve())
     log.event("stopped")
     if started.at_work:  # as for the command `serve`
