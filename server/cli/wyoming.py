@@ -76,7 +76,7 @@ def open_wyoming(
     if not all(importlib.util.find_spec(name) for name in ("wyoming", "zeroconf")):
         raise CommandError("the Wyoming protocol is not installed: pip install 'qwen3-tts-edge[wyoming]'")
     from server.wyoming.conversation import Doors, Limits
-    from server.wyoming.information import information
+    from server.wyoming.information import Information
     from server.wyoming.server import WyomingServer
 
     uri = settings.wyoming_uri or DEFAULT_URI
@@ -92,5 +92,5 @@ def open_wyoming(
         timeout=settings.request_timeout,
         text_chars=settings.max_input_chars,
     )
-    doors = Doors(service, metrics, lambda: information(service.pool.bundles, profiles, service.voices), limits)
+    doors = Doors(service, metrics, Information(service.pool.bundles, profiles, service.voices), limits)
     return WyomingServer(doors, sockets, announce=settings.wyoming_announce == "on")
