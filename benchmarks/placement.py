@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from server.graphs.cores import usable_cores
+from server.graphs.session import Chosen, open_session
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 KERNEL_TIME = "_kernel_time"
@@ -61,7 +61,7 @@ def check_placement(profile: Path, device: str) -> int:
     return len(placed)
 
 
-def profiled(graph: Path, device: str, feed: Mapping[str, Any]) -> int:
+def profiled(graph: Path, device: Chosen, feed: Mapping[str, Any]) -> int:
     """Run a graph once on `device` and `check_placement`.
 
     Args:
@@ -70,15 +70,7 @@ def profiled(graph: Path, device: str, feed: Mapping[str, Any]) -> int:
         feed: inputs by name: arrays, or ORT values for what NumPy has no type for.
     """
     with TemporaryDirectory() as folder:
-        options = ort.SessionOptions()
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder, "profile"))
-        options.log_severity_level = 3
-        options.intra_op_num_threads = usable_cores()
-        if device == "cuda":
-            ort.preload_dlls()
-        providers = [PROVIDERS[device], *([PROVIDERS["cpu"]] if device != "cpu" else [])]
-        session = ort.InferenceSession(str(graph), options, providers=providers)
+        session = open_session(graph, device, 0, Path(folder, "profile"))
         values = {n: ort.OrtValue.ortvalue_from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in feed.items()}
         session.run_with_ort_values([output.name for output in session.get_outputs()], values)
         return check_placement(Path(session.end_profiling()), device)

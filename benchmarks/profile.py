@@ -24,6 +24,7 @@ from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder, CodecState
 from server.graphs.frame_state import Controls, FrameState, control_buffer
 from server.graphs.memory import HostMemory
+from server.graphs.session import open_session
 from server.graphs.talker import Talker
 from server.manifest import Manifest, read_manifest
 
@@ -66,12 +67,7 @@ def node_times(folder: Path, name: str, rows: int, threads: int, past: int) -> d
     """How many nodes of a kind run for a codec frame of each row, and the milliseconds that they take together."""
     manifest = read_manifest(folder)
     with TemporaryDirectory() as temporary:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = threads, 3
-        options.enable_profiling, options.profile_file_prefix = True, str(Path(temporary, "profile"))
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        path = folder / manifest.graphs[name].file
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(folder / manifest.graphs[name].file, "cpu", threads, Path(temporary, "profile"))
         call, frames = calls(name, session, manifest, rows, past)
         for _ in range(RUNS):
             call()

@@ -15,6 +15,7 @@ from server import config, log
 from server.cli.startup import CommandError, engine_loader, open_service, start_process
 from server.config import Settings
 from server.http import listening
+from server.http.rounds import new_event_loop
 from server.http.stop_signals import on_stop_signal
 from server.metrics import Metrics
 from server.models.pool_entry import Loader
@@ -56,7 +57,7 @@ def run_wyoming(settings: Settings, load: Loader) -> None:
                 await server.stop(settings.drain_seconds, at_once)
                 await pool.close()
 
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:  # as `on_stop_signal` needs
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(serve())
     log.event("stopped")
     if started.at_work:  # as for the command `serve`
@@ -75,7 +76,7 @@ def open_wyoming(
     if not all(importlib.util.find_spec(name) for name in ("wyoming", "zeroconf")):
         raise CommandError("the Wyoming protocol is not installed: pip install 'qwen3-tts-edge[wyoming]'")
     from server.wyoming.conversation import Doors, Limits
-    from server.wyoming.information import information
+    from server.wyoming.information import Information
     from server.wyoming.server import WyomingServer
 
     uri = settings.wyoming_uri or DEFAULT_URI
@@ -91,5 +92,5 @@ def open_wyoming(
         timeout=settings.request_timeout,
         text_chars=settings.max_input_chars,
     )
-    doors = Doors(service, metrics, lambda: information(service.pool.bundles, profiles, service.voices), limits)
+    doors = Doors(service, metrics, Information(service.pool.bundles, profiles, service.voices), limits)
     return WyomingServer(doors, sockets, announce=settings.wyoming_announce == "on")

@@ -11,6 +11,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -296,11 +297,9 @@ class Job:
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
 
-        def notify() -> None:
-            try:
+        def notify() -> None:  # it must not know the job, which would be garbage then that only the collector frees
+            with suppress(RuntimeError):  # the loop has closed: nobody is left to tell
                 loop.call_soon_threadsafe(changed.set)
-            except RuntimeError:  # the loop has closed: nobody is left to tell
-                self._notify_consumer = None
 
         self._notify_consumer = notify
         while True:

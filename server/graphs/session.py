@@ -129,7 +129,7 @@ def cause_of(error: BaseException) -> Cause:
     return Cause(meaning, ProviderError if any(sign in text for sign in STRUCTURAL) else PassingError)
 
 
-def open_session(path: Path, provider: Chosen, threads: int) -> ort.InferenceSession:
+def open_session(path: Path, provider: Chosen, threads: int, profile: Path | None = None) -> ort.InferenceSession:
     """Open one graph.
 
     Args:
@@ -137,6 +137,8 @@ def open_session(path: Path, provider: Chosen, threads: int) -> ort.InferenceSes
         provider: execution provider of every node that has a kernel there.
         threads: of the CPU kernels; 0 is one for each core that this process may use, and no more than it has
             processors are started.
+        profile: how the name begins of the file to which ONNX Runtime writes what each node took, for benchmarks; the
+            session's `end_profiling` tells its whole name. None writes none.
 
     Raises:
         BundleError: ONNX Runtime cannot load the file.
@@ -148,6 +150,8 @@ def open_session(path: Path, provider: Chosen, threads: int) -> ort.InferenceSes
     options.intra_op_num_threads = thread_count(threads)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     # Each session has its own threads, which go on spinning for a while after a call and take the cores from the next
     # graph's: without this a frame takes up to three times as long.
     options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
@@ -22,6 +22,7 @@ from sanic.http import Http, Stage
 from sanic.http.http1 import HTTP_CONTINUE
 from sanic.models.server_types import ConnInfo
 from sanic.server import HttpProtocol
+from sanic.server.protocols.base_protocol import SanicProtocol
 
 from server.errors import TooManyConnectionsError
 from server.http import framing
@@ -197,31 +198,54 @@ class GuardedHttp(Http):
         """Answer an error outside a handler; after an incomplete head nothing more is read."""
         if self.stage is Stage.REQUEST:
             self.give_up_body()
-        await super().error_response(exception)
+        try:
+            await super().error_response(exception)
+        finally:
+            exception.__traceback__ = None  # Sanic keeps the error in a frame to which this leads
+            if self.protocol.transport is None or self.protocol.transport.is_closing():
+                self._forget()
+
+    def _forget(self) -> None:
+        """Break the cycles that Sanic leaves of a request whose client has left, so that it is freed at once."""
+        self.response_func = None  # type: ignore[assignment]
+        for each in (self.request, self.response):
+            if each is not None:
+                each.stream = None
 
 
 class GuardedProtocol(HttpProtocol):
-    """Serves one connection."""
+    """Serves one connection, by a task that begins with its first byte: of what a connection costs that says nothing,
+    and of what the garbage collector has to look at as long as it is open, the task would be half."""
 
-    __slots__ = ("_begun", "_left", "_linger_end", "_lingering", "held", "since", "unread", "websocket")
+    __slots__ = ("_begun", "_end", "_left", "_lingering", "held", "since", "unread", "websocket")
 
     HTTP_CLASS = GuardedHttp
 
+    held: ExitStack
+    """What the request under way holds until it has ended."""
+
     def __init__(self, **named: Any) -> None:
         super().__init__(**named)
-        self.request_handler = self._handle
         self.since = self.loop.time()
         """Time of the event loop since which it waits for a request, or at which its request began to arrive."""
         self.unread = False
         """Whether its client may still be sending when the connection is closed."""
-        self.held = ExitStack()
-        """What the request under way holds until it has ended."""
         self.websocket: WebSocket | None = None
         """What the connection has become; all that it receives goes there."""
         self._lingering = False
-        self._linger_end: asyncio.TimerHandle | None = None
+        self._end: asyncio.TimerHandle | None = None
+        """When it is closed, while it says nothing or lingers."""
         self._left = self.app.config.REQUEST_BUFFER_SIZE
         self._begun = False
+
+    @property
+    def request_handler(self) -> Callable[[Request], Awaitable[None]]:
+        """What Sanic has a request handled by; kept as an attribute, as Sanic would, it would be a cycle of garbage."""
+        return self._handle
+
+    @request_handler.setter
+    def request_handler(self, handler: object) -> None:
+        """Sanic sets its own, which `_handle` calls."""
 
     @property
     def is_spare(self) -> bool:
@@ -236,7 +260,9 @@ class GuardedProtocol(HttpProtocol):
     def connection_made(self, transport: Any) -> None:
         """Serve a new connection, or tell it that there are too many."""
         if self.app.ctx.connections.add(self):
-            super().connection_made(transport)  # type: ignore[no-untyped-call]
+            SanicProtocol.connection_made(self, transport)  # type: ignore[no-untyped-call]
+            self.recv_buffer = bytearray()
+            self._end = self.loop.call_later(self.keep_alive_timeout, self.close)
             return
         self.transport, self.conn_info = transport, ConnInfo(transport)
         self.connections.add(self)
@@ -246,13 +272,19 @@ class GuardedProtocol(HttpProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection that is closed, and end its request when it is its turn."""
-        if self._linger_end is not None:
-            self._linger_end.cancel()  # a timer keeps all of its connection in memory
+        if self._end is not None:
+            self._end.cancel()  # a timer keeps all of its connection in memory
         super().close()  # which ends Sanic's timer
         self.app.ctx.connections.discard(self)
         if self.websocket is not None:
             self.websocket.lose()
-        self.app.ctx.turns.call(partial(super().connection_lost, exc))
+        if self.transport is not None:
+            _break_cycles(self.transport)
+        lose = super().connection_lost
+        if self._task is None:
+            lose(exc)  # type: ignore[no-untyped-call]
+        else:
+            self.app.ctx.turns.call(partial(lose, exc))
 
     def data_received(self, data: bytes) -> None:
         """Take bytes that have arrived; a client that speaks TLS is disconnected."""
@@ -265,10 +297,18 @@ class GuardedProtocol(HttpProtocol):
         elif not self._begun and data.startswith(_TLS_HANDSHAKE):
             self.abort()
         else:
-            self._begun = True
+            self._begin()
             super().data_received(data)
             if self.is_spare and len(self.recv_buffer) > EARLY_BYTES and self.transport:
                 self.transport.pause_reading()
+
+    def _begin(self) -> None:
+        """Begin to serve, if it has not begun."""
+        if not self._begun:
+            self._begun = True
+            if self._end is not None:
+                self._end.cancel()
+            self._task = self.loop.create_task(self.connection_task())  # type: ignore[no-untyped-call]
 
     def close(self, timeout: float | None = None) -> None:
         """Close; if the client may still be sending, end our side first and go on receiving for a while."""
@@ -281,7 +321,7 @@ class GuardedProtocol(HttpProtocol):
                 self.abort()
                 return
             self.transport.resume_reading()
-            self._linger_end = self.loop.call_later(LINGER_SECONDS, self.close)
+            self._end = self.loop.call_later(LINGER_SECONDS, self.close)
         elif self.http is not None and self.http.stage is Stage.REQUEST:
             self.abort()  # Sanic cannot close it before there is a request
         else:
@@ -293,12 +333,24 @@ class GuardedProtocol(HttpProtocol):
             self.transport.abort()
 
     async def _handle(self, request: Request) -> None:
-        with self.held:
+        with ExitStack() as self.held:
             await self.app.handle_request(request)
         http = cast(GuardedHttp, self.http)
         if http.stage is Stage.IDLE:
             await http.discard_body()
         self.since = self.loop.time()
+
+
+def _break_cycles(transport: asyncio.Transport) -> None:
+    """Let a transport that is closed be freed without the garbage collector, which holds up all threads.
+
+    asyncio's own refers to itself by methods that it keeps, and forgets them where it is closed (from Python 3.12 on),
+    but not where its client has reset the connection.
+    """
+    kept = vars(transport)
+    for name in ("_read_ready_cb", "_write_ready"):
+        if name in kept:
+            kept[name] = None
 
 
 def _full_answer() -> bytes:

@@ -17,6 +17,7 @@ from server import log
 from server.http.capacity import limit_accept_errors
 from server.http.connections import GuardedProtocol
 from server.http.listening import BACKLOG
+from server.http.rounds import new_event_loop
 from server.http.stop_signals import on_stop_signal
 
 ACCEPTED_AT_A_TIME = 2
@@ -38,8 +39,7 @@ def serve(
     way have `drain_seconds` to finish, with `app.ctx.draining` set. A second signal ends both times: it sets the event
     `app.ctx.at_once`.
     """
-    # Sanic needs the selector's loop on Windows, where asyncio would choose another one.
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve_until_signal(app, sockets, on_listening, drain_seconds, delay_seconds))
 
 
@@ -76,7 +76,7 @@ class ServerThread:
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 runner.run(self._serve())
         except BaseException as error:
             if self._listens.done():

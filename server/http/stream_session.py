@@ -149,6 +149,7 @@ class Session:
         options = options_of(sent)
         if self._config is None or (request, options) != (self._config.request, self._config.options):
             live = options.split_granularity == "token"
+            await self._doors.service.voices.look()
             self._config = Config(request, options, self._doors.service.check(request, live=live))
 
     def _add(self, text: object, config: Config) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from server.audio.formats import AudioFormat
 from server.engine import prompt
 from server.text import markup
+from server.text.halves import whole_characters
 from server.text.lexicon import MAX_SAY_CHARS, MAX_WORD_CHARS
 from server.voices import profiles
 from server.voices.saved import MAX_TEXT_CHARS
@@ -29,12 +30,10 @@ r"""Matches a character that `str.strip` leaves; `\s` differs between Python and
 
 MAX_DIGITS = 1000
 """Characters of a number that is written as a string."""
-_SEARCHED_CHARS = 10_000
 
 _NONE = -1
 """What many programs send for a number that is not set."""
 _OTHER_FORMATS = {"ogg": "opus", "oga": "opus", "ogg_opus": "opus", "pcm16": "pcm", "pcm_s16le": "pcm"}
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _INTEGER = re.compile(r"\s*([+-]?[0-9]{1,400})(?:\.0*)?\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?\s*", re.ASCII)
 """Matches a number of bounded length, because Python reads 4300 digits at most. A decimal comma is not read, because
@@ -42,19 +41,8 @@ _NUMBER = re.compile(r"\s*[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:
 
 
 def _whole_characters(value: object) -> object:
-    """Replace half a character, which programs send that cut a text within an emoji, by U+FFFD.
-
-    A text is encoded faster than it is searched, which holds up all threads for as long as it takes, so that this is
-    done in pieces: a million halves took 150 ms.
-    """
-    if not isinstance(value, str):
-        return value
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        starts = range(0, len(value), _SEARCHED_CHARS)
-        return "".join(_LONE_SURROGATE.sub("\ufffd", value[start : start + _SEARCHED_CHARS]) for start in starts)
-    return value
+    """Make halves of characters whole, which programs send that cut a text within an emoji."""
+    return whole_characters(value) if isinstance(value, str) else value
 
 
 def _number(value: object) -> object:

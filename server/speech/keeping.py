@@ -150,6 +150,7 @@ class Keeper:
             ApiError: as for `SpeechService.start`.
         """
         service = self._service
+        await service.voices.look()
         designed = self._check(order, upload, caller)
         bundle = self._base(order.model)
         text = None if order.x_vector_only_mode else order.ref_text

@@ -19,7 +19,8 @@ from server.speech.rendering import Speech
 from server.speech.request import SpeechRequest
 from server.speech.service import SpeechService
 from server.text import tags
-from server.text.live import Granularity, Splitter, WholeCharacters
+from server.text.halves import WholeCharacters
+from server.text.live import Granularity, Splitter
 from server.text.speakable import is_speakable
 
 LONG_CHARS = 1000

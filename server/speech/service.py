@@ -124,6 +124,7 @@ class SpeechService:
             BusyError: the engine's queue is full, or too many wait for the model.
         """
         self._check_length("input", request.input)
+        await self.voices.look()
         with self._opening(request) as opening:
             cloned, bundle = opening.cloned, opening.bundle
             planned = await self._prepare(request, bundle.manifest, cloned=cloned is not None)
@@ -148,6 +149,7 @@ class SpeechService:
         Raises:
             ApiError: as for `start`.
         """
+        await self.voices.look()
         with self._opening(request) as opening:
             cloned = opening.cloned
             planned = make_live_plan(
@@ -198,6 +200,8 @@ class SpeechService:
 
     def check(self, request: SpeechRequest, *, live: bool = False) -> str | None:
         """Check whether requests like this one could be spoken, whatever their text is.
+
+        Await `voices.look` before.
 
         Args:
             request: the request.

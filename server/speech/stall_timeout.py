@@ -24,22 +24,34 @@ async def stall_timeout(progress: Callable[[], object], seconds: float) -> Async
     if not seconds:
         yield
         return
-    loop = asyncio.get_running_loop()
-    seen, since = progress(), loop.time()
-    next_check: asyncio.TimerHandle
     async with asyncio.timeout(None) as timeout:
-
-        def check() -> None:
-            nonlocal seen, since, next_check
-            if (now := progress()) != seen:
-                seen, since = now, loop.time()
-            if loop.time() - since < seconds:
-                next_check = loop.call_later(seconds / _CHECKS, check)
-            else:
-                timeout.reschedule(loop.time())
-
-        next_check = loop.call_later(seconds / _CHECKS, check)
+        checks = _Checks(progress, seconds, timeout)
         try:
             yield
         finally:
-            next_check.cancel()
+            checks.end()
+
+
+class _Checks:
+    """Ends a timeout when there is no progress for too long; once they have ended, nothing refers to them."""
+
+    def __init__(self, progress: Callable[[], object], seconds: float, timeout: asyncio.Timeout) -> None:
+        self._progress, self._seconds, self._timeout = progress, seconds, timeout
+        self._loop = asyncio.get_running_loop()
+        self._seen, self._since = progress(), self._loop.time()
+        self._next = self._plan()
+
+    def _plan(self) -> asyncio.TimerHandle:
+        return self._loop.call_later(self._seconds / _CHECKS, self._check)
+
+    def _check(self) -> None:
+        if (now := self._progress()) != self._seen:
+            self._seen, self._since = now, self._loop.time()
+        if self._loop.time() - self._since < self._seconds:
+            self._next = self._plan()
+        else:
+            self._timeout.reschedule(self._loop.time())
+
+    def end(self) -> None:
+        """Check no more."""
+        self._next.cancel()

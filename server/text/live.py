@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import regex
 
+from server.text.halves import WholeCharacters
 from server.text.sentences import PROBE, UNSPACED, Boundary, cuts
 from server.text.tags import says_something
 
@@ -43,34 +44,6 @@ _TAG_CHARS = 300
 _OPENING = regex.compile(r"\s++[\p{Pi}\p{Ps}\"']++\Z")
 """What belongs to the unit that follows."""
 _LETTER = regex.compile(r"[\p{L}\p{N}]")
-WHOLE_AT_ONCE = 1000
-"""Characters in which halves are looked for at once."""
-
-
-class WholeCharacters:
-    """Puts together what has been cut within a surrogate pair."""
-
-    def __init__(self) -> None:
-        self._half = ""
-        """The first half of a pair that the second has not followed yet."""
-
-    def feed(self, text: str) -> str:
-        """Take in more of a text; returns what of it is whole by now.
-
-        Half a character is replaced by a call of Python, and all other threads wait until the last one of a piece is.
-        """
-        return "".join(self._whole(text[start : start + WHOLE_AT_ONCE]) for start in range(0, len(text), WHOLE_AT_ONCE))
-
-    def _whole(self, text: str) -> str:
-        text, self._half = self._half + text, ""
-        if text and "\ud800" <= text[-1] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-    def end(self) -> str:
-        """What stands for a half that nothing has followed."""
-        half, self._half = self._half, ""
-        return "\ufffd" if half else ""
 
 
 class Splitter:

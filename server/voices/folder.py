@@ -6,8 +6,10 @@ by several servers.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
+import math
 import os
 import re
 import sys
@@ -38,6 +40,8 @@ _WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _UNFINISHED_SECONDS = 600.0
 """A file that cannot be read and was written to so lately may be one that is still being copied: the folder's time does
 not tell when that has ended."""
+_LOOKED_SECONDS = 0.5
+"""For so long what `VoiceFolder.look` has found is what there is."""
 _UNSETTLED_SECONDS = 2.0
 """A folder that changed so lately is read again even if its time is the same, since clocks of file systems are coarse.
 """
@@ -63,6 +67,10 @@ class VoiceFolder:
         """By a file's name: what it was when it was read, and its voice, if it has one."""
         self._voices: Mapping[str, SavedVoice] = {}
         """By name in lower case."""
+        self._looked = -math.inf
+        """When `look` has found what there is, by `time.monotonic`."""
+        self.changes = 0
+        """How often something else was found there than before."""
 
     @property
     def keeps(self) -> bool:
@@ -72,6 +80,22 @@ class VoiceFolder:
     def reserve(self, is_reserved: Callable[[str], bool]) -> None:
         """Leave out voices whose names mean others, before any voice is asked for; files of such names are told."""
         self._is_reserved = is_reserved
+
+    async def look(self) -> None:
+        """Read in a thread what has changed; what is asked for right afterwards waits for no file.
+
+        To read 200 files anew takes 20 ms and more, and to see that none of so many has changed 2 ms, which is done
+        each time while the folder changes.
+        """
+        if self._path is None:
+            return
+        try:
+            settled = self._path.stat()
+        except OSError:
+            settled = None
+        if settled is None or _state(settled) != self._seen:
+            await asyncio.to_thread(self._read_again)
+        self._looked = time.monotonic()
 
     def voices(self, caller: str | None) -> list[SavedVoice]:
         """The voices that somebody may speak with, by name."""
@@ -123,10 +147,11 @@ class VoiceFolder:
             raise ValueError("the voice is too large to be kept")
         assert self._path is not None
         with self._lock:
+            self._read_again()
             self.check(voice.name, voice.facts.owner)
             _write_new(self._path / f"{voice.name}{SUFFIX}", content, voice.name)
             self._seen = None
-        self._refresh()
+        self._read_again()
 
     def remove(self, name: str, caller: str | None, *, by_operator: bool = False) -> None:
         """Delete a voice.
@@ -142,7 +167,7 @@ class VoiceFolder:
             OSError: the file cannot be removed.
         """
         with self._lock:  # else the name might be another voice's by the time that its file is removed
-            self._refresh()
+            self._read_again()
             voice = self._voices.get(name.strip().lower())
             if voice is None or not (by_operator or voice.visible(caller)):
                 raise UnknownVoiceError(f"there is no voice {name[:MAX_NAME_CHARS]} that was uploaded", param="voice")
@@ -153,9 +178,14 @@ class VoiceFolder:
             assert self._path is not None
             (self._path / f"{voice.name}{SUFFIX}").unlink(missing_ok=True)
             self._seen = None
-        self._refresh()
+        self._read_again()
 
     def _refresh(self) -> None:
+        """Read what has changed in the folder since it was read last, unless `look` has just done so."""
+        if time.monotonic() - self._looked > _LOOKED_SECONDS:
+            self._read_again()
+
+    def _read_again(self) -> None:
         """Read what has changed in the folder since it was read last."""
         if self._path is not None:
             with self._reading:  # else a slow thread might put back what it has found before another one
@@ -167,9 +197,10 @@ class VoiceFolder:
         except OSError as error:
             if self._voices:
                 log.event("voices_unreadable", level=logging.ERROR, reason=error.strerror)
+            self.changes += bool(self._files)
             self._seen, self._files, self._voices = None, {}, {}
             return
-        now = (found.st_mtime_ns, found.st_ino)
+        now = _state(found)
         if now == self._seen:
             return
         files = {}
@@ -185,6 +216,7 @@ class VoiceFolder:
             except (VoiceFileError, OSError) as error:
                 log.event("voice_left_out", level=logging.ERROR, file=path.name, reason=error)
                 files[path.name] = (state, None)
+        self.changes += files != self._files
         self._files = files
         self._voices = {voice.name.lower(): voice for _, voice in files.values() if voice is not None}
         clock = time.time()
@@ -198,6 +230,10 @@ class VoiceFolder:
         if self._is_reserved(voice.name):
             raise VoiceFileError(f"{voice.name} is a voice of the server itself, which goes before it")
         return voice
+
+
+def _state(folder: os.stat_result) -> tuple[int, int]:
+    return folder.st_mtime_ns, folder.st_ino
 
 
 def _write_new(path: Path, content: bytes, name: str) -> None:

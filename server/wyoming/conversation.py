@@ -11,7 +11,6 @@ and waits for no answer is told so, and put out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
 from wyoming.event import Event, Eventable, async_write_event
-from wyoming.info import Describe, Info, SelectProgram
+from wyoming.info import Describe, SelectProgram
 from wyoming.ping import Ping, Pong
 from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, SynthesizeStop, SynthesizeStopped
 
@@ -31,8 +30,10 @@ from server.speech.progress import Patience, made
 from server.speech.request import DEFAULT, MAX_NAME_CHARS, SpeechRequest
 from server.speech.request_parsing import of_object
 from server.speech.service import SpeechService
-from server.text.live import Granularity, WholeCharacters
+from server.text.halves import whole_characters
+from server.text.live import Granularity
 from server.wyoming.events import EventError, read_event
+from server.wyoming.information import Information
 
 WIDTH = 2
 """Bytes of a sample."""
@@ -67,7 +68,7 @@ class Doors:
 
     service: SpeechService
     metrics: Metrics
-    info: Callable[[], Info]
+    information: Information
     limits: Limits
 
 
@@ -209,10 +210,10 @@ class Conversation:
 
     async def _take(self, event: Event) -> None:
         if Describe.is_type(event.type):
-            await self._write(self._doors.info())
+            await self._write(await self._doors.information.told())
         elif Ping.is_type(event.type):
             text = Ping.from_event(event).text
-            await self._write(Pong(text=await asyncio.to_thread(_whole_characters, text) if text else text))
+            await self._write(Pong(text=await asyncio.to_thread(_sendable, text) if text else text))
         elif SelectProgram.is_type(event.type):
             name = _text_of(event, "name")
             if len(name) > MAX_NAME_CHARS:
@@ -220,7 +221,7 @@ class Conversation:
             self._model = self._doors.service.pool.bundles.resolve(name).id
         elif SynthesizeStart.is_type(event.type):
             self._end_open()
-            self._open = self._text(event, in_chunks=True)
+            self._open = await self._text(event, in_chunks=True)
             self._queue(self._open)
         elif SynthesizeChunk.is_type(event.type):
             if self._open is not None and not self._open.failed:
@@ -228,15 +229,16 @@ class Conversation:
         elif SynthesizeStop.is_type(event.type):
             self._end_open()
         elif Synthesize.is_type(event.type) and self._open is None:
-            self._queue(self._text(event, in_chunks=False))
+            self._queue(await self._text(event, in_chunks=False))
 
-    def _text(self, event: Event, *, in_chunks: bool) -> _Text:
+    async def _text(self, event: Event, *, in_chunks: bool) -> _Text:
         """The text that an event begins; a plain one is whole."""
         voice = event.data.get("voice")
         named = voice if isinstance(voice, dict) else {}
         fields = {"voice": named.get("name"), "language": named.get("language") if not named.get("name") else None}
         granularity: Granularity = "sentence" if in_chunks else "none"
         most, rate = self._doors.limits.text_chars, ANY_RATE
+        await self._doors.service.voices.look()
         try:
             rate = self._doors.service.pool.bundles.resolve(self._model).manifest.sizes.codec.sample_rate
             request = of_object({"model": self._model, "input": ANY_TEXT, "response_format": "pcm", **fields})
@@ -320,9 +322,9 @@ class Conversation:
     async def _tell(self, error: ApiError) -> None:
         await self._write(Error(error.message, error.code))
 
-    async def _write(self, event: Eventable) -> None:
+    async def _write(self, event: Eventable | Event) -> None:
         async with asyncio.timeout(self._doors.limits.timeout or None):
-            await async_write_event(event.event(), self._writer)
+            await async_write_event(event if isinstance(event, Event) else event.event(), self._writer)
 
 
 def _text_of(event: Event, name: str) -> str:
@@ -332,10 +334,9 @@ def _text_of(event: Event, name: str) -> str:
     return value
 
 
-def _whole_characters(text: object) -> str | None:
-    """A text that can be sent: half a character, which JSON may hold, is replaced, and what is no text is left out."""
-    characters = WholeCharacters()
-    return characters.feed(text) + characters.end() if isinstance(text, str) else None
+def _sendable(text: object) -> str | None:
+    """A text that can be sent: halves of characters, which JSON may hold, are made whole. What is no text is None."""
+    return whole_characters(text) if isinstance(text, str) else None
 
 
 def _milliseconds(size: int, rate: int) -> int:

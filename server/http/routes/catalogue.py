@@ -83,6 +83,7 @@ def catalogue_routes(pool: EnginePool, listing: Listing) -> Blueprint:
         name, shape = request.args.get("model"), request.args.get("format", FORMATS[0])
         if shape not in FORMATS:
             raise InvalidRequestError(f"format must be one of {', '.join(FORMATS)}", param="format")
+        await listing.kept.look()
         voices, saved = listing.voices(request.ctx.caller, name)
         cards = [card_of(voice) for voice in saved]
         names = [voice.id for voice in voices]

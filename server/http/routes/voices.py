@@ -65,6 +65,7 @@ def voice_routes(keeper: Keeper, voices: VoiceFolder, limit: KeyLimit) -> Bluepr
     async def one_voice(request: Request, name: str) -> HTTPResponse:
         name = unquote(name)
         if request.method != "DELETE":
+            await voices.look()
             voice = voices.find(name, request.ctx.caller)
             if voice is None:
                 raise UnknownVoiceError("there is no voice of this name that was uploaded", param="voice")

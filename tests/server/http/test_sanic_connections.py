@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -16,6 +16,7 @@ from sanic.http.constants import HTTP
 from sanic.http.http1 import HTTP_CONTINUE
 from sanic.response import HTTPResponse, text
 from sanic.server import HttpProtocol
+from sanic.server.protocols.base_protocol import SanicProtocol
 
 from tests.server.http import test_sanic
 from tests.server.http.test_sanic import GET, ask, make_app, run, serving
@@ -58,9 +59,22 @@ class OwnProtocol(HttpProtocol):
     __slots__ = ()
     HTTP_CLASS = OwnHttp
 
-    def __init__(self, **named: Any) -> None:
-        super().__init__(**named)
-        self.request_handler = self.handle
+    @property
+    def request_handler(self) -> Callable[[Request], Awaitable[None]]:
+        return self.handle
+
+    @request_handler.setter
+    def request_handler(self, handler: object) -> None:
+        assert handler == self.app.handle_request
+
+    def connection_made(self, transport: Any) -> None:
+        SanicProtocol.connection_made(self, transport)
+        self.recv_buffer = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        assert self.keep_alive_timeout == self.app.config.KEEP_ALIVE_TIMEOUT
+        self._task = self._task or self.loop.create_task(self.connection_task())
+        super().data_received(data)
 
     async def handle(self, request: Request) -> None:
         await self.app.handle_request(request)

@@ -7,18 +7,21 @@ import asyncio.selector_events
 import errno
 import gc
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sanic import Request, Sanic
+from sanic.response import HTTPResponse, text
 
 from server.audio.encoders import PcmEncoder
 from server.audio.pcm import Samples
 from server.cli.startup import open_pool
 from server.config import Settings
 from server.http import lifecycle
+from server.http import rounds as rounds_of_loop
 from server.http.app import REQUESTS_A_ROUND, create_app
 from server.http.capacity import OpenConnections, Turns
 from server.http.connections import GuardedProtocol
@@ -215,6 +218,69 @@ def test_a_connection_that_is_closed_is_freed_at_once(app: Sanic[Any, Any]) -> N
             assert not [kept for kept in gc.get_objects() if isinstance(kept, GuardedProtocol)]
 
     run(test)
+
+
+def test_a_connection_that_says_nothing_costs_no_task_and_is_closed_in_time() -> None:
+    """700 of them were as many tasks, each with its coroutines and timers, to begin and to cancel in the event loop."""
+    app = test_sanic.make_app()
+    app.ctx.turns, app.ctx.connections = Turns(1), OpenConnections(100)
+    app.config.KEEP_ALIVE_TIMEOUT = 1
+
+    @app.get("/")
+    async def answer(request: Request) -> HTTPResponse:
+        return text("here")
+
+    async def test() -> None:
+        async with test_sanic.serving(app, GuardedProtocol) as (server, port):
+            before = asyncio.all_tasks()
+            clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+            await until(lambda: len(server.connections) == len(clients), "all are connected")
+            assert asyncio.all_tasks() == before
+            late = clients.pop()
+            late.sendall(request("/"))
+            late.setblocking(False)
+            assert (await asyncio.get_running_loop().sock_recv(late, 1000)).endswith(b"here")
+            for client in clients:
+                client.setblocking(False)
+                assert not await asyncio.get_running_loop().sock_recv(client, 1), "the server closes it"
+            late.close()
+
+    run(test)
+
+
+def test_few_connections_are_closed_in_a_round_when_their_clients_reset_them_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """700 of them were two rounds of the event loop, of 6 to 7 ms, in which nothing else had its turn."""
+    app = test_sanic.make_app()
+    app.ctx.turns, app.ctx.connections = Turns(1), OpenConnections(1000)
+    app.get("/")(lambda request: text(""))
+    rounds = 0
+    lost: list[int] = []
+    connection_lost = GuardedProtocol.connection_lost
+
+    def note(self: GuardedProtocol, error: Exception | None) -> None:
+        lost.append(rounds)
+        connection_lost(self, error)
+
+    monkeypatch.setattr(GuardedProtocol, "connection_lost", note)
+    monkeypatch.setattr(rounds_of_loop, "EVENTS_A_ROUND", 8)
+
+    async def test() -> None:
+        nonlocal rounds
+        async with test_sanic.serving(app, GuardedProtocol) as (server, port):
+            clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+            await until(lambda: len(server.connections) == len(clients), "all are connected")
+            for client in clients:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+            while len(lost) < len(clients):
+                await asyncio.sleep(0)
+                rounds += 1
+        assert max(lost.count(round_) for round_ in lost) <= 8
+
+    with asyncio.Runner(loop_factory=lifecycle.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(test(), PATIENCE_SECONDS))
 
 
 def test_a_client_that_has_reset_its_connection_is_no_error(

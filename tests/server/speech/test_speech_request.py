@@ -456,19 +456,3 @@ def test_few_of_many_errors_are_made(sent: dict[str, object]) -> None:
         assert tracemalloc.get_traced_memory()[1] < 3_000_000
     finally:
         tracemalloc.stop()
-
-
-def test_half_characters_are_replaced_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A million of them had been replaced at once in 150 ms, for which all threads waited."""
-    lengths: list[int] = []
-
-    class Noted:
-        @staticmethod
-        def sub(by: str, text: str) -> str:
-            lengths.append(len(text))
-            return "".join(by if "\ud800" <= sign <= "\udfff" else sign for sign in text)
-
-    monkeypatch.setattr(fields, "_LONE_SURROGATE", Noted)
-    assert of_object({"input": "a\ud800" * 50_000}).input == "a\ufffd" * 50_000
-    assert sum(lengths) == 100_000
-    assert max(lengths) <= 10_000

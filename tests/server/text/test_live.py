@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.text.live import MOST_HELD, WHOLE_AT_ONCE, Granularity, Splitter, WholeCharacters
+from server.text.live import MOST_HELD, Granularity, Splitter
 
 TEXT = (
     'Sure! Dr. Smith paid 3.14 dollars, and then he left for U.S. soil. "Why?" she asked. At 5 p.m. tomorrow: '
@@ -147,19 +147,3 @@ def test_any_text_is_taken_in_and_no_more_of_it_held_than_is_waited_for(
         splitter.settle()
     splitter.flush()
     assert not splitter.held
-
-
-def test_halves_of_characters_are_replaced_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred thousand of them had been replaced at once, for which all threads waited."""
-    lengths: list[int] = []
-    whole = WholeCharacters._whole
-
-    def noted(self: WholeCharacters, text: str) -> str:
-        lengths.append(len(text))
-        return whole(self, text)
-
-    monkeypatch.setattr(WholeCharacters, "_whole", noted)
-    characters = WholeCharacters()
-    text = "\ud83d\udc69" * 1500 + "\ud83da" * 2001 + "\ud83d"
-    assert characters.feed("a" + text) + characters.end() == "a" + "\U0001f469" * 1500 + "\ufffda" * 2001 + "\ufffd"
-    assert max(lengths) == WHOLE_AT_ONCE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -86,7 +87,7 @@ def test_a_name_that_has_become_anothers_meanwhile_is_not_deleted(tmp_path: Path
 
     folder._lock = cast(threading.Lock, Late())
     with pytest.raises(UnknownVoiceError):
-        folder.remove("anna", "me")
+        folder.remove("anna", None)
     assert folder.find("anna", "you")
 
 
@@ -301,3 +302,40 @@ def test_a_name_with_more_than_a_name_is_no_voice(name: str, tmp_path: Path) -> 
     assert folder.find(name, None) is None
     with pytest.raises(ValueError, match="name"):
         voice(name)
+
+
+def test_what_has_been_looked_for_is_found_without_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 files that had come were read by the event loop for 17 ms and more, and asked for by each request for 2 ms
+    while the folder changed."""
+    read: list[bool] = []
+    read_folder = VoiceFolder._read
+
+    def note(self: VoiceFolder, folder: Path) -> None:
+        read.append(threading.current_thread() is threading.main_thread())
+        read_folder(self, folder)
+
+    monkeypatch.setattr(VoiceFolder, "_read", note)
+    folder = VoiceFolder(tmp_path)
+
+    async def test() -> None:
+        await folder.look()
+        assert folder.find("anna", None) is None
+        assert not folder.voices(None)
+        (tmp_path / "anna.safetensors").write_bytes(write_voice(voice()))
+        await folder.look()
+        assert folder.find("anna", "me") is not None
+        assert [kept.name for kept in folder.all()] == ["anna"]
+        assert folder.changes == 1
+        os.utime(tmp_path, (1e9, 1e9))
+        os.utime(tmp_path / "anna.safetensors", (1e9, 1e9))
+        await folder.look()
+        assert len(read) == 3
+        await folder.look()
+        assert len(read) == 3, "a folder that is settled is not read again"
+
+    asyncio.run(test())
+    assert not any(read), "the event loop's thread reads nothing"
+    folder.remove("anna", None)
+    assert folder.find("anna", "me") is None, "what the server changes itself is known at once"
+    folder.add(voice())
+    assert folder.find("anna", "me") is not None

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -34,10 +35,13 @@ from zeroconf import ServiceStateChange
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
 from server.engine.reference import Reference
+from server.models.catalogue import Bundles, find
 from server.voices.folder import VoiceFolder
 from server.voices.saved import Facts, SavedVoice, Sizes
+from server.wyoming import information as module
 from server.wyoming.conversation import MOST_WAITING
 from server.wyoming.events import EVENT_BYTES
+from server.wyoming.information import Information
 from server.wyoming.server import SERVICE, WyomingServer, announce
 from tests.server.fakes import write_bundle
 from tests.server.running import FAKE, PATIENCE_SECONDS, RunningServer, run_server, wait_until
@@ -112,6 +116,40 @@ def test_it_describes_itself(server: RunningServer) -> None:
         assert Pong.from_event((await hear(client, Pong))[-1]).text == "x"
 
     talk(server, conversation)
+
+
+def test_what_it_tells_is_made_once_and_anew_when_something_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was made for each event, on the event loop: 6 ms of 200 voices, and 9 ms while their folder changed."""
+    write_bundle(tmp_path / "models", "base", model_type="base")
+    (tmp_path / "voices").mkdir()
+    kept = VoiceFolder(tmp_path / "voices")
+    information = Information(Bundles(find(tmp_path / "models"), None), {}, kept)
+    made: list[bool] = []
+    program = module._program
+
+    def note(*arguments: Any) -> Any:
+        made.append(threading.current_thread() is threading.main_thread())
+        return program(*arguments)
+
+    monkeypatch.setattr(module, "_program", note)
+
+    async def names() -> list[str]:
+        return [voice.name for voice in Info.from_event(await information.told()).tts[0].voices]
+
+    async def test() -> None:
+        assert await asyncio.gather(*(names() for _ in range(5))) == [[]] * 5
+        assert len(made) == 1
+        facts = Facts(name="anna", text=None, created=1, model="base", sizes=Sizes(hidden=4, groups=16, codebook=2048))
+        kept.add(SavedVoice(facts, Reference(np.ones(4, np.float32), None, None)))
+        assert await names() == ["anna"]
+        kept.remove("anna", None)
+        assert await names() == []
+        assert len(made) == 3
+
+    asyncio.run(test())
+    assert not any(made), "the event loop's thread makes nothing"
 
 
 def test_half_a_character_is_replaced(server: RunningServer) -> None:
