@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -46,7 +47,8 @@ class Mapping(NamedTuple):
 
 def mappings(folder: Path) -> list[Mapping]:
     """The files of a folder that are mapped; none where the system does not tell."""
-    return [mapping for mapping in _all_mappings() if Path(mapping.path).parent == folder.resolve()]
+    parent = str(folder.resolve())
+    return [mapping for mapping in _all_mappings() if os.path.dirname(mapping.path) == parent]
 
 
 def _all_mappings() -> list[Mapping]:
