@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -48,7 +47,7 @@ class Mapping(NamedTuple):
 def mappings(folder: Path) -> list[Mapping]:
     """The files of a folder that are mapped; none where the system does not tell."""
     parent = str(folder.resolve())
-    return [mapping for mapping in _all_mappings() if os.path.dirname(mapping.path) == parent]
+    return [mapping for mapping in _all_mappings() if mapping.path.rpartition("/")[0] == parent]
 
 
 def _all_mappings() -> list[Mapping]:
