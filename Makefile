@@ -149,38 +149,42 @@ $(VENV)/.made:
 	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
 		'Python 3.11 or newer is needed: make PYTHON=python3.11 ...')"
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PIP) install --upgrade pip
 	touch $@
 
-$(VENV)/.serve-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
+# What builds our own package is installed once: pip would do that for every build, in an environment of its own.
+$(VENV)/.builder: $(VENV)/.made
+	$(PIP) install $(LOCKED) --upgrade pip hatchling editables
+	touch $@
+
+$(VENV)/.serve-$(RUNTIME): $(VENV)/.builder pyproject.toml constraints.txt
 	$(ONE_RUNTIME)
-	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),formats,wyoming]'
+	$(PIP) install $(LOCKED) --no-build-isolation -e '.[$(RUNTIME),formats,wyoming]'
 	touch $@
 
-$(VENV)/.export-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
+$(VENV)/.export-$(RUNTIME): $(VENV)/.builder pyproject.toml constraints.txt
 	$(ONE_RUNTIME)
 	$(TORCH)
-	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),export]'
+	$(PIP) install $(LOCKED) --no-build-isolation -e '.[$(RUNTIME),export]'
 	touch $@
 
-$(VENV)/.docs: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) install $(LOCKED) -e '.[docs]'
+$(VENV)/.docs: $(VENV)/.builder pyproject.toml constraints.txt
+	$(PIP) install $(LOCKED) --no-build-isolation -e '.[docs]'
 	touch $@
 
 # What names an ONNX Runtime, or more than a test needs, is installed without its own dependencies.
 TEST_TOOLS := dashscope==2.0.2 faster-whisper==1.2.1 hibari-tts==0.2.1
 
-$(VENV)/.test-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
+$(VENV)/.test-$(RUNTIME): $(VENV)/.builder pyproject.toml constraints.txt
 	$(ONE_RUNTIME)
-	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),test]'
+	$(PIP) install $(LOCKED) --no-build-isolation -e '.[$(RUNTIME),test]'
 	$(PIP) install --no-deps $(TEST_TOOLS)
 	touch $@
 
 # The official package is the tests' oracle; what it pins and what it needs for its 25 Hz tokenizer stays away.
-$(VENV)/.dev-$(RUNTIME): $(VENV)/.made pyproject.toml constraints.txt
+$(VENV)/.dev-$(RUNTIME): $(VENV)/.builder pyproject.toml constraints.txt
 	$(ONE_RUNTIME)
 	$(TORCH)
-	$(PIP) install $(LOCKED) -e '.[$(RUNTIME),export,dev]'
+	$(PIP) install $(LOCKED) --no-build-isolation -e '.[$(RUNTIME),export,dev]'
 	$(PIP) install --no-deps qwen-tts==0.1.1 $(TEST_TOOLS)
 	touch $@
 

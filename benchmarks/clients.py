@@ -175,7 +175,7 @@ def watching(url: str, key: str | None, seen: Seen, listener: Ask | None = None)
 
 
 def _probe(pipe: Connection, url: str) -> None:
-    """Ask for `/livez` at fixed times until the pipe says so.
+    """Ask for `/livez` at fixed times, once at least, until the pipe says so.
 
     An answer that takes longer than until the next time makes the next question late; that one's time counts too.
     """
@@ -185,7 +185,7 @@ def _probe(pipe: Connection, url: str) -> None:
     _ask_livez(connection)
     pipe.send(None)
     seen, due, ended = Seen(), time.perf_counter(), 0.0
-    while not pipe.poll(max(0.0, due - time.perf_counter())):
+    while not seen.probes or not pipe.poll(max(0.0, due - time.perf_counter())):
         began = due if ended > due else time.perf_counter()
         _ask_livez(connection)
         ended = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -113,8 +114,9 @@ def convert(options: argparse.Namespace) -> None:
         OutputError: the bundle cannot be written where it should go.
         OSError, ValueError: the file of `--alphabet` cannot be read.
     """
-    from export.checkpoint import open_checkpoint
-    from export.output import bytes_needed, check_output, check_space, staged
+    with _loading():
+        from export.checkpoint import open_checkpoint
+        from export.output import bytes_needed, check_output, check_space, staged
 
     alphabet = _alphabet(options.alphabet)
     folder = Path(options.model).expanduser()
@@ -126,9 +128,10 @@ def convert(options: argparse.Namespace) -> None:
     check_space(output, bytes_needed(checkpoint))
 
     # Slow to import, and not needed to refuse a checkpoint.
-    from torch.jit._trace import TracerWarning
+    with _loading():
+        from torch.jit._trace import TracerWarning
 
-    from export.stages import STAGES, Conversion
+        from export.stages import STAGES, Conversion
 
     # The tracer warns of every length it meets; each graph is validated at other lengths than it was traced with.
     warnings.filterwarnings("ignore", category=TracerWarning)
@@ -178,8 +181,9 @@ def verify(options: argparse.Namespace) -> None:
         BundleError: the bundle is damaged or of another format.
         CheckpointError: the checkpoint cannot be had, or is not the one that the bundle was made of.
     """
-    from export.checkpoint import open_checkpoint
-    from export.stages import Conversion, check_bundle
+    with _loading():
+        from export.checkpoint import open_checkpoint
+        from export.stages import Conversion, check_bundle
     from server.graphs.checking import verify_files
     from server.manifest import read_manifest
 
@@ -246,6 +250,22 @@ def _report_parity(context: Conversion) -> None:
     every = [*parity["codes"].values(), *([recording] if recording else [])]
     if context.precision == "fp32" and any(codes["equal"] < codes["compared"] for codes in every):
         print("warning: this fp32 bundle does not give PyTorch's codes everywhere; please report it\n")
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Let no garbage be looked for while modules are loaded, nor among them later: torch and what it brings along are
+    many objects and none garbage, and every export of a graph collects.
+    """
+    loaded, was_on = len(sys.modules), gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if len(sys.modules) > loaded:
+            gc.freeze()
+        if was_on:
+            gc.enable()
 
 
 @contextmanager

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from server.manifest import TOKENIZER
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.running import REAL, RunningServer, run_server
 from tests.without_torch import FIXTURES, needs_torch
 
 if TYPE_CHECKING:
     from tests.conversions import Conversion
+
+gc.disable()  # until all tests are collected: it would look for garbage in what is loaded, for a second and more
 
 CLIENTS = Path(__file__).resolve().parent / "clients"
 
@@ -31,6 +34,7 @@ def pytest_collection_finish() -> None:
     quarter of a second where torch and all tests are looked through.
     """
     gc.freeze()
+    gc.enable()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 
@@ -68,23 +72,6 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
 
 @pytest.fixture(scope="session")
-def tokenizer_of(
-    checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """The tokenizer of a bundle of such a checkpoint, without the rest of it."""
-    from export.checkpoint import open_checkpoint
-    from export.tables import write_tokenizer
-
-    @cache
-    def write(shape: str) -> Path:
-        path = tmp_path_factory.mktemp("tokenizers") / "tokenizer.json"
-        write_tokenizer(open_checkpoint(str(checkpoint_of(shape))), path)
-        return path
-
-    return write
-
-
-@pytest.fixture(scope="session")
 def conversion_of(checkpoint_of: Callable[[str], Path]) -> Callable[..., Conversion]:
     """Convert such a checkpoint by the convert command, in fp32 if nothing else is asked for."""
     from tests.conversions import converted_shape
@@ -100,6 +87,12 @@ def conversion_of(checkpoint_of: Callable[[str], Path]) -> Callable[..., Convers
 def bundle_of(conversion_of: Callable[..., Conversion]) -> Callable[..., Path]:
     """Folder of the bundle of such a conversion."""
     return lambda shape, precision="fp32": conversion_of(shape, precision).bundle
+
+
+@pytest.fixture(scope="session")
+def tokenizer_of(bundle_of: Callable[..., Path]) -> Callable[[str], Path]:
+    """The tokenizer of such a bundle."""
+    return lambda shape: bundle_of(shape) / TOKENIZER
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,8 @@ class Mapping(NamedTuple):
 
 def mappings(folder: Path) -> list[Mapping]:
     """The files of a folder that are mapped; none where the system does not tell."""
-    return [mapping for mapping in _all_mappings() if Path(mapping.path).parent == folder.resolve()]
+    parent = str(folder.resolve())
+    return [mapping for mapping in _all_mappings() if mapping.path.rpartition("/")[0] == parent]
 
 
 def _all_mappings() -> list[Mapping]:

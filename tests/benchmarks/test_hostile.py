@@ -53,9 +53,9 @@ def test_attacks_have_names_of_their_own() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_the_whole_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LEAST_SECONDS", "QUIET_SECONDS", "TIDIED_SECONDS"):
+    for name in ("HEAD_START_SECONDS", "LEAST_SECONDS", "QUIET_SECONDS", "TIDIED_SECONDS"):
         monkeypatch.setattr(hostile, name, 0.001)
-    few_frames = ["--bundle", str(RANDOM_BUNDLE), "--frames", "25", "--threads", "1"]
+    few_frames = ["--bundle", str(RANDOM_BUNDLE), "--frames", "8", "--threads", "1"]
     hostile.main(["--only", "smuggling", "foreign_pages", "--seconds", "1", "--rounds", "2", *few_frames])
     out = capsys.readouterr().out
     assert "| 5 x 400 |" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import re
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 import export
 from export import stages
-from export.convert import main
+from export.convert import _loading, main
 from export.graphs import validation
 from export.graphs.files import with_subgraphs
 from export.publish import describe_graph
@@ -353,3 +354,12 @@ def test_weights_that_are_no_numbers_are_refused_before_the_work(
     odd = f"{tensor} in {file} has 1 of {tensors[tensor].numel()} values that are no finite numbers"
     assert odd in printed.err
     assert list(output.parent.iterdir()) == []
+
+
+def test_garbage_is_collected_again_once_modules_are_loaded() -> None:
+    for was_on in (False, True):
+        (gc.enable if was_on else gc.disable)()
+        with pytest.raises(ImportError), _loading():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() == was_on

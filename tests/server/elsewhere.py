@@ -1,5 +1,7 @@
 """`python -m tests.server.elsewhere SYSTEM MODULE ARGUMENTS`: runs a module of ours as if on another system.
 
+What stands behind each `THEN` are the arguments of a further run in the same process, unless the one before has failed.
+
 What Python, Sanic and psutil lack or do otherwise there is taken away or changed. Their own code for that system, and
 the system itself, cannot be had this way. Libraries are loaded before, since they look at the system when they are.
 """
@@ -18,6 +20,8 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +29,7 @@ from typing import Any
 import psutil
 
 SYSTEMS = ("win32", "darwin", "arm64")
+THEN = "THEN"
 NOWHERE = Path("/nowhere")
 PATHS_OF_LINUX = {
     "server.bench.report": ("CPU_INFO",),
@@ -139,8 +144,19 @@ def become(system: str) -> None:
         sys.platform = system
 
 
+def _runs(arguments: list[str]) -> Iterator[list[str]]:
+    for together, run in groupby(arguments, lambda argument: argument != THEN):
+        if together:
+            yield list(run)
+
+
 if __name__ == "__main__":
     _, system, module, *arguments = sys.argv
     become(system)
-    sys.argv[1:] = arguments
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    for run in list(_runs(arguments)) or [[]]:
+        sys.argv[1:] = run
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            if ended.code:
+                raise

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import pkgutil
+import re
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from server.bench import report
 from server.http.close_delimited import reset_at_close
 from tests.bundles import RANDOM_BUNDLE
 from tests.server.answers import GOOD
-from tests.server.elsewhere import BREAK, NOWHERE, PATHS_OF_LINUX, SYSTEMS
+from tests.server.elsewhere import BREAK, NOWHERE, PATHS_OF_LINUX, SYSTEMS, THEN
 from tests.server.fakes import write_bundle
 from tests.server.running import PATIENCE_SECONDS, ROOT, RunningServer, clean_environment, run_server, wait_until
 
@@ -129,16 +130,16 @@ def test_the_commands_work(system: str, tmp_path: Path) -> None:
     output = tmp_path / "hello.wav"
     said = run(system, "server", "say", "Hello.", "--exact-frames", "3", "-o", str(output))
     assert (said.returncode, output.stat().st_size > 190) == (0, True), said.stderr
-    listed = run(system, "server", "voices", PYTHONIOENCODING="cp1252", KW_VOICES_FILE=str(voices))
-    assert listed.returncode == 0, listed.stderr
-    assert "\\u6e29\\u67d4, ça va" in listed.stdout.decode("cp1252")
     measured = run(system, "server", "bench", "--frames", "2", "--requests", "1")
     assert measured.returncode == 0, measured.stderr
     assert ("not known on this system" in measured.stdout.decode()) == (system == "win32")
-    keys = str(tmp_path / "keys")
-    for action in (("new", "alice"), ("list",), ("revoke", "alice")):
-        done = run(system, "server", "keys", *action, KW_API_KEYS_FILE=keys)
-        assert done.returncode == 0, done.stderr
+    commands = ("voices", THEN, "keys", "new", "alice", THEN, "keys", "list", THEN, "keys", "revoke", "alice")
+    settings = {"KW_VOICES_FILE": str(voices), "KW_API_KEYS_FILE": str(tmp_path / "keys")}
+    listed = run(system, "server", *commands, PYTHONIOENCODING="cp1252", **settings)
+    assert listed.returncode == 0, listed.stderr
+    told = listed.stdout.decode("cp1252")
+    assert "\\u6e29\\u67d4, ça va" in told
+    assert len(re.findall(r"^alice\b", told, re.MULTILINE)) == 1, told
 
 
 @pytest.mark.parametrize(
