@@ -36,6 +36,7 @@ from server.graphs import session
 from server.graphs.cuda.views import BFLOAT16, FLOAT16, FLOAT32
 from server.graphs.frame_state import IDLE, control_buffer
 from server.graphs.session import Chosen, ProviderError, check_provider
+from server.graphs.talker import LAST
 from server.manifest import BundleError, Manifest, read_manifest
 
 PROMPT_ROOM = 128
@@ -98,8 +99,9 @@ def placement(folder: Path, manifest: Manifest, device: Chosen) -> int:
     }
     length = np.array([1], np.int32)
     embeds = np.zeros((1, 1, sizes.talker.hidden_size), np.float32)
-    last = np.zeros(1, np.int64)
-    talker = {"inputs_embeds": embeds, "lengths": length, "total_length": length, "last": last, **caches}
+    talker = {"inputs_embeds": embeds, "lengths": length, "total_length": length, **caches}
+    if LAST in {spec.name for spec in manifest.graphs["talker"].inputs}:
+        talker[LAST] = np.zeros(1, np.int64)
     groups, vocab_size = sizes.code_predictor.num_code_groups, sizes.talker.vocab_size
     predictor = {
         "controls": control_buffer([IDLE], [np.zeros(groups, np.float32)]),

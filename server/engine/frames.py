@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ Codes = NDArray[np.int64]
 
 
 class Frames:
-    """The talker and the code predictor at work on rows in neighbouring slots, in any order.
+    """The talker and the code predictor at work on rows, in any order; on the CPU in neighbouring slots.
 
     A row's logits and hidden state are in its slot from its first frame on. A row that is set back, or moved, has
     copies of them, which are brought there before its next frame.
@@ -34,8 +35,8 @@ class Frames:
     def __init__(self, talker: Talker, code_predictor: CodePredictor, sizes: Sizes, text_pad: Floats) -> None:
         self._talker, self._code_predictor = talker, code_predictor
         self._sizes, self._text_pad = sizes, text_pad
-        self._drawn: list[Row] = []
-        """The rows of the last frame."""
+        self._under_way: WeakSet[Row] = WeakSet()
+        """Rows that went on in the last frame, where they may take part in frames that they have no part in."""
         self._lengths = np.ones(talker.slots, np.int32)
         """Each slot's positions with the one that the talker is fed next."""
 
@@ -62,13 +63,11 @@ class Frames:
         return found
 
     def _keep_left_out(self, rows: Sequence[Row]) -> None:
-        """Copy what the slots of rows hold that were in the last frame and are not in this one, if they may take part
-        in it all the same."""
-        if self._talker.few_windows:
-            for row in self._drawn:
-                if row not in rows and not row.finished:
-                    self.keep(row)
-        self._drawn = list(rows)
+        """Copy what the slots of rows hold that were in the last frame and are not in this one."""
+        for row in self._under_way:
+            if row not in rows and not (row.finished or row.job.over):
+                self.keep(row)
+        self._under_way.clear()
 
     def _text_after(self, row: Row) -> Floats:
         """The text side of the position that the talker is fed after this frame of a row, `[hidden_size]`.
@@ -79,10 +78,15 @@ class Frames:
         return following[made] if made < len(following) else self._text_pad
 
     def _draw(self, rows: Sequence[Row], sent: dict[Row, tuple[Controls, Floats]]) -> list[Codes]:
-        first, stop = _window(rows)
-        controls = self._talker.state.idle(first, stop)
-        controls[[row.slot - first for row in rows]] = control_buffer(*zip(*(sent[row] for row in rows), strict=True))
+        state = self._talker.state
+        first, stop = state.window(*_window(rows))
+        controls = state.idle(first, stop)
+        # Of all rows in these slots, lest one that is not asked for have another frame than its own.
+        there = [row for row in sent if first <= row.slot < stop]
+        slots = [row.slot for row in there]
+        controls[np.array(slots) - first] = control_buffer(*zip(*(sent[row] for row in there), strict=True))
         self._lengths[first:stop] = controls[:, 0] + 1
+        state.held[slots] = self._lengths[slots]  # with the position that the talker is fed next
         codes = self._code_predictor.run(first, controls)
         return [codes[row.slot - first] for row in rows]
 
@@ -106,12 +110,14 @@ class Frames:
     def advance(self, rows: Sequence[Row]) -> None:
         """One talker step for rows that have a frame it has not seen.
 
-        A row between them that does not go on, since it has ended or was set back in this very frame, takes part all
+        A row among them that does not go on, since it has ended or was set back in this very frame, takes part all
         the same: one row more costs less than a second call. What is written behind its last position counts for
         nothing, and a row that was set back has a copy of its output.
         """
         for row, _ in batched_or_one_by_one(rows, self._advance):
             row.state = replace(row.state, length=row.state.length + 1, output=None, unseen=False)
+            if self._talker.idle_take_part:
+                self._under_way.add(row)
 
     def _advance(self, rows: Sequence[Row]) -> Sequence[Row]:
         first, stop = _window(rows)

@@ -15,6 +15,7 @@ from server.engine.prompt import Prompt
 from server.engine.rows import Row
 from server.engine.sampling import RowSampler
 from server.graphs.checking import verify_once
+from server.graphs.cuda.capture import without_recording
 from server.graphs.frame_state import RowOutput
 from server.graphs.session import CPU_LACKS, Cause, PassingError, Provider, cause_of, choose_provider
 from server.manifest import BundleError, Manifest, read_manifest
@@ -53,7 +54,9 @@ def open_bundle(
     verify_once(folder, manifest)
     if chosen == "cuda":
         try:
-            return _tried_out(open_on("cuda", folder, manifest, threads=threads, slots=slots, max_prompt=max_prompt))
+            bundle = open_on("cuda", folder, manifest, threads=threads, slots=slots, max_prompt=max_prompt)
+            with without_recording():  # recordings belong to a thread, and this one makes no speech
+                return _tried_out(bundle)
         except BundleError:
             raise
         except Exception as error:  # CUDA's and ONNX Runtime's share no base class

@@ -22,6 +22,10 @@ class QueueFull(RuntimeError):
     """No more jobs may wait."""
 
 
+Move = tuple[Row, int, Row | Prefill | None]
+"""A row, its new slot, and who is there now."""
+
+
 class Scheduler:
     """Waiting jobs, and prefills and rows under way, each in its slot.
 
@@ -199,8 +203,8 @@ class Scheduler:
         """Jobs whose text has not come yet, whether they have a row or not."""
         return [job for job in self._jobs() if job.starved and not job.over]
 
-    def moves(self, rows: Sequence[Row], *, to_front: bool = False) -> list[tuple[Row, int, Row | Prefill | None]]:
-        """The fewest moves that put these rows into neighbouring slots: the row, its new slot, and who is there now.
+    def moves(self, rows: Sequence[Row], *, to_front: bool = False) -> list[Move]:
+        """The fewest moves that put these rows into neighbouring slots.
 
         Args:
             rows: some of those under way.

@@ -5,10 +5,10 @@ It knows graphs and rows. It does not know who waits, who reads, or when to run:
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakSet
 
 import numpy as np
 
@@ -54,23 +54,30 @@ class Synthesizer:
         self._judge = Judge(self._frames, bundle.talker.sizes.max_positions, events or NoEvents())
         self._code_predictor, self._codec_decoder = bundle.code_predictor, bundle.codec_decoder
         self._primed = PrimedStates(bundle.codec_decoder)
+        self._alone: WeakSet[Prefill] = WeakSet()
+        """What could not be prefilled together."""
         self._decoder_thread = ThreadPoolExecutor(1, "codec-decoder") if bundle.overlaps_decoding else None
 
     def warm_up(self) -> None:
-        """Have a GPU record what frames of any number of rows are made of, before there is any.
+        """Have a GPU record what frames of any number of rows are made of, while no slot is in use.
 
         To be called by the thread that will make the frames: recordings belong to a thread.
         """
-        if not self._talker.few_windows:
+        if not self._talker.idle_take_part:
             return
         state, slots = self._talker.state, self._talker.slots
-        for stop in sorted({state.window(slot + 1) for slot in range(slots)}):
-            self._code_predictor.run(0, state.idle(0, stop))
-            self._talker.advance(0, stop, 1)
+        for first, stop in sorted({state.window(slot, slot + 1) for slot in range(slots)}):
+            self._code_predictor.run(first, state.idle(first, stop))
+            self._talker.advance(first, stop, 1)
             for frames in CHUNK_RAMP:
-                decode = functools.partial(self._decode_silence, stop, frames)
-                decode() if self._decoder_thread is None else self._decoder_thread.submit(decode).result()
-        state.held[:] = 0
+                self._beside(self._decode_silence, stop - first, frames)
+
+    def _beside(self, work: Callable[..., object], *arguments: object) -> None:
+        """Do what needs the codec decoder on its own thread, where there is one, and wait for it."""
+        if self._decoder_thread is None:
+            work(*arguments)
+        else:
+            self._decoder_thread.submit(work, *arguments).result()
 
     def _decode_silence(self, rows: int, frames: int) -> None:
         codes = np.zeros((rows, frames, self._manifest.sizes.codec.num_quantizers), np.int64)
@@ -89,21 +96,32 @@ class Synthesizer:
             return self._prefixes.positions(prefill)
         return 0 if prefill.job.prompt.spoken is None else PART_POSITIONS
 
-    def prefill_together(self, prefills: Sequence[Prefill]) -> None:
-        """Prefill the prompts of some jobs as few runs, where a run of several takes the time of one.
+    def prefill_together(self, prefills: Sequence[Prefill]) -> Sequence[Prefill]:
+        """Prefill the prompts of some jobs in one run, on a GPU, where that takes the time of one.
 
-        What is left, all of it if that fails, is for `prefill` to do.
+        What is left is for `prefill` to do: longer prompts, all but one group of neighbours, and that too if it fails.
+
+        Args:
+            prefills: the one that has waited longest comes first.
+
+        Returns:
+            Those whose prompts were prefilled.
         """
-        if not self._talker.few_windows:
-            return
-        for group in neighbours([prefill for prefill in prefills if _is_short(prefill)]):
-            try:
-                output = self._talker.prefill_together(group[0].slot, [each.job.prompt.embeddings for each in group])
-            except Exception as error:
-                log.warning("prompts are prefilled one by one, since together they fail: %s", error)
-                return
-            for prefill, logits, hidden in zip(group, *output, strict=True):
-                prefill.length, prefill.output = len(prefill.job.prompt), TalkerOutput(logits[None], hidden[None])
+        if not self._talker.idle_take_part:
+            return ()
+        short = [prefill for prefill in prefills if _is_short(prefill) and prefill not in self._alone]
+        group = next((group for group in neighbours(short) if short[0] in group), [])
+        if len(group) < 2:
+            return ()
+        try:
+            output = self._talker.prefill_together(group[0].slot, [each.job.prompt.embeddings for each in group])
+        except Exception as error:
+            log.warning("prompts are prefilled one by one, since together they fail: %s", error)
+            self._alone.update(group)
+            return ()
+        for prefill, logits, hidden in zip(group, *output, strict=True):
+            prefill.length, prefill.output = len(prefill.job.prompt), TalkerOutput(logits[None], hidden[None])
+        return group
 
     def prefill(self, prefill: Prefill) -> Row | None:
         """Prefill the next slice, or, behind the last one, decode the next part of the recording; the row, once that is
@@ -112,7 +130,7 @@ class Synthesizer:
         if prefill.remaining:
             prefill.output = self._prefixes.advance(prefill)
         elif job.prompt.spoken is not None:
-            primed.advance(job.prompt.spoken)
+            self._beside(primed.advance, job.prompt.spoken)
         codec = primed.state(job.prompt.spoken)
         if prefill.remaining or codec is None or prefill.output is None:
             return None
@@ -124,16 +142,15 @@ class Synthesizer:
         return Row(job, prefill.slot, state, RowSampler(job.sampling, job.seed, self._manifest))
 
     @property
-    def begins_in_front(self) -> bool:
-        """Whether a frame takes up all slots from the first one on, so that rows are best there."""
-        return self._talker.few_windows
+    def idle_take_part(self) -> bool:
+        """Whether rows may lie anywhere, as slots between them take part in frames; those in front are best then."""
+        return self._talker.idle_take_part
 
-    def scattered(self, rows: Sequence[Row]) -> bool:
-        """Whether the rows should be brought together: where they must, or take up many more slots than they need."""
-        if not rows or not self._talker.few_windows:
-            return bool(rows)
-        state, stop = self._talker.state, max(row.slot for row in rows) + 1
-        return state.window(stop) > MOST_SPREAD * state.window(len(rows))
+    def spread(self, rows: Sequence[Row]) -> bool:
+        """Whether rows that may lie anywhere take up many more slots than they need."""
+        state, last = self._talker.state, max(row.slot for row in rows)
+        (_, taken), (_, needed) = state.window(0, last + 1), state.window(0, len(rows))
+        return taken > MOST_SPREAD * needed
 
     def move(self, row: Row, slot: int, other: Row | Prefill | None) -> None:
         """Put a row into another slot; what is there, if anything, goes to the row's."""
@@ -164,7 +181,7 @@ class Synthesizer:
         Args:
             rows: in any order; where the bundle is on the CPU, in neighbouring slots.
         """
-        if not self._talker.few_windows:
+        if not self._talker.idle_take_part:
             check_neighbours(rows)
         drawn = self._frames.draw(rows)
         self._judge.codes(drawn)

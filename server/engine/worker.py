@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,10 @@ from server.engine.prefill import Prefill
 from server.engine.prompt import Layout, Prompt
 from server.engine.provider import open_bundle
 from server.engine.reference import Reference
-from server.engine.scheduler import Scheduler
+from server.engine.rows import Row
+from server.engine.scheduler import Move, Scheduler
 from server.engine.synthesizer import Synthesizer
-from server.graphs.session import Provider
+from server.graphs.session import Provider, cause_of
 from server.metrics import EngineEvents, NoEvents
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,8 @@ class Engine:
         max_queue: jobs that may wait beyond the rows under way, spare ones not counted.
         max_frames: codec frames that a row may make; None is as many as it has positions for.
         events: hears of what the engine does.
+
+    On a GPU it takes seconds to be made, see `Synthesizer.warm_up`, and raises whatever goes wrong there.
     """
 
     def __init__(
@@ -61,7 +66,9 @@ class Engine:
         self._starved: dict[Job, float] = {}
         """Since when jobs have waited for text, by `time.monotonic`."""
         self._thread = threading.Thread(target=self._work, name=f"engine-{bundle.manifest.id}", daemon=True)
+        self._warm: Future[None] = Future()
         self._thread.start()
+        self._warm.result()
 
     @classmethod
     def load(
@@ -85,7 +92,13 @@ class Engine:
         bundle = open_bundle(
             folder, provider=provider, threads=threads, slots=max_rows, positions=positions, max_prompt=max_prompt
         )
-        return cls(bundle, max_queue=max_queue, max_frames=max_frames, events=events)
+        try:
+            return cls(bundle, max_queue=max_queue, max_frames=max_frames, events=events)
+        except Exception as error:  # CUDA's and ONNX Runtime's share no base class
+            if bundle.provider == "cpu":
+                raise
+            cause = cause_of(error)
+            raise cause.kind(f"CUDA cannot compute {bundle.manifest.id} here: {cause.meaning}") from error
 
     @property
     def alive(self) -> bool:
@@ -179,6 +192,12 @@ class Engine:
         reason = JobError("the server is shutting down")
         try:
             self._synthesizer.warm_up()
+        except BaseException as error:
+            self._stopping = True
+            self._warm.set_exception(error)
+            return
+        self._warm.set_result(None)
+        try:
             while self._wait_for_work():
                 self._prefill()
                 self._frame()
@@ -240,7 +259,9 @@ class Engine:
     def _prefill(self) -> None:
         """Prefill the slices that the next frame has beside it."""
         self._admit()
-        self._synthesizer.prefill_together(self._scheduler.prefills)
+        began = time.perf_counter()
+        for prefill in self._synthesizer.prefill_together(self._scheduler.prefills):
+            prefill.seconds = time.perf_counter() - began
         for prefill in self._scheduler.slices(self._synthesizer.positions):
             self._prefill_slice(prefill)
 
@@ -260,12 +281,20 @@ class Engine:
             with self._changed:
                 self._scheduler.run(prefill, row)
 
+    def _moves(self, rows: Sequence[Row]) -> Sequence[Move]:
+        """What brings rows together, where they have to be; where they need not, the move that gains most, if any."""
+        if not self._synthesizer.idle_take_part:
+            return self._scheduler.moves(rows)
+        if not self._synthesizer.spread(rows):
+            return ()
+        moves = self._scheduler.moves(rows, to_front=True)
+        return sorted(moves, key=lambda move: move[0].slot)[-1:]  # a move takes as long as a frame
+
     def _frame(self) -> None:
         with self._changed:
             self._drop_over()
             rows = self._scheduler.runnable()
-            to_front = self._synthesizer.begins_in_front
-            moves = self._scheduler.moves(rows, to_front=to_front) if self._synthesizer.scattered(rows) else []
+            moves = self._moves(rows) if rows else []
         if not rows:
             return
         began = time.perf_counter()

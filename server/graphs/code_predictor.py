@@ -28,7 +28,7 @@ class CodePredictor:
         self._calls: Windows[Call] = Windows(2 * state.slots)
 
     def run(self, start: int, controls: Floats) -> Ints:
-        """Draw a frame for each of the neighbouring slots from `start` on.
+        """Draw a frame for each of the neighbouring slots from `start` on, a window that the memory allows.
 
         Args:
             start: first slot.
@@ -38,14 +38,8 @@ class CodePredictor:
             Codes `[rows, groups]`; code 0 may be end-of-speech or `NOT_FINITE`.
         """
         state, stop = self._state, start + len(controls)
-        window = first, last = state.memory.window(start, stop, state.slots)
-        state.held[start:stop] = controls[:, 0] + 1  # with the position that the talker is fed next
-        if window != (start, stop):
-            whole = state.idle(first, last)
-            whole[start - first : stop - first] = controls
-            controls = whole
-        state.controls.write(first, controls)
-        self._calls.get(first, last, lambda: self._bind(first, last)).run()
+        state.controls.write(start, controls)
+        self._calls.get(start, stop, lambda: self._bind(start, stop)).run()
         return state.codes.read(start, stop)
 
     def _bind(self, start: int, stop: int) -> Call:

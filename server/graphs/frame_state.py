@@ -7,7 +7,7 @@ host between them, and nothing but `Controls` goes up and nothing but codes come
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +46,7 @@ class Controls(NamedTuple):
 
 
 IDLE = Controls()
-"""The controls of a slot between others that has no row in this frame; what the graph gives for it is thrown away."""
+"""The controls of a slot that has no row in this frame; what the graph gives for it is thrown away."""
 
 
 def control_buffer(controls: Sequence[Controls], uniforms: Sequence[Floats]) -> Floats:
@@ -75,7 +75,7 @@ class FrameState:
         groups = sizes.code_predictor.num_code_groups
         self.slots, self.memory = slots, memory
         self.held = np.zeros(slots, np.int32)
-        """Positions in each slot that count for something, or more."""
+        """Positions that each slot holds. In a frame without a row in it the slot is written to behind them."""
         self.logits = memory.buffer(np.float32, (slots, vocab_size))
         self.hidden = memory.buffer(np.float32, (slots, hidden_size))
         self.seen = memory.buffer(np.bool_, (slots, vocab_size))
@@ -97,10 +97,13 @@ class FrameState:
         self._idle = control_buffer([IDLE], [np.zeros(groups, np.float32)])
         self._texts: list[Floats | None] = [None] * slots
 
-    def window(self, stop: int) -> int:
-        """Slots from the first on that a frame takes up for rows in slots below `stop`."""
-        first, last = self.memory.window(0, stop, self.slots)
-        return last - first
+    def window(self, start: int, stop: int) -> tuple[int, int]:
+        """First slot that a frame takes up for rows in slots `start` to `stop`, and the one behind the last."""
+        return self.memory.window(start, stop, self.slots)
+
+    def release(self, held: Collection[int]) -> None:
+        """Count nothing of what lies in slots that are not `held`."""
+        self.held[[slot for slot in range(self.slots) if slot not in held]] = 0
 
     def idle(self, start: int, stop: int) -> Floats:
         """Controls of slots without a row in a frame, `[slots, ...]`: the talker writes behind what they hold."""

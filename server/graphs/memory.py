@@ -38,7 +38,7 @@ class Memory(Protocol):
 
     copies_fast: bool
     """Whether a prompt's beginning is copied faster than it is prefilled again."""
-    few_windows: bool
+    idle_take_part: bool
     """Whether calls are made for few windows only, so that slots take part that have no row in this frame."""
 
     def buffer(self, dtype: type[np.generic], shape: tuple[int, ...]) -> SlotBuffer:
@@ -69,7 +69,7 @@ class Memory(Protocol):
 class HostMemory:
     """The memory that this process computes in."""
 
-    copies_fast, few_windows = True, False
+    copies_fast, idle_take_part = True, False
 
     def buffer(self, dtype: type[np.generic], shape: tuple[int, ...]) -> SlotBuffer:
         return HostBuffer(np.zeros(shape, dtype))

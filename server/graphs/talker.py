@@ -56,7 +56,7 @@ class Talker:
         self.state = FrameState(memory, sizes, slots)
         self.caches_copy_fast = memory.copies_fast
         """Whether `save` and `restore` are worth their while."""
-        self.few_windows = memory.few_windows
+        self.idle_take_part = memory.idle_take_part
         """Whether slots without a row may lie between those of rows; see `Memory`."""
         self._session, self._memory = session, memory
         past = [value for value in session.get_inputs() if value.name.startswith("past.")]
@@ -111,7 +111,7 @@ class Talker:
             longest: of the slots' lengths with the new position.
         """
         start, stop = self._memory.window(start, stop, self.slots)
-        if self.few_windows:
+        if self.idle_take_part:
             longest = self.sizes.max_positions  # a call's values on the host never change
         caches = self._caches.view(start, stop, longest)
         bound = self._calls.get(
@@ -171,3 +171,4 @@ class Talker:
         Quick where there is nothing to give back, so that it may be called after every frame.
         """
         self._caches.release(held)
+        self.state.release(held)

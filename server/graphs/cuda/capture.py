@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from server.graphs.bound_call import BoundCall, graph_options
+from server.graphs.bound_call import NOT_CAPTURED, BoundCall, graph_options
 
 
 class CaptureGate:
@@ -22,31 +22,47 @@ class CaptureGate:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._users = 0
+        self._users = self._recorders = 0
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Use CUDA; not to be nested."""
+        """Use CUDA. Not to be nested: who has to record goes first, and would wait for the outer use."""
         with self._changed:
+            self._changed.wait_for(lambda: not self._recorders)
             self._users += 1
         try:
             yield
         finally:
             with self._changed:
                 self._users -= 1
-                if not self._users:
-                    self._changed.notify_all()
+                self._changed.notify_all()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Record: waits until nobody uses CUDA, and has whoever wants to wait."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._users)
-            yield
+            self._recorders += 1
+            try:
+                self._changed.wait_for(lambda: not self._users)
+                yield
+            finally:
+                self._recorders -= 1
+                self._changed.notify_all()
 
 
 GATE = CaptureGate()
 """Of this process."""
+_this_thread = threading.local()
+
+
+@contextmanager
+def without_recording() -> Iterator[None]:
+    """Have this thread run calls as they are: ONNX Runtime keeps a thread's recordings until the session is closed."""
+    _this_thread.records_nothing = True
+    try:
+        yield
+    finally:
+        del _this_thread.records_nothing
 
 
 class CapturedCall:
@@ -59,10 +75,15 @@ class CapturedCall:
 
     def __init__(self, call: BoundCall, number: int) -> None:
         self._call, self._options = call, graph_options(number)
-        self._here = threading.local()  # gone with its thread, as the recording is
+        self._here = threading.local()
+        """Of each thread: whether it has recorded the call."""
 
     def run(self) -> None:
         """Run the graph; each thread has recordings of its own."""
+        if hasattr(_this_thread, "records_nothing"):
+            with GATE.shared():
+                self._call.run(NOT_CAPTURED)
+            return
         with GATE.shared() if hasattr(self._here, "recorded") else GATE.alone():
             self._call.run(self._options)
         self._here.recorded = True

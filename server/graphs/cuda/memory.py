@@ -65,7 +65,7 @@ class DeviceMemory:
 
     copies_fast = False
     """A GPU prefills a prefix in the time that a copy takes."""
-    few_windows = True
+    idle_take_part = True
     """Each window is a recording of its own, and a GPU computes idle rows beside others in the same time."""
 
     def __init__(self, session: ort.InferenceSession, device: str) -> None:

@@ -62,7 +62,7 @@ class NeverWaits(threading.Condition):
 class Slots:
     """A talker that keeps the first number of each position, NaN where a slot holds nothing."""
 
-    caches_copy_fast, few_windows = True, False
+    caches_copy_fast, idle_take_part = True, False
 
     def __init__(self, slots: int) -> None:
         sizes = MANIFEST.sizes

@@ -66,8 +66,9 @@ def test_prompts_of_unlike_lengths_give_what_each_gives_alone(bundle: OpenBundle
     jobs = [Job(prompt, GREEDY, 0, 9) for prompt in prompts(bundle)]
     alone = [synthesizer.start(job, slot).state.output for slot, job in enumerate(jobs)]
     together = [Prefill(job, slot) for slot, job in enumerate(jobs)]
-    synthesizer.prefill_together(together)
-    assert [each.remaining == 0 for each in together] == [True, True, False, True, True]
+    for done in ([0, 1], [0, 1, 3, 4], [0, 1, 3, 4]):  # a group of neighbours each time
+        synthesizer.prefill_together(together)
+        assert [each.slot for each in together if not each.remaining] == done
     rows = [synthesizer.prefill(each) for each in together if not each.remaining]
     for row in rows:
         assert row is not None and row.state.output is not None
