@@ -39,6 +39,8 @@ NOT_RUN = {
     r"(ray|serve|python deploy/ray/batch\.py) ": RAY,
     r"\.venv/bin/python -m benchmarks\.stages ": "minutes: tests/benchmarks/test_stages.py runs it on a small model",
     r"\.venv/bin/python -m benchmarks\.gpu": "a GPU, or minutes: tests/benchmarks/test_gpu.py rehearses it",
+    r"(\.venv/bin/python -m benchmarks\.skeleton|benchmarks/gpu_session\.sh) ": "a full-size bundle, and a GPU: "
+    "tests/benchmarks/test_skeleton.py rehearses both",
     r"apt-get download ": TRAINING,
     r"export ROOT=": TRAINING,
     r"python (\w+|\$ROOT/export/convert)\.py ": TRAINING,

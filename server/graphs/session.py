@@ -28,7 +28,7 @@ CUDA_OPTIONS = {
 """Options of the CUDA execution provider by graph
 (https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#configuration-options)."""
 CUDA_ENTRIES: dict[str, str] = {}
-"""Session options for graphs on a GPU."""
+"""Session options for graphs on a GPU: none so far; `benchmarks.gpu --entry` tries some."""
 CUDA_PRECISIONS: frozenset[Precision] = frozenset({"bf16", "fp16", "int4_bf16"})
 """Bundles of these suit the CUDA execution provider, whose attention kernel takes caches of these types alone."""
 CPU_LACKS: frozenset[Precision] = frozenset({"bf16", "int4_bf16"})
