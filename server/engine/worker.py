@@ -65,7 +65,7 @@ class Engine:
         self._stopping = False
         self._starved: dict[Job, float] = {}
         """Since when jobs have waited for text, by `time.monotonic`."""
-        self._thread = threading.Thread(target=self._work, name=f"engine-{bundle.manifest.id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"engine-{bundle.manifest.id}", daemon=True)
         self._warm: Future[None] = Future()
         self._thread.start()
         self._warm.result()
@@ -188,15 +188,18 @@ class Engine:
         with self._changed:
             self._changed.notify()
 
-    def _work(self) -> None:
-        reason = JobError("the server is shutting down")
+    def _run(self) -> None:
         try:
             self._synthesizer.warm_up()
         except BaseException as error:
             self._stopping = True
             self._warm.set_exception(error)
-            return
-        self._warm.set_result(None)
+        else:
+            self._warm.set_result(None)
+            self._work()
+
+    def _work(self) -> None:
+        reason = JobError("the server is shutting down")
         try:
             while self._wait_for_work():
                 self._prefill()

@@ -193,7 +193,7 @@ def test_closing_ends_every_job_with_an_error(bundle: OpenBundle) -> None:
 
 def test_a_thread_that_dies_in_a_prefill_tells_everyone(bundle: OpenBundle) -> None:
     class Dies:
-        slots, sizes = bundle.talker.slots, bundle.talker.sizes
+        slots, sizes, idle_take_part = bundle.talker.slots, bundle.talker.sizes, False
 
         def prefill(self, *arguments):
             raise SystemExit
