@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from server.errors import InvalidRequestError
@@ -26,6 +26,8 @@ from server.text.speakable import is_speakable
 LONG_CHARS = 1000
 """What comes at once and is longer is cut into units in a thread, and comes apart at its tags in pieces of this length:
 more would take the event loop's 20 ms."""
+LOOK_AGAIN_SECONDS = 0.1
+"""After so long a unit that waits for a row to spare looks again: engines tell nobody when a row ends."""
 
 
 class LiveText:
@@ -224,8 +226,10 @@ class LiveSpeech:
         text = await self._text.unit()
         if text is None:
             return None
-        if not self._row_to_spare():
-            await self._alone.wait()
+        while not self._alone.is_set() and not self._row_to_spare():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN_SECONDS):
+                    await self._alone.wait()
         tagged = f"[voice:{self._voice}] {text}" if self._voice else text
         request = self._request.model_copy(update={"input": tagged})
         speech = await self._service.start(request)
