@@ -90,6 +90,20 @@ def bundle_of(conversion_of: Callable[..., Conversion]) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def unrolled_frame_of(
+    checkpoint_of: Callable[[str], Path], bundle_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The frame graph for a GPU, in float32, of such a checkpoint."""
+    from tests.unrolled import unrolled_frame
+
+    @cache
+    def export(shape: str) -> Path:
+        return unrolled_frame(checkpoint_of(shape), bundle_of(shape), tmp_path_factory.mktemp("frame"))
+
+    return export
+
+
+@pytest.fixture(scope="session")
 def tokenizer_of(bundle_of: Callable[..., Path]) -> Callable[[str], Path]:
     """The tokenizer of such a bundle."""
     return lambda shape: bundle_of(shape) / TOKENIZER

@@ -25,11 +25,11 @@ from server.errors import ApiError, StoppingError, UnauthorizedError
 from server.http import openapi
 from server.http.access import BrowserGuard, KeyLimit, KeyRing, key_of_subprotocols
 from server.http.capacity import OpenConnections, Turns, Uploads, connections_possible
-from server.http.connections import GuardedHttp
 from server.http.cors import allow_origins
 from server.http.doors import Doors, StreamLimits
 from server.http.error_answers import JsonErrors
 from server.http.listing import Listing
+from server.http.receiving import GuardedHttp
 from server.http.routes.captioned_speech import captioned_speech_routes
 from server.http.routes.catalogue import catalogue_routes
 from server.http.routes.encoding import encoding_routes

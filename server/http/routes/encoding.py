@@ -17,8 +17,8 @@ from server.audio.encoders import make_encoder
 from server.audio.formats import FORMATS, AudioFormat, Encoder, MissingCodecError
 from server.audio.pcm import Samples, from_s16le
 from server.errors import ApiError, InvalidRequestError
-from server.http.connections import GuardedHttp
 from server.http.doors import Doors
+from server.http.receiving import GuardedHttp
 from server.http.sending import Sender, break_off
 from server.metrics import Outcome
 from server.speech.fields import Format

@@ -27,7 +27,7 @@ from server.graphs.frame_state import Controls, RowOutput
 from tests.server.engine.rigs import Counted, Wrapped
 from tests.server.engine.test_batching import CodesOfAudio
 from tests.server.running import PATIENCE_SECONDS
-from tests.unrolled import on_a_device, unrolled_frame
+from tests.unrolled import on_a_device
 
 SAMPLING = Sampling(0.9, 50, 1.0, 1.5, 0.9, 50, 1.0)
 """With a penalty that is felt: what it counts must not be forgotten."""
@@ -44,13 +44,10 @@ FRAMES = [41, 55, 12, 30, 23]
 
 
 @pytest.fixture(scope="module")
-def bundles(
-    checkpoint_of: Callable[[str], Path], bundle_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Bundles:
+def bundles(bundle_of: Callable[..., Path], unrolled_frame_of: Callable[[str], Path]) -> Bundles:
     """The CPU's, a GPU's, and the latter with audio decoded beside the talker; rows end by themselves at times."""
     folder = bundle_of("tiny")
-    frame = unrolled_frame(checkpoint_of("tiny"), folder, tmp_path_factory.mktemp("frame"))
-    device = on_a_device(folder, frame, SLOTS)
+    device = on_a_device(folder, unrolled_frame_of("tiny"), SLOTS)
     host = open_bundle(folder, provider="cpu", threads=1, slots=SLOTS)
     return host, device, dataclasses.replace(device, overlaps_decoding=True)
 

@@ -18,18 +18,15 @@ from server.engine.synthesizer import Synthesizer, neighbours
 from server.engine.worker import Engine
 from tests.closeness import assert_close
 from tests.server.engine.rigs import Wrapped
-from tests.unrolled import on_a_device, unrolled_frame
+from tests.unrolled import on_a_device
 
 GREEDY = Sampling(0.0, 1, 1.0, 1.05, 0.0, 1, 1.0)
 SLOTS = 5
 
 
 @pytest.fixture(scope="module")
-def bundle(
-    checkpoint_of: Callable[[str], Path], bundle_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> OpenBundle:
-    folder = bundle_of("tiny")
-    return on_a_device(folder, unrolled_frame(checkpoint_of("tiny"), folder, tmp_path_factory.mktemp("f")), SLOTS)
+def bundle(bundle_of: Callable[..., Path], unrolled_frame_of: Callable[[str], Path]) -> OpenBundle:
+    return on_a_device(bundle_of("tiny"), unrolled_frame_of("tiny"), SLOTS)
 
 
 def prefill(slot: int, positions: int, hidden: int = 8) -> Prefill:

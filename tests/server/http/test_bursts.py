@@ -17,7 +17,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from server.http import connections, framing, websocket
+from server.http import framing, receiving, websocket
 from server.http.connections import GuardedProtocol
 from server.http.websocket import MOST_WAITING_BYTES, WebSocket
 from server.metrics import Metrics
@@ -75,7 +75,7 @@ def messages() -> bytes:
     ("owner", "work", "sent", "count", "most"),
     [
         (Metrics, "answered", HEALTH * 1000, 1000, 2),
-        (framing, "chunk_size", CHUNKED + b"1\r\n \r\n" * 5000 + b"0\r\n\r\n", 5000, connections._CHUNKS_A_ROUND + 1),
+        (framing, "chunk_size", CHUNKED + b"1\r\n \r\n" * 5000 + b"0\r\n\r\n", 5000, receiving._CHUNKS_A_ROUND + 1),
         (ServerProtocol, "recv_frame", UPGRADE + pings(), 5000, websocket.TAKEN_AT_ONCE // 6 + 2),
         (ServerProtocol, "recv_frame", UPGRADE + fragments(), 5000, websocket.TAKEN_AT_ONCE // 6 + 2),
         (ServerProtocol, "recv_frame", UPGRADE + messages(), 5000, websocket.TAKEN_AT_ONCE // 6 + 2),

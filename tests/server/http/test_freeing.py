@@ -17,8 +17,9 @@ from sanic.response import HTTPResponse, text
 from server.engine.job import Job, Sampling
 from server.errors import BusyError
 from server.http.capacity import OpenConnections, Turns
-from server.http.connections import GuardedHttp, GuardedProtocol
+from server.http.connections import GuardedProtocol
 from server.http.error_answers import JsonErrors
+from server.http.receiving import GuardedHttp
 from server.speech.stall_timeout import stall_timeout
 from tests.server.clock import until
 from tests.server.http import test_sanic

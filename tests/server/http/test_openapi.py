@@ -25,11 +25,10 @@ from server.http import openapi, openapi_schemas
 from server.http.app import API_PREFIXES, create_app
 from server.metrics import Metrics
 from server.models.catalogue import Bundles
-from server.speech.fields import NOT_BLANK
+from server.speech.fields import MAX_EMBEDDING, NOT_BLANK
 from server.speech.foreign_fields import ALIASES, CLONING
 from server.speech.request import SpeechRequest
 from server.voices.catalogue import Voice
-from server.voices.saved import MAX_TEXT_CHARS
 from tests.server.answers import PREFIXES
 from tests.server.fakes import FakeEngine, write_bundle
 from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, ROOT, RunningServer, fetch, run_server
@@ -225,48 +224,67 @@ def be_strict(body: dict[str, Any]) -> None:
         voice["id"] = 0
 
 
+FITS = {
+    name: Draft202012Validator({**schema, "components": DOCUMENT["components"]}) for name, schema in PROPERTIES.items()
+}
+
+
 def suit_the_model(body: Any) -> None:
-    """Replace what the document allows but this model does not have, or not together, by something that it has."""
+    """Replace what the document allows but this model does not have, or not together, by something that it has.
+
+    What the document forbids stays, since the server is to refuse it.
+    """
     if not isinstance(body, dict):
         return
     for name in OTHER_SERVERS & body.keys():
         del body[name]
-    for name in CLONES & body.keys():
-        value = body[name]
-        numbers = isinstance(value, list) and value and all(type(number) in (int, float) for number in value)
-        if numbers or (isinstance(value, str) and name != "speaker_embedding" and len(value) <= MAX_TEXT_CHARS):
-            del body[name]
-        elif value in (False, [], {}):  # as good as none
-            body[name] = 3
-    if body.get("task_type") == "Base":
-        del body["task_type"]
     for item in items if isinstance(items := body.get("items"), list) else ():
         suit_the_model(item)
+    right = {name: value for name, value in body.items() if name in FITS and FITS[name].is_valid(value)}
+    for name in CLONES & body.keys():
+        if name in right:
+            del body[name]
+        elif body[name] in (False, [], {}):  # as good as none
+            body[name] = 3
+    if right.get("task_type") == "Base":
+        del body["task_type"]
     be_strict(body)
-    if body.get("stream") is False and body.get("stream_format") == "sse":
+    if right.get("stream") is False and right.get("stream_format") == "sse":
         del body["stream"]
-    if isinstance(voice := body.get("voice"), dict):
-        if isinstance(voice.get("id"), str):
-            voice["id"] = "ryan"
+    if isinstance(voice := right.get("voice"), dict):
+        voice["id"] = "ryan"
     elif isinstance(voice, str):
         body["voice"] = "alloy"
     for name in ("language", *(alias for alias, ours in ALIASES.items() if ours == "language")):
-        if isinstance(body.get(name), str):
+        if isinstance(right.get(name), str):
             body[name] = "English"
     for name in ("input", "text"):
         if isinstance(text := body.get(name), str) and text.strip() and len(text) <= MAX_INPUT_CHARS:
             # A schema cannot say what scripts a model reads; tests/server/http/test_fuzz.py sends every character.
             body[name] = f"Hello. {text.encode('ascii', 'ignore').decode()}"[:MAX_INPUT_CHARS]
     for name, most in {"top_k": 3072, "exact_frames": 5}.items():
-        if isinstance(body.get(name), int | float) and body[name] > most:
+        if (right.get(name) or 0) > most:
             body[name] = most
-    if body.get("stream") is True or body.get("stream_format") == "audio":
-        body.pop("timestamps", None)
-    if isinstance(body.get("exact_frames"), int | float) and body.get("timestamps") == "sentence":
+    timed = right.get("timestamps")
+    if timed and (right.get("stream") is True or right.get("stream_format") == "audio"):
+        del body["timestamps"]
+    elif timed == "sentence" and right.get("exact_frames"):
         body["timestamps"] = "chunk"
-    cap, exact = body.get("max_new_tokens"), body.get("exact_frames")
-    if isinstance(cap, int | float) and isinstance(exact, int | float) and 1 <= cap < exact:
-        body["max_new_tokens"] = exact
+    if right.get("exact_frames") and 1 <= (right.get("max_new_tokens") or 0) < body["exact_frames"]:
+        body["max_new_tokens"] = body["exact_frames"]
+
+
+def test_what_the_document_forbids_stays_in_a_body() -> None:
+    for wrong in (
+        {"speaker_embedding": [0.5] * (MAX_EMBEDDING + 1)},
+        {"timestamps": "word", "stream": True},
+        {"exact_frames": 7.5},
+        {"exact_frames": 3, "max_new_tokens": 1.5},
+        {"ref_text": False},
+    ):
+        body = {"input": "Hello.", **wrong}
+        suit_the_model(body)
+        assert not Draft202012Validator(schema_of("SpeechRequest")).is_valid(body), wrong
 
 
 API = schemathesis.openapi.from_dict(DOCUMENT)

@@ -1,4 +1,4 @@
-"""The insides of Sanic that `server.http.connections` and `server.http.lifecycle` build on, one test for each."""
+"""What `server.http.connections`, `.receiving` and `.lifecycle` use of Sanic's insides, one test for each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ several_apps = test_sanic.several_apps
 
 
 class OwnHttp(Http):
-    """Notes what `server.http.connections.GuardedHttp` overrides, in the order of the calls."""
+    """Notes what `server.http.receiving.GuardedHttp` overrides, in the order of the calls."""
 
     __slots__ = ()
     noted: ClassVar[list[tuple[str, Stage]]] = []

@@ -21,18 +21,15 @@ from server.graphs.cuda.capture import CapturedCall, CaptureGate, without_record
 from server.graphs.cuda.memory import WINDOWS, DeviceMemory
 from tests.server.engine.rigs import Wrapped
 from tests.server.running import PATIENCE_SECONDS
-from tests.unrolled import on_a_device, unrolled_frame
+from tests.unrolled import on_a_device
 
 SLOTS = 5
 GREEDY = Sampling(0.0, 1, 1.0, 1.05, 0.0, 1, 1.0)
 
 
 @pytest.fixture(scope="module")
-def bundle(
-    checkpoint_of: Callable[[str], Path], bundle_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> OpenBundle:
-    folder = bundle_of("tiny")
-    return on_a_device(folder, unrolled_frame(checkpoint_of("tiny"), folder, tmp_path_factory.mktemp("f")), SLOTS)
+def bundle(bundle_of: Callable[..., Path], unrolled_frame_of: Callable[[str], Path]) -> OpenBundle:
+    return on_a_device(bundle_of("tiny"), unrolled_frame_of("tiny"), SLOTS)
 
 
 class Watched(CaptureGate):

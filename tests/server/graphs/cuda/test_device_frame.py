@@ -19,7 +19,7 @@ from server.graphs.frame_state import Controls, RowOutput, control_buffer
 from server.graphs.session import CUDA_PROVIDER
 from server.manifest import BundleError
 from tests.closeness import assert_close
-from tests.unrolled import on_a_device, unrolled_frame
+from tests.unrolled import on_a_device
 
 SLOTS = 3
 
@@ -82,11 +82,10 @@ def test_a_bundle_with_a_buffer_for_each_state_is_refused(folder: Path, monkeypa
 
 @pytest.fixture(scope="module", params=["short", "odd"])
 def pair(
-    request, checkpoint_of: Callable[[str], Path], bundle_of: Callable[..., Path], tmp_path_factory
+    request: pytest.FixtureRequest, bundle_of: Callable[..., Path], unrolled_frame_of: Callable[[str], Path]
 ) -> tuple[OpenBundle, OpenBundle]:
     """A bundle with the CPU's frame and with a GPU's, both in float32."""
-    bundle = bundle_of(request.param)
-    frame = unrolled_frame(checkpoint_of(request.param), bundle, tmp_path_factory.mktemp("frame"))
+    bundle, frame = bundle_of(request.param), unrolled_frame_of(request.param)
     return open_bundle(bundle, provider="cpu", threads=1, slots=SLOTS), on_a_device(bundle, frame, SLOTS)
 
 
