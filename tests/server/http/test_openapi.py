@@ -141,6 +141,11 @@ def test_it_is_valid_openapi() -> None:
     schemathesis.openapi.from_dict(DOCUMENT).validate()
 
 
+def test_every_tag_is_described_and_used() -> None:
+    used = {tag for operation in OPERATIONS.values() for tag in operation["tags"]}
+    assert {tag["name"] for tag in DOCUMENT["tags"]} == used
+
+
 def test_all_errors_are_those_that_it_describes_from_the_start() -> None:
     """It is made of the errors that there are: one of a module that is loaded later would change it."""
     names = {kind.__name__ for kind in openapi._kinds(errors.ApiError)}
@@ -185,7 +190,8 @@ def test_the_ids_that_there_are_are_listed_beside_every_other_spelling() -> None
 def test_a_server_without_keys_asks_for_none() -> None:
     assert openapi.document(max_input_chars=1000, needs_key=False)["security"] == []
     public = {path for (path, _), operation in OPERATIONS.items() if operation.get("security") == []}
-    assert public == {"/models/{id}", "/audio/voices", "/audio/models", "/openapi.json", "/livez", "/readyz"}
+    lists = {"/models/{id}", "/audio/voices", "/audio/models"}
+    assert public == {*lists, "/openapi.json", "/livez", "/readyz", "/health"}
 
 
 @pytest.fixture(scope="module")
