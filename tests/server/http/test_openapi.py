@@ -22,7 +22,7 @@ from server.audio.formats import FORMATS
 from server.cli.startup import open_pool
 from server.config import Settings
 from server.http import openapi, openapi_schemas
-from server.http.app import API_PREFIXES, create_app
+from server.http.app import API_PREFIXES, QUIET_PATHS, create_app
 from server.metrics import Metrics
 from server.models.catalogue import Bundles
 from server.speech.fields import NOT_BLANK
@@ -129,6 +129,7 @@ def test_every_route_is_there(tmp_path: Path) -> None:
             served.remove((prefix + path.replace("{id}", "<name:str>"), method))
     rest = {path for path, _ in served if path.startswith(API_PREFIXES)}
     assert rest == {prefix + path for prefix in API_PREFIXES for path in NOT_DESCRIBED}
+    assert not {f"/{path}" for path in QUIET_PATHS} & {path for path, _ in served}
 
 
 def test_the_page_of_the_api_has_every_route_and_field() -> None:
