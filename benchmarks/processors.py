@@ -141,7 +141,8 @@ def main() -> None:
     for where, found in zip(("native", name), results, strict=True):
         print(f"{where}: {found['features']}")
     print(
-        "\n| text | frames here / there | equal from the first on | largest difference of these | heard here / there |"
+        "\n| text | frames here / there | equal frames at the beginning | largest difference of their samples | "
+        "recognised here / there |"
     )
     print("|---|---|---|---|---|")
     for row in compare(*results):

@@ -12,9 +12,9 @@ from server import config
 PAGE = Path(__file__).resolve().parent / "settings.md"
 HEAD = """# Settings
 
-Every setting is an environment variable, read once at start. An empty variable counts as not set, and the log names
-variables that begin with `KW_` and mean nothing. `qwen3-tts --help` prints the same list, and
-`python docs/write_settings.py` writes this page from it.
+Every setting is an environment variable, which is read once at start. An empty variable counts as not set. The log
+names variables that begin with `KW_` and are no settings. `qwen3-tts --help` prints the same list, and
+`python docs/write_settings.py` writes this page from the same source.
 
 | variable | default | meaning |
 |---|---|---|

@@ -167,7 +167,12 @@ def _add_voice_actions(voices: argparse.ArgumentParser) -> None:
         "recording", type=Path, nargs="?", metavar="FILE", help="of 3 to 20 s of one person who speaks, in any format"
     )
     add.add_argument("--text", dest="ref_text", help="every word that is said in it, and nothing else")
-    add.add_argument("--x-vector-only", dest="x_vector_only_mode", action="store_true", help="needs no text; less like")
+    add.add_argument(
+        "--x-vector-only",
+        dest="x_vector_only_mode",
+        action="store_true",
+        help="keep the speaker embedding alone: it needs no text, and is less like the speaker",
+    )
     add.add_argument("--consent", help="that the speaker agreed: yes, or a note on it, which is kept")
     add.add_argument(
         "--instructions", help="instead of FILE: have a VoiceDesign model make up a voice, and say the text"

@@ -75,23 +75,23 @@ class Settings(BaseSettings):
         "its headers nor its subprotocols. Proxies write addresses into their logs.",
     )
     auth: Literal["on", "off"] = Field(
-        default="on", description="`off` answers without a key, even where others can reach the server."
+        default="on", description="`off` serves everyone without a key, even where others can reach the server."
     )
     host: Host = Field(
         default="",
-        description="Address to listen on, or a name: then all its addresses. :: is IPv4 too.",
+        description="Address to listen on, or a name, which stands for all its addresses. :: listens on IPv4 too.",
         json_schema_extra={"default": "0.0.0.0 with a key, else 127.0.0.1"},
     )
     port: int = Field(default=3000, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     cors_origins: Origins = Field(
         default=(),
         description="Origins whose pages may call the API from a browser, comma-separated, such as "
-        "https://app.example; * is every one.",
+        "https://app.example; * allows all.",
     )
     allowed_hosts: HostsOrAny = Field(
         default=(),
-        description="Names, comma-separated, by which browsers may reach a server that wants no key, beside localhost "
-        "and KW_HOST, such as that of a proxy before it; * is every one.",
+        description="Names, comma-separated, by which a server without keys may be asked, beside localhost and "
+        "KW_HOST, such as the name of a proxy before it; * allows all.",
     )
     trusted_proxies: Networks = Field(
         default=(),
@@ -101,28 +101,35 @@ class Settings(BaseSettings):
         default=512,
         ge=1,
         le=1_000_000,
-        description="Open connections, at most what the limit of file descriptors leaves room for. For one more the "
-        "oldest without a request under way is closed; where each has one, the new one is answered 503.",
+        description="Most open connections; fewer where the limit of file descriptors leaves less room. When one more "
+        "comes, the oldest without a request under way is closed; if each has a request, the new one is "
+        "answered 503.",
     )
     max_sockets: int = Field(
-        default=64, ge=0, le=100_000, description="Open WebSockets, each of which is a connection too."
+        default=64,
+        ge=0,
+        le=100_000,
+        description="Most open WebSockets, each of which is a connection too; one more is answered 503.",
     )
     socket_idle_seconds: Seconds = Field(
         default=30,
-        description="A WebSocket on which nothing is spoken is closed after so long without a message; 0 is never.",
+        description="Seconds without a message after which a WebSocket on which nothing is spoken is closed; 0 is "
+        "never.",
     )
     text_wait_seconds: Seconds = Field(
         default=10,
         gt=0,
-        description="Seconds that a text which is spoken as it comes, token by token, may fail to come before its row "
-        "goes to others; what comes later begins anew. Where others wait for a row it is 1 second.",
+        description="Seconds that a row waits for more of a text that is spoken token by token. Then the row ends, "
+        "and later text begins another one. While other requests wait for a row it is 1 second.",
     )
     wyoming_uri: Place | None = Field(
         default=None,
-        description="Where Home Assistant's protocol is spoken beside HTTP, such as tcp://0.0.0.0:10200. The protocol "
-        "knows no keys: it is open to all who can reach it.",
+        description="Address at which Home Assistant's protocol, Wyoming, is served beside HTTP, such as "
+        "tcp://0.0.0.0:10200. The protocol has no keys: everyone who can reach the address may use it.",
     )
-    wyoming_announce: Switch = Field(default="on", description="Whether the local network is told of it, by zeroconf.")
+    wyoming_announce: Switch = Field(
+        default="on", description="Whether zeroconf announces Wyoming on the local network."
+    )
     models_dir: Folder = Field(
         default_factory=default_models_dir,
         description="Folder that holds one folder per model bundle.",
@@ -140,7 +147,7 @@ class Settings(BaseSettings):
     pull: Switch = Field(
         default="off",
         description="Whether the server fetches the bundle that KW_MODEL names as OWNER/NAME if it is not there yet. "
-        "It answers meanwhile, and /readyz tells how far it is. HF_ENDPOINT and HF_TOKEN count.",
+        "The server answers meanwhile, and /readyz shows the progress. HF_ENDPOINT and HF_TOKEN are used.",
     )
     model_aliases: Aliases = Field(
         default=(),
@@ -148,8 +155,8 @@ class Settings(BaseSettings):
     )
     precision: Precision | None = Field(
         default=None,
-        description="fp32, int8, w8a8, mixed, int4, bf16, fp16 or int4_bf16: the bundle that an id means where "
-        "`ID_PRECISION` lies beside `ID`.",
+        description="fp32, int8, w8a8, mixed, int4, bf16, fp16 or int4_bf16: the model id `ID` means the bundle "
+        "`ID_PRECISION` where that lies beside it.",
     )
     voices_file: Path | None = Field(
         default=None,
@@ -157,40 +164,43 @@ class Settings(BaseSettings):
     )
     voices_dir: Folder | None = Field(
         default=None,
-        description="Folder of cloned voices that are kept, a file each. Without one, each request brings its "
-        "own recording.",
+        description="Folder in which cloned voices are kept, a file each. Without one, each request brings its own "
+        "recording.",
     )
     max_voices: int = Field(
-        default=1000, ge=0, le=100_000, description="Voices in KW_VOICES_DIR; each is a file of at most 256 KB."
+        default=1000, ge=0, le=100_000, description="Most voices in KW_VOICES_DIR; each is a file of at most 256 KB."
     )
     max_voices_per_key: int = Field(
-        default=100, ge=0, le=100_000, description="Voices that one key, or all who ask without one, may keep there."
+        default=100,
+        ge=0,
+        le=100_000,
+        description="Most voices that one key, or all callers without a key together, may keep there.",
     )
     voice_consent: Literal["ask", "assumed"] = Field(
         default="ask",
-        description="Whether who uploads a voice has to say that its speaker agreed; assumed takes the responsibility "
-        "for all.",
+        description="ask: whoever uploads a voice has to say that its speaker agreed. assumed: the operator answers "
+        "for all speakers.",
     )
     max_reference_seconds: float = Field(
         default=30,
         ge=1,
         le=59,
-        description="Seconds of a recording that a voice is cloned from. More take more memory and time.",
+        description="Longest recording that a voice is cloned from, in seconds. Longer ones take more memory and time.",
     )
     max_reference: ByteSize = Field(
         default=ByteSize(10_000_000),
         ge=100_000,
         le=50_000_000,
-        description="Longest file of such a recording.",
+        description="Largest file of such a recording.",
         json_schema_extra={"default": "10MB"},
     )
     reference_hosts: Hosts = Field(
         default=(),
-        description="Hosts, comma-separated, from which a recording's address, http or https, is fetched. Addresses "
-        "that are not public count only where they are listed themselves: files.home,192.168.1.7.",
+        description="Hosts, comma-separated, from which recordings are fetched by http or https. Where a host has an "
+        "address that is not public, that address has to be listed as well: files.home,192.168.1.7.",
     )
     reference_dir: Folder | None = Field(
-        default=None, description="Folder whose files a recording's address may name, as file://NAME."
+        default=None, description="Folder of recordings that a request may name as file://NAME."
     )
     mark_synthetic: Switch = Field(
         default="on",
@@ -203,8 +213,8 @@ class Settings(BaseSettings):
     )
     execution_provider: Literal["auto", "cpu", "cuda"] = Field(
         default="auto",
-        description="What computes. auto is CUDA for bf16, fp16 and int4_bf16 bundles where it starts, else the CPU, "
-        "with a line in the log; cuda does not fall back.",
+        description="ONNX Runtime's execution provider. auto takes CUDA for bf16, fp16 and int4_bf16 bundles if CUDA "
+        "starts, else the CPU, with a line in the log; cuda does not fall back.",
     )
     threads: int = Field(
         default=0,
@@ -213,14 +223,19 @@ class Settings(BaseSettings):
         description="CPU threads of the engine. 0 is one for each physical core that this process may use, by its "
         "affinity mask and its container's CPU quota. No more are started than it has processors.",
     )
-    max_rows: int = Field(default=4, ge=1, le=1024, description="Requests computed side by side.")
+    max_rows: int = Field(
+        default=4,
+        ge=1,
+        le=1024,
+        description="Rows computed side by side. A short text takes one row, a long one several.",
+    )
     stream: Switch = Field(
         default="on",
-        description="Whether audio is sent while it is made where a request does not say. off sends whole files, with "
+        description="Whether audio is sent while it is made if a request does not say. off sends whole files, with "
         "their length.",
     )
     max_queue: int = Field(
-        default=16, ge=0, le=100_000, description="Requests that may wait; one more is answered 429."
+        default=16, ge=0, le=100_000, description="Requests that may wait for a row; one more is answered 429."
     )
     max_input_chars: int = Field(
         default=100_000, ge=1, le=1_000_000, description="Longest `input` and `instructions`, in characters."
@@ -230,29 +245,29 @@ class Settings(BaseSettings):
         default=1024,
         ge=64,
         le=32_768,
-        description="Positions that a prompt may take: tokens of a chunk of text and of the instructions, which may "
-        "take half of them. One more is answered 400.",
+        description="Longest prompt, in positions: the tokens of a chunk of text and those of the instructions, which "
+        "may take half of it. A longer one is answered 400.",
     )
     max_frames: int = Field(
         default=2048,
         ge=16,
         le=32_768,
-        description="Codec frames, 80 ms each, that a row may make, however short its prompt is: of a chunk of a long "
-        "text, or of `exact_frames`. With KW_MAX_PROMPT it bounds a row's memory.",
+        description="Most codec frames, 80 ms each, that a row may make: of one chunk of a long text, or of "
+        "`exact_frames`. With KW_MAX_PROMPT it bounds a row's memory.",
     )
     max_file: ByteSize = Field(
         default=ByteSize(40_000_000),
         ge=1_000_000,
-        description="Longest file that is sent as a whole, and the most that those under way take together; of more "
-        "the answer says to stream it.",
+        description="Largest file that is sent whole, and the most that all such files under way take together. The "
+        "error of a larger one says to stream it.",
         json_schema_extra={"default": "40MB"},
     )
 
     model_memory: Memory | None = Field(
         default=None,
-        description="Memory that all loaded models may take together, such as 6GB, by the sizes of their graphs "
-        "and of KV caches for KW_MAX_ROWS rows. A GPU's memory does not count. For another "
-        "model the least recently used idle one is unloaded.",
+        description="Most memory that all loaded models may take together, such as 6GB, counted as their graphs and "
+        "the KV caches of KW_MAX_ROWS rows. A GPU's memory does not count. When another model needs room, "
+        "the least recently used idle one is unloaded.",
         json_schema_extra={"default": "no limit"},
     )
     idle_unload_seconds: Seconds = Field(
@@ -262,25 +277,26 @@ class Settings(BaseSettings):
     )
     load_wait_seconds: Seconds = Field(
         default=60,
-        description="Seconds that a request waits for a model that is being loaded, or for room for it, before it is "
-        "answered 503 with Retry-After; 0 answers at once.",
+        description="Seconds that a request waits until its model is loaded, or until there is room for it, before it "
+        "is answered 503 with Retry-After; 0 answers at once.",
     )
     request_timeout: Seconds = Field(
         default=120,
-        description="Seconds without progress after which a request is ended and its row freed, with a 504 or a stream "
-        "that breaks off: the engine makes nothing for it, or its client takes nothing of it, or less than a quarter "
-        "of playing speed on average. The whole time that it takes does not count, nor does waiting in the queue while "
-        "others get on. A client that takes longer to send its request is answered 408. 0 is never.",
+        description="Seconds without progress after which a request is ended, with a 504 or a stream that breaks off, "
+        "and its row freed. No progress means that the engine makes nothing for it, or that its client "
+        "takes nothing, or on average less than a quarter of playing speed. Waiting in the queue while "
+        "others get on does not count. A client that takes longer to send its request is answered 408. 0 "
+        "is never.",
     )
     drain_delay_seconds: Seconds = Field(
         default=0,
-        description="Seconds that the server goes on as before after SIGTERM or SIGINT while /readyz is 503, so that a "
-        "load balancer sends no more.",
+        description="Seconds after SIGTERM or SIGINT in which the server goes on as before while /readyz is 503, so "
+        "that a load balancer sends no more.",
     )
     drain_seconds: Seconds = Field(
         default=8,
-        description="Seconds that requests under way may take to finish after SIGTERM or SIGINT; a second signal ends "
-        "them at once. Container runtimes kill after 10 seconds, if not told otherwise.",
+        description="Seconds after that in which requests under way may finish; a second signal ends them at once. "
+        "Container runtimes kill after 10 seconds unless told otherwise.",
     )
 
     @model_validator(mode="before")

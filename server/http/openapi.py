@@ -38,15 +38,16 @@ from server.speech.request import SpeechRequest
 
 ABOUT = """Text to speech by Qwen3-TTS, as OpenAI's SDKs, Kokoro Web's clients, Open WebUI and SillyTavern ask for it.
 
-The same routes lie under `/v1` and `/api/v1`; `OPTIONS` is answered on each of them, without a key.
+The same routes lie under `/v1` and `/api/v1`, but for those that name the server's root. `OPTIONS` is answered on every
+route, without a key.
 
-Requests are read with mercy beyond what this document says: numbers may be strings, words such as `mp3` may have any
-case and blanks around them, and an empty string is as good as none. Fields that ask for a cloned voice in another way
-than the one described here are refused; all others that are not described are ignored, and the answer's `x-ignored`
+Requests are read more leniently than this document says: numbers may be strings, words such as `mp3` may have any case
+and blanks around them, and an empty string counts as absent. Fields that ask for a cloned voice in another way than
+the one described here are refused. All other fields that are not described are ignored, and the header `x-ignored`
 names them.
 
-Text that arrives while it is spoken has a WebSocket, `/audio/speech/stream`, in vLLM-Omni's protocol. OpenAPI has no
-words for it, `docs/live.md` has."""
+Text that arrives while it is spoken has a WebSocket, `/audio/speech/stream`, in vLLM-Omni's protocol. OpenAPI cannot
+describe it; `docs/live.md` does."""
 
 BATCH: Json = {
     "type": "object",
@@ -57,7 +58,7 @@ BATCH: Json = {
             "minItems": 1,
             "maxItems": MAX_ITEMS,
             "items": {"type": "object"},
-            "description": "Requests of `POST /audio/speech`; a field that one lacks is that of the batch.",
+            "description": "Requests of `POST /audio/speech`; a field that an item lacks is taken from the batch.",
         }
     },
     "example": {"voice": "serena", "items": [{"input": "One."}, {"input": "Two.", "voice": "ryan"}]},
@@ -99,7 +100,7 @@ def document(*, max_input_chars: int, needs_key: bool) -> Json:
         "type": "http",
         "scheme": "bearer",
         "description": "A key of `KW_SECRET_API_KEY` or of the file `KW_API_KEYS_FILE`; as Azure's clients send it, in "
-        "the header `api-key`, it is as good.",
+        "the header `api-key`, it counts too.",
     }
     return {
         "openapi": "3.1.0",
@@ -113,6 +114,7 @@ def document(*, max_input_chars: int, needs_key: bool) -> Json:
         "security": [{"key": []}] if needs_key else [],
         "tags": [
             {"name": "speech", "description": "Text in, audio out."},
+            {"name": "batch", "description": "Several texts in, their files out."},
             {"name": "files", "description": "Samples in, a file out."},
             {"name": "catalogue", "description": "Models and voices."},
             {"name": "voices", "description": "Cloned voices that are kept."},
@@ -131,7 +133,7 @@ def _paths() -> Json:
     wanted_model = {
         "name": "model",
         "in": "query",
-        "description": "The model whose voices are wanted; absent, the default one.",
+        "description": "The model whose voices are listed; the default one if absent.",
         "schema": {"type": "string"},
         "example": "tts-1",
     }
@@ -145,14 +147,15 @@ def _paths() -> Json:
     captioned = _operation(
         "createCaptionedSpeech",
         "speech",
-        "Speak a text, and tell when what is heard",
+        "Speak a text, and tell when each sentence is heard",
         {**_json(CaptionedAnswer), "application/x-ndjson": {"schema": {"type": "string"}}},
         *(400, 401, 403, 404, 413, 429, 500, 503, 504),
     )
-    wanted = {"type": "boolean", "default": True, "description": "`false` leaves the times away."}
+    wanted = {"type": "boolean", "default": True, "description": "`false` leaves out the times."}
     order = {"allOf": [ref_to(SpeechRequest), {"type": "object", "properties": {"return_timestamps": wanted}}]}
     captioned["requestBody"] = {"required": True, "content": {"application/json": {"schema": order}}}
-    batch = _operation("createSpeechBatch", "batch", "Speak several texts", _json(BatchAnswer), 400, 401, 403, 413, 429)
+    statuses = 400, 401, 403, 413, 429, 503
+    batch = _operation("createSpeechBatch", "batch", "Speak several texts", _json(BatchAnswer), *statuses)
     batch["requestBody"] = {"required": True, "content": {"application/json": {"schema": BATCH}}}
     encoded = _operation("encodeAudio", "files", "Encode samples", _files(), 400, 401, 403, 429, 503)
     wanted_format = {
@@ -194,6 +197,7 @@ def _paths() -> Json:
     alive = _operation("live", "health", "Whether the process answers", _json(Alive))
     ready = _operation("ready", "health", "Whether the default model can speak", _json(Ready), 503)
     text = {"text/plain": {"schema": {"type": "string"}}}
+    health = _operation("health", "health", "As `/readyz`, whose 200 is `OK` here", text, 503)
     metrics = _operation("metrics", "health", "Metrics, as Prometheus reads them", text, 401)
     return {
         "/audio/speech": {"post": speech},
@@ -211,18 +215,19 @@ def _paths() -> Json:
         "/openapi.json": {"get": this},
         "/livez": {"servers": root, "get": alive},
         "/readyz": {"servers": root, "get": ready},
+        "/health": {"servers": root, "get": health},
         "/metrics": {"servers": root, "get": metrics},
     }
 
 
 def _operation(name: str, tag: str, summary: str, content: Json, *statuses: int) -> Json:
     """One operation; it is public if it cannot answer 401."""
-    found: Json = {"description": "What was asked for.", "headers": _headers("x-request-id"), "content": content}
+    found: Json = {"description": "Success.", "headers": _headers("x-request-id"), "content": content}
     if tag == "speech":
         found["headers"] |= _headers("x-seed", *SPEECH_HEADERS)
     responses = {"200": found, **{str(status): _error(status) for status in statuses}}
     responses["default"] = {
-        "description": "Anything else: a path or method that there is not, malformed HTTP, a mistake of the server.",
+        "description": "Any other error: an unknown path or method, malformed HTTP, a mistake of the server.",
         "headers": _headers("x-request-id"),
         "content": _json(ErrorAnswer),
     }
@@ -276,9 +281,10 @@ def _audio() -> Json:
         "required": ["data"],
         "description": "Events `speech.audio.delta` with `audio`, a part of the file in base64, "
         "then one `speech.audio.done` with `usage`, and with `finish_reason` `length` where `max_new_tokens` "
-        "ended the speech. With `timestamps`, `speech.timestamp` before and behind the audio of each sentence, chunk "
-        "or pause: `text`, `start_char` and `end_char` in `input` (in code points), `start_time` and `end_time` (in "
-        "seconds, null while it is heard), and `pause` where nothing is said.",
+        "ended the speech. With `timestamps`, an event `speech.timestamp` before the audio of each sentence, chunk or "
+        "pause, and one behind it: `text`, its place in `input` (`start_char` and `end_char`, in code points), "
+        "`start_time` and `end_time` (in seconds; the latter null in the first event), and `pause` where nothing is "
+        "said.",
     }
     return _files() | {"text/event-stream": {"schema": event}}
 

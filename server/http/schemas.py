@@ -34,7 +34,7 @@ class ModelCard(_Answer):
     precision: Precision
     """How its weights are stored."""
     parity: dict[str, Any]
-    """How near it is to the original model, as measured when it was converted."""
+    """How closely it agrees with the original model, as measured when it was converted."""
     provider: str | None
     """What computes it; null while it is not loaded."""
     loaded: bool
@@ -92,7 +92,7 @@ class VoiceCard(_Answer):
     """Unix seconds."""
     description: str
     consent: str
-    """What was said of the speaker's agreement."""
+    """What the upload said of the speaker's agreement."""
     shared: bool
     """Whether others may speak with it."""
     model: str
@@ -160,7 +160,7 @@ class BatchResult(BaseModel):
     usage: dict[str, Any] = {}
     """Tokens of the text, and codec frames made."""
     timestamps: list[dict[str, Any]] = []
-    """When what is heard, as the events of `stream_format` `sse` tell it; absent where nobody asked for it."""
+    """When each sentence or chunk is heard, as in the events of `stream_format` `sse`; absent unless asked for."""
     error: str = ""
     """What is wrong and what to do; absent where there is none."""
     code: str = ""
@@ -192,7 +192,7 @@ class CaptionedSentence(_Answer):
 
 
 class CaptionedAnswer(_Answer):
-    """Speech, and when what is heard; of a stream, a part of it and what has ended since the part before."""
+    """Speech, and when each sentence is heard; in a stream, a part of it and what has ended since the part before."""
 
     audio: str
     """The file, or the next part of it, in base64."""
@@ -257,16 +257,16 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "enum": ["ignored"]},
     },
     "x-stand-in": {
-        "description": "The speaker that is heard, percent-encoded, where the model lacks the one that is meant.",
+        "description": "The speaker that is heard, percent-encoded, if the model lacks the one that the voice means.",
         "schema": {"type": "string"},
     },
     "x-ignored": {
-        "description": "Names of the request's fields that mean nothing here, percent-encoded, with commas.",
+        "description": "Names of the request's fields that were ignored, percent-encoded, separated by commas.",
         "schema": {"type": "string"},
     },
     "x-timestamps": {
-        "description": "When what is heard, as JSON: the fields of the events of `stream_format` `sse`. Only a whole "
-        "file has it, and only where it has at most 4096 characters.",
+        "description": "When each sentence or chunk is heard, as JSON with the fields of the events of `stream_format` "
+        "`sse`. Only a whole file has it, and only if it has at most 4096 characters.",
         "schema": {"type": "string"},
     },
     "x-finish-reason": {
@@ -282,7 +282,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string"},
     },
     "retry-after": {
-        "description": "Seconds after which it may work.",
+        "description": "Seconds after which to try again.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "x-should-retry": {

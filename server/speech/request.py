@@ -68,22 +68,22 @@ class SpeechRequest(BaseModel):
     )
     model: Text = Field(
         DEFAULT,
-        description="An id of `GET /models`, or the Hub id of its checkpoint; case and the signs between words do not "
+        description="An id of `GET /models`, or the Hub id of its checkpoint; case and the marks between words do not "
         "matter. `default`, OpenAI's names (`tts-1`, …), `kokoro` and Kokoro Web's names mean the default "
         "model.",
         examples=["tts-1"],
     )
     voice: Text | VoiceReference = Field(
         DEFAULT,
-        description="An id of `GET /audio/voices`: profiles, speakers, OpenAI's names, Kokoro's ids. Where none is "
-        "written like this, case does not matter, nor blank or underscore. Of a formula the heaviest is "
-        "taken. `default` and `none` mean what `alloy` means. Or a voice of `POST /audio/voices`.",
+        description="An id of `GET /audio/voices`: a speaker, a profile, one of OpenAI's names or Kokoro's ids, or an "
+        "uploaded voice. If no id is spelt so, case and the choice of blank or underscore do not matter. Of a weighted "
+        "formula the voice of the highest weight speaks. `default` and `none` mean what `alloy` means.",
         examples=["alloy", {"id": "serena"}, "serena_meditation", "af_heart*0.7+af_bella*0.3", "af_sky(2)+af_bella"],
     )
     response_format: Format = Field(
         "mp3",
         description="The kind of file; `pcm` is signed 16 bit, little-endian, 24 kHz, mono. `ogg`, `oga` and "
-        "`ogg_opus` are read as `opus`, `pcm16` as `pcm`.",
+        "`ogg_opus` are read as `opus`, `pcm16` and `pcm_s16le` as `pcm`.",
     )
     speed: Speed = Field(
         1.0,
@@ -91,17 +91,17 @@ class SpeechRequest(BaseModel):
     )
     instructions: Text | None = Field(
         None,
-        description="How to speak; for a VoiceDesign model, which voice. Models that do not follow it drop it.",
+        description="How to speak; for a VoiceDesign model, which voice. Models that follow no instructions drop them.",
         examples=["Calm and slow, as if reading a bedtime story."],
     )
     stream_format: StreamFormat | None = Field(
         None,
-        description="`audio`, also where it is absent, sends the file while it is made; `sse` so too, as events.",
+        description="`audio` (the default) sends the file itself; `sse` sends its parts as events while it is made.",
     )
     stream: Switch | None = Field(
         None,
-        description="`false` sends the file whole and with its length, `true` while it is made; absent, what the "
-        "server's `KW_STREAM` says. `false` and `sse` exclude each other.",
+        description="`false` sends the file whole, with its length; `true` sends it while it is made. If absent, the "
+        "server's `KW_STREAM` decides. `false` and `sse` exclude each other.",
     )
     language: Text = Field(
         "auto",
@@ -110,42 +110,43 @@ class SpeechRequest(BaseModel):
     )
     seed: Seed = Field(
         None,
-        description="The same seed gives the same audio; `x-seed` tells the one that was used. -1 is none.",
+        description="The same seed gives the same audio; `x-seed` names the one that was used. -1 counts as absent.",
     )
     temperature: Temperature = Field(
         None,
-        description="0 always takes the likeliest code; absent, the model's own.",
+        description="0 always takes the likeliest code; if absent, the model's own.",
     )
     top_k: TopK = Field(
         None,
-        description="Draw from so many likeliest codes, 0 or -1 from all; absent, the model's own.",
+        description="Draw from this many of the likeliest codes, 0 or -1 from all; if absent, the model's own.",
     )
     top_p: Share = Field(
         None,
-        description="Draw from the likeliest codes of so much probability, 0 is the likeliest; absent, the model's.",
+        description="Draw from the likeliest codes that together have this probability; 0 takes the likeliest. If "
+        "absent, the model's own.",
     )
     repetition_penalty: Penalty = Field(
         None,
-        description="How much codes that were there before are held back, 1 or 0 not at all; absent, the model's.",
+        description="Makes codes that have occurred less likely; 1 or 0 changes nothing. If absent, the model's own.",
     )
     max_new_tokens: Cap = Field(
         None,
-        description="Codec frames of 80 ms that the speech may have at most, without pauses; `finish_reason` or "
-        "`x-finish-reason` is `length` where they end it. -1 is as good as none.",
+        description="Most codec frames of 80 ms that the speech may have, pauses not counted. `finish_reason` or "
+        "`x-finish-reason` is `length` where this ends the speech. -1 counts as absent.",
     )
     exact_frames: Count | None = Field(
         None,
-        description="Codec frames of 80 ms, for measuring: the text is spoken in one piece, which must fit the "
-        "model, is not watched for running away, and is cut off there.",
+        description="For measuring: the speech ends after this many codec frames of 80 ms. The text is spoken in one "
+        "piece, which must fit the model and is not watched for runaways.",
     )
     layout: Layout | None = Field(
         None,
-        description="How the model is given a text: `whole` before the first frame, or `streaming`, a token a frame; "
-        "where absent as the official package does, which is `streaming` for cloned voices and `whole` for all others.",
+        description="How the model is given a text: `whole` before the first frame, or `streaming`, a token with each "
+        "frame. If absent, `streaming` for cloned voices and `whole` for all others, as in the official package.",
     )
     text_format: TextFormat = Field(
         "auto",
-        description="What the text is written in; `auto` finds out.",
+        description="How the text is marked up; `auto` finds out.",
     )
     trim_start: Switch = Field(
         False,
@@ -159,9 +160,9 @@ class SpeechRequest(BaseModel):
     )
     timestamps: Timestamps | None = Field(
         None,
-        description="Tell when what is heard: `sentence` speaks each sentence by itself, `chunk` leaves the audio as "
-        "it is. The times come as events with `sse`, in the header `x-timestamps` of a short whole file, which is then "
-        "the default, and beside the audio of `POST /dev/captioned_speech`.",
+        description="Tell when each sentence or chunk is heard: `sentence` speaks each sentence by itself, `chunk` "
+        "leaves the audio as it is. The times come as events with `sse`, in the header `x-timestamps` of a whole file "
+        "(the default then) if they are short, and beside the audio of `POST /dev/captioned_speech`.",
     )
 
     ref_audio: str | None = Field(

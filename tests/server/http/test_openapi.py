@@ -22,7 +22,7 @@ from server.audio.formats import FORMATS
 from server.cli.startup import open_pool
 from server.config import Settings
 from server.http import openapi, openapi_schemas
-from server.http.app import API_PREFIXES, create_app
+from server.http.app import API_PREFIXES, QUIET_PATHS, create_app
 from server.metrics import Metrics
 from server.models.catalogue import Bundles
 from server.speech.fields import MAX_EMBEDDING, NOT_BLANK
@@ -128,6 +128,7 @@ def test_every_route_is_there(tmp_path: Path) -> None:
             served.remove((prefix + path.replace("{id}", "<name:str>"), method))
     rest = {path for path, _ in served if path.startswith(API_PREFIXES)}
     assert rest == {prefix + path for prefix in API_PREFIXES for path in NOT_DESCRIBED}
+    assert not {f"/{path}" for path in QUIET_PATHS} & {path for path, _ in served}
 
 
 def test_the_page_of_the_api_has_every_route_and_field() -> None:
@@ -138,6 +139,11 @@ def test_the_page_of_the_api_has_every_route_and_field() -> None:
 
 def test_it_is_valid_openapi() -> None:
     schemathesis.openapi.from_dict(DOCUMENT).validate()
+
+
+def test_every_tag_is_described_and_used() -> None:
+    used = {tag for operation in OPERATIONS.values() for tag in operation["tags"]}
+    assert {tag["name"] for tag in DOCUMENT["tags"]} == used
 
 
 def test_all_errors_are_those_that_it_describes_from_the_start() -> None:
@@ -184,7 +190,8 @@ def test_the_ids_that_there_are_are_listed_beside_every_other_spelling() -> None
 def test_a_server_without_keys_asks_for_none() -> None:
     assert openapi.document(max_input_chars=1000, needs_key=False)["security"] == []
     public = {path for (path, _), operation in OPERATIONS.items() if operation.get("security") == []}
-    assert public == {"/models/{id}", "/audio/voices", "/audio/models", "/openapi.json", "/livez", "/readyz"}
+    lists = {"/models/{id}", "/audio/voices", "/audio/models"}
+    assert public == {*lists, "/openapi.json", "/livez", "/readyz", "/health"}
 
 
 @pytest.fixture(scope="module")
