@@ -19,6 +19,7 @@ from server.graphs.frame_state import Controls, RowOutput, control_buffer
 from server.graphs.session import CUDA_PROVIDER
 from server.manifest import BundleError
 from tests.closeness import assert_close
+from tests.rigged import with_states_of_another_version
 from tests.unrolled import on_a_device, unrolled_frame
 
 SLOTS = 3
@@ -73,11 +74,11 @@ def test_a_bundle_on_cuda_speaks_as_on_the_cpu(folder: Path, cuda_on_host: list[
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_a_bundle_with_a_buffer_for_each_state_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_with_a_buffer_for_each_state_is_refused(folder: Path, tmp_path: Path) -> None:
     """As other versions have converted."""
-    monkeypatch.setattr("server.engine.bundle.PAST_STATES", "past.another")
+    older = with_states_of_another_version(folder, tmp_path / "older")
     with pytest.raises(BundleError, match="keeps its states as another version does; convert the checkpoint again"):
-        open_bundle(folder, provider="cpu", threads=1, slots=1)
+        open_bundle(older, provider="cpu", threads=1, slots=1)
 
 
 @pytest.fixture(scope="module", params=["short", "odd"])
