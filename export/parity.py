@@ -24,16 +24,15 @@ from export.graphs.first_code import FirstCode
 from export.graphs.layers import empty_caches
 from export.graphs.talker import Talker as TorchTalker
 from export.graphs.validation import relative_error
+from server.engine.bundle import codec_decoder_of
 from server.engine.manner import AUTO
 from server.engine.prompt import PromptBuilder
 from server.engine.synthesizer import CHUNK_RAMP
 from server.graphs.code_predictor import forced_logits
-from server.graphs.codec_decoder import CodecDecoder
-from server.graphs.cuda.codec_decoder import PooledCodecDecoder
 from server.graphs.cuda.memory import DeviceMemory
 from server.graphs.frame_state import Controls
 from server.graphs.memory import HostMemory, Memory
-from server.graphs.session import CUDA_PRECISIONS, Chosen, Session, open_session
+from server.graphs.session import Chosen, Session, open_session
 from server.graphs.talker import Talker
 from server.manifest import SPEAKER_ENCODER, Manifest, Sizes
 
@@ -177,6 +176,7 @@ def measure(
         `relative_error`, the largest as a part of PyTorch's largest magnitude.
 
     Raises:
+        BundleError: the codec decoder keeps its states as another version does.
         ValueError: a graph gives values that are not finite.
     """
     talker_logits = _talker_logits(folder, manifest, expected, threads, device)
@@ -257,12 +257,7 @@ def _predictor_logits(folder: Path, manifest: Manifest, expected: Reference, thr
 
 def _waveform(folder: Path, manifest: Manifest, expected: Reference, threads: int, device: Chosen) -> Floats:
     session = open_session(folder / manifest.graphs["codec_decoder"].file, device, threads)
-    narrow = manifest.precision in CUDA_PRECISIONS
-    decoder = (
-        PooledCodecDecoder(session, manifest.sizes.codec.samples_per_frame, 1, _memory(session, device))
-        if narrow
-        else CodecDecoder(session)
-    )
+    decoder = codec_decoder_of(manifest, session, 1, _memory(session, device))
     # In the engine's own chunks, so that the carried state is measured too.
     state, samples, start, turn = decoder.start(), [], 0, 0
     while start < FRAMES:

@@ -1,4 +1,4 @@
-"""Bundles that misbehave in one way: the committed bundle of random weights with a few nodes more in its graphs."""
+"""Bundles whose graphs are changed: the committed bundle of random weights made to misbehave, others made older."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from server.graphs.cuda.codec_decoder import PAST_STATES
 from server.manifest import MANIFEST_NAME, read_manifest, sha256_of
 from tests.bundles import RANDOM_BUNDLE
 
@@ -38,6 +39,21 @@ def rigged_bundle(folder: Path, rig: Rig) -> Path:
     if rig == "silent":
         _change(folder / "codec_decoder.onnx", "waveform", "Mul", np.zeros(1, np.float32))
     _change(folder / "talker.onnx", "logits", "Add", bias)
+    _vouch(folder)
+    return folder
+
+
+def with_states_of_another_version(bundle: Path, folder: Path) -> Path:
+    """Copy a bundle for a GPU into `folder`, its codec decoder having no buffer of all states, and return it."""
+    shutil.copytree(bundle, folder)
+    path, manifest = folder / "codec_decoder.onnx", folder / MANIFEST_NAME
+    model = onnx.load(path, load_external_data=False)
+    for value in model.graph.input:
+        value.name = value.name.replace(PAST_STATES, "past.another")
+    for node in model.graph.node:
+        node.input[:] = [name.replace(PAST_STATES, "past.another") for name in node.input]
+    onnx.save(model, path)
+    manifest.write_text(manifest.read_text("utf-8").replace(PAST_STATES, "past.another"), "utf-8")
     _vouch(folder)
     return folder
 

@@ -20,6 +20,7 @@ from server.engine.provider import open_bundle
 from server.graphs.code_predictor import CodePredictor
 from server.graphs.cuda.codec_decoder import PooledCodecDecoder
 from server.graphs.cuda.memory import DeviceMemory
+from server.graphs.memory import HostMemory
 from server.graphs.session import open_session
 from server.graphs.talker import Talker
 from server.manifest import CODEC_TABLE, read_manifest
@@ -56,12 +57,13 @@ def on_a_device(bundle: Path, frame: Path, slots: int) -> OpenBundle:
     )
 
 
-def pooled_decoder(bundle: Path, slots: int, kept: int = 0) -> PooledCodecDecoder:
-    """The codec decoder of a bundle with its states in buffers, on the host."""
+def pooled_decoder(bundle: Path, slots: int, kept: int = 0, *, device: bool = True) -> PooledCodecDecoder:
+    """The codec decoder of a bundle with its states in one buffer; whether the host is to be the device."""
     model = onnx.load(bundle / "codec_decoder.onnx")
     pool_states(model)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # more would wait in busy loops
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     samples_per_frame = read_manifest(bundle).sizes.codec.samples_per_frame
-    return PooledCodecDecoder(session, samples_per_frame, slots, DeviceMemory(session, "cpu"), kept)
+    memory = DeviceMemory(session, "cpu") if device else HostMemory()
+    return PooledCodecDecoder(session, samples_per_frame, slots, memory, kept)

@@ -14,7 +14,7 @@ from server.graphs.code_predictor import CodePredictor
 from server.graphs.codec_decoder import CodecDecoder
 from server.graphs.cuda.codec_decoder import PAST_STATES, READ_PLACE, PooledCodecDecoder
 from server.graphs.cuda.memory import DeviceMemory
-from server.graphs.memory import HostMemory
+from server.graphs.memory import HostMemory, Memory
 from server.graphs.pages import MappedTable, give_back_mapped, trim_heap, use_huge_pages
 from server.graphs.session import Chosen, Session, open_session
 from server.graphs.talker import Talker
@@ -96,8 +96,6 @@ def open_on(
     _check_graphs(folder, manifest, sessions)
     memory = HostMemory() if device == "cpu" else DeviceMemory(sessions["talker"], device)
     talker = Talker(sessions["talker"], manifest.sizes, slots, memory)
-    decoder_session, samples_per_frame = sessions["codec_decoder"], manifest.sizes.codec.samples_per_frame
-    pooled = PAST_STATES in {value.name for value in decoder_session.get_inputs()}
     kept = MOST_HELD if manifest.clones else 0
     bundle = OpenBundle(
         manifest=manifest,
@@ -105,11 +103,7 @@ def open_on(
         prompts=open_prompts(folder, manifest, max_prompt),
         talker=talker,
         code_predictor=CodePredictor(sessions["code_predictor"], talker.state),
-        codec_decoder=(
-            PooledCodecDecoder(decoder_session, samples_per_frame, slots, memory, kept)
-            if pooled
-            else CodecDecoder(decoder_session)
-        ),
+        codec_decoder=codec_decoder_of(manifest, sessions["codec_decoder"], slots, memory, kept),
         references=ReferenceEncoder(folder, manifest, threads) if manifest.clones else None,
         overlaps_decoding=device == "cuda",
     )
@@ -131,9 +125,20 @@ def _check_graphs(folder: Path, manifest: Manifest, sessions: Mapping[str, Sessi
                 f"{folder.name}: {graph.file} has other inputs or outputs than its manifest gives the graph {name}; "
                 "convert the checkpoint again"
             )
-    decoder_inputs = {value.name for value in sessions["codec_decoder"].get_inputs()}
-    if READ_PLACE in decoder_inputs and PAST_STATES not in decoder_inputs:
+
+
+def codec_decoder_of(manifest: Manifest, session: Session, slots: int, memory: Memory, kept: int = 0) -> CodecDecoder:
+    """The codec decoder of a bundle, whichever way its graph keeps states; see `PooledCodecDecoder` for the arguments.
+
+    Raises:
+        BundleError: the graph keeps its states in another way than this version's graphs.
+    """
+    inputs = {value.name for value in session.get_inputs()}
+    if PAST_STATES in inputs:
+        return PooledCodecDecoder(session, manifest.sizes.codec.samples_per_frame, slots, memory, kept)
+    if READ_PLACE in inputs:
         raise BundleError(
-            f"{folder.name}: {manifest.graphs['codec_decoder'].file} keeps its states as another version does; "
+            f"{manifest.id}: {manifest.graphs['codec_decoder'].file} keeps its states as another version does; "
             "convert the checkpoint again"
         )
+    return CodecDecoder(session)

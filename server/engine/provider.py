@@ -17,6 +17,7 @@ from server.engine.sampling import RowSampler
 from server.graphs.checking import verify_once
 from server.graphs.cuda.capture import without_recording
 from server.graphs.frame_state import RowOutput
+from server.graphs.garbage import collect_garbage
 from server.graphs.session import CPU_LACKS, Cause, PassingError, Provider, cause_of, choose_provider
 from server.manifest import BundleError, Manifest, read_manifest
 
@@ -54,13 +55,15 @@ def open_bundle(
     verify_once(folder, manifest)
     if chosen == "cuda":
         try:
-            bundle = open_on("cuda", folder, manifest, threads=threads, slots=slots, max_prompt=max_prompt)
             with without_recording():  # recordings belong to a thread, and this one makes no speech
-                return _tried_out(bundle)
+                return _tried_out(
+                    open_on("cuda", folder, manifest, threads=threads, slots=slots, max_prompt=max_prompt)
+                )
         except BundleError:
             raise
         except Exception as error:  # CUDA's and ONNX Runtime's share no base class
-            _fall_back(manifest, provider, cause_of(error))
+            fall_back(manifest, provider, cause_of(error))
+        collect_garbage()  # a row and its error may hold each other, and so the GPU's memory
     elif manifest.precision in CPU_LACKS:
         asked = provider == "cpu"
         why = "KW_EXECUTION_PROVIDER is cpu" if asked else "the installed ONNX Runtime has no CUDA execution provider"
@@ -74,8 +77,19 @@ def _with_positions(manifest: Manifest, positions: int) -> Manifest:
     return manifest.model_copy(update={"sizes": manifest.sizes.model_copy(update={"talker": talker})})
 
 
-def _fall_back(manifest: Manifest, provider: Provider, cause: Cause) -> None:
-    """Say why the CPU takes over, or that nothing can."""
+def fall_back(manifest: Manifest, provider: Provider, cause: Cause) -> None:
+    """Say why the CPU takes over from CUDA, or that nothing can.
+
+    Args:
+        manifest: of the bundle.
+        provider: that was asked for.
+        cause: why CUDA cannot compute it.
+
+    Raises:
+        BundleError: the CPU cannot compute it either.
+        ProviderError: CUDA is asked for.
+        PassingError: as before, but another try may succeed.
+    """
     if provider == "cuda":
         raise cause.kind(
             f"KW_EXECUTION_PROVIDER=cuda, but CUDA cannot compute {manifest.id} here: {cause.meaning}; "

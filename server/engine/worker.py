@@ -18,11 +18,12 @@ from server.engine.live import LiveText
 from server.engine.manner import NO_CLONING, CloneError
 from server.engine.prefill import Prefill
 from server.engine.prompt import Layout, Prompt
-from server.engine.provider import open_bundle
+from server.engine.provider import fall_back, open_bundle
 from server.engine.reference import Reference
 from server.engine.rows import Row
 from server.engine.scheduler import Move, Scheduler
 from server.engine.synthesizer import Synthesizer
+from server.graphs.garbage import collect_garbage
 from server.graphs.session import Provider, cause_of
 from server.metrics import EngineEvents, NoEvents
 
@@ -83,7 +84,7 @@ class Engine:
         max_frames: int | None = None,
         events: EngineEvents | None = None,
     ) -> Engine:
-        """Open a bundle as `open_bundle` does, and start its thread.
+        """Open a bundle as `open_bundle` does, which says what is raised, and start its thread.
 
         Its manifest says how many positions a row may have: those of the longest prompt and of so many frames, where
         the model has as many.
@@ -97,8 +98,19 @@ class Engine:
         except Exception as error:  # CUDA's and ONNX Runtime's share no base class
             if bundle.provider == "cpu":
                 raise
-            cause = cause_of(error)
-            raise cause.kind(f"CUDA cannot compute {bundle.manifest.id} here: {cause.meaning}") from error
+            fall_back(bundle.manifest, provider, cause_of(error))
+        del bundle
+        collect_garbage()  # the engine that failed and its error hold each other, and so the GPU's memory
+        return cls.load(
+            folder,
+            provider="cpu",
+            threads=threads,
+            max_rows=max_rows,
+            max_queue=max_queue,
+            max_prompt=max_prompt,
+            max_frames=max_frames,
+            events=events,
+        )
 
     @property
     def alive(self) -> bool:

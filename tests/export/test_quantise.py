@@ -21,6 +21,7 @@ from server.engine.provider import open_bundle
 from server.manifest import read_manifest
 from tests.conversions import Conversion
 from tests.parity.test_official import speak
+from tests.rigged import with_states_of_another_version
 
 
 def plain_rounding(blocks: torch.Tensor, bits: int) -> torch.Tensor:
@@ -148,6 +149,14 @@ def test_verify_repeats_the_report_of_the_manifest(
     assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before
     assert convert(["--verify", str(folder), "--model", str(checkpoint_of("tiny"))]) == 1
     assert "was not made of" in capsys.readouterr().err
+
+
+def test_verify_refuses_a_bundle_of_another_version(
+    bundle_of: Callable[..., Path], checkpoint_of: Callable[[str], Path], tmp_path: Path, capsys
+) -> None:
+    older = with_states_of_another_version(bundle_of("short", "fp16"), tmp_path / "older")
+    assert convert(["--verify", str(older), "--model", str(checkpoint_of("short"))]) == 1
+    assert "keeps its states as another version does; convert the checkpoint again" in capsys.readouterr().err
 
 
 def test_int4_says_that_it_hurts(conversion_of: Callable[..., Conversion]) -> None:

@@ -34,11 +34,14 @@ class DeviceCaches:
         self._views = views
         with GATE.shared():
             self._caches = [ort.OrtValue.ortvalue_from_shape_and_type(shape, t, views.device, 0) for t in self._types]
-        self._windows: Windows[list[ort.OrtValue]] = Windows(2 * shape[0])
+        self._from_first: Windows[list[ort.OrtValue]] = Windows(shape[0])
+        """All windows that begin with the first slot: a frame's calls are bound to them, and would be recorded anew."""
+        self._others: Windows[list[ort.OrtValue]] = Windows(2 * shape[0])
         self._clear()
 
     def view(self, start: int, stop: int, positions: int | None = None) -> list[ort.OrtValue]:
-        return self._windows.get(start, stop, lambda: self._window(start, stop))
+        windows = self._others if start else self._from_first
+        return windows.get(start, stop, lambda: self._window(start, stop))
 
     def _window(self, start: int, stop: int) -> list[ort.OrtValue]:
         _, *tail = self._shape

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.graphs.codec_decoder import CodecDecoder, CodecState
+from server.graphs.codec_decoder import FRAMES_AT_ONCE, CodecDecoder, CodecState
 from server.graphs.garbage import collect_garbage
 from server.graphs.memory import Call, Memory, SlotBuffer
 
@@ -23,10 +23,10 @@ READ_PLACE, WRITE_PLACE = "read_place", "write_place"
 STATES_A_ROW = 4
 """A row has its own, perhaps one to go back to, and, while it is decoded, the next; one more for what fails."""
 ROWS = (1, 2, 4, 8, 16, 32)
-"""Rows of one call, and frames below: each pair is a recording of its own, and a Conv is planned anew, for a tenth of a
-second, when its input has another shape than before."""
+"""Rows that a call may have. Each pair of rows and frames is a recording of its own, and a Conv is planned anew, for a
+tenth of a second, when its input has another shape than before."""
 FRAMES = (8, 4, 2, 1)
-"""The engine's own chunks, from which every other number comes."""
+"""Frames that a call may have: those of the engine's own chunks. Any other number takes several calls."""
 
 
 class _Place:
@@ -93,7 +93,10 @@ class PooledCodecDecoder(CodecDecoder):
         if len(self._free) < rows:
             raise RuntimeError("too many states of the codec decoder are kept")
         after = [PooledState(state.position + frames, (), _Place(self._free)) for state in states]
-        parts = [slice(first, first + self._most_rows) for first in range(0, rows, self._most_rows)]
+        at_once = self._most_rows
+        if not self._memory.idle_take_part:  # the CPU
+            at_once = min(at_once, max(1, FRAMES_AT_ONCE // frames))
+        parts = [slice(first, first + at_once) for first in range(0, rows, at_once)]
         return np.concatenate([self._part(codes[part], states[part], after[part]) for part in parts]), list(after)
 
     def _part(self, codes: Ints, before: Sequence[CodecState], after: Sequence[PooledState]) -> Floats:

@@ -20,7 +20,8 @@ from server.graphs.windows import Windows
 
 _NUMBERS: dict[type[np.generic], int] = {np.float32: FLOAT32, np.int32: INT32, np.int64: INT64, np.bool_: BOOL}
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-"""Slots from the first on that a call is made for; one for all slots comes to these."""
+"""Sizes of the windows that calls are made for, each of which begins with the first slot; so does that of all slots,
+which is one more."""
 
 
 class DeviceBuffer:

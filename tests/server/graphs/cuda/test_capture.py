@@ -182,6 +182,20 @@ def test_an_engine_has_recorded_all_that_it_needs(bundle: OpenBundle, gate: Watc
         engine.close()
 
 
+def test_prompts_in_any_slots_leave_the_recordings_as_they_are(bundle: OpenBundle, gate: Watched) -> None:
+    """More windows of slots are prefilled than are kept."""
+    synthesizer, talker = Synthesizer(bundle), bundle.talker
+    synthesizer.warm_up()
+    recorded = len(gate.recordings)
+    prompt = np.zeros((2, talker.sizes.hidden_size), np.float32)
+    for first in range(SLOTS):
+        for stop in range(first + 1, SLOTS + 1):
+            talker.prefill_together(first, [prompt] * (stop - first))
+    talker.release(())
+    synthesizer.warm_up()
+    assert len(gate.recordings) == recorded
+
+
 def test_an_engine_that_cannot_record_is_none(bundle: OpenBundle) -> None:
     def fail(*arguments: object) -> None:
         raise MemoryError("CUDA error: out of memory")

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
+from server.engine import provider
 from server.engine.bundle import OpenBundle
 from server.engine.job import Job, Sampling
 from server.engine.provider import open_bundle
 from server.engine.synthesizer import Synthesizer
+from server.engine.worker import Engine
 from server.graphs.code_predictor import forced_logits
+from server.graphs.cuda import capture
+from server.graphs.cuda.capture import CapturedCall
 from server.graphs.cuda.memory import DeviceMemory
 from server.graphs.frame_state import Controls, RowOutput, control_buffer
-from server.graphs.session import CUDA_PROVIDER
+from server.graphs.session import CUDA_PROVIDER, Chosen, ShortageError
 from server.manifest import BundleError
 from tests.closeness import assert_close
+from tests.rigged import with_states_of_another_version
 from tests.unrolled import on_a_device
 
 SLOTS = 3
@@ -73,11 +80,54 @@ def test_a_bundle_on_cuda_speaks_as_on_the_cpu(folder: Path, cuda_on_host: list[
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_a_bundle_with_a_buffer_for_each_state_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("recording", [False, True])
+def test_the_cpu_takes_over_where_calls_fail(
+    folder: Path,
+    cuda_on_host: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    recording: bool,
+) -> None:
+    """When they are tried out, or recorded; the GPU's memory is free by then."""
+    run, open_on = CapturedCall.run, provider.open_on
+    on_cuda: list[weakref.ref[OpenBundle]] = []
+
+    def fail(call: CapturedCall) -> None:
+        if recording == hasattr(capture._this_thread, "records_nothing"):
+            run(call)
+        else:
+            raise RuntimeError("CUDA failure 2: out of memory")
+
+    def opened(device: Chosen, *arguments: Any, **named: Any) -> OpenBundle:
+        assert not any(bundle() for bundle in on_cuda), "what failed still takes memory"
+        bundle = open_on(device, *arguments, **named)
+        on_cuda.extend([weakref.ref(bundle)] if device == "cuda" else [])
+        return bundle
+
+    monkeypatch.setattr(CapturedCall, "run", fail)
+    monkeypatch.setattr(provider, "open_on", opened)
+    bounds = {"threads": 1, "max_rows": SLOTS, "max_queue": 1, "max_prompt": 100, "max_frames": 50}
+    engine = Engine.load(folder, provider="auto", **bounds)
+    try:
+        assert len(on_cuda) == 1
+        line = caplog.messages[-1]
+        assert "the CPU computes" in line and "the GPU has too little free memory" in line
+        assert (engine.provider, engine.rows, engine.max_frames) == ("cpu", SLOTS, 50)
+        prompt = engine.prompt("Hello.", speaker="ryan", language="english", instruction=None)
+        job = Job(prompt, Sampling(0.9, 50, 1.0, 1.05, 0.9, 50, 1.0), seed=0, max_frames=3)
+        engine.submit(job)
+        assert np.concatenate(list(job)).size
+    finally:
+        engine.close()
+    with pytest.raises(ShortageError, match="KW_EXECUTION_PROVIDER=cuda, but CUDA cannot compute"):
+        Engine.load(folder, provider="cuda", **bounds)
+
+
+def test_a_bundle_with_a_buffer_for_each_state_is_refused(folder: Path, tmp_path: Path) -> None:
     """As other versions have converted."""
-    monkeypatch.setattr("server.engine.bundle.PAST_STATES", "past.another")
+    older = with_states_of_another_version(folder, tmp_path / "older")
     with pytest.raises(BundleError, match="keeps its states as another version does; convert the checkpoint again"):
-        open_bundle(folder, provider="cpu", threads=1, slots=1)
+        open_bundle(older, provider="cpu", threads=1, slots=1)
 
 
 @pytest.fixture(scope="module", params=["short", "odd"])

@@ -15,7 +15,7 @@ from export.graphs.cuda.pooled import pool_states
 from server.engine.primed import MOST_HELD, PrimedStates
 from server.engine.provider import open_bundle
 from server.graphs.bound_call import BoundCall
-from server.graphs.codec_decoder import CodecDecoder
+from server.graphs.codec_decoder import FRAMES_AT_ONCE, CodecDecoder
 from server.graphs.cuda.codec_decoder import FRAMES, ROWS, STATES_A_ROW, PooledCodecDecoder
 from tests.unrolled import pooled_decoder
 
@@ -119,6 +119,29 @@ def test_any_number_of_rows_and_frames(
         start += frames
     assert len(bound) == len(set(bound)) == len(set(shapes.values())), "a call is made once, under a number of its own"
     assert set(shapes.values()) <= set(product(ROWS, FRAMES))
+
+
+def test_a_call_on_the_cpu_has_no_more_frames_than_others_there(
+    plain: tuple[Path, CodecDecoder, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime keeps the memory of its largest call."""
+    folder, decoder, codes = plain
+    pooled, shapes = pooled_decoder(folder, 7, device=False), []
+
+    def call(session: ort.InferenceSession, inputs: Tensors, outputs: Tensors, number: int) -> BoundCall:
+        shapes.append(inputs["codes"].shape())
+        return BoundCall(session, inputs, outputs)
+
+    monkeypatch.setattr(pooled._memory, "call", call)
+    codes = np.concatenate([codes, codes, codes[:1]])
+    expected_states, states, start = [decoder.start()] * 7, [pooled.start()] * 7, 0
+    for frames in (1, 2, 3, 4, 8, 21):
+        part = codes[:, start : start + frames]
+        expected, expected_states = decoder.decode(part, expected_states)
+        found, states = pooled.decode(part, states)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        start += frames
+    assert max(rows * frames for rows, frames, _ in shapes) == FRAMES_AT_ONCE
 
 
 def test_a_call_that_fails_leaves_the_places_free(
