@@ -24,17 +24,21 @@ class Roomy(FakeEngine):
     """An engine that has rows to spare."""
 
     rows = 4
-    taken = 0
-    """Rows that others have beside the jobs of this engine."""
+
+
+class Taken(Roomy):
+    """An engine whose rows others have at first."""
+
+    taken = Roomy.rows
 
     @property
     def running(self) -> int:
         return super().running + self.taken
 
 
-def open_service(folder: Path) -> SpeechService:
+def open_service(folder: Path, engine: type[FakeEngine]) -> SpeechService:
     write_bundle(folder, "custom")
-    pool = open_pool(Settings(models_dir=folder), Bundles(find(folder), None), Roomy.load, Metrics())
+    pool = open_pool(Settings(models_dir=folder), Bundles(find(folder), None), engine.load, Metrics())
     return SpeechService(pool, {}, 1000)
 
 
@@ -53,7 +57,7 @@ def users(service: SpeechService) -> int:
 
 
 def test_a_unit_made_ahead_is_let_go_however_often_the_one_who_hears_is_cancelled(tmp_path: Path) -> None:
-    service = open_service(tmp_path)
+    service = open_service(tmp_path, Roomy)
 
     async def play() -> None:
         for settled in (False, True):
@@ -72,12 +76,11 @@ def test_a_unit_made_ahead_is_let_go_however_often_the_one_who_hears_is_cancelle
 
 
 def test_a_unit_is_made_ahead_as_soon_as_rows_that_others_have_end(tmp_path: Path) -> None:
-    service = open_service(tmp_path)
+    service = open_service(tmp_path, Taken)
 
     async def play() -> None:
         hearing = asyncio.create_task(hear(service))
         engine = await until(lambda: service.pool.loaded().get("custom"), "the engine is there")
-        engine.taken = Roomy.rows
         await until(lambda: engine.running > engine.taken, "the first unit is begun")
         await skip(10)
         assert users(service) == 1
