@@ -153,6 +153,7 @@ def _paths() -> Json:
     order = {"allOf": [ref_to(SpeechRequest), {"type": "object", "properties": {"return_timestamps": wanted}}]}
     captioned["requestBody"] = {"required": True, "content": {"application/json": {"schema": order}}}
     batch = _operation("createSpeechBatch", "batch", "Speak several texts", _json(BatchAnswer), 400, 401, 403, 413, 429)
+    batch["responses"]["200"]["headers"] |= _headers("x-ignored")
     batch["requestBody"] = {"required": True, "content": {"application/json": {"schema": BATCH}}}
     encoded = _operation("encodeAudio", "files", "Encode samples", _files(), 400, 401, 403, 429, 503)
     wanted_format = {

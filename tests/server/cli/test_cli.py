@@ -306,6 +306,20 @@ def test_batch_takes_requests(models: Path, tmp_path: Path) -> None:
     assert "timestamps" not in entries["00002.flac"]
 
 
+def test_batch_names_what_it_does_not_follow(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts, folder = tmp_path / "texts.jsonl", tmp_path / "out"
+    lines = [
+        {"input": "One.", "response_format": "mp3", "lanuage": "en"},
+        {"input": "Two.", "response_format": "flac", "stream": False, "id": "two"},
+        {"input": "Three.", "stream": True, "lanuage": "en"},
+    ]
+    texts.write_text("\n".join(map(json.dumps, lines)))
+    assert command.main(["batch", str(texts), "-o", str(folder), "--format", "flac"]) == 0
+    note = "note: fields of 2 lines mean nothing here: lanuage, response_format, stream\n"
+    assert note in capsys.readouterr().err
+    assert {path.name for path in folder.glob("*.flac")} == {"00001.flac", "two.flac", "00003.flac"}
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
