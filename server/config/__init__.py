@@ -90,8 +90,8 @@ class Settings(BaseSettings):
     )
     allowed_hosts: HostsOrAny = Field(
         default=(),
-        description="Names, comma-separated, by which browsers may reach a server that wants no key, beside localhost "
-        "and KW_HOST, such as that of a proxy before it; * is every one.",
+        description="Names, comma-separated, by which a server that wants no key may be asked, beside localhost and "
+        "KW_HOST, such as that of a proxy before it; * is every one.",
     )
     trusted_proxies: Networks = Field(
         default=(),
@@ -135,7 +135,9 @@ class Settings(BaseSettings):
         default=None,
         description="Id (folder name) of the default model, which loads at start, or OWNER/NAME or "
         "OWNER/NAME@PRECISION, the Hub repository that `qwen3-tts pull` had it from.",
-        json_schema_extra={"default": "the first, in alphabetical order, that can be read"},
+        json_schema_extra={
+            "default": "the first, in alphabetical order, that can be read; one that only clones voices comes last"
+        },
     )
     pull: Switch = Field(
         default="off",
