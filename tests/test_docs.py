@@ -13,6 +13,17 @@ import pytest
 import yaml
 
 from benchmarks import recorded
+from server.audio.recording import BEST_SECONDS
+from server.http.routes.speech import MAX_TIMES_CHARS
+from server.http.stream_session import MAX_TEXT_CHARS
+from server.speech.batch import MAX_ITEMS
+from server.speech.cloning import MOST_WAITING
+from server.speech.fields import MAX_LEXICON_ENTRIES
+from server.speech.live_reading import SETTLE_SECONDS
+from server.text.chunks import GOAL_TOKENS, MAX_TOKENS
+from server.text.lexicon import MAX_SAY_CHARS, MAX_WORD_CHARS
+from server.text.tags import MAX_SILENCE_SECONDS
+from server.voices.saved import MAX_VOICE_BYTES
 from tests.examples import ADDRESS, NOT_RUN, Example, examples, pages
 from tests.sources import ROOT
 
@@ -54,6 +65,27 @@ lines"  # of code
 def test_the_page_of_settings_is_what_the_settings_say() -> None:
     writing = runpy.run_path(str(ROOT / "docs" / "write_settings.py"))
     assert writing["write"]() == writing["PAGE"].read_text("utf-8"), "write it again: python docs/write_settings.py"
+
+
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        ("api.md", f"at most {MAX_LEXICON_ENTRIES} entries of {MAX_WORD_CHARS} and {MAX_SAY_CHARS} characters"),
+        ("api.md", f"at most {MAX_ITEMS} items;"),
+        ("api.md", f"{MAX_SILENCE_SECONDS} s at most:"),
+        ("api.md", f"if that has at most {MAX_TIMES_CHARS}"),
+        ("api.md", f"A paragraph of up to {MAX_TOKENS} tokens"),
+        ("api.md", f"cut into chunks of about {GOAL_TOKENS} tokens"),
+        ("live.md", f"at most {MAX_TEXT_CHARS} characters a message"),
+        ("live.md", f"the first sentence's end after {GOAL_TOKENS} tokens"),
+        ("live.md", f"nothing has come for {SETTLE_SECONDS} s"),
+        ("cloning.md", "{} to {} s of one person".format(*BEST_SECONDS)),
+        ("cloning.md", f"where {MOST_WAITING} recordings wait"),
+        ("cloning.md", f"at most {MAX_VOICE_BYTES // 1000} KB each"),
+    ],
+)
+def test_the_pages_have_the_limits_of_the_code(page: str, says: str) -> None:
+    assert says in (ROOT / "docs" / page).read_text("utf-8")
 
 
 def anchors(page: str) -> set[str]:

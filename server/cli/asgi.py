@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from server import config, log
 from server.cli.serve import open_app
-from server.cli.startup import USAGE_ERROR, CommandError, engine_loader, start_process, tell_of
+from server.cli.startup import USAGE_ERROR, CommandError, engine_loader, start_process, tell_of_all
 from server.config import Settings
 from server.http.asgi import AsgiApplication
 from server.models.pool_entry import Loader
@@ -42,8 +42,7 @@ def open_application(settings: Settings, load: Loader, left_out: Collection[byte
         log.event("setting_unused", level=logging.WARNING, variable=f"{config.PREFIX}WYOMING_URI", reason=reason)
     # The engine listens, on an address of its own: the server does not take itself for one that is on loopback.
     app = open_app(settings.model_copy(update={"host": ANYWHERE}), started)
-    for bundle in started.bundles.all():
-        tell_of(bundle, started.profiles)
+    tell_of_all(started.bundles, started.profiles)
 
     from server.models import memory
 

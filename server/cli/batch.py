@@ -42,6 +42,9 @@ def batch(arguments: argparse.Namespace, settings: Settings) -> None:
     shared = {"model": model, "voice": arguments.voice, "response_format": arguments.format}
     tasks = list(tasks_of(arguments.texts, shared))
     output: Path = arguments.output
+    if names := dict.fromkeys(name for task in tasks for name in task.request.ignored):
+        lines = sum(bool(task.request.ignored) for task in tasks)
+        sys.stderr.write(f"note: fields of {lines} lines mean nothing here: {', '.join(names)}\n")
     made = open_manifest(output)
     left = list(made.left(tasks))
     failures = asyncio.run(_speak(service, settings.max_rows, left, made))

@@ -53,12 +53,13 @@ async def _say_to_file(arguments: argparse.Namespace, service: SpeechService, au
 
     bundles = service.pool.bundles
     bundle = bundles.resolve(arguments.model) if arguments.model else bundles.default()
-    default_voice = None if bundle.manifest.clones else catalogue.default_voice(bundle.manifest)
+    recording = _recording(arguments.ref_audio)
+    named = bundle.manifest.clones or recording is not None
     request = build(
-        model=bundle.id,
+        model=arguments.model,  # None leaves it to the service, which knows who can speak with a cloned voice
         input=arguments.text,
-        voice=arguments.voice or default_voice,
-        ref_audio=_recording(arguments.ref_audio),
+        voice=arguments.voice or (None if named else catalogue.default_voice(bundle.manifest)),
+        ref_audio=recording,
         response_format=audio_format,
         **{name: getattr(arguments, name) for name in SAY_OPTIONS},
         timestamps=arguments.timestamps or (arguments.captions and "sentence"),

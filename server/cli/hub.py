@@ -11,6 +11,7 @@ from server.cli.startup import NONE_PUBLISHED, USAGE_ERROR, CommandError
 from server.config import Settings
 from server.config.values import fetched_models_dir
 from server.manifest import MANIFEST_NAME
+from server.models.catalogue import find
 from server.models.fetching import FetchError
 from server.models.names import how_to_make, hub_bundle
 
@@ -47,6 +48,9 @@ def push(arguments: argparse.Namespace, settings: Settings) -> None:
     folder = settings.models_dir / arguments.bundle
     if not (folder / MANIFEST_NAME).is_file():
         folder = Path(arguments.bundle).expanduser().absolute()
+    if not folder.is_dir():
+        there = ", ".join(bundle.id for bundle in find(settings.models_dir)) or "none"
+        raise CommandError(f"{arguments.bundle!r} is no model and no folder; there are {there}", USAGE_ERROR)
     from server.hub.push import push as publish  # as above
 
     try:

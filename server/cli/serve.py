@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from server import config, log
-from server.cli.startup import USAGE_ERROR, CommandError, Started, engine_loader, start_process, tell_of
+from server.cli.startup import USAGE_ERROR, CommandError, Started, engine_loader, start_process, tell_of_all
 from server.cli.wyoming import open_wyoming
 from server.config import Settings
 from server.config.addresses import NO_ORIGIN
@@ -124,5 +124,4 @@ def _announce(
     if not settings.requires_key and settings.auth == "on":
         access = f"loopback only, as there is no key in {config.PREFIX}SECRET_API_KEY or {config.PREFIX}API_KEYS_FILE"
     log.event("listening", url=url, also=" ".join(others) or None, access=access, models=len(bundles.all()))
-    for bundle in bundles.all():
-        tell_of(bundle, profiles)
+    tell_of_all(bundles, profiles)

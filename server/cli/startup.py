@@ -15,12 +15,12 @@ from server import __version__, config, log
 from server.audio.encoders import MARK
 from server.config import Settings
 from server.config.values import fetched_models_dir
-from server.errors import UnknownModelError
+from server.errors import ModelUnavailableError, UnknownModelError
 from server.graphs.cores import thread_count
 from server.manifest import BundleError
 from server.metrics import EngineEvents, Metrics
 from server.models.catalogue import Bundle, Bundles, find
-from server.models.names import HubBundle, hub_bundle
+from server.models.names import HubBundle, how_to_make, hub_bundle
 from server.models.origin import other_origin
 from server.models.pool_entry import Loader
 from server.speech.fetching import Sources
@@ -154,8 +154,9 @@ def open_bundles(settings: Settings, awaited: Bundle | None = None) -> Bundles:
     model = on_hub.id if on_hub else settings.model
     names = {model} if on_hub else {model, f"{model}_{settings.precision}"}
     if model is not None and found and not names & set(ids):
-        fetch = f"; `qwen3-tts pull {on_hub}` fetches it, or the server with {config.PREFIX}PULL=on" if on_hub else ""
-        raise CommandError(f"{config.PREFIX}MODEL: no model {model!r}; there are {', '.join(ids)}{fetch}", USAGE_ERROR)
+        fetch = f"`qwen3-tts pull {on_hub}` fetches it, or the server with {config.PREFIX}PULL=on" if on_hub else ""
+        message = f"{config.PREFIX}MODEL: no model {model!r}; there are {', '.join(ids)}; {fetch or how_to_make(model)}"
+        raise CommandError(message, USAGE_ERROR)
     for bundle in found:
         if on_hub and bundle.id == model and (other := other_origin(bundle.folder, on_hub.repo)):
             message = f"{config.PREFIX}MODEL: the model {model} that is there came from {other}"
@@ -250,6 +251,16 @@ def _look_at(settings: Settings, profiles: Mapping[str, Profile], bundle: Bundle
     except CommandError as error:
         bundle.problem = str(error)
     tell_of(bundle, profiles)
+
+
+def tell_of_all(bundles: Bundles, profiles: Mapping[str, Profile]) -> None:
+    """Log what the operator should know of the bundles, and that there are none."""
+    for bundle in bundles.all():
+        tell_of(bundle, profiles)
+    try:
+        bundles.default()
+    except ModelUnavailableError as error:
+        log.event("model_unavailable", level=logging.WARNING, reason=error.message)
 
 
 def tell_of(bundle: Bundle, profiles: Mapping[str, Profile]) -> None:

@@ -20,7 +20,9 @@ Line = TypeVar("Line")
 MAX_ID_BYTES = 255 - len(f"..opus.4294967295{UNFINISHED}")
 """As UTF-8, since a file's name has 255 bytes, also that of the file until it is whole."""
 _ID = re.compile(r"[\w-][\w. -]{0,199}")
-_UNKNOWN = ("id", "stream", "stream_format", "response_format")
+_NOT_OF_LINES = ("stream", "stream_format", "response_format")
+"""Fields of a request that say how it is answered, which the command decides."""
+_UNREAD = ("id", *_NOT_OF_LINES)
 
 
 class Task(NamedTuple):
@@ -30,6 +32,7 @@ class Task(NamedTuple):
     """Of its line, from 1."""
     file: str
     request: SpeechRequest
+    """Whose `ignored` names the fields of its line that mean nothing here."""
     fields: dict[str, Any]
     """Of which the request was made."""
 
@@ -98,12 +101,14 @@ def readings(
         try:
             sent = fields_of(line)
             name = _name(sent.get("id"))
-            said = {key: value for key, value in sent.items() if key not in _UNKNOWN and value is not None}
+            said = {key: value for key, value in sent.items() if key not in _UNREAD and value is not None}
             file = f"{name or f'{number:05}'}.{shared['response_format']}"
             if (before := seen.setdefault(file.lower(), number)) != number:
                 raise InvalidRequestError(f"line {before} has the same id")
             fields = {**shared, **said}
-            yield Task(number, file, of_object(fields), fields)
+            request = of_object(fields)
+            unanswered = tuple(key for key in _NOT_OF_LINES if sent.get(key) not in (None, "", fields.get(key), False))
+            yield Task(number, file, request.ignoring((*request.ignored, *unanswered)), fields)
         except InvalidRequestError as error:
             yield Wrong(number, error.message)
 

@@ -22,6 +22,13 @@ from server.voices import catalogue
 from server.voices.folder import VoiceFolder
 from server.voices.saved import SavedVoice
 
+_NO_TEXT = (
+    "--text is missing: every word that is said in the recording; or --x-vector-only, which needs no text and is less "
+    "like the speaker",
+    "--text is missing: what the voice that is made up is to say for a sample, some 10 s",
+)
+"""What is said where the text is missing: of a recording, and of a voice that is made up."""
+
 
 def voices(arguments: argparse.Namespace, settings: Settings) -> None:
     """List, add or remove voices."""
@@ -59,6 +66,8 @@ def _folder(settings: Settings) -> VoiceFolder:
 
 def _add(arguments: argparse.Namespace, settings: Settings) -> None:
     _folder(settings)
+    if arguments.ref_text is None and (arguments.instructions is not None or not arguments.x_vector_only_mode):
+        raise CommandError(_NO_TEXT[arguments.instructions is not None], USAGE_ERROR)
     upload: bytes | None = None
     if arguments.recording is not None:
         recording: Path = arguments.recording

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from server import config, log
-from server.cli.startup import CommandError, engine_loader, open_service, start_process
+from server.cli.startup import CommandError, engine_loader, open_service, start_process, tell_of_all
 from server.config import Settings
 from server.http import listening
 from server.http.rounds import new_event_loop
@@ -37,9 +37,10 @@ def wyoming(arguments: argparse.Namespace, settings: Settings) -> None:
 def run_wyoming(settings: Settings, load: Loader) -> None:
     """Serve it until a signal ends it; a second signal ends the time in which texts are heard to their end."""
     started = start_process(settings, load)
-    _, profiles, lexicon, metrics, pool, arrival = started
+    bundles, profiles, lexicon, metrics, pool, arrival = started
     service = open_service(settings, pool, profiles, lexicon)
     server = open_wyoming(settings, service, profiles, metrics)
+    tell_of_all(bundles, profiles)
 
     async def serve() -> None:
         stop, at_once = asyncio.Event(), asyncio.Event()

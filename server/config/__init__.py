@@ -142,7 +142,9 @@ class Settings(BaseSettings):
         default=None,
         description="Id (folder name) of the default model, which loads at start, or OWNER/NAME or "
         "OWNER/NAME@PRECISION, the Hub repository that `qwen3-tts pull` had it from.",
-        json_schema_extra={"default": "the first, in alphabetical order, that can be read"},
+        json_schema_extra={
+            "default": "the first, in alphabetical order, that can be read; one that only clones voices comes last"
+        },
     )
     pull: Switch = Field(
         default="off",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -76,6 +77,10 @@ def _hosts_or_any(value: Any) -> Any:
     return tuple(host if host == ANY else host_of(host) for host in words(value))
 
 
+def _networks(value: Any) -> Any:
+    return tuple(ipaddress.ip_network(one) for one in words(value))  # its errors name what is none
+
+
 def _aliases(value: Any) -> Any:
     pairs = tuple(tuple(part.strip() for part in pair.split("=")) for pair in words(value))
     for pair in pairs:
@@ -121,6 +126,6 @@ Keys = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_keys)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)]
 HostsOrAny = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts_or_any)]
-Networks = Annotated[tuple[IpNetwork, ...], NoDecode, BeforeValidator(words)]
+Networks = Annotated[tuple[IpNetwork, ...], NoDecode, BeforeValidator(_networks)]
 Aliases = Annotated[tuple[tuple[str, str], ...], NoDecode, BeforeValidator(_aliases)]
 """Pairs of a name and what it means."""

@@ -156,6 +156,7 @@ def _paths() -> Json:
     captioned["requestBody"] = {"required": True, "content": {"application/json": {"schema": order}}}
     statuses = 400, 401, 403, 413, 429, 503
     batch = _operation("createSpeechBatch", "batch", "Speak several texts", _json(BatchAnswer), *statuses)
+    batch["responses"]["200"]["headers"] |= _headers("x-ignored")
     batch["requestBody"] = {"required": True, "content": {"application/json": {"schema": BATCH}}}
     encoded = _operation("encodeAudio", "files", "Encode samples", _files(), 400, 401, 403, 429, 503)
     wanted_format = {

@@ -51,7 +51,7 @@ def push(folder: Path, repo: str, *, license_id: str | None, private: bool, tell
     licence = license_id or manifest.source.license
     if licence is None:
         raise HubError(
-            f"{folder.name}: its manifest does not name the licence of the checkpoint {manifest.source.model}; "
+            f"{folder.name}: its manifest does not name the licence of its checkpoint, {manifest.source.model}; "
             "give the Hub's id of it, such as --license apache-2.0"
         )
     if constants.HF_HUB_OFFLINE:

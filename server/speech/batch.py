@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from server.errors import InvalidRequestError
+from server.speech.foreign_fields import is_absent, told
 from server.speech.request import SpeechRequest
 from server.speech.request_body import json_object
 from server.speech.request_parsing import of_object
@@ -13,7 +15,8 @@ from server.speech.request_parsing import of_object
 MAX_ITEMS = 32
 """Of a batch, as in vLLM-Omni."""
 DEFAULT_FORMAT = "wav"
-_NOT_OF_ITEMS = ("items", "stream", "stream_format")
+_OF_STREAMS = ("stream", "stream_format")
+"""Fields of a request that ask for an answer that is sent while it is made, which those of items never are."""
 
 Item = SpeechRequest | InvalidRequestError
 """What is asked for, or what is wrong with it."""
@@ -39,15 +42,24 @@ def parse_batch(
         raise InvalidRequestError("items must be an array of objects, each with an input", param="items")
     if not 1 <= len(items) <= MAX_ITEMS:
         raise InvalidRequestError(f"items must have 1 to {MAX_ITEMS} entries, not {len(items)}", param="items")
-    return [_item({"response_format": DEFAULT_FORMAT, **_said(sent), **_said(item)}) for item in items]
+    shared = {name: value for name, value in _said(sent).items() if name != "items"}
+    return [_item({"response_format": DEFAULT_FORMAT, **shared, **_said(item)}) for item in items]
+
+
+def ignored(items: Sequence[Item]) -> tuple[str, ...]:
+    """The names of the fields that were sent and mean nothing here, for a header; those of wrong items are left out."""
+    names = dict.fromkeys(name for item in items if isinstance(item, SpeechRequest) for name in item.ignored)
+    return told([unquote(name) for name in names])
 
 
 def _said(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None and name not in _NOT_OF_ITEMS}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _item(fields: Mapping[str, Any]) -> Item:
     try:
-        return of_object(fields)
+        request = of_object({name: value for name, value in fields.items() if name not in _OF_STREAMS})
     except InvalidRequestError as error:
         return error
+    unanswered = tuple(name for name in _OF_STREAMS if not (is_absent(value := fields.get(name)) or value is False))
+    return request.ignoring((*request.ignored, *unanswered))

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -114,7 +114,8 @@ def bundle_for(cloned: Cloned | None, model: str, bundles: Bundles) -> Bundle:
         made_by = cloned.facts.model if isinstance(cloned, SavedVoice) else None
         fitting.sort(key=lambda other: other.id != made_by)
         bundle = next(iter(fitting), bundle)
-    check_fit(cloned, bundle.id, bundle.manifest)
+    able = [other.id for other in bundles.all() if other.manifest_or_none is not None and other.manifest.clones]
+    check_fit(cloned, bundle.id, bundle.manifest, able)
     return bundle
 
 
@@ -123,15 +124,25 @@ def _can(cloned: Cloned, bundle: Bundle) -> bool:
     return cloned.fits(manifest) if isinstance(cloned, SavedVoice) else manifest.clones
 
 
-def check_fit(cloned: Cloned, model: str, manifest: Manifest) -> None:
+def check_fit(cloned: Cloned, model: str, manifest: Manifest, able: Sequence[str] = ()) -> None:
     """See that a model can speak with a voice.
+
+    Args:
+        cloned: the voice.
+        model: the model's id.
+        manifest: the model's.
+        able: ids of models that can clone; an error names one of them.
 
     Raises:
         InvalidRequestError: it cannot.
     """
     if not manifest.clones:
+        if isinstance(cloned, SavedVoice):
+            instead = f"the voice {cloned.name} was made for the model {cloned.facts.model}"
+        else:
+            instead = f"{able[0]}, which is here, can" if able else HOW_TO_CLONE
         raise InvalidRequestError(
-            f"the model {model} has voices of its own and cannot clone another one; {HOW_TO_CLONE}", param="model"
+            f"the model {model} has voices of its own and cannot clone another one; {instead}", param="model"
         )
     if isinstance(cloned, SavedVoice) and not cloned.fits(manifest):
         raise InvalidRequestError(

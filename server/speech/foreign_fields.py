@@ -7,7 +7,7 @@ F5-TTS and Fish Speech.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -76,7 +76,7 @@ def understand(sent: Mapping[str, Any], known: Collection[str]) -> Understood:
         ignored.append(name)
         if ours:
             superseded[name] = value
-    return Understood(fields, sent_as, superseded, _told(ignored))
+    return Understood(fields, sent_as, superseded, told(ignored))
 
 
 def is_absent(value: object) -> bool:
@@ -101,7 +101,7 @@ def _no_cloning(name: str) -> InvalidRequestError:
     )
 
 
-def _told(names: list[str]) -> tuple[str, ...]:
+def told(names: Sequence[str]) -> tuple[str, ...]:
     """Encode names for a header; if there are too many, the last entry says how many more there are."""
     shown = [
         quote(name[:MAX_NAME_CHARS].encode("utf-8", "replace"), safe="")[:MAX_NAME_CHARS] for name in names[:MAX_NAMES]

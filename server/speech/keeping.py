@@ -24,7 +24,7 @@ from server.speech.cloning import Inline, Prepared
 from server.speech.fields import Seed, Spoken, Switch, Text
 from server.speech.foreign_fields import is_absent
 from server.speech.progress import made
-from server.speech.request_parsing import build
+from server.speech.request_parsing import build, explain
 from server.speech.service import SpeechService
 from server.voices import catalogue
 from server.voices.saved import MAX_DESCRIPTION_CHARS, NAME, NAMES, Facts, SavedVoice, Sizes
@@ -61,7 +61,7 @@ class VoiceOrder(BaseModel):
     name: Annotated[Text, Field(pattern=rf"^{NAME.pattern}$")] = Field(
         description=f"What a request's `voice` will be: {NAMES}.", examples=["anna"]
     )
-    consent: Annotated[str, Field(max_length=MAX_CONSENT_CHARS), BeforeValidator(_consent)] | None = Field(
+    consent: Annotated[Annotated[str, Field(max_length=MAX_CONSENT_CHARS)] | None, BeforeValidator(_consent)] = Field(
         None,
         description="That the speaker agreed: `true`, or any word on it such as the id of a recorded consent, which is "
         "kept. A voice that is designed needs none.",
@@ -113,12 +113,10 @@ def read_order(sent: Mapping[str, Any]) -> VoiceOrder:
     try:
         return VoiceOrder.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "the body"
+        message, name = explain(error.errors(include_input=False, include_url=False)[0])
         if name == "name":
             raise InvalidRequestError(f"name must be there, of {NAMES}", param="name") from None
-        reason = first["msg"][:1].lower() + first["msg"][1:]
-        raise InvalidRequestError(f"{name}: {reason}", param=name) from None
+        raise InvalidRequestError(f"{name} {message}" if name else message, param=name) from None
 
 
 class Keeper:
@@ -219,9 +217,11 @@ class Keeper:
         """The bundle that encodes a voice."""
         bundle = self._first("base") if name is None else self._service.pool.bundles.resolve(name)
         if bundle is None or not bundle.manifest.clones:
-            which = f"the model {bundle.id}" if bundle else "no model that is here"
-            able = "cannot clone voices" if bundle else "can clone voices"
-            raise InvalidRequestError(f"{which} {able}; {HOW_TO_CLONE}", param="model")
+            if bundle is None:
+                raise InvalidRequestError(f"no model that is here can clone voices; {HOW_TO_CLONE}", param="model")
+            able = self._first("base")
+            instead = f"{able.id}, which is here, can" if able else HOW_TO_CLONE
+            raise InvalidRequestError(f"the model {bundle.id} cannot clone voices; {instead}", param="model")
         return bundle
 
     def _first(self, kind: str) -> Bundle | None:

@@ -17,7 +17,12 @@ _LOOKED_AT = 64
 
 
 def json_object(
-    body: bytes, *, content_type: str = "", content_encoding: str = "", most: int | None = None
+    body: bytes,
+    *,
+    content_type: str = "",
+    content_encoding: str = "",
+    most: int | None = None,
+    wanted: str = "a JSON object",
 ) -> dict[str, Any]:
     """Read a JSON object in UTF-8, with or without a byte order mark.
 
@@ -28,6 +33,7 @@ def json_object(
         content_type: the header of this name.
         content_encoding: the header of this name.
         most: bytes that it may have beside recordings in base64; None is no limit.
+        wanted: what an error tells the client to send instead of a form or of nothing.
 
     Raises:
         InvalidRequestError: the body is not a JSON object, or too much of one.
@@ -35,25 +41,25 @@ def json_object(
     try:
         found = read_json(body, most)
     except (ValueError, RecursionError) as error:
-        instead = _kind_of(body, content_type.lower(), content_encoding.strip().lower())
+        instead = _kind_of(body, content_type.lower(), content_encoding.strip().lower(), wanted)
         raise InvalidRequestError(instead or _reason(error)) from None
     if not isinstance(found, dict):
         raise InvalidRequestError("the body must be a JSON object")
     return found
 
 
-def _kind_of(body: bytes, content_type: str, content_encoding: str) -> str | None:
+def _kind_of(body: bytes, content_type: str, content_encoding: str, wanted: str) -> str | None:
     """Say what a body is that is not JSON, and what to do about it; None if that is not plain."""
     if not body.strip():
-        return "the body is not valid JSON: it is empty; send a JSON object"
+        return f"the body is not valid JSON: it is empty; send {wanted}"
     if body.startswith(_GZIP) or content_encoding in _COMPRESSIONS:
         return "the body is compressed; send plain JSON in UTF-8, without a Content-Encoding"
     if body.startswith(_UTF16) or b"\0" in body[:_LOOKED_AT]:
         return "the body is not UTF-8 (it looks like UTF-16); send JSON in UTF-8"
     if content_type.startswith("multipart/") or body.startswith(b"--"):
-        return "the body is a multipart form; send a JSON object"
+        return f"the body is a multipart form; send {wanted}"
     if content_type.startswith("application/x-www-form-urlencoded") and not body.lstrip().startswith((b"{", b"[")):
-        return "the body is a form; send a JSON object"
+        return f"the body is a form; send {wanted}"
     return None
 
 
@@ -62,7 +68,8 @@ def _reason(error: ValueError | RecursionError) -> str:
         case UnicodeDecodeError():
             return "the body is not UTF-8; send JSON in UTF-8"
         case json.JSONDecodeError():
-            reason = f"{error.msg} at line {error.lineno} column {error.colno}"
+            # Python's own words for a string without an end are "Unterminated string starting at".
+            reason = f"{error.msg.removesuffix(' at')} at line {error.lineno} column {error.colno}"
         case TooMuchError():
             return f"the body is refused: {error}"
         case NoNumberError():

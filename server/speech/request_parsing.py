@@ -41,7 +41,7 @@ _CHOICES = {
 }
 
 
-def _explain(error: ErrorDetails) -> tuple[str, str | None]:
+def explain(error: ErrorDetails) -> tuple[str, str | None]:
     """Make the message of a pydantic error, without the field's name, and name the field to blame."""
     kind, context = error["type"], error.get("ctx", {})
     if not error["loc"]:
@@ -66,7 +66,7 @@ def _validated(fields: object, sent_as: Mapping[str, str]) -> SpeechRequest:
     try:
         request = SpeechRequest.model_validate(fields)
     except ValidationError as error:
-        message, field = _explain(error.errors(include_input=False, include_url=False)[0])
+        message, field = explain(error.errors(include_input=False, include_url=False)[0])
         name = sent_as.get(field, field) if field else None
         raise InvalidRequestError(f"{name} {message}" if name else message, param=name) from None
     if request.stream is False and request.stream_format == "sse":

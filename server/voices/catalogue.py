@@ -157,12 +157,12 @@ def choose(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> C
     if normalised(voice) in _DEFAULTS:
         return _choice(_FIRST, manifest, profiles)
     if not formulas.is_formula(voice):
-        raise _unknown(manifest, profiles)
+        raise InvalidRequestError(f"there is no such voice; {_known(manifest, profiles)}", param="voice")
     try:
         terms = formulas.parse(voice, manifest.speakers)
     except formulas.FormulaError as error:
         raise InvalidRequestError(str(error), param="voice") from None
-    meant = {term.voice: _term(term.voice, manifest, profiles) for term in terms}
+    meant = {term.voice: _term(number, term.voice, manifest, profiles) for number, term in enumerate(terms, start=1)}
     return meant[formulas.heaviest(terms).voice]
 
 
@@ -171,11 +171,12 @@ def profile(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> 
     return choose(voice, manifest, profiles).profile
 
 
-def _term(voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Choice:
+def _term(number: int, voice: str, manifest: Manifest, profiles: Mapping[str, Profile]) -> Choice:
     """Find what a term of a formula means; Kokoro Web allows blanks anywhere in it."""
     name = _find(voice, manifest, profiles) or _find("".join(voice.split()), manifest, profiles)
     if name is None:
-        raise _unknown(manifest, profiles)
+        known = _known(manifest, profiles)
+        raise InvalidRequestError(f"term {number} of the voice formula names no voice; {known}", param="voice")
     return _choice(name, manifest, profiles)
 
 
@@ -230,7 +231,7 @@ def _profile_heard(name: str, found: Profile, manifest: Manifest) -> _Heard:
     if meant in built_in().speakers:
         return _Heard(_stand_in(name, meant, manifest), stand_in=True)
     raise InvalidRequestError(
-        f"the voice {name} needs the speaker {found.speaker}: {_unknown(manifest, {}).message}", param="voice"
+        f"the voice {name} needs the speaker {found.speaker}: {_known(manifest, {})}", param="voice"
     )
 
 
@@ -275,15 +276,15 @@ def _other_name(voice: Voice, name: str, title: str, heard: _Heard) -> Voice:
     return voice.model_copy(update={"id": name, "name": shown, "alias_of": voice.id, "stand_in": heard.stand_in})
 
 
-def _unknown(manifest: Manifest, profiles: Mapping[str, Profile]) -> InvalidRequestError:
+def _known(manifest: Manifest, profiles: Mapping[str, Profile]) -> str:
+    """Say which voices there are, for an error."""
     own = ", ".join(sorted(manifest.speakers) or [DESIGN])
     missing = left_out(manifest, profiles)
     mine = [name for name in profiles if name not in missing]
     mine.sort(key=lambda name: _profile_heard(name, profiles[name], manifest).stand_in)
     more = f" and {len(mine) - _SHOWN} more" if len(mine) > _SHOWN else ""
     ways = f"; its profiles are {', '.join(mine[:_SHOWN])}{more}" if mine else ""
-    return InvalidRequestError(
+    return (
         f"this model's voices are {own}{ways}; it also knows OpenAI's and Kokoro's names; "
-        "GET /v1/audio/voices lists them all",
-        param="voice",
+        "GET /v1/audio/voices lists them all"
     )

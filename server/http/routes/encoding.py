@@ -182,8 +182,10 @@ def _encoder(request: Request, mark: str) -> tuple[AudioFormat, Encoder]:
             f"response_format must be one of {', '.join(FORMATS)}", param="response_format"
         ) from None
     kind = request.headers.getone("content-type", CONTENT_TYPES[0]).partition(";")[0].strip().lower()
-    if kind not in CONTENT_TYPES or request.headers.getone("content-encoding", "identity") != "identity":
-        raise InvalidRequestError(f"the body is {kind} or compressed; {SAMPLES}")
+    if request.headers.getone("content-encoding", "identity") != "identity":
+        raise InvalidRequestError(f"the body is compressed; {SAMPLES}")
+    if kind not in CONTENT_TYPES:
+        raise InvalidRequestError(f"the body is {kind or 'of no kind'}; {SAMPLES}")
     try:
         return audio_format, make_encoder(audio_format, SAMPLE_RATE, mark)
     except MissingCodecError as error:

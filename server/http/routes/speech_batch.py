@@ -17,7 +17,7 @@ from server.http.doors import Doors
 from server.http.json_array import json_array
 from server.metrics import UNKNOWN, Outcome
 from server.speech import telling
-from server.speech.batch import Item, parse_batch
+from server.speech.batch import Item, ignored, parse_batch
 from server.speech.progress import Patience, made
 
 
@@ -76,7 +76,10 @@ class _Batch:
         self._turn = asyncio.Semaphore(self._at_once())
         tasks = [asyncio.create_task(self._make(index, item)) for index, item in enumerate(self._items)]
         try:
-            response = await self._request.respond(content_type="application/json", headers={"x-accel-buffering": "no"})
+            headers = {"x-accel-buffering": "no"}
+            if names := ignored(self._items):
+                headers["x-ignored"] = ",".join(names)
+            response = await self._request.respond(content_type="application/json", headers=headers)
             failed = 0
             await self._send(response, f'{{"id": {json.dumps(f"speech-batch-{self._request.id}")}, "results": [')
             for index, task in enumerate(tasks):

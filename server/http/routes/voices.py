@@ -29,6 +29,7 @@ MOST_PARTS = 64
 MOST_HEAD_BYTES = 4096
 """Of a part's headers."""
 _parse = cast(Callable[[bytes, bytes], tuple[dict[str, list[str]], dict[str, list[File]]]], parse_multipart_form)
+_WANTED = "multipart/form-data with its boundary, or a JSON object"
 _FILE_FIELDS = (FILE_FIELD, "audio", "file", "voice_file")
 
 
@@ -100,7 +101,8 @@ def _read(request: Request) -> tuple[dict[str, Any], bytes | None]:
     content_type = request.headers.getone("content-type", "")
     kind, _, options = content_type.partition(";")
     if kind.strip().lower() != "multipart/form-data":
-        return json_object(request.body, content_type=content_type, most=request.app.config.REQUEST_MAX_SIZE), None
+        most = request.app.config.REQUEST_MAX_SIZE
+        return json_object(request.body, content_type=content_type, most=most, wanted=_WANTED), None
     boundary = next(
         (
             value.strip().strip('"')

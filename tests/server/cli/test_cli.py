@@ -90,7 +90,11 @@ def test_a_wrong_setting_is_one_clear_line(
 def test_a_default_model_that_is_not_there(models: Path) -> None:
     done = run(KW_MODELS_DIR=str(models), KW_MODEL="absent")
     assert done.returncode == 2
-    assert done.stderr == "qwen3-tts: KW_MODEL: no model 'absent'; there are custom, design\n"
+    told = "qwen3-tts: KW_MODEL: no model 'absent'; there are custom, design; to make one: qwen3-tts convert --model "
+    assert done.stderr.startswith(told) and done.stderr.count("\n") == 1
+    done = run(KW_MODELS_DIR=str(models), KW_MODEL="qwen3_tts_0_6b_base_int4")
+    made = "qwen3-tts convert --model Qwen/Qwen3-TTS-12Hz-0.6B-Base --precision int4"
+    assert done.stderr.endswith(f"; to make it: {made} --output models/qwen3_tts_0_6b_base_int4\n")
 
 
 def test_without_onnx_runtime_both_extras_are_named(
@@ -306,6 +310,20 @@ def test_batch_takes_requests(models: Path, tmp_path: Path) -> None:
     assert "timestamps" not in entries["00002.flac"]
 
 
+def test_batch_names_what_it_does_not_follow(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts, folder = tmp_path / "texts.jsonl", tmp_path / "out"
+    lines = [
+        {"input": "One.", "response_format": "mp3", "lanuage": "en"},
+        {"input": "Two.", "response_format": "flac", "stream": False, "id": "two"},
+        {"input": "Three.", "stream": True, "lanuage": "en"},
+    ]
+    texts.write_text("\n".join(map(json.dumps, lines)))
+    assert command.main(["batch", str(texts), "-o", str(folder), "--format", "flac"]) == 0
+    note = "note: fields of 2 lines mean nothing here: lanuage, response_format, stream\n"
+    assert note in capsys.readouterr().err
+    assert {path.name for path in folder.glob("*.flac")} == {"00001.flac", "two.flac", "00003.flac"}
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -389,8 +407,10 @@ def test_a_voice_is_added_listed_spoken_with_and_removed(
     assert command.main(["voices", "list", "--model", "base"]) == 0
     assert capsys.readouterr().out.startswith("anna ")
     output = tmp_path / "said.wav"
-    assert command.main(["say", "Hello.", "-o", str(output), "--voice", "anna", "--model", "base"]) == 0
-    assert soundfile.info(output).frames == 10 * FRAME
+    for chosen in (["--model", "base"], []):
+        assert command.main(["say", "Hello.", "-o", str(output), "--voice", "anna", *chosen]) == 0
+        assert soundfile.info(output).frames == 10 * FRAME
+        assert " by base, voice anna, " in capsys.readouterr().err
     assert command.main(["voices", "remove", "anna"]) == 0
     assert list(kept.iterdir()) == []
     capsys.readouterr()
@@ -398,11 +418,37 @@ def test_a_voice_is_added_listed_spoken_with_and_removed(
     assert "no voice anna" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["anna.wav", "--consent", "yes"], "or --x-vector-only, which needs no text"),
+        (["--instructions", "An old sailor."], "what the voice that is made up is to say"),
+        (["--instructions", "An old sailor.", "--x-vector-only"], "what the voice that is made up is to say"),
+    ],
+)
+def test_a_voice_without_its_text_is_told_in_words_of_the_command_line(
+    kept: Path, options: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["voices", "add", "anna", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("qwen3-tts: --text is missing: ") and says in error
+    assert list(kept.iterdir()) == []
+
+
+def test_a_voice_needs_no_text_where_that_is_said(kept: Path, tmp_path: Path) -> None:
+    add = ["voices", "add", "anna", str(tmp_path / "anna.wav"), "--consent", "yes"]
+    assert command.main([*add, "--x-vector-only"]) == 0
+    assert [path.stem for path in kept.iterdir()] == ["anna"]
+
+
 def test_say_clones_a_recording(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "said.wav"
     say = ["say", "Hello.", "-o", str(output), "--ref-audio", str(tmp_path / "anna.wav")]
-    assert command.main([*say, "--ref-text", "What is said."]) == 2
-    assert "Qwen3-TTS-12Hz-0.6B-Base" in capsys.readouterr().err
+    assert command.main([*say, "--ref-text", "What is said.", "--model", "custom"]) == 2
+    assert "base, which is here, can" in capsys.readouterr().err
+    assert not output.exists()
+    assert command.main([*say, "--ref-text", "What is said."]) == 0
+    assert "made in" in (told := capsys.readouterr().err) and " by base, voice default, " in told
     assert command.main([*say, "--ref-text", "What is said.", "--model", "base"]) == 0
     assert command.main([*say, "--x-vector-only-mode", "true", "--model", "base"]) == 0
     assert soundfile.info(output).frames == 10 * FRAME

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -208,6 +209,29 @@ def test_a_wrong_value_names_its_variable(variable: str, value: str, monkeypatch
         config.load()
     assert str(caught.value).startswith(f"{variable}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "wrong"),
+    [
+        ("KW_TRUSTED_PROXIES", "proxy.example"),
+        ("KW_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("KW_TRUSTED_PROXIES", "fe80::1/33"),
+        ("KW_CORS_ORIGINS", "app.example"),
+        ("KW_ALLOWED_HOSTS", "*.example"),
+        ("KW_REFERENCE_HOSTS", "https://files.example/x"),
+        ("KW_MODEL_ALIASES", "one"),
+    ],
+)
+def test_of_a_list_the_wrong_one_is_named(variable: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = {
+        "KW_TRUSTED_PROXIES": "10.0.0.0/8,::1",
+        "KW_CORS_ORIGINS": "https://a.example",
+        "KW_MODEL_ALIASES": "a=b",
+    }
+    monkeypatch.setenv(variable, f"{good.get(variable, 'a.example')},{wrong}")
+    with pytest.raises(SettingsError, match=re.escape(wrong)):
+        config.load()
 
 
 @pytest.mark.parametrize(("text", "size"), [("2GB", 2 * 10**9), ("1.5 GiB", 3 * 2**29), ("1000", 1000)])

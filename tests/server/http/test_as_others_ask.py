@@ -223,7 +223,7 @@ def test_a_wrong_method_is_told_the_right_one(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("fields", "param", "reason"),
     [
-        ({"voice": "nobody"}, "voice", "this model's voices are Zo.*K"),
+        ({"voice": "nobody"}, "voice", "there is no such voice; this model's voices are Zo.*K"),
         ({"input": ""}, "input", "input is empty"),
         ({"language": "German", "model": "tiny", "speed": 9}, "speed", "speed must be at most 5"),
         ({"model": "gpt-9"}, "model", "there is no such model"),

@@ -79,8 +79,8 @@ def test_samples_may_come_in_parts_of_any_length(client: httpx.Client) -> None:
         (b"", PCM, "", "the body is empty"),
         (b"abc", PCM, "", "half a sample is left"),
         (b"RIFF1234WAVE", PCM, "", "this is a WAV file"),
-        (b"abcd", {"content-type": "audio/wav"}, "", "the body is audio/wav"),
-        (b"abcd", {**PCM, "content-encoding": "gzip"}, "", "or compressed"),
+        (b"abcd", {"content-type": "audio/wav"}, "", "the body is audio/wav; send"),
+        (b"abcd", {**PCM, "content-encoding": "gzip"}, "", "the body is compressed; send"),
     ],
 )
 def test_what_is_no_bare_audio_is_refused(

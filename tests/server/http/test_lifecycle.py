@@ -102,6 +102,8 @@ def test_an_empty_models_folder_is_answered_503_and_says_what_to_do(tmp_path: Pa
         assert get(server, "/v1/models").json() == {"object": "list", "data": []}
         assert get(server, "/v1/audio/models").json() == {"models": []}
         assert get(server, "/v1/audio/voices").json() == {"voices": [], "uploaded_voices": [], "keeps_voices": False}
+        (line,) = [line for line in server.log if "WARNING" in line]
+        assert "model_unavailable" in line and "put a bundle into the models folder" in line
 
 
 def test_a_damaged_default_model_stays_the_default_and_is_answered_503(tmp_path: Path) -> None:

@@ -55,6 +55,15 @@ def test_items_have_what_the_batch_has_unless_they_say_otherwise(client: httpx.C
     assert int.from_bytes(whole[186:190], "little") == 3 * FRAME_BYTES == len(whole) - 190
 
 
+def test_what_means_nothing_is_named(client: httpx.Client) -> None:
+    items = ({"input": "One.", "colour": 1, "stream": False}, {"input": "Two.", "stream_format": "sse"}, {"input": ""})
+    answer = ask(client, *items, user="me", colour=None)
+    assert answer.headers["x-ignored"] == "user,colour,stream_format"
+    assert "x-ignored" not in ask(client, {"input": "One.", "stream": "", "stream_format": None}).headers
+    many = ask(client, *({"input": "x", **{f"{a} {b}": 1 for b in range(9)}} for a in range(9))).headers["x-ignored"]
+    assert many.startswith("0%200,0%201,") and many.endswith(",61-more")
+
+
 def test_wav_unless_it_is_said(client: httpx.Client) -> None:
     (result,) = ask(client, {"input": "One.", "exact_frames": 1}).json()["results"]
     assert result["media_type"] == "audio/wav"

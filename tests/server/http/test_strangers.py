@@ -232,7 +232,10 @@ def test_the_log_says_who_asked_and_what_was_wrong(tmp_path: Path) -> None:
         assert " client=127.0.0.1 " in line("stranger")
         assert " status=401 code=invalid_api_key" in line("stranger")
         assert " client=203.0.113.9 " in line("wrong")
-        assert " status=400 code=invalid_value param=voice reason=\"this model's voices are " in line("wrong")
+        assert (
+            " status=400 code=invalid_value param=voice reason=\"there is no such voice; this model's voices are "
+            in line("wrong")
+        )
         assert ' reason="term 1 of the voice formula must be ' in line("mix")
         assert " status=404 code=not_found" in line("nowhere")
         assert "private words" not in "\n".join(server.log)

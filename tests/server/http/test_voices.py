@@ -172,7 +172,8 @@ def test_a_doubtful_recording_is_spoken_with_and_told(client: httpx.Client) -> N
         ({"model": "a_base", "voice": "nobody"}, "voice", "cloned voices only"),
         ({"ref_audio": AUDIO, "ref_text": TEXT, "task_type": "CustomVoice"}, "ref_audio", "task_type"),
         ({"ref_audio": AUDIO, "ref_text": TEXT, "speaker_embedding": [0, 0, 0, 0]}, "speaker_embedding", "not both"),
-        ({"ref_audio": AUDIO, "ref_text": TEXT, "model": "custom"}, "model", "--model Qwen/Qwen3-TTS-12Hz-0.6B-Base"),
+        ({"ref_audio": AUDIO, "ref_text": TEXT, "model": "custom"}, "model", "another one; a_base, which is here, can"),
+        ({"ref_audio": AUDIO, "ref_text": TEXT, "model": "design"}, "model", "another one; a_base, which is here, can"),
         ({"ref_audio": "§§", "ref_text": TEXT}, "ref_audio", "no base64"),
         ({"ref_audio": "!!!!", "ref_text": TEXT}, "ref_audio", "no base64"),
         ({"ref_audio": "data:audio/wav,abc", "ref_text": TEXT}, "ref_audio", "data URI"),
@@ -306,6 +307,7 @@ def test_a_key_keeps_so_many(client: httpx.Client) -> None:
     [
         ({"consent": ""}, 400, "invalid_value", "consent"),
         ({"consent": "false"}, 400, "invalid_value", "consent"),
+        ({"consent": "x" * 201}, 400, "invalid_value", "consent"),
         ({"name": ""}, 400, "invalid_value", "name"),
         ({"name": "../anna"}, 400, "invalid_value", "name"),
         ({"name": "a" * 65}, 400, "invalid_value", "name"),
@@ -329,6 +331,39 @@ def test_a_wrong_upload_is_refused_and_leaves_nothing(
 ) -> None:
     check_error(upload(client, **fields), status, code, param)
     assert list((server.scratch / "voices").iterdir()) == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"consent": "false"}, "consent is missing: say that the speaker agreed"),
+        ({"consent": " No "}, "consent is missing: say that the speaker agreed"),
+        ({"consent": "x" * 201}, "consent must have at most 200 characters"),
+        ({"shared": "perhaps"}, "shared must be true or false"),
+        ({"seed": "some"}, "seed must be an integer"),
+        ({"seed": "-2"}, "seed must be at least 0"),
+        ({"model": "custom"}, "the model custom cannot clone voices; a_base, which is here, can"),
+    ],
+)
+def test_a_wrong_upload_is_told_in_the_words_of_a_wrong_request(
+    client: httpx.Client, fields: dict[str, str], says: str
+) -> None:
+    param = next(iter(fields))
+    assert check_error(upload(client, **fields), 400, "invalid_value", param).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"name=anna&consent=true", "application/x-www-form-urlencoded"),
+        (b"--x\r\n\r\n--x--", "text/plain"),
+        (b"", "application/json"),
+    ],
+)
+def test_who_sends_no_upload_is_told_of_forms_as_well(client: httpx.Client, body: bytes, content_type: str) -> None:
+    answer = client.post(VOICES, content=body, headers={"content-type": content_type})
+    message = check_error(answer, 400, "invalid_value")
+    assert message.endswith("; send multipart/form-data with its boundary, or a JSON object")
 
 
 @pytest.mark.parametrize(

@@ -146,5 +146,8 @@ def test_the_command_takes_an_id_or_a_folder(
     for name in ("mine", str(bundle)):
         assert command.main(["push", name, REPO]) == 0
         assert capsys.readouterr().out == f"{writer.url}/{REPO}/commit/1\n"
-    assert command.main(["push", "none", REPO]) == 1
+    assert command.main(["push", "none", REPO]) == 2
+    assert capsys.readouterr().err == "qwen3-tts: 'none' is no model and no folder; there are mine\n"
+    (bundle.parent / "bare").mkdir()
+    assert command.main(["push", str(bundle.parent / "bare"), REPO]) == 1
     assert "manifest.json is missing" in capsys.readouterr().err

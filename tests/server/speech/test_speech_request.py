@@ -389,6 +389,11 @@ def test_bytes_of_the_command_line_that_are_no_text_are_replaced() -> None:
     assert build(input="caf\udce9").input == "caf\ufffd"
 
 
+def test_the_place_of_a_string_without_an_end_is_told_in_one_sentence() -> None:
+    message = refuse(b'{"input": "Hello').message
+    assert message == "the body is not valid JSON: Unterminated string starting at line 1 column 11"
+
+
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"5"])
 def test_json_other_than_an_object_is_refused(body: bytes) -> None:
     assert refuse(body).message == "the body must be a JSON object"

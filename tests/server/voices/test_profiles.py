@@ -90,9 +90,10 @@ def test_of_a_formula_the_heaviest_is_meant(formula: str, heaviest: str) -> None
 @pytest.mark.parametrize(
     ("voice", "message"),
     [
-        ("nobody", "this model's voices are"),
-        ("serena_nothing", "this model's voices are"),
-        ("ryan*0.9+nobody*0.1", "this model's voices are"),
+        ("nobody", "^there is no such voice; this model's voices are"),
+        ("serena_nothing", "^there is no such voice; this model's voices are"),
+        ("ryan*0.9+nobody*0.1", "^term 2 of the voice formula names no voice; this model's voices are"),
+        ("nobody+ryan(2)", "^term 1 of the voice formula names no voice; this model's voices are"),
         ("ryan*0+serena*0", "more than 0"),
     ],
 )

@@ -136,7 +136,7 @@ def test_an_unknown_voice_is_told_profiles_too() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         profile("nobody", small, mine)
     message = caught.value.message
-    assert message.startswith("this model's voices are ryan; its profiles are ryan_")
+    assert message.startswith("there is no such voice; this model's voices are ryan; its profiles are ryan_")
     assert "grandpa" in message, "what the model speaks itself comes first"
     assert "lost" not in message
     assert "and 34 more" in message
