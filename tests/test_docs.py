@@ -70,18 +70,18 @@ def test_the_page_of_settings_is_what_the_settings_say() -> None:
 @pytest.mark.parametrize(
     ("page", "says"),
     [
-        ("api.md", f"at most {MAX_LEXICON_ENTRIES} entries of {MAX_WORD_CHARS} and {MAX_SAY_CHARS} characters"),
-        ("api.md", f"at most {MAX_ITEMS} items;"),
-        ("api.md", f"{MAX_SILENCE_SECONDS} s at most:"),
-        ("api.md", f"if that has at most {MAX_TIMES_CHARS}"),
+        ("api.md", f"at most {MAX_LEXICON_ENTRIES} words of {MAX_WORD_CHARS} characters, each with {MAX_SAY_CHARS} to say"),
+        ("api.md", f"at most {MAX_ITEMS} items."),
+        ("api.md", f"together have at most {MAX_SILENCE_SECONDS} s:"),
+        ("api.md", f"if that list has at most {MAX_TIMES_CHARS}"),
         ("api.md", f"A paragraph of up to {MAX_TOKENS} tokens"),
         ("api.md", f"cut into chunks of about {GOAL_TOKENS} tokens"),
         ("live.md", f"at most {MAX_TEXT_CHARS} characters a message"),
-        ("live.md", f"the first sentence's end after {GOAL_TOKENS} tokens"),
-        ("live.md", f"nothing has come for {SETTLE_SECONDS} s"),
+        ("live.md", f"in which it gets more than {GOAL_TOKENS} tokens"),
+        ("live.md", f"no text has come for {SETTLE_SECONDS} s"),
         ("cloning.md", "{} to {} s of one person".format(*BEST_SECONDS)),
-        ("cloning.md", f"where {MOST_WAITING} recordings wait"),
-        ("cloning.md", f"at most {MAX_VOICE_BYTES // 1000} KB each"),
+        ("cloning.md", f"if {MOST_WAITING} recordings are waiting"),
+        ("cloning.md", f"of at most {MAX_VOICE_BYTES // 1000} KB"),
     ],
 )
 def test_the_pages_have_the_limits_of_the_code(page: str, says: str) -> None:
