@@ -108,7 +108,8 @@ class KeyLimit:
             yield
             return
         if self._under_way[label] >= self._most:
-            raise KeyLimitError(f"this API key has {self._most} requests under way, its limit; try again soon")
+            requests = "1 request" if self._most == 1 else f"{self._most} requests"
+            raise KeyLimitError(f"this API key has {requests} under way, its limit; try again soon")
         self._under_way[label] += 1
         try:
             yield

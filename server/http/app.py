@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from sanic import Blueprint, Request, Sanic
 from sanic.application.state import ApplicationServerInfo
-from sanic.exceptions import BadURL, RequestTimeout, SanicException
+from sanic.exceptions import BadURL, PayloadTooLarge, RequestTimeout, SanicException
 from sanic.http import Http
 from sanic.http.constants import HTTP
 from sanic.response import BaseHTTPResponse
@@ -27,7 +27,7 @@ from server.http.access import BrowserGuard, KeyLimit, KeyRing, key_of_subprotoc
 from server.http.capacity import OpenConnections, Turns, Uploads, connections_possible
 from server.http.cors import allow_origins
 from server.http.doors import Doors, StreamLimits
-from server.http.error_answers import JsonErrors
+from server.http.error_answers import TOO_LARGE, JsonErrors
 from server.http.listing import Listing
 from server.http.receiving import GuardedHttp
 from server.http.routes.captioned_speech import captioned_speech_routes
@@ -104,12 +104,12 @@ class SpeechHttpRequest(Request):
             SanicException: the body is too large, malformed or late.
         """
         stream = cast(GuardedHttp, self.stream)
+        takes = getattr(getattr(self.route, "ctx", None), "takes_recordings", False)
         try:
             self.ctx.refused = True
             self.app.ctx.admit(self)
             self.ctx.refused = False
             uploads: Uploads = self.app.ctx.uploads
-            takes = getattr(getattr(self.route, "ctx", None), "takes_recordings", False)
             usual = self.app.config.REQUEST_MAX_SIZE
             stream.request_max_size = uploads.longest if takes and stream.length is not None else usual
             stream.check_length()
@@ -119,6 +119,10 @@ class SpeechHttpRequest(Request):
         except TimeoutError as error:
             stream.give_up_body()
             raise RequestTimeout("the request did not come to its end in time") from error
+        except PayloadTooLarge as error:
+            shorter = "; a longer recording needs a Content-Length" if takes and stream.length is None else ""
+            stream.give_up_body()
+            raise PayloadTooLarge(TOO_LARGE.format(stream.request_max_size) + shorter) from error
         except (ApiError, SanicException):
             stream.give_up_body()
             raise

@@ -24,6 +24,8 @@ NO_ROUTE = (
     "there is no such route; speech is POST /v1/audio/speech, the base URL of OpenAI's clients ends with /v1, "
     "and /v1/index.html shows all routes"
 )
+TOO_LARGE = "the body has more than {} bytes, the most that are read of it"
+"""What a body is told that is too long; the braces stand for the limit."""
 REASON_CHARS = 300
 """The most characters of an error's message that the log shows, because it may repeat what a stranger has sent."""
 

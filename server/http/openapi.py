@@ -13,7 +13,7 @@ from server import __version__
 from server.audio.encoders import CONTENT_TYPES
 from server.audio.formats import FORMATS
 from server.errors import ApiError, InvalidRequestError, SpeechFailedError
-from server.http.error_answers import SANIC_CODES, body_of, body_of_error
+from server.http.error_answers import SANIC_CODES, TOO_LARGE, body_of, body_of_error
 from server.http.openapi_schemas import Json, ref_to, schemas_of
 from server.http.schemas import (
     HEADERS,
@@ -251,7 +251,7 @@ def _error(status: int) -> Json:
             headers |= set(error.headers)
     if status == _TOO_LARGE:
         code = SANIC_CODES[status]
-        body = body_of("Request body exceeds the size limit", kind=InvalidRequestError.kind, code=code)
+        body = body_of(TOO_LARGE.format(2_000_000), kind=InvalidRequestError.kind, code=code)
         meaning = "The body is too long."
         examples[code] = {"summary": meaning, "description": "Send a shorter text or recording.", "value": body}
         words = [f"`{code}`: {meaning}"]

@@ -142,7 +142,7 @@ class GuardedHttp(Http):
             PayloadTooLarge: the body would be too large.
         """
         if (self.request_bytes or 0) > self.request_max_size:
-            raise PayloadTooLarge("Request body exceeds the size limit")
+            raise PayloadTooLarge("the body is too large")
 
     def give_up_body(self) -> None:
         """Read no more of this request, and close the connection after the answer."""
