@@ -17,6 +17,7 @@ from server.cli.voices import voices
 from server.cli.wyoming import wyoming
 from server.config import SettingsError
 from server.errors import ApiError
+from server.leftovers import finished
 
 INTERRUPTED = 130
 
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except OSError as error:
-        return _fail(f"{error.filename or 'file'}: {error.strerror or error}", FAILURE)
+        file = "file" if error.filename is None else finished(str(error.filename))
+        return _fail(f"{file}: {error.strerror or error}", FAILURE)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0

@@ -14,11 +14,18 @@ LEFT_SECONDS = 3600.0
 
 UNFINISHED = ".qwen3-tts-part"
 """The end of the name of a file that `unfinished` names: nobody else's hidden files have it."""
+_NAME = re.compile(rf"\.(.+)\.\d+{re.escape(UNFINISHED)}")
 
 
 def unfinished(path: Path) -> Path:
     """The name, for this process, of a file until it is complete."""
     return path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
+
+
+def finished(path: str) -> str:
+    """The path of such a file once it is complete, for who is told of it; any other path is as it was."""
+    found = _NAME.fullmatch(Path(path).name)
+    return str(Path(path).with_name(found[1])) if found else path
 
 
 def remove_leftovers(folder: Path, names: re.Pattern[str]) -> None:

@@ -70,7 +70,10 @@ def test_the_page_of_settings_is_what_the_settings_say() -> None:
 @pytest.mark.parametrize(
     ("page", "says"),
     [
-        ("api.md", f"at most {MAX_LEXICON_ENTRIES} words of {MAX_WORD_CHARS} characters, each with {MAX_SAY_CHARS} to say"),
+        (
+            "api.md",
+            f"at most {MAX_LEXICON_ENTRIES} words of {MAX_WORD_CHARS} characters, each with {MAX_SAY_CHARS} to say",
+        ),
         ("api.md", f"at most {MAX_ITEMS} items."),
         ("api.md", f"together have at most {MAX_SILENCE_SECONDS} s:"),
         ("api.md", f"if that list has at most {MAX_TIMES_CHARS}"),

@@ -359,6 +359,19 @@ def test_batch_ends_a_text_where_its_line_ends_and_takes_the_longest_id(models: 
     assert (folder / f"{longest}.wav").is_file()
 
 
+def test_a_file_that_cannot_be_written_is_told_by_its_name(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "said.wav"
+
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert command.main(["say", "One.", "-o", str(output)]) == 1
+    assert capsys.readouterr().err == f"qwen3-tts: {output}: No space left on device\n"
+
+
 def test_batch_that_cannot_write_says_so(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
