@@ -325,12 +325,14 @@ def test_a_key_is_asked_for_and_used(open_page: OpenPage, keyed_server: RunningS
 def test_what_was_typed_has_captions(open_page: OpenPage, slow_server: RunningServer, granularity: str) -> None:
     """Of each clause where the model is given clauses, else of what was said together."""
     page = open_page(slow_server)
-    if granularity == "clause":
-        page.route_web_socket("**/v1/audio/speech/stream", lambda socket: in_clauses(socket))
+    gate = Gate()
+    connect = gate.in_clauses if granularity == "clause" else gate.connect
+    page.route_web_socket("**/v1/audio/speech/stream", lambda socket: connect(socket))
     start_typing(page)
     page.keyboard.type("The first one is here, and the second one.")
     page.keyboard.press("Enter")
     page.keyboard.type("The third <one>.")
+    gate.open()
     expect(page.locator("#status")).to_contain_text("Done: ")
     expect(page.locator("#wave")).to_have_attribute("data-state", "idle")
     name, srt = download(page, "srt")
@@ -351,19 +353,41 @@ def test_what_was_typed_has_captions(open_page: OpenPage, slow_server: RunningSe
     assert download(page, "srt") == (name, srt)
 
 
-def in_clauses(socket: WebSocketRoute) -> None:
-    """Have a server refuse to be given words, as one does whose model has not learnt that."""
-    server = socket.connect_to_server()
+class Gate:
+    """Between a page and a server, whose words wait until it is opened, however slowly somebody types."""
 
-    def send(message: str | bytes) -> None:
-        if json.loads(message).get("split_granularity") == "token":
-            error = {"type": "error", "message": "no", "code": "invalid_value", "param": "split_granularity"}
-            socket.send(json.dumps(error))
+    def __init__(self) -> None:
+        self._waiting: list[tuple[WebSocketRoute, str | bytes]] | None = []
+
+    def open(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        for socket, message in waiting or ():
+            socket.send(message)
+
+    def connect(self, socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+        socket.on_message(server.send)
+        server.on_message(lambda message: self._hear(socket, message))
+
+    def in_clauses(self, socket: WebSocketRoute) -> None:
+        """Have the server refuse to be given words, as one does whose model has not learnt that."""
+        server = socket.connect_to_server()
+
+        def send(message: str | bytes) -> None:
+            if json.loads(message).get("split_granularity") == "token":
+                error = {"type": "error", "message": "no", "code": "invalid_value", "param": "split_granularity"}
+                socket.send(json.dumps(error))
+            else:
+                server.send(message)
+
+        socket.on_message(send)
+        server.on_message(lambda message: self._hear(socket, message))
+
+    def _hear(self, socket: WebSocketRoute, message: str | bytes) -> None:
+        if self._waiting is None:
+            socket.send(message)
         else:
-            server.send(message)
-
-    socket.on_message(send)
-    server.on_message(socket.send)
+            self._waiting.append((socket, message))
 
 
 def test_what_was_typed_has_captions_where_it_was_stopped(open_page: OpenPage, slow_server: RunningServer) -> None:
