@@ -11,8 +11,8 @@ from server import config
 from server.cli import commands, hub
 from server.cli.arguments import Command, make_parser, parse
 from server.cli.batch import batch
+from server.cli.errors import FAILURE, USAGE_ERROR, CommandError
 from server.cli.serve import serve
-from server.cli.startup import FAILURE, USAGE_ERROR, CommandError
 from server.cli.voices import voices
 from server.cli.wyoming import wyoming
 from server.config import SettingsError

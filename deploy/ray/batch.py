@@ -25,11 +25,9 @@ import ray
 from server import config
 from server.audio.encoders import FORMATS
 from server.cli.batch import Manifest, make_files, open_manifest
-from server.cli.startup import (
-    CommandError,
-    open_bundles,
-    open_own_service,
-)
+from server.cli.bundles import open_bundles
+from server.cli.errors import CommandError
+from server.cli.startup import open_own_service
 from server.cli.tasks import Task, Wrong, fields_reader, lines_of, readings
 from server.errors import ApiError, InvalidRequestError
 from server.speech.request_parsing import of_object

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Collection
 
 from server import config, log
+from server.cli.bundles import tell_of_all
+from server.cli.errors import USAGE_ERROR, CommandError
 from server.cli.serve import open_app
-from server.cli.startup import USAGE_ERROR, CommandError, engine_loader, start_process, tell_of_all
+from server.cli.startup import engine_loader, start_process
 from server.config import Settings
 from server.http.asgi import AsgiApplication
 from server.models.pool_entry import Loader

@@ -16,7 +16,8 @@ from uuid import uuid4
 from tqdm import tqdm
 
 from server.audio.formats import FORMATS
-from server.cli.startup import CommandError, open_own_service
+from server.cli.errors import CommandError
+from server.cli.startup import open_own_service
 from server.cli.tasks import Task, tasks_of
 from server.config import Settings
 from server.errors import ApiError

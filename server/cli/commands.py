@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING
 from server import config
 from server.audio.formats import FORMATS
 from server.cli.arguments import SAY_OPTIONS
-from server.cli.startup import (
-    USAGE_ERROR,
-    CommandError,
-    check_runtime,
-    open_bundles,
-    open_own_service,
-)
+from server.cli.bundles import open_bundles
+from server.cli.errors import USAGE_ERROR, CommandError
+from server.cli.startup import check_runtime, open_own_service
 from server.config import Settings
 from server.http import key_file
 from server.http.key_file import KeyFileError

@@ -7,7 +7,8 @@ import importlib.metadata
 import sys
 from pathlib import Path
 
-from server.cli.startup import NONE_PUBLISHED, USAGE_ERROR, CommandError
+from server.cli.bundles import NONE_PUBLISHED
+from server.cli.errors import USAGE_ERROR, CommandError
 from server.config import Settings
 from server.config.values import fetched_models_dir
 from server.manifest import MANIFEST_NAME

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from server import config, log
-from server.cli.startup import USAGE_ERROR, CommandError, Started, engine_loader, start_process, tell_of_all
+from server.cli.bundles import tell_of_all
+from server.cli.errors import USAGE_ERROR, CommandError
+from server.cli.startup import Started, engine_loader, start_process
 from server.cli.wyoming import open_wyoming
 from server.config import Settings
 from server.config.addresses import NO_ORIGIN

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from server.cli.startup import USAGE_ERROR, CommandError
+from server.cli.errors import USAGE_ERROR, CommandError
 from server.errors import InvalidRequestError
 from server.leftovers import UNFINISHED
+from server.speech.foreign_fields import is_asked
 from server.speech.request import SpeechRequest
 from server.speech.request_parsing import of_object
 
@@ -107,7 +108,7 @@ def readings(
                 raise InvalidRequestError(f"line {before} has the same id")
             fields = {**shared, **said}
             request = of_object(fields)
-            unanswered = tuple(key for key in _NOT_OF_LINES if sent.get(key) not in (None, "", fields.get(key), False))
+            unanswered = tuple(key for key in _NOT_OF_LINES if is_asked(sent.get(key)) and sent[key] != fields.get(key))
             yield Task(number, file, request.ignoring((*request.ignored, *unanswered)), fields)
         except InvalidRequestError as error:
             yield Wrong(number, error.message)

@@ -10,13 +10,9 @@ import asyncio
 from pathlib import Path
 
 from server import config
-from server.cli.startup import (
-    USAGE_ERROR,
-    CommandError,
-    open_bundles,
-    open_own_service,
-    profiles_of,
-)
+from server.cli.bundles import open_bundles
+from server.cli.errors import USAGE_ERROR, CommandError
+from server.cli.startup import open_own_service, profiles_of
 from server.config import Settings
 from server.voices import catalogue
 from server.voices.folder import VoiceFolder

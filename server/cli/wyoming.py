@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from server import config, log
-from server.cli.startup import CommandError, engine_loader, open_service, start_process, tell_of_all
+from server.cli.bundles import tell_of_all
+from server.cli.errors import CommandError
+from server.cli.startup import engine_loader, open_service, start_process
 from server.config import Settings
 from server.http import listening
 from server.http.rounds import new_event_loop

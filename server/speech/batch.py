@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from server.errors import InvalidRequestError
-from server.speech.foreign_fields import is_absent, told
+from server.speech.foreign_fields import is_asked, told
 from server.speech.request import SpeechRequest
 from server.speech.request_body import json_object
 from server.speech.request_parsing import of_object
@@ -61,5 +61,5 @@ def _item(fields: Mapping[str, Any]) -> Item:
         request = of_object({name: value for name, value in fields.items() if name not in _OF_STREAMS})
     except InvalidRequestError as error:
         return error
-    unanswered = tuple(name for name in _OF_STREAMS if not (is_absent(value := fields.get(name)) or value is False))
+    unanswered = tuple(name for name in _OF_STREAMS if is_asked(fields.get(name)))
     return request.ignoring((*request.ignored, *unanswered))

@@ -84,9 +84,14 @@ def is_absent(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
+def is_asked(value: object) -> bool:
+    """Whether a field asks for something: it is there, and it is not switched off."""
+    return not is_absent(value) and value is not False
+
+
 def _refuse_cloning(sent: Mapping[str, Any]) -> None:
     for name in CLONING:
-        if not is_absent(value := sent.get(name)) and value is not False and value not in ([], {}):
+        if is_asked(value := sent.get(name)) and value not in ([], {}):
             raise _no_cloning(name)
     voice = sent.get("voice")
     if isinstance(voice, str) and voice.strip()[:_SCHEME_CHARS].lower().startswith(_ADDRESSES):

@@ -364,14 +364,16 @@ class Gate:
         for socket, message in waiting or ():
             socket.send(message)
 
-    def connect(self, socket: WebSocketRoute) -> None:
+    def connect(self, socket: WebSocketRoute) -> WebSocketRoute:
+        """Have what the page says sent on at once; returns the way to the server."""
         server = socket.connect_to_server()
         socket.on_message(server.send)
         server.on_message(lambda message: self._hear(socket, message))
+        return server
 
     def in_clauses(self, socket: WebSocketRoute) -> None:
         """Have the server refuse to be given words, as one does whose model has not learnt that."""
-        server = socket.connect_to_server()
+        server = self.connect(socket)
 
         def send(message: str | bytes) -> None:
             if json.loads(message).get("split_granularity") == "token":
@@ -381,7 +383,6 @@ class Gate:
                 server.send(message)
 
         socket.on_message(send)
-        server.on_message(lambda message: self._hear(socket, message))
 
     def _hear(self, socket: WebSocketRoute, message: str | bytes) -> None:
         if self._waiting is None:

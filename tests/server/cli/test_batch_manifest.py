@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from server.cli.batch import MANIFEST, Manifest, make_files, note
-from server.cli.startup import open_bundles, open_pool, open_service, profiles_of
+from server.cli.bundles import open_bundles
+from server.cli.startup import open_pool, open_service, profiles_of
 from server.cli.tasks import Task, Wrong, fields_reader, lines_of, readings
 from server.config import Settings
 from server.errors import ApiError

@@ -18,7 +18,8 @@ from sanic import Sanic
 from websockets.asyncio.client import ClientConnection
 
 from server.cli import asgi
-from server.cli.startup import CommandError, open_pool
+from server.cli.errors import CommandError
+from server.cli.startup import open_pool
 from server.config import Settings
 from server.http.app import create_app
 from server.http.asgi import AsgiApplication, BrokenOff, NotReady, _ask

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from server import config
-from server.cli.startup import CommandError, open_bundles, open_pull
+from server.cli.bundles import open_bundles, open_pull
+from server.cli.errors import CommandError
 from server.config import Settings
 from server.graphs.checking import verify_files
 from server.manifest import read_manifest

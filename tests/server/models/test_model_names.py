@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from server import config
-from server.cli.startup import CommandError, open_bundles
+from server.cli.bundles import open_bundles
+from server.cli.errors import CommandError
 from server.errors import ModelUnavailableError, UnknownModelError
 from server.manifest import Precision
 from server.models.catalogue import Bundles, find
