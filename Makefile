@@ -25,7 +25,7 @@ CPU_TORCH := $(if $(HAS_CUDA),,--extra-index-url https://download.pytorch.org/wh
 TORCH = $(PIP) install $(CPU_TORCH) torch==2.13.0
 ONE_RUNTIME = $(PIP) uninstall --yes $(OTHER_PACKAGE) 2>/dev/null; rm -f $(VENV)/.*-$(OTHER_RUNTIME)
 
-.PHONY: serve test test-export test-parity test-others test-engine test-server test-sockets test-web test-without-torch test-clients test-ray peers check check-deploy docs format lock tools test-tools export-tools random-model tiny-model clean
+.PHONY: serve test test-export test-parity test-others test-engine test-server test-sockets test-web test-python test-without-torch test-clients test-ray peers check check-deploy docs format lock tools python-tools test-tools export-tools random-model tiny-model clean
 
 serve: $(VENV)/.serve-$(RUNTIME)
 	$(BIN)/qwen3-tts serve
@@ -70,12 +70,24 @@ test-sockets: tools
 test-web: tools
 	$(BIN)/python -m pytest $(WEB_TESTS)
 
+# The tests of the server that meet Python's own library: sockets, event loops, threads, processes, signals, files,
+# arguments. Audio, engine, graphs, speech, text and voices compute the same on every Python, and the others speak through
+# them. Of HTTP these are how the server starts and stops, how connections are made, kept, cut and ended, who gets in, and
+# what is sent over WebSockets; not what may be asked for and what is answered, to which clients and to pages of which
+# origins, which our own code decides, nor callers that a generator invents, nor imitations of other systems.
+# For another Python: make test-python PYTHON=python3.14 VENV=.cache/venv3.14
+SAME_ON_EACH_PYTHON := audio engine graphs speech text voices test_platforms.py test_speaks.py \
+	$(patsubst %,http/test_%.py,as_others_ask clients cors encoding examples fuzz http long_texts openapi other_clients \
+	pages speech_batch swagger timestamps voices)
+
+test-python: python-tools
+	$(BIN)/python -m pytest --without-torch $(SERVER_TESTS) $(addprefix --ignore=$(SERVER_TESTS),$(SAME_ON_EACH_PYTHON))
+
 # The tests of all that needs no torch, for a Python that has none, in an environment of its own:
 # make test-without-torch PYTHON=python3.14 VENV=.cache/venv3.14
-# PART names some of them.
 test-without-torch: $(VENV)/.test-$(RUNTIME) tests/node/node_modules
 	$(BIN)/python -m tests.web.chromium
-	$(BIN)/python -m pytest --without-torch $(PART)
+	$(BIN)/python -m pytest --without-torch
 
 check: $(VENV)/.dev-$(RUNTIME)
 	$(BIN)/ruff check .
@@ -128,6 +140,9 @@ format: $(VENV)/.dev-$(RUNTIME)
 # All that `test` and `check` install.
 tools: $(VENV)/.dev-$(RUNTIME) tests/node/node_modules
 
+# What `test-python` installs.
+python-tools: $(VENV)/.python-$(RUNTIME)
+
 # All that `test-without-torch` installs for Python.
 test-tools: $(VENV)/.test-$(RUNTIME)
 
@@ -169,6 +184,11 @@ $(VENV)/.export-$(RUNTIME): $(VENV)/.builder pyproject.toml constraints.txt
 
 $(VENV)/.docs: $(VENV)/.builder pyproject.toml constraints.txt
 	$(PIP) install $(LOCKED) --no-build-isolation -e '.[docs]'
+	touch $@
+
+$(VENV)/.python-$(RUNTIME): $(VENV)/.builder pyproject.toml constraints.txt
+	$(ONE_RUNTIME)
+	$(PIP) install $(LOCKED) --no-build-isolation -e '.[$(RUNTIME),server-test]'
 	touch $@
 
 # What names an ONNX Runtime, or more than a test needs, is installed without its own dependencies.

@@ -28,7 +28,7 @@ STARTED = (
     "make --jobs=2 tools",
     "make test",
     "make check",
-    "make test-without-torch",
+    "make test-python",
     "check.sh",
     "python -m tests.newcomer",
 )
@@ -102,7 +102,7 @@ def is_gone(number: int) -> bool:
 
 
 @pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
-@pytest.mark.parametrize("at_work", [("--jobs=2*", "test-tools*"), ("test", "check", "test-without-torch*")], ids=str)
+@pytest.mark.parametrize("at_work", [("--jobs=2*", "python-tools*"), ("test", "check", "test-python*")], ids=str)
 def test_what_ends_it_ends_all_that_it_has_started(
     checkout: Path, number: signal.Signals, at_work: tuple[str, ...]
 ) -> None:

@@ -514,7 +514,7 @@ def installs(target: str, folder: Path, *, driver: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("driver", [False, True])
-@pytest.mark.parametrize("target", ["tools", "test-tools", "export-tools", "serve"])
+@pytest.mark.parametrize("target", ["tools", "python-tools", "test-tools", "export-tools", "serve"])
 def test_make_installs_what_is_locked_and_torch_for_the_machine(target: str, driver: bool, tmp_path: Path) -> None:
     lines = installs(target, tmp_path, driver=driver)
     for line in lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from functools import cache
 
@@ -49,3 +50,8 @@ def recorded(form: str = "WAV", rate: int = RATE, channels: int = 1, seconds: fl
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return body.getvalue()
+
+
+def data_url(recording: bytes) -> str:
+    """A file as a request brings it along."""
+    return "data:audio/wav;base64," + base64.b64encode(recording).decode()

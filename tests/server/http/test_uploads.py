@@ -12,8 +12,8 @@ import pytest
 from server.errors import BusyError
 from server.http.capacity import UPLOADS_AT_ONCE, Uploads
 from tests.server.answers import check_error
+from tests.server.audio.recordings import data_url, recorded
 from tests.server.fakes import write_bundle
-from tests.server.http.test_voices import AUDIO, SPEECH
 from tests.server.running import FAKE, run_server, wait_until
 
 USUAL = 1000
@@ -41,7 +41,7 @@ def test_a_long_body_counts_until_its_request_has_ended(tmp_path: Path) -> None:
     write_bundle(tmp_path / "models", "base", model_type="base", speakers={}, generation={"max_new_tokens": 10})
     settings = {"KW_MODELS_DIR": str(tmp_path / "models"), "KW_SECRET_API_KEY": "", "KW_MAX_INPUT_CHARS": "1000"}
     gate = tmp_path / "gate"
-    long = {"input": "Hello.", "ref_audio": AUDIO, "ref_text": "slow", "pad": "x" * 2_100_000}
+    long = {"input": "Hello.", "ref_audio": data_url(recorded()), "ref_text": "slow", "pad": "x" * 2_100_000}
     settings |= {"KW_MAX_REFERENCE": "200kB", "FAKE_ENCODING_GATE": str(gate)}
     with (
         run_server(FAKE, tmp_path, **settings) as server,
@@ -54,7 +54,7 @@ def test_a_long_body_counts_until_its_request_has_ended(tmp_path: Path) -> None:
 
         def ask(text: str = "") -> httpx.Response:
             """Without a text of the recording the request is refused as soon as it is let in."""
-            return client.post(SPEECH, content=body.replace(b'"slow"', json.dumps(text).encode()))
+            return client.post("/v1/audio/speech", content=body.replace(b'"slow"', json.dumps(text).encode()))
 
         def persist() -> httpx.Response:
             while (answer := ask("slow")).status_code == 429:

@@ -20,13 +20,13 @@ from websockets.sync.client import connect
 from server.audio.encoders import MARK
 from server.speech.keeping import WITHOUT_TEXT
 from tests.server.answers import GOOD, PREFIXES, check_error
-from tests.server.audio.recordings import RATE, recorded, swelling, written
+from tests.server.audio.recordings import RATE, data_url, recorded, swelling, written
 from tests.server.fakes import FRAME, write_bundle, write_one_of_each_type
 from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, run_server, wait_until
 
 SPEECH, VOICES = "/v1/audio/speech", "/v1/audio/voices"
 TEXT = "This is what is said in the recording, word for word."
-AUDIO = "data:audio/wav;base64," + base64.b64encode(recorded()).decode()
+AUDIO = data_url(recorded())
 SAMPLES = 3 * RATE
 TAIL = RATE // 2
 
