@@ -102,7 +102,7 @@ def is_gone(number: int) -> bool:
 
 
 @pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
-@pytest.mark.parametrize("at_work", [("--jobs=2*", "python-tools*"), ("test", "check", "test-python*")], ids=str)
+@pytest.mark.parametrize("at_work", [("--jobs=2*", "test-python*"), ("test", "check", "test-python*")], ids=str)
 def test_what_ends_it_ends_all_that_it_has_started(
     checkout: Path, number: signal.Signals, at_work: tuple[str, ...]
 ) -> None:
