@@ -59,7 +59,9 @@ def test_what_means_nothing_is_named(client: httpx.Client) -> None:
     items = ({"input": "One.", "colour": 1, "stream": False}, {"input": "Two.", "stream_format": "sse"}, {"input": ""})
     answer = ask(client, *items, user="me", colour=None, exact_frames=1)
     assert answer.headers["x-ignored"] == "user,colour,stream_format"
-    assert "x-ignored" not in ask(client, {"input": "One.", "stream": "", "stream_format": None}, exact_frames=1).headers
+    assert (
+        "x-ignored" not in ask(client, {"input": "One.", "stream": "", "stream_format": None}, exact_frames=1).headers
+    )
     many = ask(client, *({"input": "x", **{f"{a} {b}": 1 for b in range(9)}} for a in range(9)), exact_frames=1)
     assert many.headers["x-ignored"].startswith("0%200,0%201,") and many.headers["x-ignored"].endswith(",61-more")
 
