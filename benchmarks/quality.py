@@ -21,7 +21,6 @@ from pathlib import Path
 from statistics import mean
 
 import httpx
-import librosa
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
@@ -85,6 +84,8 @@ def inputs_of_all_lengths(held_out: list[str], number: int) -> list[str]:
 
 def mel_cepstral_distance(one: Audio, other: Audio) -> float:
     """Mel-cepstral distortion in dB along the best alignment (Kubichek 1993): coefficients 1 to 13, hop 10 ms."""
+    import librosa  # most of those who import this module measure no distance, and numba may have to compile it first
+
     cepstra = [
         librosa.feature.mfcc(y=audio, sr=RATE, n_mfcc=14, n_mels=_MELS, n_fft=1024, hop_length=240)[1:] * _TO_CEPSTRUM
         for audio in (one, other)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from server.manifest import TOKENIZER
 from tests.bundles import RANDOM_BUNDLE
@@ -22,9 +23,16 @@ from tests.without_torch import FIXTURES, needs_torch
 if TYPE_CHECKING:
     from tests.conversions import Conversion
 
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache"
+CACHE.mkdir(exist_ok=True)
+COLLECTING = FileLock(CACHE / f"collecting-{sys.implementation.cache_tag}.lock")
+"""Is held until all tests are collected: of parts that begin at once in new environments, one compiles what all import,
+torch among it, and not each of them the same."""
+COLLECTING.acquire()
 gc.disable()  # until all tests are collected: it would look for garbage in what is loaded, for a second and more
 
-CLIENTS = Path(__file__).resolve().parent / "clients"
+CLIENTS = ROOT / "tests" / "clients"
 
 
 def pytest_collection_finish() -> None:
@@ -33,6 +41,7 @@ def pytest_collection_finish() -> None:
     `OMP_NUM_THREADS` is too late if torch is loaded already. Every export of a graph collects garbage, which takes a
     quarter of a second where torch and all tests are looked through.
     """
+    COLLECTING.release()
     gc.freeze()
     gc.enable()
     if torch := sys.modules.get("torch"):

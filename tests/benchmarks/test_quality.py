@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.quality import HELD_OUT, LONGEST, RATE, Spoken, inputs_of_all_lengths, mel_cepstral_distance, sentences
 from benchmarks.recogniser import word_error_rate
+from tests.uncompiled import import_uncompiled
 
 TEXTS = HELD_OUT.read_text("utf-8").splitlines()
 
@@ -33,6 +34,7 @@ def test_chosen_sentences_have_at_least_four_words() -> None:
 
 
 def test_distance_is_of_timbre_not_of_tempo_or_loudness() -> None:
+    import_uncompiled("librosa.feature.spectral", "librosa.sequence", "librosa.util.utils")
     same = mel_cepstral_distance(voice(120), voice(120) * 0.5)
     slower = mel_cepstral_distance(voice(120), voice(120, 1.3)[: int(1.2 * RATE)])
     noise = np.random.default_rng(0).normal(scale=0.1, size=RATE).astype(np.float32)

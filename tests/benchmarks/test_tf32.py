@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks import tf32
 from benchmarks.tf32 import BFLOAT16, CHECKPOINT, TF32, RoundedProducts, codes_for, cut, main, nearest
+from export import calibration
+from export.calibration import Ints, spoken
 from export.checkpoint import open_checkpoint
 from export.graphs.codec_decoder import CodecDecoder, decode_whole
 
@@ -98,6 +101,19 @@ def test_every_product_of_the_codec_decoder_is_given_rounded_operands(checkpoint
     assert seen.exact.total() == 0
 
 
+@pytest.fixture
+def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded model says two texts, by one thread: a second one mostly waits in busy loops."""
+    open_session = calibration.open_session
+
+    def codes(*arguments: Any) -> list[Ints]:
+        return [one.codes for one in spoken(*arguments, texts=calibration.TEXTS[:2])]
+
+    monkeypatch.setattr(calibration, "open_session", lambda path, provider, threads: open_session(path, provider, 1))
+    monkeypatch.setattr(tf32, "spoken_codes", codes)
+
+
+@pytest.mark.usefixtures("few_texts")
 def test_the_embedded_model_is_closer_with_tf32_than_with_bfloat16(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +136,7 @@ def test_the_embedded_model_is_closer_with_tf32_than_with_bfloat16(
     assert 42 < cut_off < ratio, "cutting off is worse, by as much as the errors fail to cancel"
 
 
+@pytest.mark.usefixtures("few_texts")
 def test_the_embedded_model_speaks_its_own_codes_and_others_random_ones(checkpoint_of: Callable[[str], Path]) -> None:
     own = codes_for(CHECKPOINT, open_checkpoint(str(CHECKPOINT)))
     again = codes_for(CHECKPOINT / ".." / CHECKPOINT.name, open_checkpoint(str(CHECKPOINT)))

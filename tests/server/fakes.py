@@ -115,7 +115,8 @@ class FakeLiveText:
 
 def said_by(job: Job) -> str:
     """What is there of a job's text by now."""
-    return "".join(chr(int(side[0])) for side in (*job.prompt.embeddings, *job.following)).rstrip("\0 ")
+    letters = (*job.prompt.embeddings[:, 0].tolist(), *(side[0] for side in job.following))
+    return "".join(chr(int(letter)) for letter in letters).rstrip("\0 ")
 
 
 class FakeEngine:

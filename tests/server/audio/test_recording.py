@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import struct
 import sys
 import tracemalloc
 from collections.abc import Callable
-from typing import Any
-from unittest.mock import patch
 
-import numba
 import numpy as np
 import pytest
 import soundfile
@@ -21,25 +17,10 @@ from numpy.typing import NDArray
 
 from server.audio.recording import Recording, RecordingError, read_recording, text_notes, with_tail
 from tests.server.audio.recordings import LIBAV, RATE, SOUNDFILE, recorded, swelling, written
+from tests.uncompiled import import_uncompiled
 
-
-def as_it_is(*called: Any, **_options: Any) -> Any:
-    """A decorator that leaves a function as it is, with or without options."""
-    return called[0] if called and callable(called[0]) else lambda function: function
-
-
-def official_resample() -> Callable[..., NDArray[np.float32]]:
-    """`librosa.resample`, which is plain Python around soxr.
-
-    Where librosa has never been imported, numba would spend 20 s on compiling what stands beside it.
-    """
-    with patch.multiple(numba, jit=as_it_is, guvectorize=as_it_is, vectorize=as_it_is, stencil=as_it_is):
-        resample: Callable[..., NDArray[np.float32]] = importlib.import_module("librosa.core.audio").resample
-        importlib.import_module("librosa.util.utils")  # which it would import when it is called
-    return resample
-
-
-RESAMPLE = official_resample()
+RESAMPLE: Callable[..., NDArray[np.float32]] = import_uncompiled("librosa.core.audio", "librosa.util.utils")[0].resample
+"""`librosa.resample`, which is plain Python around soxr."""
 
 
 def read(body: bytes, most_seconds: float = 30) -> Recording:

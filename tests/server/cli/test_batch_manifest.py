@@ -102,7 +102,7 @@ def test_a_file_that_is_to_be_made_anew_stays_until_the_new_one_is_whole(tmp_pat
 
 
 def test_a_file_has_its_line_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_bundle(tmp_path / "models", "custom")
+    write_bundle(tmp_path / "models", "custom", generation={"max_new_tokens": 20})
     settings = Settings(models_dir=tmp_path / "models")
     folder = tmp_path / "out"
     folder.mkdir()

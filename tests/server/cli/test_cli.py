@@ -39,7 +39,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A models folder that the settings point to, served by the fake engine when `main` is called in this process."""
     folder = tmp_path / "models"
-    write_bundle(folder, "custom")
+    write_bundle(folder, "custom", generation={"max_new_tokens": 20})
     write_bundle(folder, "design", model_type="voice_design", speakers={}, follows_instructions=True)
     for name in [name for name in os.environ if name.startswith("KW_")]:
         monkeypatch.delenv(name)

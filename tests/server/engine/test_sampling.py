@@ -46,7 +46,7 @@ def official_probabilities(logits: np.ndarray, temperature: float, top_k: int, t
     return warpers(None, torch.from_numpy(logits)[None]).softmax(-1)[0].numpy()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(**parameters)
 def test_the_draws_follow_the_official_probabilities(seed: int, temperature: float, top_k: int, top_p: float) -> None:
     logits = logits_of(seed)

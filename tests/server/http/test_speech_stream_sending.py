@@ -18,7 +18,7 @@ from tests.server.http.test_speech_stream import CONFIG, FRAME_BYTES, hear, kind
 from tests.server.running import FAKE, KEY, PATIENCE_SECONDS, RunningServer, run_server, wait_until
 
 PATH = "/v1/audio/speech/stream"
-FRAMES = 4000
+FRAMES = 2000
 """So many make a file that is longer than what the buffers of the system's sockets take."""
 WHOLE = {**CONFIG, "stream_audio": False, "exact_frames": FRAMES}
 CLOSE = b"\x88\x82\0\0\0\0\x03\xe8"
@@ -57,7 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server with room for one file."""
     scratch = tmp_path_factory.mktemp("sending")
     write_bundle(scratch / "models", "custom")
-    settings = {"KW_MODELS_DIR": str(scratch / "models"), "KW_REQUEST_TIMEOUT": "4", "KW_MAX_FILE": "20MB"}
+    settings = {"KW_MODELS_DIR": str(scratch / "models"), "KW_REQUEST_TIMEOUT": "4", "KW_MAX_FILE": "10MB"}
     with run_server(FAKE, scratch, **settings) as server:
         server.wait_ready()
         yield server
@@ -102,7 +102,7 @@ def test_a_file_counts_until_it_is_sent(server: RunningServer) -> None:
     asked = {"input": "One.", "voice": "serena", "response_format": "pcm", "exact_frames": FRAMES, "stream": False}
     line = Line(server)
     with dial(server, line) as connection, server.client() as client:
-        line.seconds = 0.03
+        line.seconds = 0.06
         say(connection, "One.")
         hear(connection, "audio.start")
         answer = client.post("/v1/audio/speech", json=asked)
@@ -116,7 +116,7 @@ def test_a_file_counts_until_it_is_sent(server: RunningServer) -> None:
 def test_a_long_file_may_take_longer_than_the_timeout(server: RunningServer) -> None:
     line = Line(server)
     with dial(server, line) as connection:
-        line.seconds = 0.03
+        line.seconds = 0.06
         say(connection, "One.")
         events, audio = hear(connection)
         assert (kinds(events), len(audio)) == (["audio.start", "audio.done", "session.done"], FRAMES * FRAME_BYTES)

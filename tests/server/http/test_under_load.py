@@ -21,7 +21,7 @@ from tests.server.running import REAL, RunningServer, run_server, wait_until
 from tests.server.test_metrics import read
 
 SPEECH = "/v1/audio/speech"
-ROWS, QUEUE = 4, 46
+ROWS, QUEUE = 4, 20
 CALLERS = ROWS + QUEUE
 TEXTS = ("Late", "A rather longer sentence than the others, and still not a long one.", "Two of three", "Hi")
 SAMPLING: tuple[dict[str, float], ...] = ({}, {"temperature": 0}, {"top_p": 0.8, "temperature": 1.3}, {"top_k": 3})

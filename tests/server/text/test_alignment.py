@@ -105,18 +105,18 @@ def test_no_text_takes_long(unit: str) -> None:
     assert places == sorted(places)
 
 
-UNLIKE = "".join(map(chr, (*range(0x4E00, 0x9F00), *range(0x20000, 0x2A000))))
-"""60,000 characters, each of them a word that stands nowhere else."""
+UNLIKE = "".join(map(chr, (*range(0x4E00, 0x7680), *range(0x20000, 0x25000))))
+"""30,000 characters, each of them a word that stands nowhere else."""
 
 
 @pytest.mark.parametrize(
     ("said", "written", "megabytes"),
     [
-        ("\u4eca" * 100_000, "\u4eca" * 100_000, 8),
-        ("a. " * 33_000, "a. " * 33_000, 8),
-        ("\U0001d400 " * 50_000, "\U0001d400 " * 50_000, 8),
-        (f"five {UNLIKE} six", f"5 {UNLIKE} 6", 12),
-        ("five a " * 20_000, "5 a " * 20_000, 8),
+        ("\u4eca" * 50_000, "\u4eca" * 50_000, 4),
+        ("a. " * 16_500, "a. " * 16_500, 4),
+        ("\U0001d400 " * 25_000, "\U0001d400 " * 25_000, 4),
+        (f"five {UNLIKE} six", f"5 {UNLIKE} 6", 6),
+        ("five a " * 10_000, "5 a " * 10_000, 4),
     ],
     ids=["one character", "sentences", "one word", "other ends", "many gaps"],
 )
@@ -130,4 +130,4 @@ def test_a_text_of_very_many_words_takes_little_memory(said: str, written: str, 
         tracemalloc.stop()
     assert found.place(0) == 0
     assert most < megabytes * 1_000_000
-    assert held < 2_000_000
+    assert held < 1_000_000
