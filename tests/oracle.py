@@ -109,7 +109,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Official:
-    """One checkpoint, loaded by the official package in float32 on the CPU, with the attention it takes by itself (SDPA).
+    """One checkpoint, loaded by the official package in float32 on the CPU, with the attention that it takes by itself.
 
     Attributes:
         wrapper: `Qwen3TTSModel`.
