@@ -78,7 +78,8 @@ class SnakeBeta(nn.Module):
         Traced, each of its operations would be a node of the graph, and these most of its nodes, which the exporter and
         ONNX Runtime would have to fold again.
         """
-        self._kept = self._factors()
+        with torch.no_grad():
+            self._kept = self._factors()
 
     def _factors(self) -> _SnakeFactors:
         frequency, scale = (values[:, None] for values in (self.alpha.exp(), 1.0 / (self.beta.exp() + SNAKE_EPSILON)))
