@@ -132,7 +132,7 @@ def official_codes(checkpoint: Path, manifest: Manifest, texts: dict[str, str]) 
     """Greedy codes `[frames, groups]` of the official package, by language."""
     from tests.oracle import Official
 
-    official = Official(checkpoint, attention="sdpa")
+    official = Official(checkpoint)
     speaker = next(iter(sorted(manifest.speakers)), None)
     return {
         language: official.codes(

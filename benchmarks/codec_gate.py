@@ -87,7 +87,7 @@ def random_case(seed: int) -> Case:
             value *= Gains().blocks * factors / factors.square().mean().sqrt()
     values["decoder.0.conv.weight"] *= activations
     decoder.load_state_dict(values)
-    _prepare(decoder)
+    decoder.prepare().requires_grad_(False)
     codes = [draw.integers(config["codebook_size"], size=(FRAMES, config["num_quantizers"])) for _ in range(2)]
     convolution: Any = decoder.decoder[-1]
     last = convolution.conv
@@ -163,14 +163,7 @@ def widened(decoder: CodecDecoder, width: int) -> CodecDecoder:
     widen_all(f"decoder.{last}.", last - 1)
     widen(f"decoder.{last + 1}.conv.weight", 1, last - 1, split=True)
     wide.load_state_dict(values)
-    return _prepare(wide)
-
-
-def _prepare(decoder: CodecDecoder) -> CodecDecoder:
-    quantizer: Any = decoder.quantizer
-    quantizer.rvq_first.prepare()
-    quantizer.rvq_rest.prepare()
-    return decoder.eval().requires_grad_(False)
+    return wide.prepare().requires_grad_(False)
 
 
 def decibels(samples: NDArray[np.floating]) -> float:

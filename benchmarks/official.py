@@ -35,7 +35,7 @@ class OfficialTimes:
     """Runs the official package, timed by frame."""
 
     def __init__(self, folder: Path) -> None:
-        self.official = Official(folder, attention="sdpa")  # the package's own default
+        self.official = Official(folder)
         self.frame_seconds: list[float] = []
         self.decode_seconds: list[float] = []
         self.request_seconds: list[float] = []

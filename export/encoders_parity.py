@@ -32,11 +32,11 @@ def sample_recording() -> Floats:
     """Three seconds of a buzz that changes its vowel and its pitch, at 24 kHz; always the same."""
     time = np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE
     phase = 2 * np.pi * (PITCH * time + 3 * np.sin(2 * np.pi * time))
-    vowel = np.array(FORMANTS)[(3 * time).astype(int) % len(FORMANTS)]
+    formants, vowel = np.array(FORMANTS), (3 * time).astype(int) % len(FORMANTS)
     sound = np.random.default_rng(0).normal(scale=0.003, size=len(time))
     for harmonic in range(1, 40):
-        near = np.exp(-(((harmonic * PITCH - vowel) / 150) ** 2)).sum(axis=1)
-        sound += 0.1 * (near + 0.5 / harmonic**2) * np.sin(harmonic * phase)
+        near = np.exp(-(((harmonic * PITCH - formants) / 150) ** 2)).sum(axis=1)
+        sound += (0.1 * (near + 0.5 / harmonic**2))[vowel] * np.sin(harmonic * phase)
     return np.asarray(sound * np.sin(3 * np.pi * time) ** 2, np.float32)
 
 

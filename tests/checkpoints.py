@@ -179,6 +179,24 @@ SHAPES = {
         ),
         # What tests convert most often.
         replace(_SMALL, name="short", **_BRIEF),
+        # Of tests of the command itself, which convert it anew each time: one layer of each kind.
+        CheckpointShape(
+            name="least",
+            talker=StackShape(hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, mlp=48),
+            predictor=StackShape(hidden=32, layers=1, heads=2, kv_heads=1, head_dim=16, mlp=48),
+            codec=CodecShape(
+                stack=StackShape(hidden=16, layers=1, heads=2, kv_heads=2, head_dim=8, mlp=24),
+                codebook_dim=16,
+                latent=16,
+                decoder_dim=16,
+                rates=(4,),
+                ratios=(2,),
+            ),
+            text_hidden=24,
+            code_groups=3,
+            codebook_size=64,
+            ranks=768,
+        ),
         CheckpointShape(
             name="tiny",
             talker=StackShape(hidden=48, layers=2, heads=4, kv_heads=2, head_dim=16, mlp=96),

@@ -13,6 +13,7 @@ from export.graphs.files import save_graph
 from export.kv_cache import try_cache
 from export.publish import describe_graph, publish
 from server.manifest import Manifest, read_manifest
+from tests.oracle import one_thread
 
 QUANTISED = ("k_quant_type", "v_quant_type", "kv_cache_bit_width")
 """Attributes that `GroupQueryAttention` has for a cache in 8 bits alone."""
@@ -25,7 +26,8 @@ def silent(done: int, total: int) -> None:
 def with_int8_cache(folder: Path, place: Path) -> Path:
     """Copy a bundle with a float32 cache to a place, and give the copy's talker a cache in 8 bits."""
     manifest = _copied(folder, place)
-    try_cache(place, manifest, spoken(folder, manifest, silent), force=True)
+    with one_thread():
+        try_cache(place, manifest, spoken(folder, manifest, silent), force=True)
     return _published(place, manifest)
 
 

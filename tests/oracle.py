@@ -109,7 +109,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Official:
-    """One checkpoint, loaded by the official package in float32 on the CPU.
+    """One checkpoint, loaded by the official package in float32 on the CPU, with the attention that it takes by itself.
 
     Attributes:
         wrapper: `Qwen3TTSModel`.
@@ -118,11 +118,8 @@ class Official:
         decoder: the codec decoder, codes `[batch, groups, frames]` to audio `[batch, 1, samples]`.
     """
 
-    def __init__(self, folder: Path, attention: str = "eager") -> None:
-        package = official_package()
-        self.wrapper: Any = package.Qwen3TTSModel.from_pretrained(
-            str(folder), dtype=torch.float32, attn_implementation=attention
-        )
+    def __init__(self, folder: Path) -> None:
+        self.wrapper: Any = official_package().Qwen3TTSModel.from_pretrained(str(folder), dtype=torch.float32)
         # Loaded by Hub id, the package leaves the Qwen2 pre-tokenizer as it is. Loaded from a folder whose config.json
         # says transformers 4.57.3, its `fix_mistral_regex=True` puts Mistral's pre-tokenizer in its place by mistake.
         # The oracle is the published model as the Hub gives it, which is also how it was trained.

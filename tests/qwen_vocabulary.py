@@ -76,16 +76,15 @@ def _ranks() -> dict[bytes, int]:
 
 
 @functools.cache
-def _alphabet() -> tuple[str, ...]:
+def _alphabet() -> str:
     """GPT-2's printable stand-in for each byte: itself where printable, else code points from 256 up."""
     plain = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     rest = iter(range(256, 512))
-    return tuple(chr(byte if byte in plain else next(rest)) for byte in range(256))
+    return "".join(chr(byte if byte in plain else next(rest)) for byte in range(256))
 
 
 def _text(token: bytes) -> str:
-    alphabet = _alphabet()
-    return "".join(alphabet[byte] for byte in token)
+    return token.decode("latin-1").translate(_alphabet())
 
 
 def _split(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:

@@ -150,10 +150,9 @@ def scale_to_peak(codec_weights: Weights, config: dict[str, Any], peak: float) -
     for name in last:
         codec_weights[name] *= 1e-6  # far from where the decoder clips
     decoder.load_state_dict({name: codec_weights[f"decoder.{name}"] for name in decoder.state_dict()})
-    decoder.quantizer.rvq_first.prepare()
-    decoder.quantizer.rvq_rest.prepare()
+    decoder.prepare()
     size, groups = config["decoder_config"]["codebook_size"], config["decoder_config"]["num_quantizers"]
     codes = np.random.default_rng(0).integers(size, size=(20, groups))
-    loudest = float(np.abs(decode_whole(decoder.eval(), codes)).max())
+    loudest = float(np.abs(decode_whole(decoder, codes)).max())
     for name in last:
         codec_weights[name] *= peak / loudest

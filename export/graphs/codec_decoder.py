@@ -8,7 +8,7 @@ decoder carries every layer's past and equals the official decoder run over all 
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -45,6 +45,16 @@ class ConvNeXt(nn.Module):
         return x + hidden.transpose(1, 2)
 
 
+class _SnakeFactors(NamedTuple):
+    """What a snake computes of its weights, `[channels, 1]` each: `exp(alpha)`, `1 / exp(beta)`, the first by pi, and
+    the coefficients of `SQUARED_SINE` times the second."""
+
+    frequency: Tensor
+    scale: Tensor
+    turn: Tensor
+    terms: list[Tensor]
+
+
 class SnakeBeta(nn.Module):
     """`x + sin(x * exp(alpha))^2 / exp(beta)` by channel (https://arxiv.org/abs/2006.08195).
 
@@ -60,19 +70,37 @@ class SnakeBeta(nn.Module):
         """Whether to trace into the sine itself: a GPU reads and writes all of `x` for each node, so that the fewest
         are the fastest there."""
 
+        self._kept: _SnakeFactors | None = None
+
+    def prepare(self) -> None:
+        """Keep what is computed of the weights alone; to be called once they are there and stay as they are.
+
+        Traced, each of its operations would be a node of the graph, and these most of its nodes, which the exporter and
+        ONNX Runtime would have to fold again.
+        """
+        with torch.no_grad():
+            self._kept = self._factors()
+
+    def _factors(self) -> _SnakeFactors:
+        frequency, scale = (values[:, None] for values in (self.alpha.exp(), 1.0 / (self.beta.exp() + SNAKE_EPSILON)))
+        return _SnakeFactors(frequency, scale, frequency / math.pi, [factor * scale for factor in SQUARED_SINE])
+
     def forward(self, x: Tensor, axis: int = 1) -> Tensor:
         """The norm of `x`, whose axis of channels is the last one, or the one before it."""
-        shape = (-1, 1) if axis < x.ndim - 1 else (-1,)
+
+        def along(values: Tensor) -> Tensor:
+            return values if axis < x.ndim - 1 else values.flatten()
+
+        factors = self._kept or self._factors()
         if self.by_sine:
-            sine = torch.sin(x * self.alpha.exp().view(shape))
-            return x + sine * sine * (1.0 / (self.beta.exp() + SNAKE_EPSILON)).view(shape)
-        turns = x * (self.alpha.exp() / math.pi).view(shape)
+            sine = torch.sin(x * along(factors.frequency))
+            return x + sine * sine * along(factors.scale)
+        turns = x * along(factors.turn)
         r = turns - turns.round()
         t = r * r
-        scale = (1.0 / (self.beta.exp() + SNAKE_EPSILON)).view(shape)
-        value = SQUARED_SINE[-1] * scale
-        for coefficient in SQUARED_SINE[-2::-1]:
-            value = value * t + coefficient * scale
+        *lower, value = map(along, factors.terms)
+        for term in reversed(lower):
+            value = value * t + term
         return x + value * t
 
 
@@ -145,19 +173,24 @@ class CodecDecoder(nn.Module):
         )
 
     @classmethod
-    def on_meta(cls, checkpoint: Checkpoint) -> CodecDecoder:
+    def on_meta(cls, checkpoint: Checkpoint) -> Self:
         """Build the module without weights."""
         with torch.device("meta"):
             return cls(checkpoint.codec_config["decoder_config"])
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint) -> CodecDecoder:
+    def from_checkpoint(cls, checkpoint: Checkpoint) -> Self:
         """Build the module with the checkpoint's weights, in float32."""
         decoder = cls.on_meta(checkpoint)
         checkpoint.load_into(decoder, cls.PREFIX, codec=True)
-        decoder.quantizer.rvq_first.prepare()
-        decoder.quantizer.rvq_rest.prepare()
-        return decoder.eval()
+        return decoder.prepare()
+
+    def prepare(self) -> Self:
+        """Compute what is computed of the weights alone; to be called once they are there."""
+        for module in self.modules():
+            if isinstance(module, (Quantizer, SnakeBeta)):
+                module.prepare()
+        return self.eval()
 
     @property
     def blocks(self) -> list[Any]:

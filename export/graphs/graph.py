@@ -71,7 +71,9 @@ def export_graph(name: str, config: GraphConfig, folder: Path, *, validate: bool
     """
     path = folder / f"{name}.onnx"
     data_path(path).unlink(missing_ok=True)  # of an export before: a graph that holds its weights leaves it there
-    export_models({name: (config.module, config)}, folder, opset=OPSET, device="cpu")
+    # Optimum would open and run the graph for the sizes that `declare_sizes` takes from the module.
+    models = {name: (config.module, config)}
+    export_models(models, folder, opset=OPSET, device="cpu", disable_dynamic_axes_fix=True)
     if validate:
         validate_graph(path, config)
     if not data_path(path).exists():

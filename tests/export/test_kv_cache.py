@@ -199,7 +199,7 @@ def test_the_command_takes_and_reports_it(
     """`auto` with a limit that nothing meets."""
     monkeypatch.setattr(export.kv_cache, "LEAST_AGREEMENT", 1.01)
     output = tmp_path / "voice"
-    assert main(options(checkpoint_of("short"), output, "--kv-cache", asked)) == 0
+    assert main(options(checkpoint_of("least"), output, "--kv-cache", asked)) == 0
     manifest, printed = read_manifest(output), capsys.readouterr().out
     kind = "int8" if asked == "int8" else "float32"
     assert manifest.kv_cache == kind
