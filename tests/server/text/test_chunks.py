@@ -48,7 +48,9 @@ LATIN = ["one ", "two, ", "naïve ", "e\u0301", "it's", "don't.", " ", ". ", "! 
 UNSPACED = ["你好", "。", "，", "「はい」", "きゃっ", "コーヒー"]
 OTHERS = ["3.14 ", "1,234,567", "12:30", "한국어 ", "да; ", "🇩🇪", "👩\u200d👧"]
 FRAGMENTS = st.sampled_from([*LATIN, *UNSPACED, *OTHERS])
-TEXTS = st.lists(FRAGMENTS | st.text(max_size=4), min_size=1, max_size=60).map("".join).filter(str.strip)
+# Texts come without information separators (server/text/clean.py), which are blanks to Python, but not by Unicode.
+LETTERS = st.characters(exclude_characters="\x1c\x1d\x1e\x1f", exclude_categories=["Cs"])
+TEXTS = st.lists(FRAGMENTS | st.text(LETTERS, max_size=4), min_size=1, max_size=60).map("".join).filter(str.strip)
 
 
 @settings(deadline=None)
@@ -79,7 +81,7 @@ def test_nothing_is_lost_and_nothing_is_torn(text: str, language: str | None) ->
 @given(TEXTS)
 def test_a_paragraph_that_is_short_enough_is_one_chunk(text: str) -> None:
     found = [chunk.text for chunk in chunks(text, None, lambda piece: len(piece) // 10)]
-    normal = regex.sub(r"\r\n|[\v\f\x1c-\x1e\x85\u2028\u2029\r]", "\n", text)
+    normal = regex.sub(r"\r\n|[\v\f\x85\u2028\u2029\r]", "\n", text)
     expected = [part.strip() for part in regex.split(r"\s*\n\s*\n\s*", normal) if part.strip()]
     assert list(map(bare, found)) == list(map(bare, expected))
 
