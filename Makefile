@@ -8,7 +8,7 @@ LOCKED := --constraint constraints.txt
 EXPORT_TESTS := tests/export/
 PARITY_TESTS := tests/parity/
 SERVER_TESTS := tests/server/
-ENGINE_TESTS := tests/server/engine/ tests/server/graphs/ tests/server/models/ tests/server/voices/
+ENGINE_TESTS := tests/server/engine/ tests/server/graphs/
 SOCKET_TESTS := tests/server/http/ tests/server/wyoming/
 WEB_TESTS := tests/web/
 CLIENT_TESTS := tests/clients/
@@ -58,7 +58,7 @@ test-others: tools
 test-server: tools
 	$(BIN)/python -m pytest $(SERVER_TESTS) $(addprefix --ignore=,$(SOCKET_TESTS) $(ENGINE_TESTS))
 
-# What computes speech, and what keeps models and voices.
+# What computes speech.
 test-engine: tools
 	$(BIN)/python -m pytest $(ENGINE_TESTS)
 
