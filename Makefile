@@ -71,16 +71,17 @@ test-web: tools
 	$(BIN)/python -m pytest $(WEB_TESTS)
 
 # The tests of the server that meet Python's own library: sockets, event loops, threads, processes, signals, files,
-# arguments. Audio, engine, graphs, speech, text and voices compute the same on every Python, and the others speak through
-# them. Of HTTP these are how the server starts and stops, how connections are made, kept, cut and ended, who gets in, and
-# what is sent over WebSockets; not what may be asked for and what is answered, to which clients and to pages of which
-# origins, which our own code decides, nor callers that a generator invents, nor dozens of callers of the real engine, whose
-# rows compute what they compute on the oldest: those who hang, leave and stop it meet the fake one. Nor what is measured and
-# counted, which is our own code too, nor imitations of other systems.
+# arguments; and the libraries of compressed audio, of which newer Pythons have other versions. Engine, graphs, speech, text
+# and voices compute the same on every Python, and the others speak through them. Of HTTP these are how the server starts and
+# stops, how connections are made, kept, cut and ended, who gets in, and what is sent over WebSockets; not what may be asked
+# for and what is answered, to which clients and to pages of which origins, which our own code decides, nor callers that a
+# generator invents, nor dozens of callers of the real engine, whose rows compute what they compute on the oldest: those who
+# hang, leave and stop it meet the fake one. Nor what is measured and counted, which is our own code too, nor imitations of
+# other systems, nor comparisons with other projects' packages.
 # For another Python: make test-python PYTHON=python3.14 VENV=.cache/venv3.14
-SAME_ON_EACH_PYTHON := audio bench engine graphs speech text voices test_metrics.py test_platforms.py test_speaks.py \
-	$(patsubst %,http/test_%.py,as_others_ask clients cors encoding examples fuzz http long_texts openapi other_clients \
-	pages speech_batch swagger timestamps under_load voices)
+SAME_ON_EACH_PYTHON := audio/test_official_reading.py bench engine graphs speech text voices test_metrics.py \
+	test_platforms.py test_speaks.py $(patsubst %,http/test_%.py,as_others_ask clients cors encoding examples fuzz http \
+	long_texts openapi other_clients pages speech_batch swagger timestamps under_load voices)
 
 test-python: python-tools
 	$(BIN)/python -m pytest --without-torch $(SERVER_TESTS) $(addprefix --ignore=$(SERVER_TESTS),$(SAME_ON_EACH_PYTHON))

@@ -32,7 +32,8 @@ torch among it, and not each of them the same."""
 COLLECTING.acquire()
 gc.disable()  # until all tests are collected: it would look for garbage in what is loaded, for a second and more
 
-CLIENTS = ROOT / "tests" / "clients"
+ELSEWHERE = (ROOT / "tests" / "clients", ROOT / "tests" / "ray")
+"""Tests with environments of their own, which weigh a gigabyte and more: only whoever names them gets them."""
 
 
 def pytest_collection_finish() -> None:
@@ -52,10 +53,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--without-torch", action="store_true", help="leave out the tests that need torch")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "torch: needs torch, in a process of its own")
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    # Their environments weigh more than a gigabyte, so that only whoever names them gets them.
-    named = (Path(argument.partition("::")[0]).resolve() for argument in config.args)
-    if collection_path == CLIENTS and not any(path.is_relative_to(CLIENTS) for path in named):
+    named = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    if collection_path in ELSEWHERE and not any(path.is_relative_to(collection_path) for path in named):
         return True
     wanted = config.getoption("--without-torch") and collection_path.suffix == ".py"
     return True if wanted and needs_torch(collection_path) else None
@@ -63,9 +67,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
     if config.getoption("--without-torch"):
-        left_out = [item for item in items if FIXTURES & set(item.fixturenames)]
+        left_out = [item for item in items if FIXTURES & set(item.fixturenames) or item.get_closest_marker("torch")]
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not FIXTURES & set(item.fixturenames)]
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

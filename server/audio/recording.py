@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import regex
@@ -195,7 +195,9 @@ def _by_libav(body: bytes, container: str, most_seconds: float) -> tuple[Samples
         ) from None
     parts: list[Samples] = []
     try:
-        with av.open(io.BytesIO(body), "r", format=container, metadata_errors="ignore") as file:
+        # PyAV 19, which needs Python 3.12, takes any bytes for a title; earlier ones have to be told to.
+        lenient: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+        with av.open(io.BytesIO(body), "r", format=container, **lenient) as file:
             if not file.streams.audio:
                 raise RecordingError("the recording has no sound")
             stream = file.streams.audio[0]

@@ -36,13 +36,14 @@ def written(samples: NDArray[np.float32], rate: int = RATE, form: str = "WAV", s
 
 
 @cache
-def recorded(form: str = "WAV", rate: int = RATE, channels: int = 1, seconds: float = 3.0) -> bytes:
-    """A file in one of `SOUNDFILE` or `LIBAV`."""
+def recorded(form: str = "WAV", rate: int = RATE, channels: int = 1, seconds: float = 3.0, title: str = "") -> bytes:
+    """A file in one of `SOUNDFILE` or `LIBAV`; only the latter may have a title."""
     samples = swelling(seconds, rate, channels)
     if form in SOUNDFILE:
         return written(samples, rate, form)
     body, layout = io.BytesIO(), {1: "mono", 2: "stereo"}[channels]
     with av.open(body, "w", format=form) as container:
+        container.metadata["title"] = title
         stream = container.add_stream(LIBAV[form], rate=rate, layout=layout)
         planes = np.ascontiguousarray(np.atleast_2d(samples.T))
         frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
