@@ -57,6 +57,12 @@ def wait_for(page: Page, condition: str) -> None:
     }}""")
 
 
+def wait_for_tables(page: Page) -> None:
+    """Wait until all is there that the developers' page asks the server for, in several requests at once."""
+    for table in ("endpoints", "payload", "errors", "models", "voices", "open-webui", "sillytavern"):
+        expect(page.locator(f"#{table} tr").first).to_be_attached()
+
+
 def text_of(page: Page) -> Locator:
     """The field for the text."""
     return page.get_by_role("textbox", name="Text", exact=True)

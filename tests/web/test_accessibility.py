@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from tests.server.audio.recordings import recorded
 from tests.server.running import ROOT, RunningServer
 from tests.web.conftest import DESKTOP, OpenPage
-from tests.web.studio import speak, text_of
+from tests.web.studio import speak, text_of, wait_for_tables
 
 AXE = (ROOT / "tests" / "node" / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
 PHONE = {"width": 375, "height": 740}
@@ -106,8 +106,7 @@ def test_the_page_of_voices_without_a_model(
 
 def test_the_developers_page(open_sized: Callable[[RunningServer, str], Page], slow_server: RunningServer) -> None:
     page = open_sized(slow_server, "/developers")
-    for table in ("endpoints", "payload", "errors", "models", "voices", "open-webui", "sillytavern"):
-        expect(page.locator(f"#{table} tr").first).to_be_attached()
+    wait_for_tables(page)
     page.get_by_role("button", name="Make a key").click()
     page.locator("details").evaluate("details => (details.open = true)")
     check(page, "with a key, everything open")

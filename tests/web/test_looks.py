@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from tests.server.audio.recordings import recorded
 from tests.server.running import RunningServer
 from tests.web.conftest import OpenPage
-from tests.web.studio import speak
+from tests.web.studio import speak, wait_for_tables
 
 PATHS = ("/", "/voices", "/developers")
 PHONE = {"width": 360, "height": 740}
@@ -46,8 +46,10 @@ def server(path: str, request: pytest.FixtureRequest) -> RunningServer:
 def wait_for_lists(page: Page) -> None:
     if page.url.endswith("/voices"):
         expect(page.locator("#voice")).to_be_visible()
+    elif page.url.endswith("/developers"):
+        wait_for_tables(page)
     else:
-        expect(page.locator("#voices input, #voices tr").nth(2)).to_be_attached()
+        expect(page.locator("#voices input").nth(2)).to_be_attached()
 
 
 def take_recording(page: Page) -> None:
