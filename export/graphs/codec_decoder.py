@@ -202,6 +202,8 @@ class CodecDecoder(nn.Module):
         for module in self.modules():
             if isinstance(module, SnakeBeta):
                 module.by_sine = True
+            elif isinstance(module, CausalConv):
+                module.over_two_axes = False
         return self
 
     def states(self) -> list[StateSpec]:
